@@ -1,0 +1,33 @@
+#include "lib/base/file_system.h"
+
+namespace mimo {
+
+Result<std::string> ReadWholeFile(FileSystem& fs, const std::string& path, uint64_t limit) {
+  MIMO_ASSIGN_OR_RETURN(auto file, fs.OpenForRead(path));
+  if (file->size() > limit) {
+    Error error;
+    error.what = "file is too large";
+    error.file = path;
+    error.expected = "at most " + std::to_string(limit) + " bytes";
+    error.found = std::to_string(file->size()) + " bytes";
+    return error;
+  }
+  std::string content(file->size(), '\0');
+  MIMO_RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(content))));
+  return content;
+}
+
+Status WriteWholeFile(FileSystem& fs, const std::string& path, const std::string& content) {
+  MIMO_ASSIGN_OR_RETURN(auto file, fs.OpenForWrite(path, OpenMode::kTruncate));
+  MIMO_RETURN_IF_ERROR(file->WriteAt(0, std::as_bytes(std::span(content))));
+  MIMO_RETURN_IF_ERROR(file->Sync());
+  return file->Close();
+}
+
+std::string JoinPath(const std::string& directory, const std::string& name) {
+  if (directory.empty() || name.starts_with('/')) return name;
+  if (name.empty() || directory.ends_with('/')) return directory + name;
+  return directory + '/' + name;
+}
+
+}  // namespace mimo

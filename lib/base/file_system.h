@@ -1,0 +1,80 @@
+// The file system as an interface, so that faults can be injected (tests/fault) and nothing else in the library calls the
+// operating system for files. All functions may be called from several threads at once. Errors are kIo (missing file,
+// permission, no space, EIO) unless a line says otherwise, and name the path.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lib/base/status.h"
+
+namespace mimo {
+
+enum class FileKind : uint8_t { kRegular, kDirectory, kOther };
+
+struct FileInfo {
+  FileKind kind = FileKind::kOther;  // of the target, when the path is a symbolic link
+  bool symlink = false;              // the path itself is a symbolic link
+  uint64_t size = 0;                 // bytes
+  int64_t mtime_ns = 0;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+};
+
+// Positional reads; const and safe to share between threads.
+class ReadableFile {
+ public:
+  virtual ~ReadableFile() = default;
+  // Fills `out` from `offset`. Short reads are continued; end of file before `out` is full is kBadInput ("truncated").
+  virtual Status ReadAt(uint64_t offset, std::span<std::byte> out) const = 0;
+  virtual uint64_t size() const = 0;
+};
+
+// Positional writes; distinct ranges may be written from several threads at once.
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;
+  virtual Status WriteAt(uint64_t offset, std::span<const std::byte> data) = 0;
+  virtual Status Truncate(uint64_t size) = 0;  // sets the length; new bytes are zeros (a hole where supported)
+  virtual Status Sync() = 0;                   // data and length reach stable storage
+  virtual Status Close() = 0;                  // idempotent; the destructor closes without reporting
+};
+
+enum class OpenMode : uint8_t { kCreateNew /* error if it exists */, kTruncate, kKeep /* create if missing, keep content */ };
+
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+  virtual Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) = 0;
+  virtual Result<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path, OpenMode mode) = 0;
+  // nullopt when nothing is there (a dangling symbolic link included).
+  virtual Result<std::optional<FileInfo>> Stat(const std::string& path) = 0;
+  // Names (not paths) in a directory, without "." and "..", sorted bytewise.
+  virtual Result<std::vector<std::string>> List(const std::string& directory) = 0;
+  virtual Status CreateDirectories(const std::string& path) = 0;
+  virtual Status Rename(const std::string& from, const std::string& to) = 0;  // replaces `to` atomically
+  virtual Status Remove(const std::string& path) = 0;                         // file or empty directory; missing is ok
+  virtual Status RemoveAll(const std::string& path) = 0;                      // never follows symbolic links
+  virtual Status HardLink(const std::string& target, const std::string& link) = 0;
+  virtual Status SymLink(const std::string& target, const std::string& link) = 0;
+  virtual Status RefLink(const std::string& target, const std::string& link) = 0;  // FICLONE; kIo when unsupported
+  virtual Status SyncDirectory(const std::string& path) = 0;
+  virtual Result<std::string> RealPath(const std::string& path) = 0;  // of an existing path
+  virtual Result<uint64_t> FreeBytes(const std::string& path) = 0;    // available to this user
+};
+
+// The operating system's. Process-wide, never destroyed.
+FileSystem& PosixFileSystem();
+
+// Whole small files (config, index). kBadInput when larger than `limit` bytes.
+Result<std::string> ReadWholeFile(FileSystem& fs, const std::string& path, uint64_t limit);
+// Writes, syncs and closes `path`, replacing what is there.
+Status WriteWholeFile(FileSystem& fs, const std::string& path, const std::string& content);
+
+std::string JoinPath(const std::string& directory, const std::string& name);
+
+}  // namespace mimo

@@ -1,0 +1,193 @@
+#include "lib/base/posix_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <limits>
+#include <utility>
+
+#include "lib/base/os_error.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kMaxOffset = static_cast<uint64_t>(std::numeric_limits<off_t>::max());
+// Linux moves at most a little under 2 GiB per call; asking for less keeps every request whole.
+constexpr uint64_t kMaxRequest = uint64_t{1} << 30;
+
+// The system refuses a request whose end off_t cannot say.
+size_t RequestSize(uint64_t wanted, uint64_t position) {
+  return static_cast<size_t>(std::min({wanted, kMaxRequest, kMaxOffset - position}));
+}
+
+Error Truncated(const std::string& path, uint64_t offset, uint64_t wanted, uint64_t got) {
+  Error error;
+  error.what = "truncated";
+  error.file = path;
+  error.expected = std::to_string(wanted) + " bytes at offset " + std::to_string(offset);
+  error.found = std::to_string(got) + " bytes";
+  error.advice = "fetch the file again";
+  return error;
+}
+
+Error NotRegular(ErrorCode code, const std::string& path, mode_t mode) {
+  Error error;
+  error.code = code;
+  error.what = "not a regular file";
+  error.file = path;
+  error.expected = "a regular file";
+  error.found = KindName(mode);
+  return error;
+}
+
+class PosixReadableFile final : public ReadableFile {
+ public:
+  PosixReadableFile(std::string path, int fd, uint64_t size) : path_(std::move(path)), fd_(fd), size_(size) {}
+
+  Status ReadAt(uint64_t offset, std::span<std::byte> out) const override {
+    size_t done = 0;
+    while (done < out.size()) {
+      const uint64_t position = offset + done;
+      // Past what off_t can say there cannot be data; the second comparison catches a wrapped sum.
+      if (position >= kMaxOffset || position < offset) return Truncated(path_, offset, out.size(), done);
+      const ssize_t n =
+          ::pread(fd_.get(), out.data() + done, RequestSize(out.size() - done, position), static_cast<off_t>(position));
+      if (n < 0) {
+        if (errno == EINTR) continue;
+        return OsError("cannot read", path_, errno);
+      }
+      if (n == 0) return Truncated(path_, offset, out.size(), done);
+      done += static_cast<size_t>(n);
+    }
+    return {};
+  }
+
+  uint64_t size() const override { return size_; }
+
+ private:
+  const std::string path_;
+  const Descriptor fd_;
+  const uint64_t size_;
+};
+
+class PosixWritableFile final : public WritableFile {
+ public:
+  PosixWritableFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  Status WriteAt(uint64_t offset, std::span<const std::byte> data) override {
+    size_t done = 0;
+    while (done < data.size()) {
+      const uint64_t position = offset + done;
+      if (position >= kMaxOffset || position < offset) return OsError("cannot write", path_, EFBIG);
+      const ssize_t n = ::pwrite(fd_.get(), data.data() + done, RequestSize(data.size() - done, position),
+                                 static_cast<off_t>(position));
+      if (n < 0) {
+        if (errno == EINTR) continue;
+        return OsError("cannot write", path_, errno);
+      }
+      if (n == 0) return OsError("cannot write", path_, ENOSPC);
+      done += static_cast<size_t>(n);
+    }
+    return {};
+  }
+
+  Status Truncate(uint64_t size) override {
+    if (size > kMaxOffset) return OsError("cannot set the length", path_, EFBIG);
+    int rc = 0;
+    do {
+      rc = ::ftruncate(fd_.get(), static_cast<off_t>(size));
+    } while (rc != 0 && errno == EINTR);
+    if (rc != 0) return OsError("cannot set the length", path_, errno);
+    return {};
+  }
+
+  Status Sync() override {
+    // fdatasync would do for data and length, but fsync is what every network file system honours.
+    int rc = 0;
+    do {
+      rc = ::fsync(fd_.get());
+    } while (rc != 0 && errno == EINTR);
+    if (rc != 0) return OsError("cannot sync", path_, errno);
+    return {};
+  }
+
+  Status Close() override {
+    const int fd = fd_.Release();
+    if (fd < 0) return {};
+    // Not repeated on EINTR: the descriptor is gone either way. Deferred write errors are reported here.
+    if (::close(fd) != 0 && errno != EINTR) return OsError("cannot close", path_, errno);
+    return {};
+  }
+
+ private:
+  const std::string path_;
+  Descriptor fd_;
+};
+
+}  // namespace
+
+Descriptor::~Descriptor() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+int Descriptor::Release() {
+  return std::exchange(fd_, -1);
+}
+
+int OpenDescriptor(const std::string& path, int flags, unsigned mode) {
+  int fd = -1;
+  do {
+    fd = ::open(path.c_str(), flags | O_CLOEXEC, static_cast<mode_t>(mode));
+  } while (fd < 0 && errno == EINTR);
+  return fd;
+}
+
+Status CheckPath(const std::string& path) {
+  if (path.find('\0') == std::string::npos) return {};
+  Error error;
+  error.what = "path contains a NUL byte";
+  error.file = path.substr(0, path.find('\0'));
+  return error;
+}
+
+std::string KindName(mode_t mode) {
+  if (S_ISREG(mode)) return "a regular file";
+  if (S_ISDIR(mode)) return "a directory";
+  if (S_ISFIFO(mode)) return "a FIFO";
+  if (S_ISSOCK(mode)) return "a socket";
+  if (S_ISCHR(mode)) return "a character device";
+  if (S_ISBLK(mode)) return "a block device";
+  return "something else";
+}
+
+Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const std::string& path) {
+  MIMO_RETURN_IF_ERROR(CheckPath(path));
+  // Asked before opening, because opening a device may do something and opening a socket fails without saying why;
+  // asked again after, because the path may have changed. O_NONBLOCK keeps a FIFO that slips in from blocking.
+  struct stat info = {};
+  if (::stat(path.c_str(), &info) != 0) return OsError("cannot open for reading", path, errno);
+  if (!S_ISREG(info.st_mode)) return NotRegular(ErrorCode::kBadInput, path, info.st_mode);
+  Descriptor fd(OpenDescriptor(path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+  if (fd.get() < 0) return OsError("cannot open for reading", path, errno);
+  if (::fstat(fd.get(), &info) != 0) return OsError("cannot open for reading", path, errno);
+  if (!S_ISREG(info.st_mode)) return NotRegular(ErrorCode::kBadInput, path, info.st_mode);
+  const auto size = static_cast<uint64_t>(info.st_size);
+  return std::unique_ptr<ReadableFile>(std::make_unique<PosixReadableFile>(path, fd.Release(), size));
+}
+
+Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const std::string& path, OpenMode mode) {
+  MIMO_RETURN_IF_ERROR(CheckPath(path));
+  int flags = O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY;
+  if (mode == OpenMode::kCreateNew) flags |= O_EXCL;
+  if (mode == OpenMode::kTruncate) flags |= O_TRUNC;
+  Descriptor fd(OpenDescriptor(path, flags, 0666));
+  if (fd.get() < 0) return OsError("cannot open for writing", path, errno);
+  struct stat info = {};
+  if (::fstat(fd.get(), &info) != 0) return OsError("cannot open for writing", path, errno);
+  if (!S_ISREG(info.st_mode)) return NotRegular(ErrorCode::kIo, path, info.st_mode);
+  return std::unique_ptr<WritableFile>(std::make_unique<PosixWritableFile>(path, fd.Release()));
+}
+
+}  // namespace mimo

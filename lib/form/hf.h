@@ -1,0 +1,46 @@
+// The Hugging Face directory form: what config.json, the index and the headers of an output must say
+// (reference target-layouts.md section 6). Names come from the model table in both directions.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lib/base/status.h"
+#include "lib/layout/row_map.h"
+#include "lib/model/catalogue.h"
+
+namespace mimo {
+
+inline constexpr char kHfConfigName[] = "config.json";
+inline constexpr char kHfIndexName[] = "model.safetensors.index.json";
+inline constexpr char kLayoutKey[] =
+    "mimo_layout";  // in config.json (schemas/layout_marker.schema.json) and in headers
+
+// What an output is, as far as its config must say so.
+struct HfDescription {
+  QkvLayout layout;
+  AttentionShape global, window;         // before replication
+  bool quantized = false;                // block FP8 or MXFP4 weights remain
+  std::string dtype;                     // "bfloat16", "float16", "float32"; "" leaves the key alone
+  std::vector<std::string> unquantized;  // linear modules stored without scales, in model order (for the ignore lists)
+  bool text_only = false;
+};
+
+// Stored KV heads of `shape` under `layout`: C when C exceeds them.
+int64_t StoredKvHeads(const QkvLayout& layout, const AttentionShape& shape);
+
+// The edited config.json: key order kept, untouched keys as they were.
+Result<std::string> EditHfConfig(const ModelConfig& config, const HfDescription& description);
+
+// The index: metadata of the source (save_format only while quantized, tp_size = C only while fused), then every tensor
+// by name.
+std::string BuildHfIndex(const IndexInfo& source, const HfDescription& description, uint64_t total_size,
+                         const std::vector<std::pair<std::string, std::string>>& tensor_and_file);
+
+// __metadata__ of a tensor file: the source's own keys, "format": "pt", and the layout.
+std::vector<std::pair<std::string, std::string>> HfFileMetadata(
+    const std::vector<std::pair<std::string, std::string>>& source, const QkvLayout& layout);
+
+}  // namespace mimo

@@ -1,0 +1,312 @@
+#include "lib/layout/decide.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "lib/base/file_system.h"
+
+namespace mimo {
+
+namespace {
+
+// What is stored for one attention layer: rows and (where quantized) scale rows of each array.
+struct StoredRows {
+  bool windowed = false;
+  std::array<int64_t, 3> rows{};
+  std::array<int64_t, 3> scale_rows{};  // -1 where the array is not quantized
+  std::array<uint32_t, 3> arrays{kNone, kNone, kNone};
+};
+
+std::vector<StoredRows> CollectRows(const Catalogue& catalogue, const Inventory& inventory) {
+  std::vector<StoredRows> layers;
+  for (const AttentionWeights& a : inventory.attention) {
+    StoredRows stored;
+    stored.windowed = a.mtp || catalogue.config.windowed[static_cast<size_t>(a.layer)] != 0;
+    const std::array<uint32_t, 3> weights = a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
+    for (size_t i = 0; i < 3; ++i) {
+      if (weights[i] == kNone) continue;
+      const Weight& w = inventory.weights[weights[i]];
+      stored.arrays[i] = w.array;
+      stored.rows[i] = w.rows;
+      stored.scale_rows[i] = w.storage == Storage::kFp8Block ? catalogue.arrays[w.scale].shape[0] : -1;
+    }
+    layers.push_back(stored);
+  }
+  return layers;
+}
+
+bool Explains(const QkvLayout& layout, const ModelConfig& config, const StoredRows& stored) {
+  const AttentionShape shape = LogicalShape(config, stored.windowed);
+  if (!LayoutFits(layout, shape)) return false;
+  const QkvMap map = BuildQkvMap(layout, shape);
+  for (size_t i = 0; i < static_cast<size_t>(map.arrays); ++i) {
+    if (map.rows[i] != stored.rows[i]) return false;
+    if (stored.scale_rows[i] >= 0 && stored.scale_rows[i] != map.scale_rows[i]) return false;
+  }
+  return true;
+}
+
+// The same rows and, where it matters, the same scales.
+bool SameMeaning(const QkvLayout& a, const QkvLayout& b, const ModelConfig& config, bool quantized) {
+  for (bool windowed : {false, true}) {
+    const AttentionShape shape = LogicalShape(config, windowed);
+    if (!LayoutFits(a, shape) || !LayoutFits(b, shape)) continue;  // the model has no such layers
+    const QkvMap x = BuildQkvMap(a, shape), y = BuildQkvMap(b, shape);
+    if (x.arrays != y.arrays || ComposeRows(x, y) != ComposeRows(y, y)) return false;
+    if (quantized && x.bands != y.bands) return false;
+  }
+  return true;
+}
+
+bool FullyQuantized(const std::vector<StoredRows>& layers) {
+  return std::all_of(layers.begin(), layers.end(), [](const StoredRows& s) { return s.scale_rows[0] >= 0; });
+}
+
+}  // namespace
+
+AttentionShape LogicalShape(const ModelConfig& config, bool windowed) {
+  AttentionShape shape = config.attention(windowed);
+  if (config.marker) {
+    const int64_t heads = windowed ? config.marker->swa_kv_heads : config.marker->kv_heads;
+    if (heads > 0) shape.kv_heads = heads;
+  }
+  return shape;
+}
+
+Result<QkvLayout> ParseLayoutFlag(const std::string& text, const Catalogue& catalogue) {
+  const int64_t usual = catalogue.index.tp_size.value_or(catalogue.config.global.kv_heads);
+  if (text == "independent" || text == "split:independent") return QkvLayout{QkvKind::kSplitIndependent, 1};
+  const size_t colon = text.find(':');
+  const std::string kind = text.substr(0, colon);
+  if (kind == "split" || kind == "fused") {
+    int64_t chunks = usual;
+    bool valid = true;
+    if (colon != std::string::npos) {
+      const char* begin = text.data() + colon + 1;
+      const char* end = text.data() + text.size();
+      const auto [p, ec] = std::from_chars(begin, end, chunks);
+      valid = ec == std::errc() && p == end && chunks >= 1 && chunks <= 4096;
+    }
+    if (valid) return QkvLayout{kind == "fused" ? QkvKind::kFused : QkvKind::kSplit, chunks};
+  }
+  Error e;
+  e.code = ErrorCode::kUsage;
+  e.what = "not a QKV layout";
+  e.expected = "split, independent, or fused:C with C a chunk count";
+  e.found = "\"" + text + "\"";
+  return e;
+}
+
+std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const Inventory& inventory) {
+  const ModelConfig& config = catalogue.config;
+  const std::vector<StoredRows> layers = CollectRows(catalogue, inventory);
+  if (layers.empty()) return {};
+  std::vector<LayoutCandidate> ranked;
+  const auto add = [&](QkvKind kind, std::optional<int64_t> chunks, const char* basis, bool evidence) {
+    if (chunks && *chunks >= 1) ranked.push_back({{kind, *chunks}, basis, evidence});
+  };
+  const std::optional<int64_t> marked = config.marker ? std::optional(config.marker->chunks) : std::nullopt;
+  const bool marked_fused = config.marker && config.marker->qkv == "fused";
+  if (inventory.fused) {
+    if (marked_fused) add(QkvKind::kFused, marked, "marker", true);
+    if (config.quant_method == "modelopt") add(QkvKind::kFused, 1, "quant_method modelopt", true);
+    add(QkvKind::kFused, catalogue.index.tp_size, "index tp_size", true);
+    add(QkvKind::kFused, config.global.kv_heads, "config num_key_value_heads", false);
+    add(QkvKind::kFused, 1, "plain [Q;K;V]", false);
+  } else {
+    if (marked && !marked_fused && config.marker->qkv == "split") add(QkvKind::kSplit, marked, "marker", true);
+    add(QkvKind::kSplit, catalogue.index.tp_size, "index tp_size", true);
+    add(QkvKind::kSplit, config.global.kv_heads, "config num_key_value_heads", false);
+    add(QkvKind::kSplitIndependent, 1, "one grid per tensor", false);
+  }
+  std::vector<LayoutCandidate> feasible;
+  const bool quantized = FullyQuantized(layers);
+  for (const LayoutCandidate& candidate : ranked) {
+    const bool explains = std::all_of(layers.begin(), layers.end(),
+                                      [&](const StoredRows& s) { return Explains(candidate.layout, config, s); });
+    const bool known = explains && std::any_of(feasible.begin(), feasible.end(), [&](const LayoutCandidate& f) {
+                         return SameMeaning(f.layout, candidate.layout, config, quantized);
+                       });
+    if (explains && !known) feasible.push_back(candidate);
+  }
+  return feasible;
+}
+
+namespace {
+
+// The first tensor that no candidate explains, for the message.
+Error NothingFits(const Catalogue& catalogue, const std::vector<StoredRows>& layers) {
+  Error e;
+  e.what = "no known QKV layout explains the attention tensors";
+  e.file = catalogue.root;
+  const int64_t usual = catalogue.index.tp_size.value_or(catalogue.config.global.kv_heads);
+  const bool fused = layers[0].arrays[1] == kNone;
+  std::vector<QkvLayout> candidates =
+      fused ? std::vector<QkvLayout>{{QkvKind::kFused, usual}, {QkvKind::kFused, 1}}
+            : std::vector<QkvLayout>{{QkvKind::kSplit, usual}, {QkvKind::kSplitIndependent, 1}};
+  for (const StoredRows& stored : layers) {
+    std::string expected;
+    size_t bad = 3;
+    for (const QkvLayout& layout : candidates) {
+      const AttentionShape shape = LogicalShape(catalogue.config, stored.windowed);
+      if (!LayoutFits(layout, shape)) continue;
+      const QkvMap map = BuildQkvMap(layout, shape);
+      for (size_t i = 0; i < static_cast<size_t>(map.arrays); ++i) {
+        if (stored.scale_rows[i] < 0 || stored.scale_rows[i] == map.scale_rows[i]) continue;
+        bad = std::min(bad, i);
+        if (i == bad)
+          expected += (expected.empty() ? "" : " or ") + std::to_string(map.scale_rows[i]) + " as " + layout.ToString();
+      }
+    }
+    if (bad == 3) continue;
+    const StoredArray& weight = catalogue.arrays[stored.arrays[bad]];
+    e.tensor = weight.name + "_scale_inv";
+    if (const StoredArray* scale = catalogue.Find(e.tensor))
+      e.file = JoinPath(catalogue.root, catalogue.files[scale->file].name);
+    e.what = "scale of the wrong shape: no known QKV layout has this many scale rows";
+    e.expected = expected + " scale rows for " + std::to_string(stored.rows[bad]) + " weight rows";
+    e.found = std::to_string(stored.scale_rows[bad]);
+    break;
+  }
+  e.advice = "if you know the layout, say it: --source-qkv split|independent|fused:C";
+  return e;
+}
+
+const SaturationCount* CountOf(const SurveyFacts& facts, const QkvLayout& layout) {
+  for (const SaturationCount& count : facts.saturation)
+    if (count.layout == layout) return &count;
+  return nullptr;
+}
+
+std::string CountText(const SaturationCount& count) {
+  return count.layout.ToString() + ": " + std::to_string(count.cells - count.unsaturated) + " of " +
+         std::to_string(count.cells) + " sampled K/V blocks hold a saturated code";
+}
+
+// At least this many cells before the data may say anything, and these shares of unsaturated cells.
+constexpr uint64_t kMinCells = 16;
+bool LooksRight(const SaturationCount& c) {
+  return c.cells >= kMinCells && c.unsaturated * 50 <= c.cells;
+}
+bool LooksWrong(const SaturationCount& c) {
+  return c.cells >= kMinCells && c.unsaturated * 8 >= c.cells;
+}
+
+Status CheckAgainstData(const Catalogue& catalogue, const SurveyFacts& facts, LayoutVerdict* verdict) {
+  const SaturationCount* chosen = CountOf(facts, verdict->layout);
+  if (chosen == nullptr || chosen->cells < kMinCells) return {};
+  verdict->evidence.push_back(CountText(*chosen));
+  if (!LooksWrong(*chosen)) return {};
+  for (const SaturationCount& other : facts.saturation) {
+    if (other.layout == verdict->layout || !LooksRight(other)) continue;
+    Error e;
+    e.what = "the data contradicts the QKV layout that " + verdict->basis + " names";
+    e.file = catalogue.root;
+    e.tensor = facts.sampled.empty() ? "" : facts.sampled.front();
+    e.expected = "a saturated code in (nearly) every block; " + CountText(other);
+    e.found = CountText(*chosen);
+    e.advice = "say which is right: --source-qkv split|independent|fused:C";
+    return e;
+  }
+  // Split files: one published reading scales all rows of V by V's own row. It has the same shapes; only the data can
+  // tell (the second half of a V head would then lack a saturated code half of the time). Power-of-two scales never
+  // saturate and prove nothing.
+  const bool amax_scales = facts.power_of_two_scales * 2 < facts.attention_scales;
+  if (verdict->layout.kind == QkvKind::kSplit && verdict->basis != "marker" && amax_scales) {
+    Error e;
+    e.what = "the data does not bear out that K and V share scale rows";
+    e.file = catalogue.root;
+    e.tensor = facts.sampled.empty() ? "" : facts.sampled.front();
+    e.expected = "a saturated code in (nearly) every block of " + verdict->layout.ToString();
+    e.found = CountText(*chosen);
+    e.advice =
+        "if you know how the file was quantized, say so: --source-qkv split (K and V share a row) or independent";
+    return e;
+  }
+  verdict->evidence.push_back("suspicious: blocks without a saturated code are what a wrong layout looks like");
+  return {};
+}
+
+}  // namespace
+
+Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& inventory, const SurveyFacts& facts,
+                                   const std::string& flag) {
+  const std::vector<StoredRows> layers = CollectRows(catalogue, inventory);
+  LayoutVerdict verdict;
+  if (layers.empty()) {
+    verdict.basis = "no attention";
+    verdict.layout = {inventory.fused ? QkvKind::kFused : QkvKind::kSplitIndependent, 1};
+    return verdict;
+  }
+  if (!flag.empty()) {
+    MIMO_ASSIGN_OR_RETURN(verdict.layout, ParseLayoutFlag(flag, catalogue));
+    verdict.basis = "--source-qkv";
+    for (const StoredRows& stored : layers) {
+      if (verdict.layout.fused() == inventory.fused && Explains(verdict.layout, catalogue.config, stored)) continue;
+      const StoredArray& array = catalogue.arrays[stored.arrays[0]];
+      Error e;
+      e.what = "--source-qkv " + flag + " does not fit the tensors";
+      e.file = JoinPath(catalogue.root, catalogue.files[array.file].name);
+      e.tensor = array.name;
+      if (verdict.layout.fused() != inventory.fused) {
+        e.expected = verdict.layout.fused() ? "fused attention" : "split attention";
+        e.found = inventory.fused ? "qkv_proj" : "q_proj, k_proj and v_proj";
+      } else if (const AttentionShape shape = LogicalShape(catalogue.config, stored.windowed);
+                 LayoutFits(verdict.layout, shape)) {
+        const QkvMap map = BuildQkvMap(verdict.layout, shape);
+        const auto text = [&](const std::array<int64_t, 3>& rows, const std::array<int64_t, 3>& scales) {
+          std::string t;
+          for (size_t i = 0; i < static_cast<size_t>(map.arrays); ++i)
+            t += (i ? "; " : "") + std::to_string(rows[i]) + " rows" +
+                 (stored.scale_rows[i] < 0 ? "" : ", " + std::to_string(scales[i]) + " scale rows");
+          return t;
+        };
+        e.expected = text(map.rows, map.scale_rows);
+        e.found = text(stored.rows, stored.scale_rows);
+      } else {
+        e.expected = "a chunk count that divides " + std::to_string(shape.heads) + " Q heads and fits " +
+                     std::to_string(shape.kv_heads) + " KV heads";
+        e.found = std::to_string(verdict.layout.chunks);
+      }
+      e.advice = "leave --source-qkv out to have the layout decided";
+      return e;
+    }
+    if (const SaturationCount* count = CountOf(facts, verdict.layout)) verdict.evidence.push_back(CountText(*count));
+    return verdict;
+  }
+
+  const std::vector<LayoutCandidate> feasible = FeasibleLayouts(catalogue, inventory);
+  if (feasible.empty()) return NothingFits(catalogue, layers);
+  const LayoutCandidate& best = feasible.front();
+  verdict.layout = best.layout;
+  verdict.basis = best.basis;
+  if (feasible.size() == 1) {
+    if (!best.evidence) verdict.basis = "shapes";
+    verdict.evidence.push_back("rows and scale rows of all " + std::to_string(layers.size()) +
+                               " attention layers fit no other known layout");
+  } else {
+    for (size_t i = 1; i < feasible.size(); ++i)
+      verdict.evidence.push_back("shapes alone would also allow " + feasible[i].layout.ToString() + " (" +
+                                 feasible[i].basis + ")");
+    if (!best.evidence) {
+      if (!FullyQuantized(layers)) {
+        Error e;
+        e.what =
+            "the QKV layout cannot be decided: the fused weights carry no block scales, and nothing names the chunk "
+            "count";
+        e.file = catalogue.root;
+        e.tensor = catalogue.arrays[layers[0].arrays[0]].name;
+        e.expected = "metadata.tp_size in the index, or FP8 scale rows";
+        e.found = "neither; possible are";
+        for (const LayoutCandidate& c : feasible) e.found += " " + c.layout.ToString();
+        e.advice = "say how it was written: --source-qkv fused:1 for plain [Q;K;V], fused:C for C chunks";
+        return e;
+      }
+      verdict.assumed = true;  // the documented rule: C is the KV-head count of the full-attention layers
+    }
+  }
+  MIMO_RETURN_IF_ERROR(CheckAgainstData(catalogue, facts, &verdict));
+  return verdict;
+}
+
+}  // namespace mimo

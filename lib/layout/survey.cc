@@ -1,0 +1,178 @@
+#include "lib/layout/survey.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <set>
+
+#include "kernels/convert.h"
+#include "lib/layout/decide.h"
+
+namespace mimo {
+
+namespace {
+
+constexpr uint8_t kSaturated = 0x7E;
+constexpr uint64_t kReadBytes = 16u << 20;
+constexpr int64_t kMaxCellsPerLayer = 32;  // rows of scales looked at per layer and candidate
+
+// One attention layer with its arrays opened.
+struct SampledLayer {
+  const AttentionWeights* attention = nullptr;
+  bool windowed = false;
+};
+
+std::array<uint32_t, 3> WeightsOf(const AttentionWeights& a) {
+  return a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
+}
+
+class Surveyor {
+ public:
+  Surveyor(FileSystem& fs, const Catalogue& catalogue, const Inventory& inventory)
+      : fs_(fs), catalogue_(catalogue), inventory_(inventory) {}
+
+  Result<SurveyFacts> Run(const std::vector<QkvLayout>& candidates, bool allow_anomalies) {
+    for (const AttentionWeights& a : inventory_.attention)
+      for (uint32_t weight : WeightsOf(a))
+        if (weight != kNone && inventory_.weights[weight].storage == Storage::kFp8Block)
+          MIMO_RETURN_IF_ERROR(ReadScales(inventory_.weights[weight].scale, allow_anomalies));
+    for (const QkvLayout& layout : candidates) facts_.saturation.push_back({layout, 0, 0});
+    for (const SampledLayer& layer : Sample())
+      for (SaturationCount& count : facts_.saturation) MIMO_RETURN_IF_ERROR(CountLayer(layer, &count));
+    return std::move(facts_);
+  }
+
+ private:
+  Result<const ReadableFile*> FileOf(uint32_t array) {
+    std::unique_ptr<ReadableFile>& file = files_[catalogue_.arrays[array].file];
+    if (!file) {
+      MIMO_ASSIGN_OR_RETURN(
+          file, fs_.OpenForRead(JoinPath(catalogue_.root, catalogue_.files[catalogue_.arrays[array].file].name)));
+    }
+    return static_cast<const ReadableFile*>(file.get());
+  }
+
+  Status ReadScales(uint32_t array, bool allow_anomalies) {
+    const StoredArray& stored = catalogue_.arrays[array];
+    std::vector<float>& values = scales_[array];
+    values.resize(stored.bytes / sizeof(float));
+    MIMO_ASSIGN_OR_RETURN(const ReadableFile* file, FileOf(array));
+    MIMO_RETURN_IF_ERROR(file->ReadAt(stored.begin, std::as_writable_bytes(std::span(values))));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
+      ++facts_.attention_scales;
+      facts_.power_of_two_scales += (bits & 0x007FFFFF) == 0 && values[i] > 0;
+      facts_.zero_scales += values[i] == 0;
+      if (allow_anomalies || (std::isfinite(values[i]) && values[i] >= 0)) continue;
+      const auto cols = static_cast<size_t>(stored.shape[1]);
+      Error e;
+      e.what = "a block scale that no quantizer writes";
+      e.file = JoinPath(catalogue_.root, catalogue_.files[stored.file].name);
+      e.tensor = stored.name;
+      e.expected = "finite and not negative";
+      e.found = std::to_string(values[i]) + " at [" + std::to_string(i / cols) + ", " + std::to_string(i % cols) + "]";
+      e.advice = "the file is damaged: fetch it again, or pass --allow-anomalies to convert it all the same";
+      return e;
+    }
+    return {};
+  }
+
+  // The first quantized layer of each kind, MTP included.
+  std::vector<SampledLayer> Sample() {
+    std::vector<SampledLayer> sampled;
+    std::set<std::pair<bool, bool>> seen;
+    for (const AttentionWeights& a : inventory_.attention) {
+      const bool windowed = a.mtp || catalogue_.config.windowed[static_cast<size_t>(a.layer)] != 0;
+      const uint32_t first = WeightsOf(a)[0];
+      if (first == kNone || inventory_.weights[first].storage != Storage::kFp8Block ||
+          !seen.insert({windowed, a.mtp}).second)
+        continue;
+      sampled.push_back({&a, windowed});
+      facts_.sampled.push_back(catalogue_.arrays[inventory_.weights[first].array].name);
+    }
+    return sampled;
+  }
+
+  // The largest magnitude code of each column block, for rows [row, row + rows) of a weight.
+  Result<std::vector<uint8_t>> MaxCodes(const Weight& weight, int64_t row, int64_t rows) {
+    const StoredArray& array = catalogue_.arrays[weight.array];
+    const auto cols = static_cast<uint64_t>(weight.cols);
+    std::vector<uint8_t> result((cols + 127) / 128, 0), part(result.size());
+    const int64_t step = std::max<int64_t>(1, static_cast<int64_t>(kReadBytes / std::max<uint64_t>(cols, 1)));
+    MIMO_ASSIGN_OR_RETURN(const ReadableFile* file, FileOf(weight.array));
+    for (int64_t done = 0; done < rows; done += step) {
+      const int64_t n = std::min(step, rows - done);
+      buffer_.resize(static_cast<uint64_t>(n) * cols);
+      MIMO_RETURN_IF_ERROR(file->ReadAt(array.begin + static_cast<uint64_t>(row + done) * cols,
+                                        std::as_writable_bytes(std::span(buffer_))));
+      kernels::MaxCodes(buffer_.data(), cols, static_cast<uint64_t>(n), cols, 128, part.data());
+      for (size_t i = 0; i < part.size(); ++i) result[i] = std::max(result[i], part[i]);
+    }
+    return result;
+  }
+
+  Status CountLayer(const SampledLayer& layer, SaturationCount* count) {
+    const AttentionShape shape = LogicalShape(catalogue_.config, layer.windowed);
+    if (count->layout.fused() != layer.attention->fused() || !LayoutFits(count->layout, shape)) return {};
+    const QkvMap map = BuildQkvMap(count->layout, shape);
+    // Cells by scale row; those that hold Q rows tell nothing, since Q starts every layout.
+    std::map<std::pair<uint8_t, int64_t>, std::vector<const ScaleBand*>> cells;
+    std::set<std::pair<uint8_t, int64_t>> with_q;
+    for (const ScaleBand& band : map.bands) {
+      const std::pair key{band.scale_array, band.scale_row};
+      cells[key].push_back(&band);
+      for (const RowRun& run : map.runs)
+        if (run.array == band.array && run.projection == Projection::kQ && run.array_row < band.row_end &&
+            band.row_begin < run.array_row + run.rows)
+          with_q.insert(key);
+    }
+    const std::array<uint32_t, 3> weights = WeightsOf(*layer.attention);
+    int64_t looked_at = 0;
+    for (const auto& [key, bands] : cells) {
+      if (with_q.contains(key)) continue;
+      if (++looked_at > kMaxCellsPerLayer) break;
+      std::vector<uint8_t> codes;
+      for (const ScaleBand* band : bands) {
+        MIMO_ASSIGN_OR_RETURN(std::vector<uint8_t> part, MaxCodes(inventory_.weights[weights[band->array]],
+                                                                  band->row_begin, band->row_end - band->row_begin));
+        if (codes.empty()) codes.resize(part.size(), 0);
+        for (size_t i = 0; i < part.size(); ++i) codes[i] = std::max(codes[i], part[i]);
+      }
+      const std::vector<float>& scales = scales_[inventory_.weights[weights[key.first]].scale];
+      for (size_t i = 0; i < codes.size(); ++i) {
+        if (scales[static_cast<size_t>(key.second) * codes.size() + i] == 0 || codes[i] == 0) continue;
+        ++count->cells;
+        count->unsaturated += codes[i] < kSaturated;
+      }
+    }
+    return {};
+  }
+
+  FileSystem& fs_;
+  const Catalogue& catalogue_;
+  const Inventory& inventory_;
+  SurveyFacts facts_;
+  std::map<uint32_t, std::unique_ptr<ReadableFile>> files_;
+  std::map<uint32_t, std::vector<float>> scales_;
+  std::vector<uint8_t> buffer_;
+};
+
+}  // namespace
+
+Hash128 SurveyFacts::Digest() const {
+  StreamHash hash;
+  for (const SaturationCount& c : saturation)
+    hash.Update(c.layout.ToString() + "," + std::to_string(c.cells) + "," + std::to_string(c.unsaturated) + ";");
+  for (const std::string& name : sampled) hash.Update(name + ";");
+  hash.Update(std::to_string(attention_scales) + "," + std::to_string(power_of_two_scales) + "," +
+              std::to_string(zero_scales));
+  return hash.Digest();
+}
+
+Result<SurveyFacts> Survey(FileSystem& fs, const Catalogue& catalogue, const Inventory& inventory,
+                           const std::vector<QkvLayout>& candidates, bool allow_anomalies) {
+  return Surveyor(fs, catalogue, inventory).Run(candidates, allow_anomalies);
+}
+
+}  // namespace mimo

@@ -1,0 +1,382 @@
+#include "lib/model/catalogue.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "lib/base/checked.h"
+#include "lib/io/safetensors.h"
+
+namespace mimo {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr char kIndexName[] = "model.safetensors.index.json";
+constexpr char kConfigName[] = "config.json";
+constexpr char kManifestName[] = "mimo-manifest.json";  // of an earlier conversion: describes that output, not this one
+constexpr char kSuffix[] = ".safetensors";
+constexpr uint64_t kMaxConfigBytes = 64ull << 20;
+constexpr uint64_t kMaxIndexBytes = 1ull << 30;
+constexpr int kMaxDirectoryDepth = 16;
+
+bool EndsWith(const std::string& text, const std::string& suffix) {
+  return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+// weight_map is read as a stream: 160 000 entries need no DOM.
+class IndexReader : public nlohmann::json_sax<json> {
+ public:
+  std::vector<std::pair<std::string, std::string>> weight_map;
+  IndexInfo info;
+  std::string problem;
+
+  bool null() override { return Value("null"); }
+  bool boolean(bool) override { return Value("a boolean"); }
+  bool number_integer(number_integer_t v) override { return Number(v >= 0, static_cast<uint64_t>(v)); }
+  bool number_unsigned(number_unsigned_t v) override { return Number(true, v); }
+  bool number_float(number_float_t v, const string_t&) override {
+    // Some writers store total_size as 3.15e11.
+    return Number(v >= 0 && v < 9e18 && v == static_cast<double>(static_cast<uint64_t>(v)), static_cast<uint64_t>(v));
+  }
+  bool binary(binary_t&) override { return false; }
+  bool string(string_t& v) override {
+    if (path_.size() == 2 && path_[0] == "weight_map")
+      weight_map.emplace_back(path_[1], std::move(v));
+    else if (Metadata("save_format"))
+      info.save_format = std::move(v);
+    else if (Metadata("total_size") || Metadata("tp_size"))
+      return NumberText(v);
+    return true;
+  }
+  bool start_object(std::size_t) override {
+    path_.emplace_back();
+    return true;
+  }
+  bool key(string_t& v) override {
+    path_.back() = std::move(v);
+    return true;
+  }
+  bool end_object() override {
+    path_.pop_back();
+    return true;
+  }
+  bool start_array(std::size_t) override {
+    if (path_.empty()) return Value("an array");
+    path_.emplace_back("[]");
+    return true;
+  }
+  bool end_array() override {
+    path_.pop_back();
+    return true;
+  }
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
+    problem = "byte " + std::to_string(position) + ": " + e.what();
+    return false;
+  }
+
+ private:
+  std::vector<std::string> path_;
+
+  bool Metadata(const char* name) const { return path_.size() == 2 && path_[0] == "metadata" && path_[1] == name; }
+  bool Value(const char* what) {
+    if (path_.empty()) problem = std::string("the document is ") + what + ", not an object";
+    if (path_.size() == 2 && path_[0] == "weight_map")
+      problem = "weight_map entry \"" + path_[1] + "\" is " + what + ", not a file name";
+    return problem.empty();
+  }
+  bool Number(bool valid, uint64_t v) {
+    if (!Value("a number")) return false;
+    if (!valid) return true;
+    if (Metadata("total_size")) info.total_size = v;
+    if (Metadata("tp_size")) info.tp_size = static_cast<int64_t>(v);
+    return true;
+  }
+  bool NumberText(const std::string& text) {
+    if (!text.empty() && text.size() < 19 &&
+        std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; }))
+      return Number(true, std::stoull(text));
+    return true;
+  }
+};
+
+Error BadInput(std::string what, std::string file) {
+  Error e;
+  e.what = std::move(what);
+  e.file = std::move(file);
+  return e;
+}
+
+Result<std::vector<std::pair<std::string, std::string>>> ReadIndex(FileSystem& fs, const std::string& path,
+                                                                   IndexInfo* info) {
+  MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, path, kMaxIndexBytes));
+  IndexReader reader;
+  const bool ok = json::sax_parse(text, &reader);
+  if (!ok || !reader.problem.empty()) {
+    Error e = BadInput("the index is not valid", path);
+    e.expected = "a JSON object with weight_map {tensor: file}";
+    e.found = reader.problem;
+    e.advice = "repair or delete the index: the shard headers are enough";
+    return e;
+  }
+  *info = std::move(reader.info);
+  info->present = true;
+  info->text = std::move(text);
+  for (const auto& [tensor, file] : reader.weight_map) {
+    if (file.empty() || file.find('/') != std::string::npos || file == "." || file == "..") {
+      Error e = BadInput("the index names a file outside the checkpoint", path);
+      e.tensor = tensor;
+      e.expected = "a file name in the same directory";
+      e.found = "\"" + file + "\"";
+      e.advice = "repair or delete the index";
+      return e;
+    }
+  }
+  return std::move(reader.weight_map);
+}
+
+// Everything below `directory` that is not a tensor file of the model travels along.
+Status ListCarried(FileSystem& fs, const std::string& root, const std::string& relative, int depth,
+                   std::vector<CarriedFile>* carried) {
+  const std::string directory = relative.empty() ? root : JoinPath(root, relative);
+  MIMO_ASSIGN_OR_RETURN(std::vector<std::string> names, fs.List(directory));
+  for (const std::string& name : names) {
+    const std::string path = relative.empty() ? name : relative + "/" + name;
+    MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs.Stat(JoinPath(root, path)));
+    if (!info) {
+      Error e = BadInput("dangling symbolic link", JoinPath(root, path));
+      e.advice = "complete the download, or remove the link";
+      return e;
+    }
+    if (info->kind == FileKind::kDirectory) {
+      if (name == ".git" || name == ".cache" || name == ".mimo-partial")
+        continue;  // bookkeeping of the tools that fetched it
+      if (depth >= kMaxDirectoryDepth) {
+        Error e = BadInput("directories nested too deep (a symbolic link to a parent?)", JoinPath(root, path));
+        e.expected = "at most " + std::to_string(kMaxDirectoryDepth) + " levels";
+        return e;
+      }
+      MIMO_RETURN_IF_ERROR(ListCarried(fs, root, path, depth + 1, carried));
+    } else if (info->kind == FileKind::kRegular) {
+      carried->push_back({path, info->size});
+    } else {
+      Error e = BadInput("not a regular file", JoinPath(root, path));
+      e.expected = "regular files and directories only";
+      e.found = "a device, socket or pipe";
+      e.advice = "remove it from the checkpoint";
+      return e;
+    }
+  }
+  return {};
+}
+
+std::string Some(const std::vector<std::string>& names) {
+  std::string text;
+  for (size_t i = 0; i < names.size() && i < 3; ++i) text += (i ? ", " : "") + names[i];
+  if (names.size() > 3) text += ", ... (" + std::to_string(names.size()) + " in all)";
+  return text;
+}
+
+class CatalogueBuilder {
+ public:
+  CatalogueBuilder(FileSystem& fs, const std::string& root) : fs_(fs) { out_.root = root; }
+
+  Result<Catalogue> Build() {
+    MIMO_RETURN_IF_ERROR(ReadConfig());
+    MIMO_RETURN_IF_ERROR(ListCarried(fs_, out_.root, "", 0, &out_.carried));
+    MIMO_RETURN_IF_ERROR(ReadIndexFile());
+    MIMO_RETURN_IF_ERROR(ChooseTensorFiles());
+    for (const std::string& name : tensor_files_) MIMO_RETURN_IF_ERROR(ReadShard(name));
+    MIMO_RETURN_IF_ERROR(SortArrays());
+    MIMO_RETURN_IF_ERROR(CrossCheckIndex());
+    return std::move(out_);
+  }
+
+ private:
+  Status ReadConfig() {
+    MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> root, fs_.Stat(out_.root));
+    if (!root || root->kind != FileKind::kDirectory) {
+      Error e = BadInput("no such checkpoint directory", out_.root);
+      e.found = root ? "a file" : "nothing";
+      e.advice = "name the directory that holds config.json and the .safetensors files";
+      return e;
+    }
+    const std::string path = JoinPath(out_.root, kConfigName);
+    MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs_.Stat(path));
+    if (!info) {
+      Error e = BadInput("config.json is missing", path);
+      e.expected = "the model's config.json beside its .safetensors files";
+      e.found = "no such file";
+      e.advice = "fetch it with the checkpoint: geometry cannot be read from the tensors alone";
+      return e;
+    }
+    MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, path, kMaxConfigBytes));
+    MIMO_ASSIGN_OR_RETURN(out_.config, ParseModelConfig(text, path));
+    MIMO_ASSIGN_OR_RETURN(out_.table, ModelTable::Get("mimo_v2"));
+    return {};
+  }
+
+  Status ReadIndexFile() {
+    const auto is = [](const char* name) { return [name](const CarriedFile& f) { return f.name == name; }; };
+    std::erase_if(out_.carried, is(kConfigName));
+    std::erase_if(out_.carried, is(kManifestName));
+    if (std::erase_if(out_.carried, is(kIndexName)) == 0) return {};
+    MIMO_ASSIGN_OR_RETURN(weight_map_, ReadIndex(fs_, JoinPath(out_.root, kIndexName), &out_.index));
+    return {};
+  }
+
+  // All top-level .safetensors files; with an index whose files all exist, only those it names.
+  Status ChooseTensorFiles() {
+    std::set<std::string> on_disk, named;
+    for (const CarriedFile& file : out_.carried)
+      if (file.name.find('/') == std::string::npos && EndsWith(file.name, kSuffix)) on_disk.insert(file.name);
+    for (const auto& [tensor, file] : weight_map_) named.insert(file);
+    for (const std::string& file : named)
+      if (!on_disk.contains(file)) out_.index.missing_files.push_back(file);
+    if (on_disk.empty()) {
+      Error e = BadInput("no .safetensors files", out_.root);
+      e.expected = "the model's tensor files";
+      e.found = named.empty() ? "none" : "an index that names " + Some(out_.index.missing_files);
+      e.advice = "complete the download";
+      return e;
+    }
+    if (!out_.index.missing_files.empty()) {
+      out_.oddities.push_back("index names files that do not exist (" + Some(out_.index.missing_files) +
+                              "): the shard headers win");
+      weight_map_.clear();
+    } else if (!named.empty()) {
+      std::vector<std::string> extra;
+      for (const std::string& file : on_disk)
+        if (!named.contains(file)) extra.push_back(file);
+      if (!extra.empty()) out_.oddities.push_back("files not in the index are carried along unread: " + Some(extra));
+      on_disk = std::move(named);
+    }
+    tensor_files_.assign(on_disk.begin(), on_disk.end());
+    std::erase_if(out_.carried, [&](const CarriedFile& f) { return on_disk.contains(f.name); });
+    return {};
+  }
+
+  Status ReadShard(const std::string& name) {
+    const std::string path = JoinPath(out_.root, name);
+    MIMO_ASSIGN_OR_RETURN(SafetensorsHeader header, ReadSafetensorsHeader(fs_, path));
+    CatalogueFile file{name, header.file_bytes, header.data_begin, {}, std::move(header.metadata)};
+    {
+      std::string bytes(header.data_begin, '\0');
+      MIMO_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> in, fs_.OpenForRead(path));
+      MIMO_RETURN_IF_ERROR(in->ReadAt(0, std::as_writable_bytes(std::span(bytes))));
+      file.header_hash = HashBytes(std::as_bytes(std::span(bytes)));
+    }
+    const auto index = static_cast<uint32_t>(out_.files.size());
+    out_.files.push_back(std::move(file));
+    for (TensorInfo& tensor : header.tensors) {
+      StoredArray array;
+      array.id = out_.table->Identify(tensor.name);
+      array.name = std::move(tensor.name);
+      array.dtype = tensor.dtype;
+      array.shape = std::move(tensor.shape);
+      array.file = index;
+      array.begin = tensor.begin;
+      array.bytes = tensor.end - tensor.begin;
+      out_.arrays.push_back(std::move(array));
+    }
+    return {};
+  }
+
+  Status SortArrays() {
+    std::sort(out_.arrays.begin(), out_.arrays.end(), [](const StoredArray& a, const StoredArray& b) {
+      return a.name != b.name ? a.name < b.name : a.file < b.file;
+    });
+    out_.by_name.reserve(out_.arrays.size());
+    for (uint32_t i = 0; i < out_.arrays.size(); ++i) {
+      const StoredArray& array = out_.arrays[i];
+      if (!out_.by_name.emplace(array.name, i).second) {
+        Error e = BadInput("the tensor is stored twice", JoinPath(out_.root, out_.files[array.file].name));
+        e.tensor = array.name;
+        e.expected = "each tensor in one file";
+        e.found = "also in " + out_.files[out_.arrays[i - 1].file].name;
+        e.advice = "remove the stale file, or give the checkpoint an index that names the right ones";
+        return e;
+      }
+    }
+    return {};
+  }
+
+  Status CrossCheckIndex() {
+    if (!out_.index.present || !out_.index.missing_files.empty()) return {};
+    std::vector<std::string> elsewhere, unlisted;
+    uint64_t listed = 0;
+    for (const auto& [tensor, file] : weight_map_) {
+      const StoredArray* array = out_.Find(tensor);
+      if (array == nullptr) {
+        Error e = BadInput("the index lists a tensor that no file holds", JoinPath(out_.root, kIndexName));
+        e.tensor = tensor;
+        e.expected = "in " + file;
+        e.found = "not in any shard header";
+        e.advice =
+            "the checkpoint is incomplete: fetch " + file + " again, or delete the index if the headers are right";
+        return e;
+      }
+      ++listed;
+      if (out_.files[array->file].name != file) elsewhere.push_back(tensor);
+    }
+    if (!elsewhere.empty()) out_.oddities.push_back("index gives the wrong file for: " + Some(elsewhere));
+    if (listed < out_.arrays.size()) {
+      std::set<std::string> names;
+      for (const auto& [tensor, file] : weight_map_) names.insert(tensor);
+      for (const StoredArray& array : out_.arrays)
+        if (!names.contains(array.name)) unlisted.push_back(array.name);
+      if (!unlisted.empty()) out_.oddities.push_back("tensors missing from the index: " + Some(unlisted));
+    }
+    if (out_.index.total_size && *out_.index.total_size != out_.payload_bytes())
+      out_.oddities.push_back("index total_size is " + std::to_string(*out_.index.total_size) +
+                              ", the headers sum to " + std::to_string(out_.payload_bytes()));
+    return {};
+  }
+
+  FileSystem& fs_;
+  Catalogue out_;
+  std::vector<std::pair<std::string, std::string>> weight_map_;
+  std::vector<std::string> tensor_files_;
+};
+
+}  // namespace
+
+const StoredArray* Catalogue::Find(const std::string& name) const {
+  auto it = by_name.find(name);
+  return it == by_name.end() ? nullptr : &arrays[it->second];
+}
+
+uint64_t Catalogue::payload_bytes() const {
+  uint64_t sum = 0;
+  for (const StoredArray& array : arrays) sum += array.bytes;
+  return sum;
+}
+
+Hash128 Catalogue::Fingerprint() const {
+  StreamHash hash;
+  const auto field = [&](std::string_view text) {
+    hash.Update(std::to_string(text.size()) + ":");
+    hash.Update(text);
+  };
+  field("catalogue 1");
+  field(config.text);
+  field(index.text);
+  for (const CatalogueFile& file : files) {
+    field(file.name);
+    field(std::to_string(file.bytes));
+    field(file.header_hash.Hex());
+  }
+  for (const CarriedFile& file : carried) {
+    field(file.name);
+    field(std::to_string(file.bytes));
+  }
+  return hash.Digest();
+}
+
+Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root) {
+  return CatalogueBuilder(fs, root).Build();
+}
+
+}  // namespace mimo

@@ -1,0 +1,78 @@
+// Every stored array of a checkpoint directory, from the shard headers. The index is cross-checked; where it names
+// files that do not exist, the headers win (released indexes have been wrong: reference mimo-checkpoints.md
+// section 2.6). Read-only: symbolic links (the layout of the Hugging Face cache) are followed, nothing is ever written.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "lib/base/file_system.h"
+#include "lib/base/hash.h"
+#include "lib/io/dtype.h"
+#include "lib/model/config.h"
+#include "lib/model/names.h"
+
+namespace mimo {
+
+struct CatalogueFile {
+  std::string name;  // relative to the root, e.g. "model_mtp.safetensors"
+  uint64_t bytes = 0;
+  uint64_t data_begin = 0;  // length of the header with its prefix
+  Hash128 header_hash;      // of those bytes
+  std::vector<std::pair<std::string, std::string>> metadata;
+};
+
+struct StoredArray {
+  std::string name;
+  DType dtype = DType::kU8;
+  std::vector<int64_t> shape;
+  uint32_t file = 0;   // into Catalogue::files
+  uint64_t begin = 0;  // from the start of the file
+  uint64_t bytes = 0;
+  TensorId id;
+  // As a matrix: the first dimension and the bytes of one index of it. Rank 0 and 1 are one row.
+  int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
+  uint64_t row_bytes() const { return rows() == 0 ? 0 : bytes / static_cast<uint64_t>(rows()); }
+};
+
+// Files that travel along unread: tokenizer, code, subdirectories (dflash/, audio_tokenizer/).
+struct CarriedFile {
+  std::string name;  // relative to the root, with '/'
+  uint64_t bytes = 0;
+};
+
+struct IndexInfo {
+  bool present = false;
+  std::string text;  // the file
+  std::optional<uint64_t> total_size;
+  std::optional<int64_t> tp_size;
+  std::string save_format;
+  std::vector<std::string> missing_files;  // named by the index, not on disk
+};
+
+struct Catalogue {
+  std::string root;
+  ModelConfig config;
+  const ModelTable* table = nullptr;
+  IndexInfo index;
+  std::vector<CatalogueFile> files;   // by name
+  std::vector<StoredArray> arrays;    // by name
+  std::vector<CarriedFile> carried;   // by name; config.json and the index are not among them
+  std::vector<std::string> oddities;  // warnings for people
+  std::unordered_map<std::string, uint32_t> by_name;
+
+  const StoredArray* Find(const std::string& name) const;
+  uint64_t payload_bytes() const;
+  // Of file names, lengths, header hashes, config and index: changes when the checkpoint does (data bytes are not
+  // read).
+  Hash128 Fingerprint() const;
+};
+
+// kBadInput for anything malformed, kIo when the system refuses. Reads headers, config.json and the index only.
+Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root);
+
+}  // namespace mimo

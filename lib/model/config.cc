@@ -1,0 +1,282 @@
+#include "lib/model/config.h"
+
+#include <charconv>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kMaxNumber = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxLayers = 65536;   // bounds what a hostile file can make us allocate
+constexpr int64_t kMaxHeads = 1 << 20;  // of heads and of their dimensions: products stay far below 2^63
+
+std::string Shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (text.size() > 80) text = text.substr(0, 77) + "...";
+  return text;
+}
+
+// "line 3, column 7" of a byte counted from 1, as the parser reports it.
+std::string Position(const std::string& text, size_t byte) {
+  size_t line = 1;
+  size_t column = 1;
+  for (size_t i = 0; i + 1 < byte && i < text.size(); ++i) {
+    if (text[i] == '\n') {
+      ++line;
+      column = 1;
+    } else {
+      ++column;
+    }
+  }
+  return "line " + std::to_string(line) + ", column " + std::to_string(column);
+}
+
+// Reads fields of one JSON object. The first failure is kept; what is read after it does not matter.
+class Fields {
+ public:
+  Fields(const Json& object, std::string prefix, const std::string& path, std::optional<Error>& error)
+      : object_(object), prefix_(std::move(prefix)), path_(path), error_(error) {}
+
+  // Null counts as absent.
+  const Json* Find(const char* key) const {
+    auto it = object_.find(key);
+    return it == object_.end() || it->is_null() ? nullptr : &*it;
+  }
+
+  void Fail(const std::string& key, std::string expected, std::string found) {
+    if (error_) return;
+    Error error;
+    error.what = "bad value of \"" + prefix_ + key + "\"";
+    error.file = path_;
+    error.expected = std::move(expected);
+    error.found = std::move(found);
+    error.advice = "correct config.json, or take it from the original repository again";
+    error_ = std::move(error);
+  }
+
+  // An integer, or a string of one ("1280").
+  std::optional<int64_t> IntegerOf(const std::string& key, const Json& value, int64_t low, int64_t high) {
+    std::optional<int64_t> number;
+    if (value.is_number_unsigned()) {
+      uint64_t u = value.get<uint64_t>();
+      if (u <= static_cast<uint64_t>(kMaxNumber)) number = static_cast<int64_t>(u);
+    } else if (value.is_number_integer()) {
+      number = value.get<int64_t>();
+    } else if (value.is_string()) {
+      const auto& s = value.get_ref<const std::string&>();
+      int64_t parsed = 0;
+      auto [end, ec] = std::from_chars(s.data(), s.data() + s.size(), parsed);
+      if (ec == std::errc() && end == s.data() + s.size()) number = parsed;
+    }
+    if (number && *number >= low && *number <= high) return number;
+    Fail(key, "an integer from " + std::to_string(low) + " to " + std::to_string(high), Shown(value));
+    return std::nullopt;
+  }
+
+  std::optional<int64_t> OptionalInteger(const char* key, int64_t low, int64_t high = kMaxNumber) {
+    const Json* value = Find(key);
+    return value == nullptr ? std::nullopt : IntegerOf(key, *value, low, high);
+  }
+
+  int64_t Integer(const char* key, int64_t fallback, int64_t low = 1, int64_t high = kMaxNumber) {
+    return OptionalInteger(key, low, high).value_or(fallback);
+  }
+
+  int64_t RequiredInteger(const char* key, int64_t high = kMaxNumber) {
+    if (Find(key) == nullptr) Fail(key, "an integer from 1 to " + std::to_string(high), "nothing");
+    return Integer(key, 1, 1, high);
+  }
+
+  bool Bool(const char* key, bool fallback) {
+    const Json* value = Find(key);
+    if (value == nullptr) return fallback;
+    if (!value->is_boolean()) Fail(key, "true or false", Shown(*value));
+    return value->is_boolean() ? value->get<bool>() : fallback;
+  }
+
+  std::string String(const char* key) {
+    const Json* value = Find(key);
+    if (value == nullptr) return "";
+    if (!value->is_string()) Fail(key, "a string", Shown(*value));
+    return value->is_string() ? value->get<std::string>() : "";
+  }
+
+  const Json* Object(const char* key) {
+    const Json* value = Find(key);
+    if (value == nullptr || value->is_object()) return value;
+    Fail(key, "an object", Shown(*value));
+    return nullptr;
+  }
+
+  // A list of 0 and 1, one per layer.
+  std::vector<uint8_t> Flags(const char* key, const Json& value, int64_t layers) {
+    std::vector<uint8_t> flags(static_cast<size_t>(layers), 0);
+    if (!value.is_array()) {
+      Fail(key, "a list of 0 and 1", Shown(value));
+      return flags;
+    }
+    if (value.size() != flags.size()) {
+      Fail(key, std::to_string(layers) + " entries (num_hidden_layers)", std::to_string(value.size()) + " entries");
+      return flags;
+    }
+    for (size_t i = 0; i < flags.size(); ++i) {
+      const std::string element = std::string(key) + "[" + std::to_string(i) + "]";
+      if (value[i].is_boolean()) {
+        flags[i] = value[i].get<bool>() ? 1 : 0;
+      } else if (auto flag = IntegerOf(element, value[i], 0, 1)) {
+        flags[i] = static_cast<uint8_t>(*flag);
+      }
+    }
+    return flags;
+  }
+
+ private:
+  const Json& object_;
+  std::string prefix_;
+  const std::string& path_;
+  std::optional<Error>& error_;
+};
+
+void ReadAttention(Fields& fields, ModelConfig& config) {
+  AttentionShape& global = config.global;
+  global.heads = fields.RequiredInteger("num_attention_heads", kMaxHeads);
+  global.kv_heads = fields.Integer("num_key_value_heads", global.heads, 1, kMaxHeads);
+  global.head_dim = fields.Integer("head_dim", config.hidden / global.heads, 1, kMaxHeads);
+  global.v_head_dim = fields.Integer("v_head_dim", global.head_dim, 1, kMaxHeads);
+  AttentionShape& window = config.window;
+  window.heads = fields.Integer("swa_num_attention_heads", global.heads, 1, kMaxHeads);
+  window.kv_heads = fields.Integer("swa_num_key_value_heads", global.kv_heads, 1, kMaxHeads);
+  window.head_dim = fields.Integer("swa_head_dim", global.head_dim, 1, kMaxHeads);
+  window.v_head_dim = fields.Integer("swa_v_head_dim", global.v_head_dim, 1, kMaxHeads);
+  for (const auto& [shape, key] :
+       {std::pair(&global, "num_key_value_heads"), std::pair(&window, "swa_num_key_value_heads")}) {
+    if (shape->head_dim < 1) fields.Fail("head_dim", "at least 1", std::to_string(shape->head_dim));
+    if (shape->heads % shape->kv_heads != 0) {
+      fields.Fail(key, "a divisor of the " + std::to_string(shape->heads) + " attention heads",
+                  std::to_string(shape->kv_heads));
+    }
+  }
+  config.global_sinks = fields.Bool("add_full_attention_sink_bias", false);
+  config.window_sinks = fields.Bool("add_swa_attention_sink_bias", false);
+  config.projection_layout = fields.String("attention_projection_layout");
+}
+
+void ReadLayers(Fields& fields, ModelConfig& config) {
+  config.windowed.assign(static_cast<size_t>(config.layers), 0);
+  config.moe.assign(static_cast<size_t>(config.layers), 0);
+  if (const Json* pattern = fields.Find("hybrid_layer_pattern")) {
+    config.windowed = fields.Flags("hybrid_layer_pattern", *pattern, config.layers);
+  }
+  if (const Json* moe = fields.Find("moe_layer_freq")) {
+    if (moe->is_array()) {
+      config.moe = fields.Flags("moe_layer_freq", *moe, config.layers);
+    } else if (auto every = fields.IntegerOf("moe_layer_freq", *moe, 1, kMaxNumber)) {
+      for (int64_t n = 1; n < config.layers; ++n) config.moe[static_cast<size_t>(n)] = n % *every == 0 ? 1 : 0;
+    }
+  }
+  bool any_moe = false;
+  for (uint8_t moe : config.moe) any_moe |= moe != 0;
+  config.experts = any_moe ? fields.RequiredInteger("n_routed_experts") : fields.Integer("n_routed_experts", 0, 0);
+  config.moe_intermediate =
+      any_moe ? fields.RequiredInteger("moe_intermediate_size") : fields.Integer("moe_intermediate_size", 0, 0);
+  config.nextn_layers = fields.OptionalInteger("num_nextn_predict_layers", 0);
+}
+
+void ReadQuantization(Fields fields, ModelConfig& config) {
+  config.quant_method = fields.String("quant_method");
+  config.store_dtype = fields.String("store_dtype");
+  config.mxfp4_block = fields.Integer("mxfp4_block_size", config.mxfp4_block);
+  const Json* block = fields.Find("weight_block_size");
+  if (block == nullptr) return;
+  if (!block->is_array() || block->size() != 2) {
+    fields.Fail("weight_block_size", "two positive integers", Shown(*block));
+    return;
+  }
+  config.block_rows = fields.IntegerOf("weight_block_size[0]", (*block)[0], 1, kMaxNumber).value_or(1);
+  config.block_cols = fields.IntegerOf("weight_block_size[1]", (*block)[1], 1, kMaxNumber).value_or(1);
+}
+
+void ReadMarker(Fields fields, ModelConfig& config) {
+  LayoutMarker marker;
+  if (fields.Integer("version", 0) != 1) {
+    fields.Fail("version", "1", fields.Find("version") == nullptr ? "nothing" : Shown(*fields.Find("version")));
+  }
+  marker.qkv = fields.String("qkv");
+  if (marker.qkv != "fused" && marker.qkv != "split") {
+    fields.Fail("qkv", "\"fused\" or \"split\"", marker.qkv.empty() ? "nothing" : "\"" + marker.qkv + "\"");
+  }
+  marker.chunks = fields.RequiredInteger("chunks");
+  marker.kv_heads = fields.RequiredInteger("kv_heads");
+  marker.swa_kv_heads = fields.RequiredInteger("swa_kv_heads");
+  config.marker = std::move(marker);
+}
+
+void ReadArchitectures(Fields& fields, ModelConfig& config) {
+  const Json* list = fields.Find("architectures");
+  if (list == nullptr) return;
+  if (!list->is_array()) {
+    fields.Fail("architectures", "a list of strings", Shown(*list));
+    return;
+  }
+  for (const Json& name : *list) {
+    if (!name.is_string()) {
+      fields.Fail("architectures", "a list of strings", Shown(*list));
+      return;
+    }
+    config.architectures.push_back(name.get<std::string>());
+  }
+}
+
+Error NotJson(const std::string& path, std::string expected, std::string found) {
+  Error error;
+  error.what = "not a model configuration";
+  error.file = path;
+  error.expected = std::move(expected);
+  error.found = std::move(found);
+  error.advice = "download config.json again";
+  return error;
+}
+
+}  // namespace
+
+Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string& path) {
+  Json json;
+  try {
+    json = Json::parse(text);
+  } catch (const Json::parse_error& e) {
+    return NotJson(path, "JSON", "a syntax error at " + Position(text, e.byte));
+  } catch (const Json::exception&) {
+    return NotJson(path, "JSON", "a number out of range");
+  }
+  if (!json.is_object()) return NotJson(path, "a JSON object", Shown(json));
+
+  std::optional<Error> error;
+  Fields fields(json, "", path, error);
+  ModelConfig config;
+  config.text = text;
+  config.path = path;
+  config.model_type = fields.String("model_type");
+  ReadArchitectures(fields, config);
+  config.hidden = fields.RequiredInteger("hidden_size");
+  config.layers = fields.RequiredInteger("num_hidden_layers", kMaxLayers);
+  config.vocab = fields.RequiredInteger("vocab_size");
+  config.intermediate = fields.RequiredInteger("intermediate_size");
+  config.tied_embeddings = fields.Bool("tie_word_embeddings", false);
+  ReadAttention(fields, config);
+  ReadLayers(fields, config);
+  config.has_vision = fields.Object("vision_config") != nullptr;
+  config.has_audio = fields.Object("audio_config") != nullptr;
+  if (const Json* quantization = fields.Object("quantization_config")) {
+    ReadQuantization(Fields(*quantization, "quantization_config.", path, error), config);
+  }
+  if (const Json* marker = fields.Object("mimo_layout")) {
+    ReadMarker(Fields(*marker, "mimo_layout.", path, error), config);
+  }
+  if (error) return *std::move(error);
+  return config;
+}
+
+}  // namespace mimo

@@ -1,0 +1,127 @@
+// What a complete checkpoint of a config holds.
+#include <charconv>
+
+#include "lib/base/checked.h"
+#include "lib/model/names.h"
+
+namespace mimo {
+namespace {
+
+constexpr int64_t kMaxTensors = 20'000'000;  // bounds what a hostile config can make us allocate
+
+Error BadSymbol(std::string what, std::string_view symbol) {
+  Error error;
+  error.what = "bad shape symbol in a model table: " + std::move(what);
+  error.found = std::string(symbol);
+  error.advice = "see Dimension() in lib/model/names.h";
+  return error;
+}
+
+std::optional<int64_t> ParseInteger(std::string_view text) {
+  int64_t value = 0;
+  auto [end, ec] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (ec != std::errc() || end != text.data() + text.size() || value < 0) return std::nullopt;
+  return value;
+}
+
+std::optional<int64_t> OfModel(std::string_view symbol, const ModelConfig& config) {
+  if (symbol == "hidden") return config.hidden;
+  if (symbol == "vocab") return config.vocab;
+  if (symbol == "intermediate") return config.intermediate;
+  if (symbol == "moe_intermediate") return config.moe_intermediate;
+  if (symbol == "experts") return config.experts;
+  return ParseInteger(symbol);
+}
+
+std::optional<int64_t> OfAttention(std::string_view symbol, const AttentionShape& shape) {
+  if (symbol == "heads") return shape.heads;
+  if (symbol == "q_rows") return shape.q_rows();
+  if (symbol == "k_rows") return shape.k_rows();
+  if (symbol == "v_rows") return shape.v_rows();
+  if (symbol == "qkv_rows") return shape.q_rows() + shape.k_rows() + shape.v_rows();
+  if (symbol == "o_cols") return shape.heads * shape.v_head_dim;
+  return std::nullopt;
+}
+
+// Whether the tensor of a rule exists in this layer (layer -1: outside of layers).
+bool Exists(const TensorRule& rule, const ModelConfig& config, bool fused, int layer) {
+  const bool moe = !rule.mtp && layer >= 0 && config.moe[static_cast<size_t>(layer)] != 0;
+  if (rule.when == "fused") return fused;
+  if (rule.when == "split") return !fused;
+  if (rule.when == "dense") return !moe;
+  if (rule.when == "moe") return moe;
+  if (rule.when == "untied") return !config.tied_embeddings;
+  if (rule.when == "sinks") {
+    const bool windowed = rule.mtp || (layer >= 0 && config.windowed[static_cast<size_t>(layer)] != 0);
+    return windowed ? config.window_sinks : config.global_sinks;
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<int64_t> Dimension(std::string_view symbol, const ModelConfig& config, int layer, bool mtp) {
+  int64_t factor = 1;
+  std::string_view rest = symbol;
+  if (const size_t star = symbol.find('*'); star != std::string_view::npos) {
+    const auto parsed = ParseInteger(symbol.substr(0, star));
+    if (!parsed) return BadSymbol("bad factor", symbol);
+    factor = *parsed;
+    rest = symbol.substr(star + 1);
+  }
+  std::optional<int64_t> value = OfModel(rest, config);
+  if (!value && (mtp || (layer >= 0 && layer < config.layers))) {
+    value = OfAttention(rest, config.attention_of(layer, mtp));
+  }
+  if (!value) return BadSymbol("unknown here", symbol);
+  const auto product = CheckedMul(static_cast<uint64_t>(factor), static_cast<uint64_t>(*value));
+  if (!product || *product > static_cast<uint64_t>(INT64_MAX)) return BadSymbol("too large", symbol);
+  return static_cast<int64_t>(*product);
+}
+
+Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, const ModelConfig& config, bool fused,
+                                                    int mtp_layers) {
+  std::vector<ExpectedTensor> tensors;
+  auto add = [&](const TensorRule& rule, int layer) -> Status {
+    std::vector<int64_t> shape;
+    for (const std::string& symbol : rule.shape) {
+      MIMO_ASSIGN_OR_RETURN(const int64_t extent, Dimension(symbol, config, layer, rule.mtp));
+      shape.push_back(extent);
+    }
+    const bool per_expert = rule.pattern.find("{expert}") != std::string::npos;
+    if (per_expert && config.experts > kMaxTensors - static_cast<int64_t>(tensors.size())) {
+      Error error;
+      error.what = "the config describes too many experts";
+      error.file = config.path;
+      error.expected = "at most " + std::to_string(kMaxTensors) + " tensors in all";
+      error.found = std::to_string(config.experts) + " experts in " + std::to_string(config.layers) + " layers";
+      error.advice = "correct n_routed_experts or num_hidden_layers";
+      return error;
+    }
+    const int32_t experts = per_expert ? static_cast<int32_t>(config.experts) : 1;
+    for (int32_t expert = 0; expert < experts; ++expert) {
+      ExpectedTensor tensor;
+      tensor.id = {rule.role, Part::kWeight, rule.mtp, layer, per_expert ? expert : -1};
+      tensor.rule = &rule;
+      tensor.name = table.NameOf(tensor.id);
+      tensor.shape = shape;
+      tensors.push_back(std::move(tensor));
+    }
+    return {};
+  };
+  // Rules in table order: first those outside of layers, then per decoder layer, then per MTP layer.
+  auto add_layer = [&](bool mtp, int layer) -> Status {
+    for (const TensorRule& rule : table.rules()) {
+      const bool layered = rule.pattern.find("{layer}") != std::string::npos;
+      if (layered != (layer >= 0) || rule.mtp != mtp || !Exists(rule, config, fused, layer)) continue;
+      MIMO_RETURN_IF_ERROR(add(rule, layer));
+    }
+    return {};
+  };
+  MIMO_RETURN_IF_ERROR(add_layer(false, -1));
+  for (int layer = 0; layer < config.layers; ++layer) MIMO_RETURN_IF_ERROR(add_layer(false, layer));
+  for (int layer = 0; layer < mtp_layers; ++layer) MIMO_RETURN_IF_ERROR(add_layer(true, layer));
+  return tensors;
+}
+
+}  // namespace mimo

@@ -1,0 +1,148 @@
+#include "lib/model/names.h"
+
+#include <array>
+
+namespace mimo {
+namespace {
+
+constexpr std::pair<Role, std::string_view> kRoleNames[] = {
+    {Role::kEmbed, "embed"},
+    {Role::kLmHead, "lm_head"},
+    {Role::kFinalNorm, "final_norm"},
+    {Role::kInputNorm, "input_norm"},
+    {Role::kPostAttentionNorm, "post_attention_norm"},
+    {Role::kAttnQ, "attn.q"},
+    {Role::kAttnK, "attn.k"},
+    {Role::kAttnV, "attn.v"},
+    {Role::kAttnQkv, "attn.qkv"},
+    {Role::kAttnO, "attn.o"},
+    {Role::kAttnSink, "attn.sink"},
+    {Role::kMlpGate, "mlp.gate"},
+    {Role::kMlpUp, "mlp.up"},
+    {Role::kMlpDown, "mlp.down"},
+    {Role::kRouter, "router"},
+    {Role::kRouterBias, "router.bias"},
+    {Role::kExpertGate, "expert.gate"},
+    {Role::kExpertUp, "expert.up"},
+    {Role::kExpertDown, "expert.down"},
+    {Role::kMtpENorm, "mtp.enorm"},
+    {Role::kMtpHNorm, "mtp.hnorm"},
+    {Role::kMtpEhProj, "mtp.eh_proj"},
+    {Role::kMtpPreMlpNorm, "mtp.pre_mlp_norm"},
+    {Role::kMtpFinalNorm, "mtp.final_norm"},
+    {Role::kVision, "tower.vision"},
+    {Role::kAudio, "tower.audio"},
+    {Role::kSpeech, "tower.speech"},
+    {Role::kUnknown, "unknown"},
+};
+
+// A name with its decimal path components replaced by '#', and their values.
+struct Shape {
+  std::string text;
+  std::array<int32_t, 2> numbers{-1, -1};
+  size_t count = 0;
+};
+
+// False when a decimal component is not the canonical form of a number that fits, or there are more than two.
+bool TakeShape(std::string_view name, Shape* shape) {
+  shape->text.reserve(name.size());
+  for (size_t at = 0; at <= name.size();) {
+    size_t end = name.find('.', at);
+    if (end == std::string_view::npos) end = name.size();
+    const std::string_view component = name.substr(at, end - at);
+    if (at != 0) shape->text.push_back('.');
+    int64_t value = 0;
+    bool decimal = !component.empty();
+    for (char c : component) {
+      decimal = decimal && c >= '0' && c <= '9';
+      if (decimal && value <= INT32_MAX) value = value * 10 + (c - '0');
+    }
+    if (decimal) {
+      if (component.size() > 1 && component[0] == '0') return false;
+      if (value > INT32_MAX || shape->count == shape->numbers.size()) return false;
+      shape->numbers[shape->count++] = static_cast<int32_t>(value);
+      shape->text.push_back('#');
+    } else if (component == "#") {
+      return false;  // would look like a number
+    } else {
+      shape->text.append(component);
+    }
+    at = end + 1;
+  }
+  return true;
+}
+
+std::string_view Suffix(Part part) {
+  switch (part) {
+    case Part::kFp8Scale:
+      return "_scale_inv";
+    case Part::kMxScale:
+      return "_scale";
+    case Part::kWeight:
+      break;
+  }
+  return "";
+}
+
+void Replace(std::string* text, std::string_view placeholder, int32_t number) {
+  const size_t at = text->find(placeholder);
+  if (at != std::string::npos) text->replace(at, placeholder.size(), std::to_string(number));
+}
+
+}  // namespace
+
+std::string_view RoleName(Role role) {
+  for (const auto& [value, name] : kRoleNames) {
+    if (value == role) return name;
+  }
+  return "unknown";
+}
+
+std::optional<Role> RoleFromName(std::string_view name) {
+  for (const auto& [value, text] : kRoleNames) {
+    if (text == name) return value;
+  }
+  return std::nullopt;
+}
+
+TensorId ModelTable::Identify(std::string_view tensor_name) const {
+  TensorId id;
+  for (const auto& [prefix, role] : towers_) {
+    if (tensor_name.starts_with(prefix)) {
+      id.role = role;
+      return id;
+    }
+  }
+  for (Part part : {Part::kFp8Scale, Part::kMxScale}) {
+    const std::string_view suffix = Suffix(part);
+    if (tensor_name.ends_with(suffix) &&
+        tensor_name.substr(0, tensor_name.size() - suffix.size()).ends_with(".weight")) {
+      id.part = part;
+      tensor_name.remove_suffix(suffix.size());
+      break;
+    }
+  }
+  Shape shape;
+  if (!TakeShape(tensor_name, &shape)) return {};
+  auto it = by_shape_.find(shape.text);
+  if (it == by_shape_.end()) return {};
+  id.role = rules_[it->second].role;
+  id.mtp = rules_[it->second].mtp;
+  id.layer = shape.numbers[0];  // a table has {layer} before {expert}
+  id.expert = shape.numbers[1];
+  return id;
+}
+
+std::string ModelTable::NameOf(const TensorId& id) const {
+  for (const TensorRule& rule : rules_) {
+    if (rule.role != id.role || rule.mtp != id.mtp) continue;
+    std::string name = rule.pattern;
+    Replace(&name, "{layer}", id.layer);
+    Replace(&name, "{expert}", id.expert);
+    name += Suffix(id.part);
+    return name;
+  }
+  return "";
+}
+
+}  // namespace mimo

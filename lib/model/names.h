@@ -1,0 +1,112 @@
+// Tensor names <-> roles, from the tables in schemas/models/. A table is data: a model whose layouts are known is a new
+// table.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "lib/base/status.h"
+#include "lib/model/config.h"
+
+namespace mimo {
+
+enum class Role : uint8_t {
+  kEmbed,
+  kLmHead,
+  kFinalNorm,
+  kInputNorm,
+  kPostAttentionNorm,
+  kAttnQ,
+  kAttnK,
+  kAttnV,
+  kAttnQkv,
+  kAttnO,
+  kAttnSink,
+  kMlpGate,
+  kMlpUp,
+  kMlpDown,
+  kRouter,
+  kRouterBias,
+  kExpertGate,
+  kExpertUp,
+  kExpertDown,
+  kMtpENorm,
+  kMtpHNorm,
+  kMtpEhProj,
+  kMtpPreMlpNorm,
+  kMtpFinalNorm,
+  kVision,
+  kAudio,
+  kSpeech,
+  kUnknown,
+};
+std::string_view RoleName(Role role);  // "attn.q", "expert.gate", "mtp.eh_proj", "tower.vision" ...
+std::optional<Role> RoleFromName(std::string_view name);
+
+// Which part of a stored weight an array is.
+enum class Part : uint8_t {
+  kWeight,
+  kFp8Scale /* name + "_scale_inv", F32 */,
+  kMxScale /* name + "_scale", U8 E8M0 */
+};
+
+// What a tensor is. layer and expert are -1 where they do not apply; mtp layers count from 0.
+struct TensorId {
+  Role role = Role::kUnknown;
+  Part part = Part::kWeight;
+  bool mtp = false;
+  int32_t layer = -1;
+  int32_t expert = -1;
+  bool operator==(const TensorId&) const = default;
+};
+
+// One row of a model table.
+struct TensorRule {
+  Role role = Role::kUnknown;
+  bool mtp = false;
+  std::string pattern;             // "model.layers.{layer}.mlp.experts.{expert}.up_proj.weight"
+  std::vector<std::string> shape;  // symbols of Dimension(), or integers, "2*hidden" allowed
+  std::string when;     // "", "dense", "moe", "sinks", "fused", "split": in which layers or layouts it exists
+  std::string storage;  // "bf16", "f32", "router", "linear" (block FP8 when quantized), "expert" (also MXFP4)
+};
+
+class ModelTable {
+ public:
+  // The table of a family, e.g. "mimo_v2"; parsed once, lives forever. kBadInput when there is none of that name.
+  static Result<const ModelTable*> Get(const std::string& name);
+
+  const std::vector<TensorRule>& rules() const { return rules_; }
+  // kUnknown role when no rule matches.
+  TensorId Identify(std::string_view tensor_name) const;
+  // The name of a decoder, MTP or global tensor (not of towers, which keep theirs). `id.part` appends the scale suffix.
+  std::string NameOf(const TensorId& id) const;
+
+ private:
+  friend Result<ModelTable> ParseModelTable(std::string_view json);
+  std::vector<TensorRule> rules_;
+  std::unordered_map<std::string, size_t> by_shape_;  // name with numbers replaced by '#' -> rule
+  std::vector<std::pair<std::string, Role>> towers_;  // prefix -> role
+};
+Result<ModelTable> ParseModelTable(std::string_view json);
+
+// Value of a shape symbol for one layer: hidden, vocab, intermediate, moe_intermediate, experts, heads, q_rows, k_rows,
+// v_rows, qkv_rows, o_cols (heads * v_head_dim), or an integer, each optionally as "2*SYMBOL". Stored KV heads as
+// config.json says.
+Result<int64_t> Dimension(std::string_view symbol, const ModelConfig& config, int layer, bool mtp);
+
+// A tensor that a complete checkpoint of this config holds, scales not included.
+struct ExpectedTensor {
+  TensorId id;
+  const TensorRule* rule = nullptr;
+  std::string name;
+  std::vector<int64_t> shape;  // logical elements [rows, cols] or [n]
+};
+// Everything but towers, for `mtp_layers` MTP layers and fused or split attention, in table order by layer.
+Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, const ModelConfig& config, bool fused,
+                                                    int mtp_layers);
+
+}  // namespace mimo

@@ -1,0 +1,117 @@
+// Model tables from schemas/models/, parsed once each.
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "lib/model/names.h"
+#include "schemas/embedded.h"
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;
+
+Error BadTable(std::string what, std::string found) {
+  Error error;
+  error.what = "bad model table: " + std::move(what);
+  error.found = std::move(found);
+  error.advice = "see schemas/models/ for the form of a table";
+  return error;
+}
+
+// "a.{layer}.b" -> "a.#.b", the form in which names are looked up. Empty when the pattern cannot be told from others: a
+// placeholder that is no whole path component, {expert} without {layer} before it, or a literal number.
+std::string ShapeOf(const std::string& pattern) {
+  std::string shape;
+  bool layer = false;
+  bool expert = false;
+  for (size_t at = 0; at <= pattern.size();) {
+    size_t end = pattern.find('.', at);
+    if (end == std::string::npos) end = pattern.size();
+    const std::string component = pattern.substr(at, end - at);
+    if (at != 0) shape.push_back('.');
+    if (component == "{layer}" && !layer && !expert) {
+      layer = true;
+      shape.push_back('#');
+    } else if (component == "{expert}" && layer && !expert) {
+      expert = true;
+      shape.push_back('#');
+    } else {
+      if (component.empty() || component.find_first_of("{}") != std::string::npos) return "";
+      if (component.find_first_not_of("0123456789") == std::string::npos) return "";
+      shape += component;
+    }
+    at = end + 1;
+  }
+  return shape;
+}
+
+Result<TensorRule> ParseRule(const Json& entry) {
+  TensorRule rule;
+  const std::string role = entry.at("role").get<std::string>();
+  const auto known = RoleFromName(role);
+  if (!known || *known == Role::kUnknown) return BadTable("unknown role", role);
+  rule.role = *known;
+  rule.pattern = entry.at("name").get<std::string>();
+  rule.shape = entry.at("shape").get<std::vector<std::string>>();
+  rule.mtp = entry.value("mtp", false);
+  rule.when = entry.value("when", std::string());
+  rule.storage = entry.at("storage").get<std::string>();
+  static constexpr std::string_view kWhen[] = {"", "dense", "moe", "sinks", "fused", "split", "untied"};
+  static constexpr std::string_view kStorage[] = {"bf16", "f32", "router", "linear", "expert"};
+  if (std::find(std::begin(kWhen), std::end(kWhen), rule.when) == std::end(kWhen)) {
+    return BadTable("unknown condition", rule.when);
+  }
+  if (std::find(std::begin(kStorage), std::end(kStorage), rule.storage) == std::end(kStorage)) {
+    return BadTable("unknown storage", rule.storage);
+  }
+  return rule;
+}
+
+}  // namespace
+
+Result<ModelTable> ParseModelTable(std::string_view json) {
+  ModelTable table;
+  try {
+    const Json root = Json::parse(json);
+    for (const Json& entry : root.at("tensors")) {
+      MIMO_ASSIGN_OR_RETURN(TensorRule rule, ParseRule(entry));
+      const std::string shape = ShapeOf(rule.pattern);
+      if (shape.empty()) return BadTable("bad name pattern", rule.pattern);
+      if (!table.by_shape_.emplace(shape, table.rules_.size()).second) return BadTable("name twice", rule.pattern);
+      table.rules_.push_back(std::move(rule));
+    }
+    for (const Json& entry : root.value("towers", Json::array())) {
+      const std::string name = entry.at("role").get<std::string>();
+      const auto role = RoleFromName(name);
+      if (!role) return BadTable("unknown role", name);
+      table.towers_.emplace_back(entry.at("prefix").get<std::string>(), *role);
+    }
+    const Json suffixes = root.value("scale_suffixes", Json::object());
+    if (suffixes.value("fp8", "_scale_inv") != "_scale_inv" || suffixes.value("mxfp4", "_scale") != "_scale") {
+      return BadTable("scale suffixes other than _scale_inv and _scale are not supported", suffixes.dump());
+    }
+  } catch (const Json::exception& e) {
+    return BadTable("not the expected JSON", e.what());
+  }
+  return table;
+}
+
+Result<const ModelTable*> ModelTable::Get(const std::string& name) {
+  static std::mutex mutex;
+  static auto& tables = *new std::map<std::string, std::unique_ptr<const ModelTable>>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto it = tables.find(name);
+  if (it != tables.end()) return it->second.get();
+  for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file) {
+    if ("models/" + name + ".json" != file->path) continue;
+    MIMO_ASSIGN_OR_RETURN(ModelTable table, ParseModelTable(file->content));
+    it = tables.emplace(name, std::make_unique<const ModelTable>(std::move(table))).first;
+    return it->second.get();
+  }
+  return BadTable("there is none of this name", name);
+}
+
+}  // namespace mimo

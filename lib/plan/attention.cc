@@ -1,0 +1,220 @@
+// The attention projections of one layer under a new layout: row moves from the composition of two row maps and, where
+// codes stay FP8, one cell row per row of target scales.
+#include <algorithm>
+#include <map>
+
+#include "lib/plan/builder.h"
+
+namespace mimo {
+
+namespace {
+
+constexpr Role kSplitRoles[3] = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
+
+class AttentionPlanner {
+ public:
+  AttentionPlanner(PlanBuilder& builder, const AttentionRequest& request)
+      : builder_(builder), request_(request), moves_(ComposeRows(request.source, request.target)) {
+    const AttentionWeights& a = *request.weights;
+    weights_ = a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
+    first_ = &builder.inventory().weights[weights_[0]];
+    fp8_ = first_->storage == Storage::kFp8Block;
+  }
+
+  AttentionResult Plan(bool refuse_straddles) {
+    const bool same = request_.source.layout.fused() == request_.target.layout.fused() && SameRows() &&
+                      (!fp8_ || request_.source.bands == request_.target.bands);
+    if (request_.decode) {
+      PlanDecoded();
+    } else if (same) {
+      PlanUnchanged();
+    } else if (fp8_) {
+      std::vector<CellRow> cells = Cells();
+      const bool straddles = std::any_of(cells.begin(), cells.end(), [](const CellRow& c) { return !c.moved; });
+      if (straddles && refuse_straddles) return AttentionResult::kStraddles;
+      PlanRelayout(std::move(cells));
+    } else {
+      PlanMoved();
+    }
+    return AttentionResult::kDone;
+  }
+
+ private:
+  const Weight& SourceWeight(size_t array) const { return builder_.inventory().weights[weights_[array]]; }
+  bool SameRows() const { return moves_ == ComposeRows(request_.target, request_.target); }
+
+  std::string Label() const {
+    const AttentionWeights& a = *request_.weights;
+    return std::string(a.mtp ? "model.mtp.layers." : "model.layers.") + std::to_string(a.layer) + ".self_attn";
+  }
+
+  OutputArray NewOutput(size_t array, Part part, DType dtype) const {
+    OutputArray output;
+    output.id = first_->id;
+    output.id.role = request_.target.layout.fused() ? Role::kAttnQkv : kSplitRoles[array];
+    output.id.part = part;
+    output.name = builder_.catalogue().table->NameOf(output.id);
+    output.dtype = dtype;
+    output.shape = part == Part::kWeight
+                       ? std::vector<int64_t>{request_.target.rows[array], first_->cols}
+                       : std::vector<int64_t>{request_.target.scale_rows[array], (first_->cols + 127) / 128};
+    return output;
+  }
+
+  // The array whose file an output goes to: that of its first row, so that a split cut from one file stays there.
+  uint32_t Near(size_t target_array) const {
+    for (const RowMove& move : moves_)
+      if (move.target_array == target_array) return SourceWeight(move.source_array).array;
+    return first_->array;
+  }
+
+  std::vector<Piece> Pieces(size_t array) {
+    std::vector<Piece> pieces;
+    for (const RowMove& move : moves_) {
+      if (move.target_array != array) continue;
+      const Weight& weight = SourceWeight(move.source_array);
+      const uint32_t source = request_.decode ? builder_.DecodedSource(weight) : builder_.Source(weight.array);
+      pieces.push_back({source, move.source_row, move.target_row, move.rows});
+    }
+    return pieces;
+  }
+
+  void PlanUnchanged() {
+    builder_.BeginGroup(Label());
+    for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
+      builder_.AddUnchanged(SourceWeight(i).array);
+      if (SourceWeight(i).scale != kNone) builder_.AddUnchanged(SourceWeight(i).scale);
+    }
+  }
+
+  void PlanMoved() {
+    builder_.BeginGroup(Label());
+    const DType dtype = builder_.catalogue().arrays[first_->array].dtype;
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      OutputArray output = NewOutput(i, Part::kWeight, dtype);
+      output.pieces = Pieces(i);
+      builder_.AddOutput(std::move(output), Near(i));
+    }
+  }
+
+  void PlanDecoded() {
+    builder_.BeginGroup(Label());
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      OutputArray output = NewOutput(i, Part::kWeight, DTypeOf(request_.codec));
+      output.transform = Transform::kConvert;
+      output.target_codec = request_.codec;
+      output.pieces = Pieces(i);
+      builder_.AddOutput(std::move(output), Near(i));
+    }
+    if (fp8_) SetSourceBands();
+  }
+
+  // The source's own grid, where it is not simply row / 128 under the array's own scales.
+  void SetSourceBands() {
+    for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
+      const uint32_t index = builder_.DecodedSource(SourceWeight(i));
+      std::vector<SourceBand> bands;
+      bool uniform = true;
+      for (const ScaleBand& band : request_.source.bands) {
+        if (band.array != i) continue;
+        uniform &= band.scale_array == i && band.row_begin == band.scale_row * 128 &&
+                   (band.row_end - band.row_begin == 128 || band.row_end == request_.source.rows[i]);
+        bands.push_back(
+            {band.row_begin, band.row_end, builder_.Source(SourceWeight(band.scale_array).scale), band.scale_row});
+      }
+      if (!uniform) {
+        PlanSource& source = builder_.plan().sources[index];
+        source.bands = std::move(bands);
+        source.scale = kNone;
+      }
+    }
+  }
+
+  // Cell rows with target arrays and scale arrays as numbers of the layout (0 to 2) still.
+  std::vector<CellRow> Cells() {
+    std::map<std::pair<uint8_t, int64_t>, CellRow> cells;
+    for (const ScaleBand& band : request_.target.bands) {
+      CellRow& cell = cells[{band.scale_array, band.scale_row}];
+      cell.scale_output = band.scale_array;
+      cell.scale_row = band.scale_row;
+      AddSegments(band, &cell);
+    }
+    std::vector<CellRow> result;
+    for (auto& [key, cell] : cells) {
+      const CellSegment& first = cell.segments.front();
+      cell.moved = std::all_of(cell.segments.begin(), cell.segments.end(), [&](const CellSegment& s) {
+        return s.scale == first.scale && s.scale_row == first.scale_row;
+      });
+      result.push_back(std::move(cell));
+    }
+    return result;
+  }
+
+  // Rows of one target band, cut where the source changes array or scale row. Arrays are numbers of the source layout.
+  void AddSegments(const ScaleBand& band, CellRow* cell) const {
+    for (const RowMove& move : moves_) {
+      if (move.target_array != band.array) continue;
+      int64_t row = std::max(band.row_begin, move.target_row);
+      const int64_t end = std::min(band.row_end, move.target_row + move.rows);
+      while (row < end) {
+        const int64_t source_row = move.source_row + row - move.target_row;
+        const ScaleBand& from = SourceBandAt(move.source_array, source_row);
+        const int64_t rows = std::min(end - row, from.row_end - source_row);
+        cell->segments.push_back(
+            {move.source_array, source_row, band.array, row, rows, from.scale_array, from.scale_row});
+        row += rows;
+      }
+    }
+  }
+
+  const ScaleBand& SourceBandAt(uint8_t array, int64_t row) const {
+    const auto& bands = request_.source.bands;
+    auto it =
+        std::upper_bound(bands.begin(), bands.end(), std::pair(array, row),
+                         [](const auto& key, const ScaleBand& b) { return key < std::pair(b.array, b.row_begin); });
+    return *std::prev(it);
+  }
+
+  void PlanRelayout(std::vector<CellRow> cells) {
+    builder_.BeginGroup(Label());
+    std::array<uint32_t, 3> codes{}, scales{};
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      OutputArray weight = NewOutput(i, Part::kWeight, DType::kF8E4M3);
+      weight.transform = Transform::kRelayout;
+      weight.target_codec = Codec::kFp8Block;
+      codes[i] = builder_.AddOutput(std::move(weight), Near(i));
+      OutputArray scale = NewOutput(i, Part::kFp8Scale, DType::kF32);
+      scale.transform = Transform::kScales;
+      scale.target_codec = Codec::kFp32;
+      scales[i] = builder_.AddOutput(std::move(scale), Near(i));
+    }
+    const auto blocks = static_cast<uint64_t>((first_->cols + 127) / 128);
+    FuseGroup& group = builder_.group();
+    for (CellRow& cell : cells) {
+      cell.scale_output = scales[cell.scale_output];
+      for (CellSegment& s : cell.segments) {
+        s.source = builder_.Source(SourceWeight(s.source).array);
+        s.scale = builder_.Source(SourceWeight(s.scale).scale);
+        s.output = codes[s.output];
+      }
+      if (!cell.moved) group.straddling_blocks += blocks;
+    }
+    group.cells = std::move(cells);
+    builder_.plan().straddling_blocks += group.straddling_blocks;
+  }
+
+  PlanBuilder& builder_;
+  const AttentionRequest& request_;
+  std::vector<RowMove> moves_;
+  std::array<uint32_t, 3> weights_{};
+  const Weight* first_ = nullptr;
+  bool fp8_ = false;
+};
+
+}  // namespace
+
+AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles) {
+  return AttentionPlanner(builder, request).Plan(refuse_straddles);
+}
+
+}  // namespace mimo

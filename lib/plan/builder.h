@@ -1,0 +1,72 @@
+// The plan under construction: outputs without a place in a file yet. Internal to lib/plan.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lib/model/inventory.h"
+#include "lib/plan/plan.h"
+
+namespace mimo {
+
+class PlanBuilder {
+ public:
+  PlanBuilder(const Catalogue& catalogue, const Inventory& inventory) : catalogue_(catalogue), inventory_(inventory) {
+    source_of_.assign(catalogue.arrays.size(), kNone);
+  }
+
+  const Catalogue& catalogue() const { return catalogue_; }
+  const Inventory& inventory() const { return inventory_; }
+  Plan& plan() { return plan_; }
+
+  // The plan source of a stored array, added on first use.
+  uint32_t Source(uint32_t array);
+  // The same, with the codec and the uniform grid of a weight, so that its values can be decoded.
+  uint32_t DecodedSource(const Weight& weight);
+
+  // A new fuse group; outputs are added to the last one.
+  void BeginGroup(std::string label);
+  // An output in the file of stored array `near` (placement may decide otherwise). Returns its index.
+  uint32_t AddOutput(OutputArray output, uint32_t near);
+  // `array` as it is, under its own name.
+  uint32_t AddUnchanged(uint32_t array);
+
+  // Takes outputs out again, with groups and sources that nothing needs any more; `dropped(array, group)` is told of
+  // every catalogue array that is no longer read (group: the index it had).
+  void RemoveOutputs(const std::vector<uint8_t>& gone,
+                     const std::function<void(uint32_t array, uint32_t group)>& dropped);
+
+  FuseGroup& group() { return plan_.groups.back(); }
+  uint32_t near(uint32_t output) const { return near_[output]; }
+  bool used(uint32_t array) const { return source_of_[array] != kNone; }
+
+ private:
+  const Catalogue& catalogue_;
+  const Inventory& inventory_;
+  Plan plan_;
+  std::vector<uint32_t> source_of_;  // catalogue array -> plan source
+  std::vector<uint32_t> near_;       // output -> catalogue array whose file it belongs to
+};
+
+// Plan of the attention projections of one layer (lib/plan/attention.cc).
+struct AttentionRequest {
+  const AttentionWeights* weights = nullptr;
+  QkvMap source;
+  QkvMap target;
+  Codec codec = Codec::kBf16;  // of the values when they are decoded
+  bool decode = false;         // to `codec`; otherwise codes stay FP8 (or plain values stay as they are)
+};
+
+enum class AttentionResult : uint8_t { kDone, kStraddles };
+// Adds the group and its outputs. With `refuse_straddles`, adds nothing and answers kStraddles when a block would be
+// re-quantized.
+AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles);
+
+// Files, offsets, headers and file groups (lib/plan/placement.cc). Sorts the outputs and renumbers groups' references.
+void PlaceOutputs(PlanBuilder& builder, uint64_t max_shard_bytes);
+
+DType DTypeOf(Codec codec);
+uint64_t ArrayBytes(DType dtype, const std::vector<int64_t>& shape);
+
+}  // namespace mimo

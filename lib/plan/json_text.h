@@ -1,0 +1,91 @@
+// Writing JSON text quickly: strings escaped, numbers plain, nothing else.
+#pragma once
+
+#include <charconv>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace mimo {
+
+// Appends `text` as a JSON string, quotes included. Bytes from 0x80 on are copied: the caller has valid UTF-8.
+inline void AppendJsonString(std::string& out, std::string_view text) {
+  static constexpr char kHex[] = "0123456789abcdef";
+  out += '"';
+  size_t clean = 0;  // start of the part that needs no escape
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    if (c >= 0x20 && c != '"' && c != '\\') continue;
+    out.append(text, clean, i - clean);
+    clean = i + 1;
+    out += '\\';
+    if (c == '"' || c == '\\') {
+      out += static_cast<char>(c);
+    } else if (c == '\n') {
+      out += 'n';
+    } else {
+      out += "u00";
+      out += kHex[c >> 4];
+      out += kHex[c & 15];
+    }
+  }
+  out.append(text, clean, text.size() - clean);
+  out += '"';
+}
+
+template <class Integer>
+void AppendInteger(std::string& out, Integer value) {
+  char digits[24];
+  auto [end, error] = std::to_chars(digits, digits + sizeof digits, value);
+  (void)error;  // 24 characters hold every 64-bit integer
+  out.append(digits, end);
+}
+
+// The members of one object on one line: {"a":1,"b":"x"}.
+class JsonObject {
+ public:
+  explicit JsonObject(std::string& out) : out_(out) { out_ += '{'; }
+  std::string& Key(std::string_view key) {  // keys are our own words: no escapes
+    if (!first_) out_ += ',';
+    first_ = false;
+    out_ += '"';
+    out_ += key;
+    out_ += "\":";
+    return out_;
+  }
+  void String(std::string_view key, std::string_view value) { AppendJsonString(Key(key), value); }
+  template <class Integer>
+  void Number(std::string_view key, Integer value) {
+    AppendInteger(Key(key), value);
+  }
+  void Bool(std::string_view key, bool value) { Key(key) += value ? "true" : "false"; }
+  template <class Strings>
+  void StringList(std::string_view key, const Strings& values) {
+    Key(key) += '[';
+    const char* separator = "";
+    for (const auto& value : values) {
+      out_ += separator;
+      AppendJsonString(out_, value);
+      separator = ",";
+    }
+    out_ += ']';
+  }
+  template <class Integers>
+  void NumberList(std::string_view key, const Integers& values) {
+    Key(key) += '[';
+    const char* separator = "";
+    for (const auto& value : values) {
+      out_ += separator;
+      AppendInteger(out_, value);
+      separator = ",";
+    }
+    out_ += ']';
+  }
+  void Close() { out_ += '}'; }
+
+ private:
+  std::string& out_;
+  bool first_ = true;
+};
+
+}  // namespace mimo

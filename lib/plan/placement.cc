@@ -1,0 +1,228 @@
+// Where outputs go: the source's own files (so that unchanged ones can be linked) or shards of a size; then offsets,
+// headers and the file groups that workers and resume count in.
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "lib/form/hf.h"
+#include "lib/io/safetensors.h"
+#include "lib/plan/builder.h"
+
+namespace mimo {
+
+namespace {
+
+std::string ShardName(size_t index, size_t count) {
+  const auto digits = [](size_t n) {
+    std::string text = std::to_string(n);
+    return text.size() < 5 ? std::string(5 - text.size(), '0') + text : text;
+  };
+  return "model-" + digits(index + 1) + "-of-" + digits(count) + ".safetensors";
+}
+
+class Placer {
+ public:
+  Placer(PlanBuilder& builder) : builder_(builder), catalogue_(builder.catalogue()), plan_(builder.plan()) {}
+
+  void Place(uint64_t max_shard_bytes) {
+    std::vector<std::string> file_of = max_shard_bytes == 0 ? SourceFiles() : Shards(max_shard_bytes);
+    MakeFiles(file_of);
+    for (PlanFile& file : plan_.files) LayOut(&file);
+    SortOutputs();
+    GroupFiles();
+  }
+
+ private:
+  uint32_t SourceFile(uint32_t output) const { return catalogue_.arrays[builder_.near(output)].file; }
+
+  std::vector<std::string> SourceFiles() const {
+    std::vector<std::string> names(plan_.outputs.size());
+    for (uint32_t i = 0; i < names.size(); ++i) names[i] = catalogue_.files[SourceFile(i)].name;
+    return names;
+  }
+
+  // Shards are filled in source order; the outputs of a fuse group that are neighbours by name (a weight and its scale)
+  // stay together.
+  std::vector<std::string> Shards(uint64_t limit) const {
+    std::vector<uint32_t> order(plan_.outputs.size());
+    std::iota(order.begin(), order.end(), 0u);
+    std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+      return std::tuple(SourceFile(a), std::cref(plan_.outputs[a].name).get()) <
+             std::tuple(SourceFile(b), std::cref(plan_.outputs[b].name).get());
+    });
+    std::vector<size_t> shard_of(plan_.outputs.size());
+    size_t shard = 0;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < order.size();) {
+      size_t end = i + 1;
+      const auto size = [&](size_t k) { return plan_.outputs[order[k]].end - plan_.outputs[order[k]].begin; };
+      uint64_t unit = size(i);
+      while (end < order.size() && plan_.outputs[order[end]].id.part != Part::kWeight &&
+             plan_.outputs[order[end]].group == plan_.outputs[order[i]].group)
+        unit += size(end++);
+      if (bytes > 0 && bytes + unit > limit) {
+        ++shard;
+        bytes = 0;
+      }
+      bytes += unit;
+      for (; i < end; ++i) shard_of[order[i]] = shard;
+    }
+    std::vector<std::string> names(plan_.outputs.size());
+    for (size_t i = 0; i < names.size(); ++i) names[i] = ShardName(shard_of[i], shard + 1);
+    return names;
+  }
+
+  void MakeFiles(const std::vector<std::string>& file_of) {
+    std::map<std::string, PlanFile> files;
+    for (uint32_t i = 0; i < file_of.size(); ++i) {
+      PlanFile& file = files[file_of[i]];
+      file.outputs.push_back(i);
+      if (catalogue_.files[SourceFile(i)].name == file_of[i]) file.source_file = SourceFile(i);
+    }
+    std::vector<size_t> arrays_in(catalogue_.files.size(), 0);
+    for (const StoredArray& array : catalogue_.arrays) ++arrays_in[array.file];
+    for (auto& [name, file] : files) {
+      file.name = name;
+      file.unchanged = file.source_file != kNone && file.outputs.size() == arrays_in[file.source_file] &&
+                       std::all_of(file.outputs.begin(), file.outputs.end(), [&](uint32_t i) {
+                         return plan_.outputs[i].unchanged && SourceFile(i) == file.source_file;
+                       });
+      plan_.files.push_back(std::move(file));
+    }
+  }
+
+  void LayOut(PlanFile* file) {
+    if (file->unchanged) {
+      file->bytes = catalogue_.files[file->source_file].bytes;
+      for (uint32_t i : file->outputs) {
+        const StoredArray& array = catalogue_.arrays[builder_.near(i)];
+        plan_.outputs[i].begin = array.begin;
+        plan_.outputs[i].end = array.begin + array.bytes;
+      }
+    } else {
+      std::sort(file->outputs.begin(), file->outputs.end(),
+                [&](uint32_t a, uint32_t b) { return plan_.outputs[a].name < plan_.outputs[b].name; });
+      std::vector<TensorInfo> tensors;
+      for (uint32_t i : file->outputs) {
+        TensorInfo tensor;
+        tensor.name = plan_.outputs[i].name;
+        tensor.dtype = plan_.outputs[i].dtype;
+        tensor.shape = plan_.outputs[i].shape;
+        tensors.push_back(std::move(tensor));
+      }
+      const auto metadata = HfFileMetadata(file->source_file == kNone ? decltype(CatalogueFile::metadata){}
+                                                                      : catalogue_.files[file->source_file].metadata,
+                                           plan_.target_layout);
+      file->header = LayOutSafetensors(tensors, metadata);
+      file->bytes = file->header.size();
+      for (size_t k = 0; k < tensors.size(); ++k) {
+        OutputArray& output = plan_.outputs[file->outputs[k]];
+        output.begin = tensors[k].begin;
+        output.end = tensors[k].end;
+        file->bytes = std::max(file->bytes, output.end);
+      }
+    }
+    std::sort(file->outputs.begin(), file->outputs.end(), [&](uint32_t a, uint32_t b) {
+      const OutputArray &x = plan_.outputs[a], &y = plan_.outputs[b];
+      return std::tie(x.begin, x.name) < std::tie(y.begin, y.name);
+    });
+  }
+
+  // Outputs in (file, begin) order; every reference follows.
+  void SortOutputs() {
+    std::vector<uint32_t> new_index(plan_.outputs.size());
+    std::vector<OutputArray> sorted;
+    sorted.reserve(plan_.outputs.size());
+    for (uint32_t f = 0; f < plan_.files.size(); ++f) {
+      for (uint32_t& i : plan_.files[f].outputs) {
+        new_index[i] = static_cast<uint32_t>(sorted.size());
+        plan_.outputs[i].file = f;
+        sorted.push_back(std::move(plan_.outputs[i]));
+        i = new_index[i];
+      }
+    }
+    plan_.outputs = std::move(sorted);
+    for (FuseGroup& group : plan_.groups) {
+      for (uint32_t& i : group.outputs) i = new_index[i];
+      std::sort(group.outputs.begin(), group.outputs.end());
+      for (CellRow& cell : group.cells) {
+        cell.scale_output = new_index[cell.scale_output];
+        for (CellSegment& s : cell.segments) s.output = new_index[s.output];
+      }
+      std::sort(group.cells.begin(), group.cells.end(), [](const CellRow& a, const CellRow& b) {
+        return std::pair(a.scale_output, a.scale_row) < std::pair(b.scale_output, b.scale_row);
+      });
+    }
+    // Groups in the order of their first output, so that running them in order reads and writes forward.
+    std::vector<uint32_t> order(plan_.groups.size());
+    std::iota(order.begin(), order.end(), 0u);
+    std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+      return plan_.groups[a].outputs.front() < plan_.groups[b].outputs.front();
+    });
+    std::vector<FuseGroup> groups;
+    groups.reserve(order.size());
+    for (uint32_t old : order) {
+      for (uint32_t i : plan_.groups[old].outputs) plan_.outputs[i].group = static_cast<uint32_t>(groups.size());
+      groups.push_back(std::move(plan_.groups[old]));
+    }
+    plan_.groups = std::move(groups);
+  }
+
+  // Files that share a fuse group or a source array belong together.
+  void GroupFiles() {
+    std::vector<uint32_t> parent(plan_.files.size());
+    std::iota(parent.begin(), parent.end(), 0u);
+    const auto find = [&](uint32_t i) {
+      while (parent[i] != i) i = parent[i] = parent[parent[i]];
+      return i;
+    };
+    const auto join = [&](uint32_t a, uint32_t b) {
+      a = find(a);
+      b = find(b);
+      parent[std::max(a, b)] = std::min(a, b);
+    };
+    std::vector<uint32_t> first_file(plan_.sources.size(), kNone);
+    const auto reads = [&](uint32_t source, uint32_t file) {
+      if (source == kNone) return;
+      if (first_file[source] == kNone) first_file[source] = file;
+      join(first_file[source], file);
+    };
+    for (const FuseGroup& group : plan_.groups) {
+      const uint32_t file = plan_.outputs[group.outputs.front()].file;
+      for (uint32_t i : group.outputs) {
+        join(file, plan_.outputs[i].file);
+        for (const Piece& piece : plan_.outputs[i].pieces) {
+          const PlanSource& source = plan_.sources[piece.source];
+          reads(piece.source, file);
+          reads(source.scale, file);
+          for (const SourceBand& band : source.bands) reads(band.scale, file);
+        }
+      }
+      for (const CellRow& cell : group.cells)
+        for (const CellSegment& s : cell.segments) {
+          reads(s.source, file);
+          reads(s.scale, file);
+        }
+    }
+    std::vector<uint32_t> number(plan_.files.size(), kNone);
+    for (uint32_t f = 0; f < plan_.files.size(); ++f) {
+      uint32_t& n = number[find(f)];
+      if (n == kNone) n = plan_.file_groups++;
+      plan_.files[f].file_group = n;
+    }
+    for (FuseGroup& group : plan_.groups)
+      group.file_group = plan_.files[plan_.outputs[group.outputs.front()].file].file_group;
+  }
+
+  PlanBuilder& builder_;
+  const Catalogue& catalogue_;
+  Plan& plan_;
+};
+
+}  // namespace
+
+void PlaceOutputs(PlanBuilder& builder, uint64_t max_shard_bytes) {
+  Placer(builder).Place(max_shard_bytes);
+}
+
+}  // namespace mimo

@@ -1,0 +1,171 @@
+// The plan: what a conversion will do, as data. A pure function of (catalogue, facts, options): independent of paths,
+// threads, memory and device. The executor (lib/run) does exactly what stands here, --dry-run prints it, JSON carries
+// it (schemas/plan.schema.json). Orders in these vectors are meaningful and deterministic.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/convert.h"
+#include "lib/base/hash.h"
+#include "lib/base/status.h"
+#include "lib/io/dtype.h"
+#include "lib/layout/decide.h"
+#include "lib/model/catalogue.h"
+#include "lib/model/inventory.h"
+
+namespace mimo {
+
+using kernels::Codec;
+
+// ---- options that shape the output (docs/commands.md)
+// ----------------------------------------------------------------------
+enum class DTypeChoice : uint8_t { kKeep, kBf16, kFp16, kFp32 };
+enum class StraddlePolicy : uint8_t { kRequantize, kBf16, kRefuse };
+enum class UnknownPolicy : uint8_t { kRefuse, kCarry, kDrop };
+
+struct PlanOptions {
+  DTypeChoice dtype = DTypeChoice::kKeep;
+  std::string qkv = "keep";  // keep | split | split:independent | fused | fused:C
+  std::string source_qkv;    // "" (decide) | split | independent | fused:C
+  StraddlePolicy on_straddle = StraddlePolicy::kRequantize;
+  bool lossless = false;      // refuse anything that rounds
+  bool fresh_scales = false;  // --scale-policy fresh
+  bool text_only = false;
+  UnknownPolicy unknown = UnknownPolicy::kRefuse;
+  std::vector<std::string> include, exclude;  // regular expressions on output names
+  uint64_t max_shard_bytes = 0;               // 0: keep the source's files
+};
+
+// ---- what is read
+// ---------------------------------------------------------------------------------------------------------- Rows
+// [row_begin, row_end) of a block-FP8 source take row `scale_row` of plan source `scale`.
+struct SourceBand {
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  uint32_t scale = kNone;  // into Plan::sources
+  int64_t scale_row = 0;
+};
+
+// A stored array that the plan reads.
+struct PlanSource {
+  uint32_t array = kNone;      // into Catalogue::arrays
+  bool quantized = false;      // `codec` is a block codec and the fields below are set
+  Codec codec = Codec::kBf16;  // of the values; meaningless for arrays that are only moved (other dtypes)
+  uint32_t scale = kNone;      // into Plan::sources; kMxfp4, and kFp8Block with a uniform grid (bands empty)
+  int64_t block_rows = 128;    // uniform grids
+  int64_t block_cols = 128;
+  std::vector<SourceBand> bands;  // kFp8Block with a grid of its own: ascending, covering every row
+};
+
+// ---- what is written
+// ------------------------------------------------------------------------------------------------------- Rows of a
+// source that become rows of an output, full width. Rows of an MXFP4 source count logical rows.
+struct Piece {
+  uint32_t source = kNone;  // into Plan::sources
+  int64_t source_row = 0;
+  int64_t target_row = 0;
+  int64_t rows = 0;
+};
+
+enum class Transform : uint8_t {
+  kMove,      // bytes as they are (whole rows)
+  kConvert,   // decode and encode: value codecs -> BF16, FP16, FP32
+  kRelayout,  // FP8 codes under a new block grid: described by the group's cells, `pieces` is empty
+  kScales,    // the scales of kRelayout outputs: likewise
+};
+
+struct OutputArray {
+  std::string name;
+  TensorId id;
+  DType dtype = DType::kBF16;
+  std::vector<int64_t> shape;
+  uint32_t file = 0;   // into Plan::files
+  uint64_t begin = 0;  // byte range in that file
+  uint64_t end = 0;
+  Transform transform = Transform::kMove;
+  Codec target_codec = Codec::kBf16;  // kConvert
+  bool unchanged = false;             // name, dtype, shape and bytes are those of one source array
+  std::vector<Piece> pieces;          // ascending by target_row, covering every row once
+  uint32_t group = 0;                 // into Plan::groups
+  int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
+  uint64_t row_bytes() const { return rows() == 0 ? 0 : (end - begin) / static_cast<uint64_t>(rows()); }
+};
+
+// Rows of codes inside one target cell row, all under one source scale row.
+struct CellSegment {
+  uint32_t source = kNone;  // codes, into Plan::sources
+  int64_t source_row = 0;
+  uint32_t output = kNone;  // codes, into Plan::outputs
+  int64_t target_row = 0;
+  int64_t rows = 0;
+  uint32_t scale = kNone;  // source scales, into Plan::sources
+  int64_t scale_row = 0;
+};
+
+// One row of target scales and all code rows under it.
+struct CellRow {
+  uint32_t scale_output = kNone;  // into Plan::outputs
+  int64_t scale_row = 0;
+  bool moved = false;                 // all segments share one source scale row: codes and scales are copied
+  std::vector<CellSegment> segments;  // not empty
+};
+
+// Outputs that are made together; the unit of execution. Row strips of a group are independent (cells of kRelayout
+// excepted).
+struct FuseGroup {
+  std::string label;               // "model.layers.3.self_attn", for people
+  std::vector<uint32_t> outputs;   // into Plan::outputs, ascending
+  std::vector<CellRow> cells;      // kRelayout only, in (scale_output, scale_row) order
+  uint64_t straddling_blocks = 0;  // blocks that will be re-quantized unless their scales turn out equal
+  uint32_t file_group = 0;
+};
+
+struct PlanFile {
+  std::string name;              // "model_mtp.safetensors"
+  std::string header;            // length prefix and JSON; the source's own bytes when `unchanged` (then empty here)
+  uint64_t bytes = 0;            // whole file
+  bool unchanged = false;        // every tensor is, and the file may be linked to source file `source_file`
+  uint32_t source_file = kNone;  // into Catalogue::files
+  uint32_t file_group = 0;
+  std::vector<uint32_t> outputs;  // into Plan::outputs, by offset
+};
+
+enum class Fate : uint8_t { kUsed, kDropped };
+struct SourceFate {
+  uint32_t array = kNone;  // into Catalogue::arrays
+  Fate fate = Fate::kUsed;
+  std::string reason;  // dropped: why
+};
+
+// Small files that the plan writes itself.
+struct TextFile {
+  std::string name;  // config.json, model.safetensors.index.json
+  std::string content;
+};
+
+struct Plan {
+  std::string tool_version;
+  std::string form = "hf";
+  PlanOptions options;
+  Hash128 source_fingerprint;
+  LayoutVerdict source_layout;
+  QkvLayout target_layout;
+  std::vector<PlanSource> sources;
+  std::vector<OutputArray> outputs;  // by (file, begin)
+  std::vector<FuseGroup> groups;
+  std::vector<PlanFile> files;  // by name
+  uint32_t file_groups = 0;
+  std::vector<SourceFate> fates;  // every array of the catalogue, in its order
+  std::vector<TextFile> texts;
+  std::vector<std::string> carried;  // names of Catalogue::carried that travel along
+  std::vector<std::string> notes;    // for people: what engines will make of it, what is assumed
+  // Totals.
+  uint64_t payload_bytes = 0;
+  uint64_t straddling_blocks = 0;
+  bool lossless = true;  // nothing rounds (equal scales found at run time aside)
+  Hash128 digest;        // of everything above but tool_version
+};
+
+}  // namespace mimo

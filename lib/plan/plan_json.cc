@@ -1,0 +1,320 @@
+// Plan -> text. One line per output, source, cell row and file; what has its usual value is left out
+// (schemas/plan.schema.json).
+#include "lib/plan/plan_json.h"
+
+#include "lib/plan/json_text.h"
+#include "lib/plan/plan_words.h"
+
+namespace mimo {
+namespace {
+
+using namespace plan_words;
+
+constexpr size_t kFlushBytes = 1 << 16;
+
+// Collects text and hands it on in large pieces. After an error the rest is swallowed.
+class Lines {
+ public:
+  explicit Lines(const TextSink& sink) : sink_(sink) { text_.reserve(2 * kFlushBytes); }
+
+  std::string& text() { return text_; }
+  // Starts `"key":[` with one element per line.
+  void Begin(std::string_view key) {
+    text_ += ",\n\"";
+    text_ += key;
+    text_ += "\":[";
+    first_ = true;
+  }
+  std::string& Element() {
+    if (text_.size() >= kFlushBytes) Flush();
+    text_ += first_ ? "\n" : ",\n";
+    first_ = false;
+    return text_;
+  }
+  void End() { text_ += first_ ? "]" : "\n]"; }
+  void Flush() {
+    if (status_.ok()) status_ = sink_(text_);
+    text_.clear();
+  }
+  Status Finish() {
+    Flush();
+    return std::move(status_);
+  }
+
+ private:
+  const TextSink& sink_;
+  std::string text_;
+  Status status_;
+  bool first_ = true;
+};
+
+void AppendOptions(std::string& out, const PlanOptions& options) {
+  JsonObject object(out);
+  object.String("dtype", WordOf(kDTypeChoices, options.dtype));
+  object.String("qkv", options.qkv);
+  object.String("source_qkv", options.source_qkv);
+  object.String("on_straddle", WordOf(kStraddlePolicies, options.on_straddle));
+  object.Bool("lossless", options.lossless);
+  object.String("scale_policy", options.fresh_scales ? "fresh" : "sticky");
+  object.Bool("text_only", options.text_only);
+  object.String("unknown", WordOf(kUnknownPolicies, options.unknown));
+  object.StringList("include", options.include);
+  object.StringList("exclude", options.exclude);
+  object.Number("max_shard_bytes", options.max_shard_bytes);
+  object.Close();
+}
+
+void AppendLayout(std::string& out, const QkvLayout& layout) {
+  JsonObject object(out);
+  object.String("qkv", WordOf(kQkvKinds, layout.kind));
+  object.Number("chunks", layout.chunks);
+  object.Close();
+}
+
+// The name of an array stands for the first source that reads it; further ones are named by their position.
+class SourceNames {
+ public:
+  SourceNames(const Catalogue& catalogue, const Plan& plan) : catalogue_(catalogue), plan_(plan) {
+    std::vector<bool> seen(catalogue.arrays.size(), false);
+    first_.resize(plan.sources.size());
+    for (size_t i = 0; i < plan.sources.size(); ++i) {
+      const uint32_t array = plan.sources[i].array;
+      first_[i] = array < seen.size() && !seen[array];
+      if (array < seen.size()) seen[array] = true;
+    }
+  }
+  bool IsName(uint32_t source) const { return source < first_.size() && first_[source]; }
+  const std::string& Name(uint32_t source) const { return catalogue_.arrays[plan_.sources[source].array].name; }
+  void Append(std::string& out, uint32_t source) const {
+    if (IsName(source)) {
+      AppendJsonString(out, Name(source));
+    } else {
+      AppendInteger(out, source);
+    }
+  }
+
+ private:
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  std::vector<bool> first_;
+};
+
+void AppendSource(std::string& out, const Catalogue& catalogue, const PlanSource& source) {
+  static const PlanSource kUsual;
+  const std::string name = source.array < catalogue.arrays.size() ? catalogue.arrays[source.array].name : "";
+  const bool usual = !source.quantized && source.codec == kUsual.codec && source.scale == kNone &&
+                     source.block_rows == kUsual.block_rows && source.block_cols == kUsual.block_cols &&
+                     source.bands.empty();
+  if (usual) return AppendJsonString(out, name);
+  JsonObject object(out);
+  object.String("array", name);
+  if (source.quantized) object.Bool("quantized", true);
+  object.String("codec", WordOf(kCodecs, source.codec));
+  if (source.scale != kNone) object.Number("scale", source.scale);
+  if (source.block_rows != kUsual.block_rows) object.Number("block_rows", source.block_rows);
+  if (source.block_cols != kUsual.block_cols) object.Number("block_cols", source.block_cols);
+  if (!source.bands.empty()) {
+    object.Key("bands") += '[';
+    const char* separator = "";
+    for (const SourceBand& band : source.bands) {
+      out += separator;
+      out += '[';
+      AppendInteger(out, band.row_begin);
+      AppendInteger(out += ',', band.row_end);
+      AppendInteger(out += ',', band.scale);
+      AppendInteger(out += ',', band.scale_row);
+      out += ']';
+      separator = ",";
+    }
+    out += ']';
+  }
+  object.Close();
+}
+
+// One piece that covers the output and begins at row 0 of its source is just "source".
+bool IsWholeMove(const OutputArray& output) {
+  if (output.pieces.size() != 1) return false;
+  const Piece& piece = output.pieces[0];
+  return piece.source_row == 0 && piece.target_row == 0 && piece.rows == output.rows();
+}
+
+void AppendOutput(std::string& out, const SourceNames& names, const OutputArray& output, bool follows, uint64_t begin) {
+  JsonObject object(out);
+  object.String("name", output.name);
+  object.String("role", RoleName(output.id.role));
+  if (output.id.part != Part::kWeight) object.String("part", WordOf(kParts, output.id.part));
+  if (output.id.mtp) object.Bool("mtp", true);
+  if (output.id.layer != -1) object.Number("layer", output.id.layer);
+  if (output.id.expert != -1) object.Number("expert", output.id.expert);
+  object.String("dtype", DTypeName(output.dtype));
+  object.NumberList("shape", output.shape);
+  object.Number("file", output.file);
+  if (!follows || output.begin != begin) object.Number("begin", output.begin);
+  object.Number("group", output.group);
+  if (output.transform != Transform::kMove) object.String("transform", WordOf(kTransforms, output.transform));
+  if (output.target_codec != Codec::kBf16) object.String("codec", WordOf(kCodecs, output.target_codec));
+  if (output.unchanged) object.Bool("unchanged", true);
+  if (IsWholeMove(output)) {
+    names.Append(object.Key("source"), output.pieces[0].source);
+  } else if (!output.pieces.empty()) {
+    object.Key("pieces") += '[';
+    const char* separator = "";
+    for (const Piece& piece : output.pieces) {
+      names.Append((out += separator) += '[', piece.source);
+      AppendInteger(out += ',', piece.source_row);
+      AppendInteger(out += ',', piece.target_row);
+      AppendInteger(out += ',', piece.rows);
+      out += ']';
+      separator = ",";
+    }
+    out += ']';
+  }
+  object.Close();
+}
+
+void AppendGroup(std::string& out, const FuseGroup& group) {
+  JsonObject object(out);
+  object.String("label", group.label);
+  object.Number("file_group", group.file_group);
+  if (group.straddling_blocks != 0) object.Number("straddling_blocks", group.straddling_blocks);
+  if (!group.cells.empty()) {
+    object.Key("cells") += '[';
+    const char* separator = "\n ";
+    for (const CellRow& cell : group.cells) {
+      out += separator;
+      JsonObject row(out);
+      row.Number("scales", cell.scale_output);
+      row.Number("row", cell.scale_row);
+      if (cell.moved) row.Bool("moved", true);
+      row.Key("parts") += '[';
+      const char* comma = "";
+      for (const CellSegment& part : cell.segments) {
+        AppendInteger((out += comma) += '[', part.source);
+        AppendInteger(out += ',', part.source_row);
+        AppendInteger(out += ',', part.output);
+        AppendInteger(out += ',', part.target_row);
+        AppendInteger(out += ',', part.rows);
+        AppendInteger(out += ',', part.scale);
+        AppendInteger(out += ',', part.scale_row);
+        out += ']';
+        comma = ",";
+      }
+      out += ']';
+      row.Close();
+      separator = ",\n ";
+    }
+    out += ']';
+  }
+  object.Close();
+}
+
+void AppendFile(std::string& out, const Catalogue& catalogue, const PlanFile& file) {
+  JsonObject object(out);
+  object.String("name", file.name);
+  object.Number("bytes", file.bytes);
+  object.Number("file_group", file.file_group);
+  if (file.unchanged) object.Bool("unchanged", true);
+  if (file.source_file < catalogue.files.size()) object.String("source", catalogue.files[file.source_file].name);
+  // The length prefix is not text; it is the length of the rest.
+  if (file.header.size() >= 8) object.String("header", std::string_view(file.header).substr(8));
+  object.Close();
+}
+
+Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink, bool for_digest) {
+  Lines lines(sink);
+  std::string& out = lines.text();
+  out += "{\"kind\":\"mimo-convert plan\",\n\"version\":1";
+  if (!for_digest) {
+    AppendJsonString(out += ",\n\"tool_version\":", plan.tool_version);
+    AppendJsonString(out += ",\n\"digest\":", plan.digest.Hex());
+  }
+  AppendJsonString(out += ",\n\"form\":", plan.form);
+  AppendOptions(out += ",\n\"options\":", plan.options);
+  AppendJsonString(out += ",\n\"source_fingerprint\":", plan.source_fingerprint.Hex());
+  out += ",\n\"source_layout\":";
+  JsonObject layout(out);
+  AppendLayout(layout.Key("layout"), plan.source_layout.layout);
+  layout.String("basis", plan.source_layout.basis);
+  layout.Bool("assumed", plan.source_layout.assumed);
+  layout.StringList("evidence", plan.source_layout.evidence);
+  layout.Close();
+  AppendLayout(out += ",\n\"target_layout\":", plan.target_layout);
+  out += ",\n\"totals\":";
+  JsonObject totals(out);
+  totals.Number("payload_bytes", plan.payload_bytes);
+  totals.Number("straddling_blocks", plan.straddling_blocks);
+  totals.Bool("lossless", plan.lossless);
+  totals.Number("file_groups", plan.file_groups);
+  totals.Close();
+
+  lines.Begin("notes");
+  for (const std::string& note : plan.notes) AppendJsonString(lines.Element(), note);
+  lines.End();
+  lines.Begin("carried");
+  for (const std::string& name : plan.carried) AppendJsonString(lines.Element(), name);
+  lines.End();
+  lines.Begin("texts");
+  for (const TextFile& text : plan.texts) {
+    JsonObject object(lines.Element());
+    object.String("name", text.name);
+    object.String("content", text.content);
+    object.Close();
+  }
+  lines.End();
+  lines.Begin("files");
+  for (const PlanFile& file : plan.files) AppendFile(lines.Element(), catalogue, file);
+  lines.End();
+  lines.Begin("sources");
+  for (const PlanSource& source : plan.sources) AppendSource(lines.Element(), catalogue, source);
+  lines.End();
+  lines.Begin("groups");
+  for (const FuseGroup& group : plan.groups) AppendGroup(lines.Element(), group);
+  lines.End();
+
+  const SourceNames names(catalogue, plan);
+  lines.Begin("outputs");
+  const OutputArray* previous = nullptr;
+  for (const OutputArray& output : plan.outputs) {
+    const bool same_file = previous != nullptr && previous->file == output.file;
+    const bool fresh = !same_file && output.file < plan.files.size() && !plan.files[output.file].header.empty();
+    const uint64_t begin = same_file ? previous->end : fresh ? plan.files[output.file].header.size() : 0;
+    AppendOutput(lines.Element(), names, output, same_file || fresh, begin);
+    previous = &output;
+  }
+  lines.End();
+  lines.Begin("dropped");
+  for (const SourceFate& fate : plan.fates) {
+    if (fate.fate == Fate::kUsed || fate.array >= catalogue.arrays.size()) continue;
+    JsonObject object(lines.Element());
+    object.String("array", catalogue.arrays[fate.array].name);
+    object.String("reason", fate.reason);
+    object.Close();
+  }
+  lines.End();
+  out += "}\n";
+  return lines.Finish();
+}
+
+}  // namespace
+
+std::string PlanOptionsJson(const PlanOptions& options) {
+  std::string out;
+  AppendOptions(out, options);
+  return out;
+}
+
+Status WritePlanJson(const Catalogue& catalogue, const Plan& plan, const TextSink& sink) {
+  return Write(catalogue, plan, sink, false);
+}
+
+Hash128 PlanDigest(const Catalogue& catalogue, const Plan& plan) {
+  StreamHash hash;
+  const TextSink sink = [&hash](std::string_view text) {
+    hash.Update(text);
+    return Status();
+  };
+  (void)Write(catalogue, plan, sink, true);  // this sink never fails
+  return hash.Digest();
+}
+
+}  // namespace mimo

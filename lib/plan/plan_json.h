@@ -1,0 +1,33 @@
+// A plan as JSON (schemas/plan.schema.json), and its digest. Written as a stream: 160 000 tensors cost no DOM.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "lib/base/status.h"
+#include "lib/plan/plan.h"
+
+namespace mimo {
+
+// Receives consecutive pieces of the document. An error stops the writing and is returned.
+using TextSink = std::function<Status(std::string_view)>;
+
+std::string PlanOptionsJson(const PlanOptions& options);  // one object, deterministic
+Result<PlanOptions> ParsePlanOptionsJson(const std::string& text);
+
+// The whole plan. Source arrays are named, so the document stands alone with the checkpoint.
+Status WritePlanJson(const Catalogue& catalogue, const Plan& plan, const TextSink& sink);
+
+// Reads a document of WritePlanJson for this catalogue and returns the very same plan; kBadInput when the checkpoint is
+// not the one it was made from (fingerprint), when a name does not resolve, a range is wrong (every index, row and byte
+// range is checked: the executor trusts a plan) or the digest does not match the content.
+Result<Plan> ParsePlanJson(const Catalogue& catalogue, const std::string& text, const std::string& path);
+
+// XXH3-128 of the document without "digest" and "tool_version".
+Hash128 PlanDigest(const Catalogue& catalogue, const Plan& plan);
+
+// Every index and range of the plan is consistent: what the executor relies on. kBadInput says which is not.
+Status ValidatePlan(const Catalogue& catalogue, const Plan& plan);
+
+}  // namespace mimo

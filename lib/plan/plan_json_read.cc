@@ -1,0 +1,392 @@
+// Text -> plan. Names are resolved against the catalogue; what is left out gets its usual value. ValidatePlan and the
+// digest decide whether the result may run.
+#include <unordered_map>
+
+#include "lib/io/safetensors.h"
+#include "lib/plan/json_members.h"
+#include "lib/plan/plan_json.h"
+#include "lib/plan/plan_words.h"
+
+namespace mimo {
+namespace {
+
+using namespace plan_words;
+using Json = nlohmann::json;
+
+constexpr char kAdvice[] = "make the plan again with --dry-run --plan-out";
+
+template <class T, size_t N>
+T Word(JsonMembers& members, JsonProblems& problems, const char* key, const Words<T, N>& words,
+       std::optional<T> usual) {
+  const Json* value = members.Find(key);
+  if (value == nullptr && usual) return *usual;
+  if (value != nullptr && value->is_string()) {
+    if (std::optional<T> found = FromWord(words, value->get_ref<const std::string&>())) return *found;
+  }
+  std::string expected = "one of";
+  for (const auto& entry : words) expected += " " + std::string(entry.second);
+  problems.Add(members.Place(), key, expected, value);
+  return words[0].first;
+}
+
+PlanOptions ReadOptions(const Json& object, JsonProblems& problems) {
+  PlanOptions options;
+  JsonMembers members(object, problems, "options");
+  options.dtype = Word(members, problems, "dtype", kDTypeChoices, std::optional(options.dtype));
+  options.qkv = members.String("qkv", options.qkv);
+  options.source_qkv = members.String("source_qkv", options.source_qkv);
+  options.on_straddle = Word(members, problems, "on_straddle", kStraddlePolicies, std::optional(options.on_straddle));
+  options.lossless = members.Bool("lossless");
+  const std::string policy = members.String("scale_policy", "sticky");
+  options.fresh_scales = policy == "fresh";
+  if (policy != "fresh" && policy != "sticky") problems.AddText("options \"scale_policy\"", "sticky or fresh", policy);
+  options.text_only = members.Bool("text_only");
+  options.unknown = Word(members, problems, "unknown", kUnknownPolicies, std::optional(options.unknown));
+  if (object.is_object() && object.contains("include")) options.include = members.Strings("include");
+  if (object.is_object() && object.contains("exclude")) options.exclude = members.Strings("exclude");
+  options.max_shard_bytes = members.Integer<uint64_t>("max_shard_bytes", uint64_t{0});
+  members.Close();
+  return options;
+}
+
+QkvLayout ReadLayout(const Json& object, JsonProblems& problems, const char* place) {
+  QkvLayout layout;
+  JsonMembers members(object, problems, place);
+  layout.kind = Word(members, problems, "qkv", kQkvKinds, std::optional<QkvKind>());
+  layout.chunks = members.Integer<int64_t>("chunks");
+  members.Close();
+  return layout;
+}
+
+class PlanReader {
+ public:
+  PlanReader(const Catalogue& catalogue, const std::string& path) : catalogue_(catalogue), problems_(path, kAdvice) {}
+
+  Result<Plan> Read(const Json& document) {
+    JsonMembers members(document, problems_, "the plan");
+    ReadHead(members);
+    ReadFiles(members.Array("files"));
+    ReadSources(members.Array("sources"));
+    ReadGroups(members.Array("groups"));
+    ReadOutputs(members.Array("outputs"));
+    ReadDropped(members.Array("dropped"));
+    members.Close();
+    MIMO_RETURN_IF_ERROR(problems_.Take());
+    return std::move(plan_);
+  }
+
+ private:
+  Hash128 ReadHash(JsonMembers& members, const char* key) {
+    Hash128 hash;
+    const std::string text = members.String(key);
+    if (!Hash128::FromHex(text, &hash)) problems_.AddText(std::string("\"") + key + "\"", "32 hex digits", text);
+    return hash;
+  }
+
+  void ReadHead(JsonMembers& members) {
+    const std::string kind = members.String("kind");
+    if (kind != "mimo-convert plan") problems_.AddText("\"kind\"", "mimo-convert plan", kind);
+    const auto version = members.Integer<int64_t>("version");
+    if (version != 1) problems_.AddText("\"version\"", "1", std::to_string(version));
+    plan_.tool_version = members.String("tool_version");
+    plan_.digest = ReadHash(members, "digest");
+    plan_.form = members.String("form");
+    plan_.options = ReadOptions(members.Object("options"), problems_);
+    plan_.source_fingerprint = ReadHash(members, "source_fingerprint");
+    JsonMembers layout(members.Object("source_layout"), problems_, "source_layout");
+    plan_.source_layout.layout = ReadLayout(layout.Object("layout"), problems_, "source_layout");
+    plan_.source_layout.basis = layout.String("basis");
+    plan_.source_layout.assumed = layout.Bool("assumed", std::nullopt);
+    plan_.source_layout.evidence = layout.Strings("evidence");
+    layout.Close();
+    plan_.target_layout = ReadLayout(members.Object("target_layout"), problems_, "target_layout");
+    JsonMembers totals(members.Object("totals"), problems_, "totals");
+    plan_.payload_bytes = totals.Integer<uint64_t>("payload_bytes");
+    plan_.straddling_blocks = totals.Integer<uint64_t>("straddling_blocks");
+    plan_.lossless = totals.Bool("lossless", std::nullopt);
+    plan_.file_groups = totals.Integer<uint32_t>("file_groups");
+    totals.Close();
+    plan_.notes = members.Strings("notes");
+    plan_.carried = members.Strings("carried");
+    const Json& texts = members.Array("texts");
+    for (size_t i = 0; i < texts.size(); ++i) {
+      JsonMembers text(texts[i], problems_, "texts", i);
+      TextFile file;
+      file.name = text.String("name");
+      file.content = text.String("content");
+      text.Close();
+      plan_.texts.push_back(std::move(file));
+    }
+  }
+
+  uint32_t ArrayNamed(const std::string& name, const std::string& place) {
+    auto it = catalogue_.by_name.find(name);
+    if (it != catalogue_.by_name.end()) return it->second;
+    problems_.AddText(place, "the name of a stored array", name);
+    return kNone;
+  }
+
+  void ReadFiles(const Json& files) {
+    for (size_t i = 0; i < files.size(); ++i) {
+      JsonMembers members(files[i], problems_, "files", i);
+      PlanFile file;
+      file.name = members.String("name");
+      file.bytes = members.Integer<uint64_t>("bytes");
+      file.file_group = members.Integer<uint32_t>("file_group");
+      file.unchanged = members.Bool("unchanged");
+      if (const Json* source = members.Find("source")) {
+        for (size_t f = 0; f < catalogue_.files.size() && file.source_file == kNone; ++f) {
+          if (*source == catalogue_.files[f].name) file.source_file = static_cast<uint32_t>(f);
+        }
+        if (file.source_file == kNone) problems_.Add(members.Place(), "source", "a file of the checkpoint", source);
+      }
+      if (const Json* header = members.Find("header")) {
+        if (header->is_string()) {
+          const auto& text = header->get_ref<const std::string&>();
+          for (int byte = 0; byte < 8; ++byte) file.header += static_cast<char>(text.size() >> (8 * byte) & 0xFF);
+          file.header += text;
+        } else {
+          problems_.Add(members.Place(), "header", "a string", header);
+        }
+      }
+      members.Close();
+      plan_.files.push_back(std::move(file));
+    }
+  }
+
+  void ReadSources(const Json& sources) {
+    plan_.sources.reserve(sources.size());
+    for (size_t i = 0; i < sources.size() && problems_.ok(); ++i) {
+      PlanSource source;
+      const std::string place = "sources[" + std::to_string(i) + "]";
+      if (sources[i].is_string()) {
+        source.array = ArrayNamed(sources[i].get_ref<const std::string&>(), place);
+      } else {
+        JsonMembers members(sources[i], problems_, "sources", i);
+        source.array = ArrayNamed(members.String("array"), place);
+        source.quantized = members.Bool("quantized");
+        source.codec = Word(members, problems_, "codec", kCodecs, std::optional<Codec>());
+        source.scale = members.Integer<uint32_t>("scale", kNone);
+        source.block_rows = members.Integer<int64_t>("block_rows", source.block_rows);
+        source.block_cols = members.Integer<int64_t>("block_cols", source.block_cols);
+        if (const Json* bands = members.Find("bands")) {
+          for (const Json& band : *bands) {
+            const std::vector<int64_t> numbers = Numbers(band, 4, place + " \"bands\"");
+            source.bands.push_back({numbers[0], numbers[1], Index(numbers[2]), numbers[3]});
+          }
+        }
+        members.Close();
+      }
+      by_array_.try_emplace(source.array, static_cast<uint32_t>(i));
+      plan_.sources.push_back(std::move(source));
+    }
+  }
+
+  static uint32_t Index(int64_t number) { return number < 0 || number > kNone ? kNone : static_cast<uint32_t>(number); }
+
+  // Exactly `count` integers; zeros after a problem.
+  std::vector<int64_t> Numbers(const Json& list, size_t count, const std::string& place) {
+    std::vector<int64_t> numbers(count, 0);
+    bool good = list.is_array() && list.size() == count;
+    for (size_t i = 0; good && i < count; ++i) {
+      const std::optional<int64_t> number = IntegerOf<int64_t>(list[i]);
+      good = number.has_value();
+      numbers[i] = number.value_or(0);
+    }
+    if (!good) problems_.Add(place, "", std::to_string(count) + " integers", &list);
+    return numbers;
+  }
+
+  // A source by the name of its array, or by its position.
+  uint32_t SourceOf(const Json& value, const std::string& place) {
+    if (value.is_string()) {
+      const uint32_t array = ArrayNamed(value.get_ref<const std::string&>(), place);
+      auto it = by_array_.find(array);
+      if (it != by_array_.end()) return it->second;
+    } else if (std::optional<uint32_t> index = IntegerOf<uint32_t>(value)) {
+      return *index;
+    }
+    problems_.Add(place, "source", "a source of the plan", &value);
+    return kNone;
+  }
+
+  void ReadGroups(const Json& groups) {
+    for (size_t i = 0; i < groups.size() && problems_.ok(); ++i) {
+      JsonMembers members(groups[i], problems_, "groups", i);
+      FuseGroup group;
+      group.label = members.String("label");
+      group.file_group = members.Integer<uint32_t>("file_group");
+      group.straddling_blocks = members.Integer<uint64_t>("straddling_blocks", uint64_t{0});
+      if (const Json* cells = members.Find("cells")) {
+        for (const Json& cell : *cells) group.cells.push_back(ReadCell(cell, i));
+      }
+      members.Close();
+      plan_.groups.push_back(std::move(group));
+    }
+  }
+
+  CellRow ReadCell(const Json& value, size_t group) {
+    JsonMembers members(value, problems_, "cells of groups", group);
+    CellRow cell;
+    cell.scale_output = members.Integer<uint32_t>("scales");
+    cell.scale_row = members.Integer<int64_t>("row");
+    cell.moved = members.Bool("moved");
+    for (const Json& part : members.Array("parts")) {
+      const std::vector<int64_t> n = Numbers(part, 7, members.Place());
+      cell.segments.push_back({Index(n[0]), n[1], Index(n[2]), n[3], n[4], Index(n[5]), n[6]});
+    }
+    members.Close();
+    return cell;
+  }
+
+  void ReadOutputs(const Json& outputs) {
+    plan_.outputs.reserve(outputs.size());
+    for (size_t i = 0; i < outputs.size() && problems_.ok(); ++i) {
+      JsonMembers members(outputs[i], problems_, "outputs", i);
+      OutputArray output;
+      output.name = members.String("name");
+      ReadId(members, &output.id);
+      const std::string dtype = members.String("dtype");
+      const std::optional<DType> known = DTypeFromName(dtype);
+      if (!known) problems_.AddText(members.Place() + " \"dtype\"", "a safetensors dtype", dtype);
+      output.dtype = known.value_or(DType::kU8);
+      for (const Json& dimension : members.Array("shape")) {
+        const std::optional<int64_t> number = IntegerOf<int64_t>(dimension);
+        if (!number || *number < 0) problems_.Add(members.Place(), "shape", "non-negative integers", &dimension);
+        output.shape.push_back(number.value_or(0));
+      }
+      output.file = members.Integer<uint32_t>("file");
+      output.begin = members.Integer<uint64_t>("begin", UsualBegin(output.file));
+      output.group = members.Integer<uint32_t>("group");
+      output.transform = Word(members, problems_, "transform", kTransforms, std::optional(Transform::kMove));
+      output.target_codec = Word(members, problems_, "codec", kCodecs, std::optional(Codec::kBf16));
+      output.unchanged = members.Bool("unchanged");
+      ReadPieces(members, &output);
+      members.Close();
+      Place(std::move(output));
+    }
+  }
+
+  void ReadId(JsonMembers& members, TensorId* id) {
+    const std::string role = members.String("role");
+    const std::optional<Role> known = RoleFromName(role);
+    if (!known) problems_.AddText(members.Place() + " \"role\"", "a role", role);
+    id->role = known.value_or(Role::kUnknown);
+    id->part = Word(members, problems_, "part", kParts, std::optional(Part::kWeight));
+    id->mtp = members.Bool("mtp");
+    id->layer = members.Integer<int32_t>("layer", -1);
+    id->expert = members.Integer<int32_t>("expert", -1);
+  }
+
+  // Where an output begins unless it says otherwise: after its predecessor in the file, or after the header.
+  uint64_t UsualBegin(uint32_t file) const {
+    if (!plan_.outputs.empty() && plan_.outputs.back().file == file) return plan_.outputs.back().end;
+    return file < plan_.files.size() ? plan_.files[file].header.size() : 0;
+  }
+
+  void ReadPieces(JsonMembers& members, OutputArray* output) {
+    if (const Json* source = members.Find("source")) {
+      output->pieces.push_back({SourceOf(*source, members.Place()), 0, 0, output->rows()});
+    }
+    const Json* pieces = members.Find("pieces");
+    if (pieces == nullptr) return;
+    for (const Json& piece : *pieces) {
+      if (!piece.is_array() || piece.size() != 4) {
+        problems_.Add(members.Place(), "pieces", "[source, source row, target row, rows]", &piece);
+        return;
+      }
+      const auto number = [&](size_t i) {
+        const std::optional<int64_t> n = IntegerOf<int64_t>(piece[i]);
+        if (!n) problems_.Add(members.Place(), "pieces", "integers", &piece);
+        return n.value_or(0);
+      };
+      output->pieces.push_back({SourceOf(piece[0], members.Place()), number(1), number(2), number(3)});
+    }
+  }
+
+  // Ends the output, and enters it in its file and group.
+  void Place(OutputArray output) {
+    const std::optional<uint64_t> bytes = TensorBytes(output.dtype, output.shape);
+    if (!bytes || __builtin_add_overflow(output.begin, *bytes, &output.end)) {
+      problems_.AddText("the shape of " + output.name, "a whole number of bytes", "another or too many");
+    }
+    const auto index = static_cast<uint32_t>(plan_.outputs.size());
+    if (output.file < plan_.files.size()) plan_.files[output.file].outputs.push_back(index);
+    if (output.group < plan_.groups.size()) plan_.groups[output.group].outputs.push_back(index);
+    plan_.outputs.push_back(std::move(output));
+  }
+
+  void ReadDropped(const Json& dropped) {
+    for (uint32_t i = 0; i < catalogue_.arrays.size(); ++i) plan_.fates.push_back({i, Fate::kUsed, ""});
+    for (size_t i = 0; i < dropped.size() && problems_.ok(); ++i) {
+      JsonMembers members(dropped[i], problems_, "dropped", i);
+      const uint32_t array = ArrayNamed(members.String("array"), members.Place());
+      std::string reason = members.String("reason");
+      members.Close();
+      if (array < plan_.fates.size()) plan_.fates[array] = {array, Fate::kDropped, std::move(reason)};
+    }
+  }
+
+  const Catalogue& catalogue_;
+  JsonProblems problems_;
+  Plan plan_;
+  std::unordered_map<uint32_t, uint32_t> by_array_;  // catalogue array -> first source that reads it
+};
+
+Error NotJson(const std::string& path, const char* problem) {
+  Error error;
+  error.what = std::string("not JSON: ") + problem;
+  error.file = path;
+  error.advice = kAdvice;
+  return error;
+}
+
+}  // namespace
+
+Result<PlanOptions> ParsePlanOptionsJson(const std::string& text) {
+  try {
+    JsonProblems problems("", "correct the options");
+    PlanOptions options = ReadOptions(Json::parse(text), problems);
+    MIMO_RETURN_IF_ERROR(problems.Take());
+    return options;
+  } catch (const Json::exception& problem) {
+    return NotJson("", problem.what());
+  }
+}
+
+Result<Plan> ParsePlanJson(const Catalogue& catalogue, const std::string& text, const std::string& path) {
+  Plan plan;
+  try {
+    Result<Plan> read = PlanReader(catalogue, path).Read(Json::parse(text));
+    if (!read.ok()) return read.TakeError();
+    plan = std::move(read).value();
+  } catch (const Json::exception& problem) {
+    return NotJson(path, problem.what());
+  }
+  Error error;
+  error.file = path;
+  error.advice = kAdvice;
+  if (plan.source_fingerprint != catalogue.Fingerprint()) {
+    error.what = "the plan was made from another checkpoint, or this one has changed since";
+    error.expected = "fingerprint " + plan.source_fingerprint.Hex();
+    error.found = catalogue.Fingerprint().Hex() + " of " + catalogue.root;
+    return error;
+  }
+  Status valid = ValidatePlan(catalogue, plan);
+  if (!valid.ok()) {
+    Error problem = valid.TakeError();
+    problem.file = path;
+    problem.advice = kAdvice;
+    return problem;
+  }
+  const Hash128 digest = PlanDigest(catalogue, plan);
+  if (digest != plan.digest) {
+    error.what = "the plan was edited: its digest does not match";
+    error.expected = plan.digest.Hex();
+    error.found = digest.Hex();
+    return error;
+  }
+  return plan;
+}
+
+}  // namespace mimo

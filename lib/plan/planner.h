@@ -1,0 +1,17 @@
+// Makes the plan of a conversion. Pure: no I/O, nothing but its arguments decides.
+#pragma once
+
+#include "lib/base/status.h"
+#include "lib/layout/decide.h"
+#include "lib/model/inventory.h"
+#include "lib/plan/plan.h"
+
+namespace mimo {
+
+// kUsage: options contradict or a pattern matches nothing. kBadInput: the checkpoint cannot be converted (unknown
+// tensors under UnknownPolicy::kRefuse, ...). kCheckFailed: `lossless` or on_straddle=refuse does not hold; the message
+// lists the layers.
+Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& source,
+                      const PlanOptions& options);
+
+}  // namespace mimo

@@ -1,0 +1,70 @@
+#include "lib/run/backend.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/cuda/convert_cuda.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kMaxStagingBytes = 64ull << 20;
+
+class CpuBackend final : public Backend {
+ public:
+  Result<kernels::Anomalies> Convert(std::span<const kernels::Band> bands) override {
+    return kernels::ConvertBands(bands, 1);  // the workers are the parallelism
+  }
+  std::string name() const override { return std::string("cpu (") + kernels::IsaName(kernels::BestIsa()) + ")"; }
+};
+
+Error DeviceError(std::string found) {
+  Error error;
+  error.code = ErrorCode::kDevice;
+  error.what = "the GPU failed";
+  error.found = std::move(found);
+  error.advice = "run again with --resume, or with --resume --device cpu";
+  return error;
+}
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(std::unique_ptr<kernels::CudaConverter> converter) : converter_(std::move(converter)) {}
+  Result<kernels::Anomalies> Convert(std::span<const kernels::Band> bands) override {
+    kernels::Anomalies anomalies;
+    std::string error;
+    if (!converter_->Convert(bands, &anomalies, &error)) return DeviceError(std::move(error));
+    return anomalies;
+  }
+  std::string name() const override { return converter_->name(); }
+
+ private:
+  const std::unique_ptr<kernels::CudaConverter> converter_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Backend>> MakeBackend(DeviceChoice choice, int cuda_device, uint64_t memory_bytes) {
+  if (choice != DeviceChoice::kCpu) {
+    const int devices = kernels::CudaDeviceCount();
+    if (choice == DeviceChoice::kCuda && (cuda_device < 0 || cuda_device >= devices)) {
+      Error error;
+      error.code = ErrorCode::kUsage;
+      error.what = "there is no such GPU";
+      error.expected = "a device below " + std::to_string(devices);
+      error.found = "cuda:" + std::to_string(cuda_device);
+      error.advice = "use --device cpu, or a build with CUDA on a machine with a GPU";
+      return error;
+    }
+    if (devices > 0 && cuda_device < devices) {
+      std::string error;
+      const uint64_t staging = std::clamp<uint64_t>(memory_bytes, 1 << 20, kMaxStagingBytes);
+      auto converter = kernels::CudaConverter::Create(cuda_device, staging, &error);
+      if (converter != nullptr) return std::unique_ptr<Backend>(std::make_unique<CudaBackend>(std::move(converter)));
+      if (choice == DeviceChoice::kCuda) return DeviceError(std::move(error));
+    }
+  }
+  return std::unique_ptr<Backend>(std::make_unique<CpuBackend>());
+}
+
+}  // namespace mimo

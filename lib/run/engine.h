@@ -1,0 +1,80 @@
+// Makes the tensor files of a plan in OUT/.mimo-partial: steps on worker threads, records as file groups complete.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "lib/base/file_system.h"
+#include "lib/base/status.h"
+#include "lib/run/backend.h"
+#include "lib/run/executor.h"
+#include "lib/run/handles.h"
+#include "lib/run/memory_budget.h"
+#include "lib/run/partial.h"
+#include "lib/run/steps.h"
+#include "lib/run/transform.h"
+#include "lib/verify/manifest.h"
+
+namespace mimo {
+
+class Engine {
+ public:
+  // `partial` is started. All references outlive the engine.
+  Engine(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+         PartialDirectory& partial);
+
+  // kUsage when the memory budget is below what a single row needs. Reads and writes nothing.
+  static Status CheckMemory(const Catalogue& catalogue, const Plan& plan, const RunOptions& options);
+
+  // Does what is not done; on success `results` and `report` are complete but for publication.
+  Status Run(RunResults& results, RunReport& report);
+
+ private:
+  struct FileGroup {
+    bool done = false;     // recorded by an earlier run
+    bool cut = false;      // all its steps are handed out
+    uint32_t running = 0;  // steps handed out and not finished
+  };
+
+  Status LoadRecords(RunResults& results, RunReport& report);
+  Status CheckSpace();
+  Status PrepareFiles(RunReport& report);
+  Status PrepareFile(const PlanFile& file, bool linked);
+  Status MakeBackends(RunReport& report);
+  void Work(Backend& backend);
+  bool TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished);
+  Status RunStep(const Step& step, Backend& backend);
+  Status CheckAnomalies(const StepResult& result) const;
+  void Add(const Step& step, const StepResult& result, uint64_t read, uint64_t written);
+  Status FinishFileGroup(uint32_t file_group);
+  void FoldCells(uint32_t file_group);
+  void Fail(Error error);
+
+  FileSystem& fs_;
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  const RunOptions& options_;
+  PartialDirectory& partial_;
+  Job job_;
+  const int workers_;
+  const uint64_t memory_bytes_;
+  const uint64_t step_bytes_;
+  MemoryBudget budget_;
+  HandleCache<ReadableFile> readers_;
+  HandleCache<WritableFile> writers_;
+  std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
+
+  std::mutex mutex_;  // guards all below
+  std::optional<StepCutter> cutter_;
+  std::vector<FileGroup> file_groups_;
+  std::optional<uint32_t> cutting_;               // the file group of the last step handed out
+  std::vector<std::vector<CellSums>> cell_sums_;  // per fuse group, while it is made
+  RunResults* results_ = nullptr;
+  RunReport* report_ = nullptr;
+  Status status_;  // the first error
+};
+
+}  // namespace mimo

@@ -1,0 +1,120 @@
+#include "lib/run/executor.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "lib/run/engine.h"
+#include "lib/run/output_dir.h"
+#include "lib/run/publish.h"
+
+namespace mimo {
+namespace {
+
+std::string ParentOf(const std::string& path) {
+  std::string trimmed = path;
+  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
+  const size_t slash = trimmed.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : trimmed.substr(0, slash);
+}
+
+void AddBlocks(const RelayoutResult& blocks, RunReport& report) {
+  report.moved_blocks += blocks.moved_blocks;
+  report.equal_scale_blocks += blocks.equal_scale_blocks;
+  report.requantized_blocks += blocks.requantized_blocks;
+  report.squared_error += blocks.squared_error;
+  report.squared_sum += blocks.squared_sum;
+}
+
+class Execution {
+ public:
+  Execution(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options)
+      : fs_(fs), catalogue_(catalogue), plan_(plan), options_(options), partial_(fs, options.output) {}
+
+  Result<RunReport> Run() {
+    MIMO_RETURN_IF_ERROR(CheckOutput(fs_, catalogue_.root, options_));
+    MIMO_RETURN_IF_ERROR(Engine::CheckMemory(catalogue_, plan_, options_));
+    MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(fs_, plan_, options_));
+    if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
+    if (output_.state == OutputState::kFresh) MIMO_RETURN_IF_ERROR(Start());
+    RunResults results;
+    Status made = Engine(fs_, catalogue_, plan_, options_, partial_).Run(results, report_);
+    if (made.ok()) {
+      Step("publishing");
+      made = PreparePublication(fs_, catalogue_, plan_, options_, output_.overwrite, partial_, results, report_);
+    }
+    if (!made.ok()) {
+      if (made.error().code == ErrorCode::kBadInput) CleanUp();
+      return made.TakeError();
+    }
+    for (const TensorResult& tensor : results.tensors) report_.anomalies += tensor.anomalies;
+    for (const RelayoutResult& group : results.groups) AddBlocks(group, report_);
+    MIMO_RETURN_IF_ERROR(FinishPublication(fs_, options_.output, partial_));
+    return report_;
+  }
+
+ private:
+  void Step(const char* what) {
+    if (options_.progress != nullptr) options_.progress->Step(what);
+  }
+
+  Status Start() {
+    MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(options_.output));
+    MIMO_RETURN_IF_ERROR(
+        partial_.Start(plan_, {plan_.digest, plan_.tool_version, output_.created_output, output_.overwrite}));
+    return output_.created_output ? fs_.SyncDirectory(ParentOf(options_.output)) : Status();
+  }
+
+  // The tensors are there already: what remains is to move them, or nothing.
+  Result<RunReport> Complete() {
+    if (output_.state == OutputState::kPublishing) {
+      Step("publishing");
+      MIMO_RETURN_IF_ERROR(FinishPublication(fs_, options_.output, partial_));
+    } else {
+      MIMO_RETURN_IF_ERROR(partial_.Remove());
+    }
+    MIMO_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(fs_, JoinPath(options_.output, kManifestName)));
+    report_.groups_resumed = plan_.file_groups;
+    report_.anomalies = manifest.anomalies;
+    AddBlocks(manifest.blocks, report_);
+    report_.device = "none";
+    return report_;
+  }
+
+  // After bad input nothing is worth keeping. Failures here would only hide what went wrong.
+  void CleanUp() {
+    Status ignored = partial_.Remove();
+    if (ignored.ok() && output_.created_output) ignored = fs_.Remove(options_.output);
+  }
+
+  FileSystem& fs_;
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  const RunOptions& options_;
+  PartialDirectory partial_;
+  OutputInfo output_;
+  RunReport report_;
+};
+
+}  // namespace
+
+Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  auto report = Execution(fs, catalogue, plan, options).Run();
+  if (report.ok()) {
+    report->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  return report;
+}
+
+uint64_t DefaultMemoryBytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const long page = ::sysconf(_SC_PAGE_SIZE);
+  constexpr uint64_t kMost = 8ull << 30;
+  if (pages <= 0 || page <= 0) return kMost;
+  return std::min(kMost, static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) / 4);
+}
+
+}  // namespace mimo

@@ -1,0 +1,89 @@
+#include "lib/run/memory_budget.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kAlignment = 64;
+
+// Returns null when the system refuses.
+std::byte* Allocate(uint64_t bytes) {
+  const uint64_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  return static_cast<std::byte*>(std::aligned_alloc(kAlignment, std::max(rounded, kAlignment)));
+}
+
+}  // namespace
+
+Buffer::Buffer(Buffer&& other) noexcept {
+  *this = std::move(other);
+}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  std::swap(budget_, other.budget_);
+  std::swap(data_, other.data_);
+  std::swap(capacity_, other.capacity_);
+  return *this;
+}
+
+Buffer::~Buffer() {
+  if (budget_ != nullptr) budget_->Release(data_, capacity_);
+}
+
+MemoryBudget::~MemoryBudget() {
+  for (std::byte* data : idle_) std::free(data);
+}
+
+Buffer MemoryBudget::Acquire(uint64_t bytes) {
+  Buffer buffer;
+  if (bytes > total_) return buffer;
+  const uint64_t capacity = bytes <= unit_ ? unit_ : bytes;
+  std::unique_lock lock(mutex_);
+  const uint64_t ticket = next_ticket_++;
+  changed_.wait(lock, [&] { return cancelled_ || (serving_ == ticket && lent_ + capacity <= total_); });
+  ++serving_;
+  changed_.notify_all();
+  if (cancelled_) return buffer;
+  if (capacity == unit_ && !idle_.empty()) {
+    buffer.data_ = idle_.back();
+    idle_.pop_back();
+  } else {
+    while (!idle_.empty() && lent_ + idle_.size() * unit_ + capacity > total_) {
+      std::free(idle_.back());
+      idle_.pop_back();
+    }
+    buffer.data_ = Allocate(capacity);
+    if (buffer.data_ == nullptr) return buffer;
+  }
+  buffer.budget_ = this;
+  buffer.capacity_ = capacity;
+  lent_ += capacity;
+  peak_ = std::max(peak_, lent_ + idle_.size() * unit_);
+  return buffer;
+}
+
+void MemoryBudget::Release(std::byte* data, uint64_t capacity) {
+  const std::lock_guard lock(mutex_);
+  lent_ -= capacity;
+  if (capacity == unit_) {
+    idle_.push_back(data);
+  } else {
+    std::free(data);
+  }
+  changed_.notify_all();
+}
+
+void MemoryBudget::Cancel() {
+  const std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  changed_.notify_all();
+}
+
+uint64_t MemoryBudget::peak_bytes() const {
+  const std::lock_guard lock(mutex_);
+  return peak_;
+}
+
+}  // namespace mimo

@@ -1,0 +1,150 @@
+#include "lib/run/output_dir.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "lib/verify/manifest.h"
+
+namespace mimo {
+namespace {
+
+constexpr char kConfigName[] = "config.json";
+
+Error Usage(std::string what, const std::string& path, std::string advice) {
+  Error error;
+  error.code = ErrorCode::kUsage;
+  error.what = std::move(what);
+  error.file = path;
+  error.advice = std::move(advice);
+  return error;
+}
+
+// The real path that `path` has or would have: its deepest existing ancestor resolved, the rest appended.
+Result<std::string> FutureRealPath(FileSystem& fs, const std::string& path) {
+  std::filesystem::path existing =
+      std::filesystem::path(path).is_absolute() ? std::filesystem::path(path) : std::filesystem::path(".") / path;
+  std::vector<std::filesystem::path> rest;
+  while (true) {
+    MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(existing.string()));
+    if (info || existing == existing.root_path() || existing == ".") break;
+    if (!existing.filename().empty()) rest.push_back(existing.filename());
+    existing = existing.parent_path();
+  }
+  MIMO_ASSIGN_OR_RETURN(const std::string real, fs.RealPath(existing.string()));
+  std::filesystem::path result = real;
+  for (auto it = rest.rbegin(); it != rest.rend(); ++it) result /= *it;
+  std::string text = result.lexically_normal().string();
+  while (text.size() > 1 && text.back() == '/') text.pop_back();
+  return text;
+}
+
+bool IsInside(const std::string& path, const std::string& directory) {
+  return path == directory || path.starts_with(directory.ends_with('/') ? directory : directory + '/');
+}
+
+bool Contains(const std::vector<std::string>& names, const char* name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// Whether OUT/mimo-manifest.json is of this plan. A manifest that cannot be parsed is of none.
+Result<bool> HasManifestOf(FileSystem& fs, const std::string& output, const Plan& plan) {
+  auto manifest = ReadManifest(fs, JoinPath(output, kManifestName));
+  if (manifest.ok()) return manifest->plan_digest == plan.digest && manifest->tool_version == plan.tool_version;
+  if (manifest.error().code == ErrorCode::kBadInput) return false;
+  return manifest.TakeError();
+}
+
+Error OtherPlan(const std::string& path, std::string expected, std::string found) {
+  Error error = Usage("cannot resume: this is the output of another plan or version", path,
+                      "repeat the options of the first run, choose another output, or start again with --overwrite");
+  error.expected = std::move(expected);
+  error.found = std::move(found);
+  return error;
+}
+
+Error Foreign(const std::string& path) {
+  return Usage("cannot resume: OUT holds neither a partial nor a complete output", path,
+               "choose an empty or a new directory");
+}
+
+std::string Identity(const Hash128& digest, const std::string& version) {
+  return "plan " + digest.Hex() + " of version " + version;
+}
+
+}  // namespace
+
+Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptions& options) {
+  const std::string& output = options.output;
+  if (output.empty()) return Usage("no output directory", "", "name one");
+  if (options.overwrite && options.resume) return Usage("--overwrite and --resume contradict", output, "choose one");
+  MIMO_ASSIGN_OR_RETURN(const std::string source, FutureRealPath(fs, checkpoint));
+  MIMO_ASSIGN_OR_RETURN(const std::string target, FutureRealPath(fs, output));
+  if (IsInside(target, source) || IsInside(source, target)) {
+    Error error = Usage("the output and the checkpoint are inside one another", output, "choose another output");
+    error.found = target + " and " + source;
+    return error;
+  }
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(output));
+  if (!info) return {};
+  if (info->kind != FileKind::kDirectory)
+    return Usage("the output is not a directory", output, "choose another output");
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(output));
+  if (names.empty() || options.resume) return {};
+  const bool ours = Contains(names, kManifestName) || Contains(names, kPartialDirectory);
+  if (options.overwrite) {
+    if (ours || Contains(names, kConfigName)) return {};
+    return Usage("refusing to overwrite a directory that does not look like a checkpoint", output,
+                 "choose another output, or empty it first");
+  }
+  return Usage("the output is not empty", output,
+               Contains(names, kPartialDirectory) ? "continue with --resume, or start again with --overwrite"
+                                                  : "choose another output, or replace it with --overwrite");
+}
+
+Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOptions& options) {
+  const std::string& output = options.output;
+  OutputInfo out;
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(output));
+  out.created_output = !info;
+  if (!info) return out;
+  MIMO_ASSIGN_OR_RETURN(auto names, fs.List(output));
+  out.overwrite = options.overwrite;
+  if (!options.resume || names.empty()) return out;
+
+  const PartialDirectory partial(fs, output);
+  if (Contains(names, kPartialDirectory)) {
+    MIMO_ASSIGN_OR_RETURN(const auto publication, partial.ReadPublication());
+    MIMO_ASSIGN_OR_RETURN(const auto state, partial.ReadState());
+    const std::string expected = Identity(plan.digest, plan.tool_version);
+    if (state && (state->plan_digest != plan.digest || state->tool_version != plan.tool_version)) {
+      return OtherPlan(partial.path(), expected, Identity(state->plan_digest, state->tool_version));
+    }
+    if (publication && publication->plan_digest != plan.digest) {
+      return OtherPlan(partial.path(), plan.digest.Hex(), publication->plan_digest.Hex());
+    }
+    if (state) {
+      out.created_output = state->created_output;
+      out.overwrite = state->overwrite;
+    }
+    if (publication) {
+      out.state = OutputState::kPublishing;
+      return out;
+    }
+    if (state) {
+      out.state = OutputState::kPartial;
+      return out;
+    }
+    // A run that stopped before its first or after its last word.
+    std::erase(names, kPartialDirectory);
+    if (names.empty()) return out;
+  }
+  if (!Contains(names, kManifestName)) return Foreign(output);
+  MIMO_ASSIGN_OR_RETURN(const bool same, HasManifestOf(fs, output, plan));
+  if (!same) return OtherPlan(output, Identity(plan.digest, plan.tool_version), "the manifest of another");
+  out.state = OutputState::kComplete;
+  return out;
+}
+
+}  // namespace mimo

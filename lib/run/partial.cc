@@ -1,0 +1,274 @@
+#include "lib/run/partial.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "lib/plan/plan_json.h"
+#include "lib/verify/result_json.h"
+
+namespace mimo {
+namespace {
+
+using nlohmann::json;
+
+constexpr char kStateName[] = "state.json";
+constexpr char kPublishName[] = "publish.json";
+constexpr char kRecords[] = "records";
+constexpr uint64_t kMaxBytes = 1ull << 30;
+
+// The object in `path`; nullopt when it is missing or damaged: then it counts as not written.
+Result<std::optional<json>> ReadObject(FileSystem& fs, const std::string& path, const char* format) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
+  if (!info) return std::optional<json>();
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxBytes));
+  json document = json::parse(text, nullptr, false);
+  if (!document.is_object() || document.value("format", json()) != format || document.value("version", json()) != 1) {
+    return std::optional<json>();
+  }
+  document.erase("format");
+  document.erase("version");
+  return std::optional<json>(std::move(document));
+}
+
+void AddFormat(JsonObject& object, const char* format, const Hash128& digest) {
+  object.String("format", format);
+  object.Number("version", 1);
+  object.String("plan_digest", digest.Hex());
+}
+
+std::optional<Hash128> HashOf(const std::string& text) {
+  Hash128 hash;
+  if (!Hash128::FromHex(text, &hash)) return std::nullopt;
+  return hash;
+}
+
+// Outputs of a file group in the order of its files.
+std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
+  std::vector<uint32_t> outputs;
+  for (const PlanFile& file : plan.files) {
+    if (file.file_group == file_group) outputs.insert(outputs.end(), file.outputs.begin(), file.outputs.end());
+  }
+  return outputs;
+}
+
+}  // namespace
+
+Status WriteDurably(FileSystem& fs, const std::string& directory, const std::string& name, const std::string& content) {
+  const std::string path = JoinPath(directory, name);
+  const std::string temporary = path + ".tmp";
+  MIMO_RETURN_IF_ERROR(fs.Remove(temporary));
+  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, temporary, content));
+  MIMO_RETURN_IF_ERROR(fs.Rename(temporary, path));
+  return fs.SyncDirectory(directory);
+}
+
+Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name) {
+  const size_t slash = name.rfind('/');
+  return slash == std::string::npos ? Status() : fs.CreateDirectories(JoinPath(root, name.substr(0, slash)));
+}
+
+Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vector<std::string>& names) {
+  std::set<std::string, std::greater<>> directories;  // "a/b" before "a"
+  for (const std::string& name : names) {
+    for (size_t slash = name.rfind('/'); slash != std::string::npos && slash > 0; slash = name.rfind('/', slash - 1)) {
+      directories.insert(name.substr(0, slash));
+    }
+  }
+  for (const std::string& directory : directories) MIMO_RETURN_IF_ERROR(fs.SyncDirectory(JoinPath(root, directory)));
+  return fs.SyncDirectory(root);
+}
+
+PartialDirectory::PartialDirectory(FileSystem& fs, const std::string& output)
+    : fs_(fs), output_(output), path_(JoinPath(output, kPartialDirectory)) {}
+
+Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() const {
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, JoinPath(path_, kStateName), "mimo-partial"));
+  if (!document) return std::optional<State>();
+  JsonProblems problems(path_, "");
+  JsonMembers members(*document, problems, "state");
+  State state;
+  const auto digest = HashOf(members.String("plan_digest"));
+  state.tool_version = members.String("tool_version");
+  members.Object("options");
+  state.created_output = members.Bool("created_output");
+  state.overwrite = members.Bool("overwrite");
+  members.Close();
+  if (!digest || !problems.ok()) return std::optional<State>();
+  state.plan_digest = *digest;
+  return std::optional<State>(std::move(state));
+}
+
+Status PartialDirectory::Start(const Plan& plan, const State& state) {
+  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(path_));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(path_, kPublishName)));
+  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(path_));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(path_, kStateName)));
+  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(path_));
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(path_));
+  for (const std::string& name : names) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(JoinPath(path_, name)));
+  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(files()));
+  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(JoinPath(path_, kRecords)));
+  std::string text;
+  JsonObject object(text);
+  AddFormat(object, "mimo-partial", state.plan_digest);
+  object.String("tool_version", state.tool_version);
+  object.Key("options") += PlanOptionsJson(plan.options);
+  object.Bool("created_output", state.created_output);
+  object.Bool("overwrite", state.overwrite);
+  object.Close();
+  text += '\n';
+  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, path_, kStateName, text));
+  return fs_.SyncDirectory(output_);
+}
+
+std::string PartialDirectory::RecordName(uint32_t file_group) const {
+  char digits[16];
+  std::snprintf(digits, sizeof digits, "%04u.json", file_group);
+  return digits;
+}
+
+Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group, bool hash_linked,
+                                          RunResults* results) const {
+  const std::string path = JoinPath(JoinPath(path_, kRecords), RecordName(file_group));
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, path, "mimo-record"));
+  if (!document) return false;
+  JsonProblems problems(path, "");
+  JsonMembers members(*document, problems, "record");
+  if (HashOf(members.String("plan_digest")) != plan.digest) return false;
+  if (members.Integer<uint32_t>("file_group") != file_group) return false;
+  const json& files = members.Array("files");
+  size_t next = 0;
+  for (size_t f = 0; f < plan.files.size(); ++f) {
+    if (plan.files[f].file_group != file_group) continue;
+    if (next == files.size()) return false;
+    JsonMembers file(files[next], problems, "files", next);
+    ++next;
+    if (file.String("name") != plan.files[f].name || file.Integer<uint64_t>("bytes") != plan.files[f].bytes)
+      return false;
+    if (file.Bool("linked") != (results->linked[f] != 0)) return false;
+    MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(FilePath(plan.files[f].name)));
+    if (!info || info->kind != FileKind::kRegular || info->size != plan.files[f].bytes) return false;
+  }
+  const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
+  const json& hashes = members.Array("hashes");
+  if (next != files.size() || hashes.size() != outputs.size()) return false;
+  std::vector<TensorResult> tensors(outputs.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (hashes[i].is_string()) tensors[i].hash = HashOf(hashes[i].get<std::string>());
+    const bool wanted = hash_linked || results->linked[plan.outputs[outputs[i]].file] == 0;
+    if (wanted != tensors[i].hash.has_value()) return false;
+  }
+  for (const json& value : members.Array("anomalies")) {
+    JsonMembers entry(value, problems, "anomalies");
+    const auto tensor = entry.Integer<uint32_t>("tensor");
+    if (tensor < tensors.size()) tensors[tensor].anomalies = TakeAnomalies(entry);
+  }
+  for (const json& value : members.Array("relayouts")) {
+    JsonMembers entry(value, problems, "relayouts");
+    const auto group = entry.Integer<uint32_t>("group");
+    if (group < results->groups.size()) results->groups[group] = TakeBlocks(entry);
+  }
+  if (!problems.ok()) return false;
+  for (size_t i = 0; i < outputs.size(); ++i) results->tensors[outputs[i]] = tensors[i];
+  return true;
+}
+
+Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, const RunResults& results) {
+  std::string text;
+  JsonObject object(text);
+  AddFormat(object, "mimo-record", plan.digest);
+  object.Number("file_group", file_group);
+  const char* separator = "";
+  const auto next = [&]() -> std::string& {
+    text += separator;
+    separator = ",";
+    return text;
+  };
+  object.Key("files") += '[';
+  for (size_t f = 0; f < plan.files.size(); ++f) {
+    if (plan.files[f].file_group != file_group) continue;
+    JsonObject file(next());
+    file.String("name", plan.files[f].name);
+    file.Number("bytes", plan.files[f].bytes);
+    if (results.linked[f] != 0) file.Bool("linked", true);
+    file.Close();
+  }
+  text += ']';
+  const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
+  object.Key("hashes") += '[';
+  separator = "";
+  for (const uint32_t o : outputs) {
+    const auto& hash = results.tensors[o].hash;
+    AppendJsonString(next(), hash ? hash->Hex() : "");
+  }
+  text += ']';
+  object.Key("anomalies") += '[';
+  separator = "";
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const kernels::Anomalies& anomalies = results.tensors[outputs[i]].anomalies;
+    if (anomalies == kernels::Anomalies()) continue;
+    JsonObject entry(next());
+    entry.Number("tensor", i);
+    AddAnomalies(entry, anomalies);
+    entry.Close();
+  }
+  text += ']';
+  object.Key("relayouts") += '[';
+  separator = "";
+  for (size_t g = 0; g < plan.groups.size(); ++g) {
+    if (plan.groups[g].file_group != file_group || plan.groups[g].cells.empty()) continue;
+    JsonObject entry(next());
+    entry.Number("group", g);
+    AddBlocks(entry, results.groups[g]);
+    entry.Close();
+  }
+  text += ']';
+  object.Close();
+  text += '\n';
+  return WriteDurably(fs_, JoinPath(path_, kRecords), RecordName(file_group), text);
+}
+
+Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPublication() const {
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, JoinPath(path_, kPublishName), "mimo-publication"));
+  if (!document) return std::optional<Publication>();
+  JsonProblems problems(path_, "");
+  JsonMembers members(*document, problems, "publication");
+  Publication publication;
+  const auto digest = HashOf(members.String("plan_digest"));
+  publication.overwrite = members.Bool("overwrite");
+  publication.cleared = members.Bool("cleared");
+  publication.names = members.Strings("names");
+  members.Close();
+  if (!digest || !problems.ok() || publication.names.empty()) return std::optional<Publication>();
+  publication.plan_digest = *digest;
+  return std::optional<Publication>(std::move(publication));
+}
+
+Status PartialDirectory::WritePublication(const Publication& publication) {
+  std::string text;
+  JsonObject object(text);
+  AddFormat(object, "mimo-publication", publication.plan_digest);
+  object.Bool("overwrite", publication.overwrite);
+  object.Bool("cleared", publication.cleared);
+  object.StringList("names", publication.names);
+  object.Close();
+  text += '\n';
+  return WriteDurably(fs_, path_, kPublishName, text);
+}
+
+Status PartialDirectory::Remove() {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(path_));
+  if (!info) return {};
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(path_));
+  for (const std::string& name : names) {
+    if (name != kPublishName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(JoinPath(path_, name)));
+  }
+  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(path_));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(path_, kPublishName)));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(path_));
+  return fs_.SyncDirectory(output_);
+}
+
+}  // namespace mimo

@@ -1,0 +1,79 @@
+// OUT/.mimo-partial: an output that is not complete yet (docs/formats.md).
+//   state.json         whose it is; written before anything else
+//   files/NAME         the output's files, at their final length from the start
+//   records/NNNN.json  one per complete file group, written after its files are synced
+//   publish.json       everything is complete: what is left is to move files/ into OUT
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/base/file_system.h"
+#include "lib/base/status.h"
+#include "lib/plan/plan.h"
+#include "lib/verify/manifest.h"
+
+namespace mimo {
+
+inline constexpr char kPartialDirectory[] = ".mimo-partial";
+
+// Writes a temporary file beside `path`, syncs it, renames it over `path` and syncs the directory.
+Status WriteDurably(FileSystem& fs, const std::string& directory, const std::string& name, const std::string& content);
+
+// Creates the directories above `name` below `root`.
+Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name);
+// Syncs `root` and every directory below it that is above one of `names`, the deepest first.
+Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vector<std::string>& names);
+
+class PartialDirectory {
+ public:
+  PartialDirectory(FileSystem& fs, const std::string& output);
+
+  const std::string& path() const { return path_; }
+  std::string files() const { return JoinPath(path_, "files"); }
+  std::string FilePath(const std::string& name) const { return JoinPath(files(), name); }
+
+  // ---- state.json
+  struct State {
+    Hash128 plan_digest;
+    std::string tool_version;
+    bool created_output = false;  // OUT did not exist before
+    bool overwrite = false;       // what OUT held is replaced at publication
+  };
+  // nullopt when there is none that can be read.
+  Result<std::optional<State>> ReadState() const;
+  // Empties the directory, or makes it, and writes the state. publish.json goes first, so that what is half removed is
+  // never published.
+  Status Start(const Plan& plan, const State& state);
+
+  // ---- records
+  // Results of the outputs and groups of `file_group`, taken into `results`; false when there is no valid record of
+  // this plan, a file is missing or has another length, or `hashes` (a hash for every tensor) or `linked` (per plan
+  // file) does not match.
+  Result<bool> LoadRecord(const Plan& plan, uint32_t file_group, bool hash_linked, RunResults* results) const;
+  Status WriteRecord(const Plan& plan, uint32_t file_group, const RunResults& results);
+
+  // ---- publish.json
+  struct Publication {
+    Hash128 plan_digest;
+    bool overwrite = false;
+    bool cleared = false;            // what OUT held before is gone
+    std::vector<std::string> names;  // in the order of moving, the manifest last
+  };
+  Result<std::optional<Publication>> ReadPublication() const;
+  Status WritePublication(const Publication& publication);
+
+  // Removes everything; publish.json last, so that an interrupted removal is finished by the next --resume.
+  Status Remove();
+
+ private:
+  std::string RecordName(uint32_t file_group) const;
+
+  FileSystem& fs_;
+  const std::string output_;
+  const std::string path_;
+};
+
+}  // namespace mimo

@@ -1,0 +1,212 @@
+#include "lib/run/publish.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <vector>
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kChunk = 8 << 20;
+constexpr char kIndexName[] = "model.safetensors.index.json";
+constexpr char kConfigName[] = "config.json";
+
+// Copies and hashes. Replaces what is at `to`.
+Result<Hash128> CopyFile(FileSystem& fs, const std::string& from, const std::string& to, const RunOptions& options,
+                         RunReport& report) {
+  MIMO_ASSIGN_OR_RETURN(const auto in, fs.OpenForRead(from));
+  MIMO_RETURN_IF_ERROR(fs.Remove(to));
+  MIMO_ASSIGN_OR_RETURN(const auto out, fs.OpenForWrite(to, OpenMode::kCreateNew));
+  StreamHash hash;
+  std::vector<std::byte> chunk;
+  for (uint64_t at = 0; at < in->size(); at += chunk.size()) {
+    if (options.stop != nullptr && options.stop->load() != 0) {
+      Error error;
+      error.code = ErrorCode::kInterrupted;
+      error.what = "interrupted";
+      error.advice = "continue with --resume";
+      return error;
+    }
+    chunk.resize(std::min(in->size() - at, kChunk));
+    MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
+    hash.Update(chunk);
+    MIMO_RETURN_IF_ERROR(out->WriteAt(at, chunk));
+    report.bytes_read += chunk.size();
+    report.bytes_written += chunk.size();
+  }
+  MIMO_RETURN_IF_ERROR(out->Sync());
+  MIMO_RETURN_IF_ERROR(out->Close());
+  ++report.files_written;
+  return hash.Digest();
+}
+
+Result<Hash128> HashFile(FileSystem& fs, const std::string& path, RunReport& report) {
+  MIMO_ASSIGN_OR_RETURN(const auto in, fs.OpenForRead(path));
+  StreamHash hash;
+  std::vector<std::byte> chunk;
+  for (uint64_t at = 0; at < in->size(); at += chunk.size()) {
+    chunk.resize(std::min(in->size() - at, kChunk));
+    MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
+    hash.Update(chunk);
+    report.bytes_read += chunk.size();
+  }
+  return hash.Digest();
+}
+
+Status CarryFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+                  PartialDirectory& partial, RunResults& results, RunReport& report) {
+  std::unordered_map<std::string, uint64_t> sizes;
+  for (const CarriedFile& file : catalogue.carried) sizes[file.name] = file.bytes;
+  const bool link = options.link == LinkMode::kHard || options.link == LinkMode::kReflink;
+  results.carried.clear();
+  for (const std::string& name : plan.carried) {
+    const std::string from = JoinPath(catalogue.root, name);
+    const std::string to = partial.FilePath(name);
+    MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), name));
+    CarriedResult carried{name, sizes[name], std::nullopt, link};
+    if (link) {
+      MIMO_RETURN_IF_ERROR(MakeLink(fs, options.link, from, to));
+      ++report.files_linked;
+      if (options.hash_linked) {
+        MIMO_ASSIGN_OR_RETURN(carried.hash, HashFile(fs, from, report));
+      }
+    } else {
+      MIMO_ASSIGN_OR_RETURN(carried.hash, CopyFile(fs, from, to, options, report));
+    }
+    MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(to));
+    if (!info || info->size != carried.bytes) {
+      Error error;
+      error.what = "the file changed while it was read";
+      error.file = from;
+      error.expected = std::to_string(carried.bytes) + " bytes";
+      error.found = std::to_string(info ? info->size : 0) + " bytes";
+      error.advice = "run again when nothing writes to the checkpoint";
+      return error;
+    }
+    results.carried.push_back(std::move(carried));
+  }
+  return {};
+}
+
+Status WriteManifestFile(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, PartialDirectory& partial,
+                         const RunResults& results, RunReport& report) {
+  const std::string path = partial.FilePath(kManifestName);
+  MIMO_RETURN_IF_ERROR(fs.Remove(path));
+  MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForWrite(path, OpenMode::kCreateNew));
+  uint64_t at = 0;
+  MIMO_RETURN_IF_ERROR(WriteManifest(catalogue, plan, results, [&](std::string_view text) {
+    Status written = file->WriteAt(at, std::as_bytes(std::span(text)));
+    at += text.size();
+    return written;
+  }));
+  MIMO_RETURN_IF_ERROR(file->Sync());
+  report.bytes_written += at;
+  return file->Close();
+}
+
+// Tensor and carried files, then texts with the index and the config at their end, then the manifest.
+std::vector<std::string> PublicationOrder(const Plan& plan) {
+  std::vector<std::string> names;
+  for (const PlanFile& file : plan.files) names.push_back(file.name);
+  names.insert(names.end(), plan.carried.begin(), plan.carried.end());
+  const size_t texts = names.size();
+  for (const TextFile& text : plan.texts) names.push_back(text.name);
+  const auto rank = [](const std::string& name) { return name == kConfigName ? 2 : name == kIndexName ? 1 : 0; };
+  std::stable_sort(names.begin() + static_cast<std::ptrdiff_t>(texts), names.end(),
+                   [&](const std::string& a, const std::string& b) { return rank(a) < rank(b); });
+  names.emplace_back(kManifestName);
+  return names;
+}
+
+// Removes what OUT held before, its manifest first: from then on nobody takes it as complete.
+Status ClearOld(FileSystem& fs, const std::string& output) {
+  MIMO_RETURN_IF_ERROR(fs.Remove(JoinPath(output, kManifestName)));
+  MIMO_RETURN_IF_ERROR(fs.SyncDirectory(output));
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(output));
+  for (const std::string& name : names) {
+    if (name != kPartialDirectory) MIMO_RETURN_IF_ERROR(fs.RemoveAll(JoinPath(output, name)));
+  }
+  return fs.SyncDirectory(output);
+}
+
+Status MoveInto(FileSystem& fs, const std::string& output, const PartialDirectory& partial, const std::string& name) {
+  const std::string from = partial.FilePath(name);
+  const std::string to = JoinPath(output, name);
+  MIMO_ASSIGN_OR_RETURN(const auto here, fs.Stat(from));
+  if (here) {
+    MIMO_RETURN_IF_ERROR(CreateParents(fs, output, name));
+    return fs.Rename(from, to);
+  }
+  MIMO_ASSIGN_OR_RETURN(const auto there, fs.Stat(to));
+  if (there) return {};  // moved by an earlier run
+  Error error;
+  error.code = ErrorCode::kIo;
+  error.what = "a file of the output has disappeared";
+  error.file = from;
+  error.advice = "start again with --overwrite";
+  return error;
+}
+
+}  // namespace
+
+Status MakeLink(FileSystem& fs, LinkMode mode, const std::string& target, const std::string& link) {
+  MIMO_RETURN_IF_ERROR(fs.Remove(link));
+  MIMO_ASSIGN_OR_RETURN(const std::string real, fs.RealPath(target));
+  Status made = mode == LinkMode::kHard  ? fs.HardLink(real, link)
+                : mode == LinkMode::kSym ? fs.SymLink(real, link)
+                                         : fs.RefLink(real, link);
+  if (made.ok()) return {};
+  Error error = made.TakeError();
+  if (mode != LinkMode::kSym) {
+    error.advice =
+        "the output must be on the checkpoint's file system, and that must be able to do it; "
+        "use --link sym or --link none otherwise";
+  }
+  return error;
+}
+
+Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+                          bool overwrite, PartialDirectory& partial, RunResults& results, RunReport& report) {
+  for (const TextFile& text : plan.texts) {
+    const std::string path = partial.FilePath(text.name);
+    MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), text.name));
+    MIMO_RETURN_IF_ERROR(fs.Remove(path));
+    MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, path, text.content));
+    report.bytes_written += text.content.size();
+    ++report.files_written;
+  }
+  MIMO_RETURN_IF_ERROR(CarryFiles(fs, catalogue, plan, options, partial, results, report));
+  MIMO_RETURN_IF_ERROR(WriteManifestFile(fs, catalogue, plan, partial, results, report));
+  ++report.files_written;
+  PartialDirectory::Publication publication{plan.digest, overwrite, false, PublicationOrder(plan)};
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), publication.names));
+  return partial.WritePublication(publication);
+}
+
+Status FinishPublication(FileSystem& fs, const std::string& output, PartialDirectory& partial) {
+  MIMO_ASSIGN_OR_RETURN(auto publication, partial.ReadPublication());
+  if (!publication) {
+    Error error;
+    error.code = ErrorCode::kIo;
+    error.what = "the list of what to publish has disappeared";
+    error.file = partial.path();
+    error.advice = "run again with --resume";
+    return error;
+  }
+  if (publication->overwrite && !publication->cleared) {
+    MIMO_RETURN_IF_ERROR(ClearOld(fs, output));
+    publication->cleared = true;
+    MIMO_RETURN_IF_ERROR(partial.WritePublication(*publication));
+  }
+  const std::string manifest = publication->names.back();
+  publication->names.pop_back();
+  for (const std::string& name : publication->names) MIMO_RETURN_IF_ERROR(MoveInto(fs, output, partial, name));
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, output, publication->names));
+  MIMO_ASSIGN_OR_RETURN(const auto files, fs.Stat(partial.files()));
+  if (files) MIMO_RETURN_IF_ERROR(fs.SyncDirectory(partial.files()));
+  MIMO_RETURN_IF_ERROR(MoveInto(fs, output, partial, manifest));
+  MIMO_RETURN_IF_ERROR(fs.SyncDirectory(output));
+  return partial.Remove();
+}
+
+}  // namespace mimo

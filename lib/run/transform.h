@@ -1,0 +1,82 @@
+// One step in memory: which bytes it reads, what becomes of them, which bytes it writes. No I/O.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "lib/base/hash.h"
+#include "lib/base/status.h"
+#include "lib/run/backend.h"
+#include "lib/run/extents.h"
+#include "lib/run/steps.h"
+
+namespace mimo {
+
+struct WriteJob {
+  uint32_t file = 0;    // into Plan::files
+  uint64_t offset = 0;  // in the file
+  std::span<const std::byte> data;
+};
+
+// What a step adds to an output.
+struct OutputDelta {
+  uint32_t output = 0;
+  uint32_t source = 0;  // into Plan::sources: where the anomalies were found
+  Hash128 hash;
+  kernels::Anomalies anomalies;
+};
+
+// Blocks of one row of cells.
+struct CellSums {
+  uint64_t moved_blocks = 0;
+  uint64_t equal_scale_blocks = 0;
+  uint64_t requantized_blocks = 0;
+  double squared_error = 0;  // over re-quantized blocks, summed in column order
+  double squared_sum = 0;
+  double max_error = 0;
+};
+
+struct CellDelta {
+  CellJob job;
+  CellSums sums;
+};
+
+struct StepResult {
+  std::vector<WriteJob> writes;  // by (file, offset); they point into the buffer
+  std::vector<OutputDelta> outputs;
+  std::vector<CellDelta> cells;
+};
+
+class StepWork {
+ public:
+  // `limit` bounds what coalescing of reads may add.
+  StepWork(const Job& job, const Step& step, uint64_t limit);
+
+  const std::vector<Extent>& reads() const { return sources_.list(); }
+  uint64_t buffer_bytes() const { return sources_.end(); }
+  // `buffer` holds the extents of reads() at their offsets.
+  Result<StepResult> Transform(std::byte* buffer, Backend& backend) const;
+
+ private:
+  void AddRows(uint32_t source, int64_t row, int64_t rows);
+  void AddStrip(const RowStrip& strip);
+  void AddCell(const CellRow& cell);
+  const std::byte* SourceRow(const std::byte* buffer, uint32_t source, int64_t row) const;
+  std::byte* OutputRow(std::byte* buffer, uint32_t output, int64_t row) const;
+  void Move(const std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const;
+  Status Convert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, Backend& backend,
+                 StepResult* result) const;
+  void MoveCell(const std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  void MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  void Emit(uint32_t output, int64_t row, int64_t rows, const std::byte* data, uint32_t source,
+            const kernels::Anomalies& anomalies, StepResult* result) const;
+
+  const Job& job_;
+  const Step& step_;
+  Extents outputs_;  // files are those of the plan; only what is not moved. First in the buffer
+  Extents sources_;  // files are those of the catalogue
+};
+
+}  // namespace mimo

@@ -1,0 +1,190 @@
+// Which tensors a synthetic checkpoint has and which file each goes to.
+#include <algorithm>
+#include <map>
+
+#include "lib/base/checked.h"
+#include "lib/model/config.h"
+#include "lib/synth/scale_config.h"
+#include "lib/synth/synth.h"
+
+namespace mimo {
+namespace {
+
+bool IsNorm(Role role) {
+  switch (role) {
+    case Role::kFinalNorm:
+    case Role::kInputNorm:
+    case Role::kPostAttentionNorm:
+    case Role::kMtpENorm:
+    case Role::kMtpHNorm:
+    case Role::kMtpPreMlpNorm:
+    case Role::kMtpFinalNorm:
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool IsTowerNorm(std::string_view name) {
+  return name.ends_with("norm1.weight") || name.ends_with("norm2.weight") || name.ends_with("ln_q.weight") ||
+         name.ends_with("norm.weight");
+}
+
+Fill PlainFill(Role role) {
+  if (IsNorm(role)) return Fill::kNorm;
+  return role == Role::kAttnSink ? Fill::kSink : Fill::kWeight;
+}
+
+void Replace(std::string* text, std::string_view from, std::string_view to) {
+  const size_t at = text->find(from);
+  if (at != std::string::npos) text->replace(at, from.size(), to);
+}
+
+// Collects tensors into files.
+class Planner {
+ public:
+  Planner(const Preset& preset, const ModelConfig& config, const ModelTable& table)
+      : preset_(preset), config_(config), table_(table) {
+    experts_per_rank_ = std::max<int64_t>(1, CeilDiv(config.experts, preset.ep));
+  }
+
+  Status AddDecoder(int mtp_layers) {
+    MIMO_ASSIGN_OR_RETURN(const std::vector<ExpectedTensor> expected,
+                          ExpectedTensors(table_, config_, preset_.fused, mtp_layers));
+    for (const ExpectedTensor& tensor : expected) MIMO_RETURN_IF_ERROR(AddExpected(tensor));
+    return {};
+  }
+
+  Status AddTowers() {
+    MIMO_ASSIGN_OR_RETURN(const std::vector<TowerTensor> towers, TowerTensors(config_.hidden));
+    for (const TowerTensor& tower : towers) {
+      const Fill fill = IsTowerNorm(tower.name)         ? Fill::kNorm
+                        : tower.name.ends_with("sinks") ? Fill::kSink
+                                                        : Fill::kWeight;
+      MIMO_RETURN_IF_ERROR(Add(table_.Identify(tower.name), tower.name, DType::kBF16, tower.shape, fill));
+    }
+    return {};
+  }
+
+  // Files and tensors by name, as the released shards have them.
+  void Finish(SynthPlan* plan) && {
+    for (auto& [name, tensors] : files_) {
+      std::sort(tensors.begin(), tensors.end(),
+                [](const SynthTensor& a, const SynthTensor& b) { return a.info.name < b.info.name; });
+      plan->tensors += tensors.size();
+      for (const SynthTensor& tensor : tensors)
+        plan->payload_bytes += *TensorBytes(tensor.info.dtype, tensor.info.shape);
+      plan->files.push_back({name, std::move(tensors)});
+    }
+  }
+
+ private:
+  Status AddExpected(const ExpectedTensor& tensor) {
+    const std::string& storage = tensor.rule->storage;
+    if (storage == "linear" || (storage == "expert" && !preset_.mxfp4_experts)) return AddFp8(tensor);
+    if (storage == "expert") return AddMxfp4(tensor);
+    if (storage == "router") return Add(tensor.id, tensor.name, preset_.router, tensor.shape, Fill::kRouter);
+    if (storage == "f32") return Add(tensor.id, tensor.name, DType::kF32, tensor.shape, Fill::kRouterBias);
+    return Add(tensor.id, tensor.name, DType::kBF16, tensor.shape, PlainFill(tensor.id.role));
+  }
+
+  Status AddFp8(const ExpectedTensor& tensor) {
+    const ChunkGrid grid = GridOf(tensor);
+    std::string cells = tensor.name;
+    for (std::string_view part : {".q_proj.", ".k_proj.", ".v_proj."}) {
+      if (tensor.id.role == Role::kAttnQ || tensor.id.role == Role::kAttnK || tensor.id.role == Role::kAttnV) {
+        Replace(&cells, part, ".qkv_proj.");
+      }
+    }
+    TensorId scale = tensor.id;
+    scale.part = Part::kFp8Scale;
+    const std::vector<int64_t> scale_shape = {grid.chunks * (grid.last_block() - grid.first_block()),
+                                              grid.col_blocks()};
+    MIMO_RETURN_IF_ERROR(Add(tensor.id, tensor.name, DType::kF8E4M3, tensor.shape, Fill::kFp8Codes, grid, cells));
+    return Add(scale, table_.NameOf(scale), DType::kF32, scale_shape, Fill::kFp8Scales, grid, cells);
+  }
+
+  Status AddMxfp4(const ExpectedTensor& tensor) {
+    const std::vector<int64_t> codes = {tensor.shape[0], tensor.shape[1] / 2};
+    const std::vector<int64_t> scales = {tensor.shape[0], CeilDiv(tensor.shape[1], config_.mxfp4_block)};
+    TensorId scale = tensor.id;
+    scale.part = Part::kMxScale;
+    MIMO_RETURN_IF_ERROR(Add(tensor.id, tensor.name, DType::kU8, codes, Fill::kMxfp4Codes));
+    return Add(scale, table_.NameOf(scale), DType::kU8, scales, Fill::kMxfp4Scales);
+  }
+
+  ChunkGrid GridOf(const ExpectedTensor& tensor) const {
+    ChunkGrid grid;
+    grid.block_rows = config_.block_rows;
+    grid.block_cols = config_.block_cols;
+    grid.cols = tensor.shape[1];
+    grid.chunk_rows = grid.part_rows = tensor.shape[0];
+    const Role role = tensor.id.role;
+    if (role != Role::kAttnQkv && role != Role::kAttnQ && role != Role::kAttnK && role != Role::kAttnV) return grid;
+    const AttentionShape& shape = config_.attention_of(tensor.id.layer, tensor.id.mtp);
+    grid.chunks = preset_.chunks;
+    grid.q_rows = shape.q_rows() / grid.chunks;
+    grid.k_rows = shape.k_rows() / grid.chunks;
+    grid.chunk_rows = grid.q_rows + grid.k_rows + shape.v_rows() / grid.chunks;
+    grid.part_rows = tensor.shape[0] / grid.chunks;
+    if (role == Role::kAttnK) grid.part_begin = grid.q_rows;
+    if (role == Role::kAttnV) grid.part_begin = grid.q_rows + grid.k_rows;
+    return grid;
+  }
+
+  Status Add(const TensorId& id, const std::string& name, DType dtype, const std::vector<int64_t>& shape, Fill fill,
+             const ChunkGrid& grid = {}, const std::string& cells = "") {
+    if (!TensorBytes(dtype, shape)) return Unplaceable(name, "its size overflows");
+    SynthTensor tensor;
+    tensor.info.name = name;
+    tensor.info.dtype = dtype;
+    tensor.info.shape = shape;
+    tensor.id = id;
+    tensor.fill = fill;
+    tensor.grid = grid;
+    tensor.cells = cells;
+    for (const FileRule& rule : preset_.files) {
+      if (rule.mtp && !id.mtp) continue;
+      if (!rule.roles.empty() && std::find(rule.roles.begin(), rule.roles.end(), id.role) == rule.roles.end()) continue;
+      std::string file = rule.file;
+      Replace(&file, "{ep}", std::to_string(std::max<int64_t>(0, id.expert) / experts_per_rank_));
+      Replace(&file, "{half}", 2 * id.layer >= config_.layers ? "1" : "0");
+      if (id.layer >= 0) Replace(&file, "{layer}", std::to_string(id.layer));
+      if (file.find('{') != std::string::npos) break;
+      files_[file + ".safetensors"].push_back(std::move(tensor));
+      return {};
+    }
+    return Unplaceable(name, "no file rule of the preset matches");
+  }
+
+  Error Unplaceable(const std::string& tensor, std::string what) const {
+    Error error;
+    error.what = "preset " + preset_.name + ": " + std::move(what);
+    error.tensor = tensor;
+    return error;
+  }
+
+  const Preset& preset_;
+  const ModelConfig& config_;
+  const ModelTable& table_;
+  int64_t experts_per_rank_ = 1;
+  std::map<std::string, std::vector<SynthTensor>> files_;
+};
+
+}  // namespace
+
+Result<SynthPlan> PlanSynthetic(const SynthOptions& options) {
+  SynthPlan plan;
+  plan.options = options;
+  MIMO_ASSIGN_OR_RETURN(plan.preset, LoadPreset(options.preset));
+  MIMO_ASSIGN_OR_RETURN(plan.config, ScaledConfig(plan.preset, options));
+  MIMO_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(plan.config, "config.json"));
+  MIMO_ASSIGN_OR_RETURN(const ModelTable* table, ModelTable::Get("mimo_v2"));
+  Planner planner(plan.preset, config, *table);
+  MIMO_RETURN_IF_ERROR(planner.AddDecoder(options.mtp ? plan.preset.mtp_layers : 0));
+  if (plan.preset.towers && options.towers) MIMO_RETURN_IF_ERROR(planner.AddTowers());
+  std::move(planner).Finish(&plan);
+  return plan;
+}
+
+}  // namespace mimo

@@ -1,0 +1,137 @@
+#include "lib/synth/preset.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "schemas/embedded.h"
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kFolder = "presets/";
+constexpr std::string_view kEnding = ".json";
+
+const char* FindEmbedded(std::string_view path) {
+  for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file) {
+    if (path == file->path) return file->content;
+  }
+  return nullptr;
+}
+
+Error BadPreset(const std::string& path, std::string what, std::string found) {
+  Error error;
+  error.what = std::move(what);
+  error.file = "schemas/" + path;
+  error.found = std::move(found);
+  error.advice = "correct the embedded file";
+  return error;
+}
+
+Status ReadFileRules(const Json& list, const std::string& path, std::vector<FileRule>* rules) {
+  for (const Json& entry : list) {
+    FileRule rule;
+    rule.mtp = entry.value("mtp", false);
+    rule.file = entry.at("file").get<std::string>();
+    for (const Json& name : entry.value("roles", Json::array())) {
+      const auto role = RoleFromName(name.get<std::string>());
+      if (!role) return BadPreset(path, "unknown role", name.dump());
+      rule.roles.push_back(*role);
+    }
+    rules->push_back(std::move(rule));
+  }
+  return {};
+}
+
+Result<Preset> ParsePreset(const std::string& path, const char* text) {
+  Preset preset;
+  try {
+    const Json json = Json::parse(text);
+    preset.name = json.at("name").get<std::string>();
+    preset.about = json.at("about").get<std::string>();
+    preset.config = json.at("config").dump();
+    preset.ignored_every = json.at("ignored_layers").at("every").get<std::string>();
+    preset.ignored_extra = json.at("ignored_layers").at("extra").get<std::vector<std::string>>();
+    const Json& storage = json.at("storage");
+    preset.fused = storage.at("qkv") == "fused";
+    preset.chunks = storage.at("chunks").get<int64_t>();
+    preset.mxfp4_experts = storage.at("experts") == "mxfp4";
+    const auto router = DTypeFromName(storage.at("router").get<std::string>());
+    if (!router) return BadPreset(path, "unknown router dtype", storage.at("router").dump());
+    preset.router = *router;
+    preset.mtp_layers = json.at("mtp_layers").get<int>();
+    const Json& index = json.at("index");
+    preset.save_format = index.value("save_format", "");
+    if (index.contains("tp_size")) preset.tp_size = index.at("tp_size").get<int64_t>();
+    preset.subdirectories = json.at("subdirectories").get<std::vector<std::string>>();
+    preset.towers = json.at("towers").get<bool>();
+    preset.ep = json.at("placement").at("ep").get<int64_t>();
+    MIMO_RETURN_IF_ERROR(ReadFileRules(json.at("placement").at("files"), path, &preset.files));
+  } catch (const Json::exception& e) {
+    return BadPreset(path, "not a preset", e.what());
+  }
+  return preset;
+}
+
+std::string WithNumber(std::string name, int64_t i) {
+  const size_t at = name.find("{i}");
+  if (at != std::string::npos) name.replace(at, 3, std::to_string(i));
+  return name;
+}
+
+}  // namespace
+
+std::vector<std::string> PresetNames() {
+  std::vector<std::string> names;
+  for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file) {
+    std::string_view path = file->path;
+    if (!path.starts_with(kFolder) || !path.ends_with(kEnding)) continue;
+    path.remove_prefix(kFolder.size());
+    path.remove_suffix(kEnding.size());
+    names.emplace_back(path);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Result<Preset> LoadPreset(const std::string& name) {
+  const std::string path = std::string(kFolder) + name + std::string(kEnding);
+  if (const char* text = FindEmbedded(path)) return ParsePreset(path, text);
+  Error error;
+  error.code = ErrorCode::kUsage;
+  error.what = "unknown preset";
+  for (const std::string& known : PresetNames()) error.expected += (error.expected.empty() ? "one of " : ", ") + known;
+  error.found = name;
+  return error;
+}
+
+Result<std::vector<TowerTensor>> TowerTensors(int64_t out_hidden) {
+  const std::string path = "towers/mimo_v2.json";
+  std::vector<TowerTensor> tensors;
+  const char* text = FindEmbedded(path);
+  if (text == nullptr) return BadPreset(path, "the file is not embedded", "");
+  try {
+    const Json json = Json::parse(text);
+    for (const Json& entry : json.at("tensors")) {
+      TowerTensor tensor;
+      for (const Json& extent : entry.at("shape")) {
+        const auto& symbol = extent.get_ref<const std::string&>();
+        tensor.shape.push_back(symbol == "out_hidden" ? out_hidden : std::stoll(symbol));
+      }
+      const std::string name = entry.at("name").get<std::string>();
+      for (const Json& range : entry.value("i", Json::parse("[[0, 0]]"))) {
+        for (int64_t i = range.at(0).get<int64_t>(); i <= range.at(1).get<int64_t>(); ++i) {
+          tensor.name = WithNumber(name, i);
+          tensors.push_back(tensor);
+        }
+      }
+    }
+  } catch (const std::exception& e) {
+    return BadPreset(path, "not a list of tower tensors", e.what());
+  }
+  return tensors;
+}
+
+}  // namespace mimo

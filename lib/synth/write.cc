@@ -1,0 +1,170 @@
+// Writes the shards in pieces of a few MB, each made and written by one thread; index and config.json come last.
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+#include "lib/synth/companions.h"
+#include "lib/synth/fill.h"
+#include "lib/synth/synth.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kPieceBytes = 4 << 20;
+
+// Rows of one tensor; consecutive slices of a piece are consecutive in the file.
+struct Slice {
+  size_t tensor = 0;
+  int64_t first = 0;
+  int64_t rows = 0;
+};
+struct Piece {
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+  std::vector<Slice> slices;
+};
+
+struct LaidOut {
+  std::string header;
+  std::vector<TensorInfo> infos;
+  uint64_t file_bytes = 0;
+};
+
+LaidOut LayOut(const SynthFile& file) {
+  LaidOut out;
+  out.infos.reserve(file.tensors.size());
+  for (const SynthTensor& tensor : file.tensors) out.infos.push_back(tensor.info);
+  const std::pair<std::string, std::string> metadata[] = {{"format", "pt"}};
+  out.header = LayOutSafetensors(out.infos, metadata);
+  out.file_bytes = out.infos.empty() ? out.header.size() : out.infos.back().end;
+  return out;
+}
+
+std::vector<Piece> CutPieces(const LaidOut& layout) {
+  std::vector<Piece> pieces;
+  for (size_t t = 0; t < layout.infos.size(); ++t) {
+    const TensorInfo& info = layout.infos[t];
+    const int64_t rows = info.shape.empty() ? 1 : info.shape[0];
+    if (rows == 0 || info.bytes() == 0) continue;
+    const uint64_t row_bytes = info.bytes() / static_cast<uint64_t>(rows);
+    for (int64_t row = 0; row < rows;) {
+      if (pieces.empty() || pieces.back().bytes + row_bytes > kPieceBytes) {
+        pieces.push_back({info.begin + static_cast<uint64_t>(row) * row_bytes, 0, {}});
+      }
+      Piece& piece = pieces.back();
+      const uint64_t fit = std::max<uint64_t>(1, (kPieceBytes - std::min(kPieceBytes, piece.bytes)) / row_bytes);
+      const int64_t take = std::min<int64_t>(rows - row, static_cast<int64_t>(fit));
+      piece.slices.push_back({t, row, take});
+      piece.bytes += static_cast<uint64_t>(take) * row_bytes;
+      row += take;
+    }
+  }
+  return pieces;
+}
+
+// The first error of several threads.
+class FirstError {
+ public:
+  void Keep(Status status) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (status_.ok()) status_ = std::move(status);
+    failed_ = true;
+  }
+  bool failed() const { return failed_; }
+  Status Take() { return std::move(status_); }
+
+ private:
+  std::mutex mutex_;
+  std::atomic<bool> failed_ = false;
+  Status status_;
+};
+
+Status WriteData(WritableFile& out, const SynthFile& file, const LaidOut& layout, const Filler& filler, int threads) {
+  const std::vector<Piece> pieces = CutPieces(layout);
+  std::atomic<size_t> next = 0;
+  FirstError error;
+  auto work = [&] {
+    std::vector<std::byte> buffer;
+    for (size_t p = next++; p < pieces.size() && !error.failed(); p = next++) {
+      const Piece& piece = pieces[p];
+      buffer.resize(piece.bytes);
+      uint64_t at = 0;
+      for (const Slice& slice : piece.slices) {
+        const TensorInfo& info = layout.infos[slice.tensor];
+        const uint64_t rows = info.shape.empty() ? 1 : static_cast<uint64_t>(info.shape[0]);
+        const uint64_t bytes = info.bytes() / rows * static_cast<uint64_t>(slice.rows);
+        filler.Rows(file.tensors[slice.tensor], slice.first, slice.rows, std::span(buffer).subspan(at, bytes));
+        at += bytes;
+      }
+      Status status = out.WriteAt(piece.offset, buffer);
+      if (!status.ok()) error.Keep(std::move(status));
+    }
+  };
+  std::vector<std::thread> pool;
+  const size_t helpers = std::min<size_t>(static_cast<size_t>(threads), pieces.size());
+  for (size_t i = 1; i < helpers; ++i) pool.emplace_back(work);
+  work();
+  for (std::thread& thread : pool) thread.join();
+  return error.Take();
+}
+
+Status Prepare(FileSystem& fs, const std::string& directory, bool overwrite) {
+  MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs.Stat(directory));
+  if (!info) return fs.CreateDirectories(directory);
+  Error error;
+  error.code = ErrorCode::kUsage;
+  error.file = directory;
+  if (info->kind != FileKind::kDirectory) {
+    error.what = "the output is no directory";
+    error.advice = "choose another path";
+    return error;
+  }
+  MIMO_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(directory));
+  if (names.empty()) return {};
+  const bool checkpoint = std::find(names.begin(), names.end(), "config.json") != names.end();
+  if (!overwrite || !checkpoint) {
+    error.what = "the output directory is not empty";
+    error.advice = overwrite ? "it holds no config.json, so it is not removed: choose another path"
+                             : "choose another path or pass --overwrite";
+    return error;
+  }
+  for (const std::string& name : names) MIMO_RETURN_IF_ERROR(fs.RemoveAll(JoinPath(directory, name)));
+  return {};
+}
+
+}  // namespace
+
+Result<SynthReport> WriteSynthetic(FileSystem& fs, const SynthPlan& plan, const std::string& directory) {
+  MIMO_RETURN_IF_ERROR(Prepare(fs, directory, plan.options.overwrite));
+  const int threads = plan.options.threads > 0 ? plan.options.threads
+                                               : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const Filler filler(plan.options.seed);
+  SynthReport report;
+  report.tensors = plan.tensors;
+  report.payload_bytes = plan.payload_bytes;
+  report.shards = plan.files.size();
+  for (const SynthFile& file : plan.files) {
+    const LaidOut layout = LayOut(file);
+    MIMO_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> out,
+                          fs.OpenForWrite(JoinPath(directory, file.name), OpenMode::kCreateNew));
+    MIMO_RETURN_IF_ERROR(out->Truncate(layout.file_bytes));
+    MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(layout.header))));
+    if (!plan.options.sparse) MIMO_RETURN_IF_ERROR(WriteData(*out, file, layout, filler, threads));
+    MIMO_RETURN_IF_ERROR(out->Close());
+    report.shard_bytes += layout.file_bytes;
+  }
+  MIMO_ASSIGN_OR_RETURN(const std::vector<SmallFile> companions, Companions(plan));
+  for (const SmallFile& file : companions) {
+    const size_t slash = file.name.rfind('/');
+    if (slash != std::string::npos) {
+      MIMO_RETURN_IF_ERROR(fs.CreateDirectories(JoinPath(directory, file.name.substr(0, slash))));
+    }
+    MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, file.name), file.content));
+  }
+  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, "model.safetensors.index.json"), IndexText(plan)));
+  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, "config.json"), plan.config));
+  return report;
+}
+
+}  // namespace mimo

@@ -1,0 +1,71 @@
+// Which released model a checkpoint is, by its geometry and storage (IdentifyFamily of describe.h).
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "lib/verify/describe.h"
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kTable[] = "families.json";
+constexpr char kNoFamily[] = "mimo-v2";
+
+std::string FirstStorage(const Catalogue& catalogue, Role role) {
+  for (const StoredArray& array : catalogue.arrays) {
+    if (array.id.role == role && array.id.part == Part::kWeight) return StorageName(array);
+  }
+  return "none";
+}
+
+Facts FamilyFacts(const Catalogue& catalogue) {
+  const ModelConfig& config = catalogue.config;
+  Facts facts;
+  facts["model_type"] = config.model_type;
+  facts["hidden"] = config.hidden;
+  facts["layers"] = config.layers;
+  facts["heads"] = config.global.heads;
+  facts["logical_kv_heads"] = LogicalShape(config, false).kv_heads;
+  facts["logical_swa_kv_heads"] = LogicalShape(config, true).kv_heads;
+  facts["experts"] = config.experts;
+  facts["expert_storage"] = FirstStorage(catalogue, Role::kExpertDown);
+  facts["router"] = FirstStorage(catalogue, Role::kRouter);
+  const bool towers = std::any_of(catalogue.arrays.begin(), catalogue.arrays.end(), [](const StoredArray& array) {
+    return array.id.role == Role::kVision || array.id.role == Role::kAudio;
+  });
+  facts["towers"] = std::string(towers ? "yes" : "no");
+  const Json json = Json::parse(config.text, nullptr, false);
+  std::string router = "none";
+  if (json.is_object() && json.contains("moe_router_dtype") && json["moe_router_dtype"].is_string()) {
+    router = json["moe_router_dtype"].get<std::string>();
+  }
+  facts["router_dtype"] = router;
+  return facts;
+}
+
+}  // namespace
+
+Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence) {
+  const Facts facts = FamilyFacts(catalogue);
+  try {
+    const Json table = Json::parse(EmbeddedText(kTable));
+    for (const Json& entry : table.at("families")) {
+      const auto conditions = entry.at("when").get<std::vector<std::string>>();
+      MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(conditions, facts));
+      if (!holds) continue;
+      for (const std::string& condition : conditions) evidence->push_back(Observed(condition, facts));
+      return entry.at("family").get<std::string>();
+    }
+  } catch (const Json::exception& problem) {
+    Error error;
+    error.what = std::string("malformed table: ") + problem.what();
+    error.file = kTable;
+    return error;
+  }
+  for (const char* name : {"hidden", "layers", "heads", "experts"}) evidence->push_back(Observed(name, facts));
+  evidence->push_back("no released model has this geometry");
+  return std::string(kNoFamily);
+}
+
+}  // namespace mimo

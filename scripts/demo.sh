@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The main job end to end on a synthetic checkpoint: make a small MiMo-V2.5, inspect it, see the plan, convert it to BF16 with split
+# QKV, re-lay its FP8 attention out for TP 8, and inspect the results.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh build
+scripts/build.sh
+tools=$PWD/build/release/tools
+work=${1:-build/demo}
+rm -rf "$work"
+mkdir -p "$work"
+
+say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
+PATH=$tools:$PATH
+cd "$work"
+say mimo-synth mimo-v2.5 MiMo-V2.5 --layers 7 --experts 16 --hidden 1024 --vocab 4096 --intermediate 2048 --moe-intermediate 512
+say mimo-inspect MiMo-V2.5
+say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split --dry-run
+say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split
+say mimo-convert MiMo-V2.5 TP8 --qkv fused:8 --link hard
+say mimo-inspect TP8

@@ -1,0 +1,1 @@
+"""What the black-box tests share: running the tools, comparing directories, checkpoints to work on."""

@@ -1,0 +1,181 @@
+// What is said of engines, against reports about released models (reference mimo-checkpoints.md section 3.5,
+// target-layouts.md section 4.2), one expectation per model and engine.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "lib/verify/engines.h"
+
+namespace mimo {
+namespace {
+
+const std::vector<int64_t> kTps{1, 2, 4, 8, 16};
+
+struct Model {
+  Catalogue catalogue;
+  Inventory inventory;
+};
+
+void AddArray(Catalogue& catalogue, Role role, DType dtype) {
+  StoredArray array;
+  array.dtype = dtype;
+  array.id.role = role;
+  array.id.layer = 1;
+  catalogue.arrays.push_back(array);
+}
+
+Model MakeModel(int64_t heads, int64_t kv_heads, Role attention, DType attention_dtype, DType experts) {
+  Model model;
+  ModelConfig& config = model.catalogue.config;
+  config.model_type = "mimo_v2";
+  config.quant_method = "fp8";
+  config.moe_intermediate = 2048;
+  config.global = {heads, kv_heads, 192, 128};
+  config.window = {heads, 8, 192, 128};
+  config.windowed = {0, 1};
+  AddArray(model.catalogue, attention, attention_dtype);
+  AddArray(model.catalogue, Role::kExpertDown, experts);
+  AddArray(model.catalogue, Role::kRouter, DType::kF32);
+  model.catalogue.index.tp_size = kv_heads;
+  model.inventory.mtp_layers = 3;
+  return model;
+}
+
+Model V25() {
+  return MakeModel(64, 4, Role::kAttnQkv, DType::kF8E4M3, DType::kF8E4M3);
+}
+Model Pro() {
+  return MakeModel(128, 8, Role::kAttnQkv, DType::kF8E4M3, DType::kF8E4M3);
+}
+Model V2Flash(DType attention = DType::kF8E4M3) {
+  return MakeModel(64, 4, Role::kAttnQ, attention, DType::kF8E4M3);
+}
+
+const QkvLayout kFused1{QkvKind::kFused, 1}, kFused4{QkvKind::kFused, 4}, kFused8{QkvKind::kFused, 8};
+const QkvLayout kSplit4{QkvKind::kSplit, 4}, kSplit8{QkvKind::kSplit, 8}, kOwnGrids{QkvKind::kSplitIndependent, 1};
+
+// "wrong wrong loads refuses refuses": the outcomes at kTps.
+std::string Outcomes(const Model& model, const QkvLayout& layout, const std::string& id) {
+  Result<std::vector<EngineReport>> reports = JudgeEngines(model.catalogue, model.inventory, layout, kTps);
+  EXPECT_TRUE(reports.ok()) << reports.error().Message();
+  if (!reports.ok()) return "";
+  for (const EngineReport& report : *reports) {
+    if (report.id != id) continue;
+    std::string text;
+    for (const EngineOutcome& outcome : report.outcomes) text += (text.empty() ? "" : " ") + outcome.outcome;
+    return text;
+  }
+  return "no engine " + id;
+}
+
+TEST(Engines, FlashSizeFusedAsReleased) {
+  EXPECT_EQ(Outcomes(V25(), kFused4, "vllm-40967"), "wrong wrong loads refuses refuses");
+  EXPECT_EQ(Outcomes(V25(), kFused4, "vllm-45200"), "refuses refuses refuses refuses refuses");
+  EXPECT_EQ(Outcomes(V25(), kFused4, "vllm-57508"), "requantizes requantizes loads refuses refuses");
+  EXPECT_EQ(Outcomes(V25(), kFused4, "sglang-23808"), "refuses refuses loads refuses refuses");
+  EXPECT_EQ(Outcomes(V25(), kFused4, "sglang-main"), "requantizes requantizes loads refuses refuses");
+  EXPECT_EQ(Outcomes(V25(), kFused4, "atom"), "refuses refuses loads refuses refuses");
+  EXPECT_EQ(Outcomes(V25(), kFused4, "sglang-jax"), "dequantizes dequantizes dequantizes dequantizes dequantizes");
+  EXPECT_EQ(Outcomes(V25(), kFused4, "megatron-bridge"), "refuses refuses refuses refuses refuses");
+}
+
+TEST(Engines, ProSizeFusedAsReleased) {
+  EXPECT_EQ(Outcomes(Pro(), kFused8, "vllm-40967"), "wrong wrong wrong loads refuses");
+  EXPECT_EQ(Outcomes(Pro(), kFused8, "vllm-45200"), "requantizes requantizes requantizes loads refuses");
+  EXPECT_EQ(Outcomes(Pro(), kFused8, "vllm-57508"), "requantizes requantizes requantizes loads refuses");
+  EXPECT_EQ(Outcomes(Pro(), kFused8, "atom"), "refuses refuses refuses loads refuses");
+}
+
+TEST(Engines, V2FlashSplitAsReleased) {
+  // 4.2: TP 4 is what its grid was made for, TP 8 exceeds the scale rows of sliding-window K, TP 1 and 2 are silently
+  // wrong.
+  for (const char* engine : {"vllm-57508", "sglang-main", "vllm-40967"}) {
+    EXPECT_EQ(Outcomes(V2Flash(), kSplit4, engine), "wrong wrong loads refuses refuses") << engine;
+  }
+  EXPECT_EQ(Outcomes(V2Flash(), kSplit4, "megatron-bridge"), "wrong wrong wrong refuses refuses");
+  EXPECT_EQ(Outcomes(V2Flash(), kSplit4, "lmdeploy"), "dequantizes dequantizes dequantizes dequantizes dequantizes");
+  EXPECT_EQ(Outcomes(V2Flash(), kSplit4, "llama-cpp"), "wrong wrong wrong wrong wrong");
+}
+
+TEST(Engines, WhatAConversionMakesOfThem) {
+  EXPECT_EQ(Outcomes(V2Flash(), kOwnGrids, "vllm-57508"), "loads loads refuses refuses refuses");
+  EXPECT_EQ(Outcomes(V2Flash(), kOwnGrids, "megatron-bridge"), "dequantizes dequantizes dequantizes refuses refuses");
+  EXPECT_EQ(Outcomes(V2Flash(DType::kBF16), kOwnGrids, "vllm-57508"), "loads loads loads loads loads");
+  EXPECT_EQ(Outcomes(V2Flash(DType::kBF16), kSplit4, "megatron-bridge"), "loads loads loads refuses refuses");
+  // KV heads replicated to 8: a model of 8 KV heads, one chunk per rank at TP 8.
+  Model replicated = MakeModel(64, 8, Role::kAttnQkv, DType::kF8E4M3, DType::kF8E4M3);
+  EXPECT_EQ(Outcomes(replicated, kFused8, "vllm-57508"), "requantizes requantizes requantizes loads refuses");
+  EXPECT_EQ(Outcomes(replicated, kFused8, "sglang-23808"), "refuses refuses refuses loads refuses");
+  // One KV head per chunk everywhere: the split grid that TP 8 and above need.
+  Model split8 = MakeModel(64, 8, Role::kAttnQ, DType::kF8E4M3, DType::kF8E4M3);
+  EXPECT_EQ(Outcomes(split8, kSplit8, "vllm-57508"), "wrong wrong wrong loads loads");
+}
+
+TEST(Engines, PlainReExports) {
+  EXPECT_EQ(Outcomes(V25(), kFused1, "vllm-57508"), "wrong wrong wrong wrong wrong");
+  EXPECT_EQ(Outcomes(V25(), kFused1, "vllm-40967"), "loads wrong wrong refuses refuses");
+}
+
+TEST(Engines, Mxfp4Experts) {
+  Model v26 = MakeModel(64, 4, Role::kAttnQkv, DType::kF8E4M3, DType::kU8);
+  EXPECT_EQ(Outcomes(v26, kFused4, "vllm-40967"), "refuses refuses refuses refuses refuses");
+  EXPECT_EQ(Outcomes(v26, kFused4, "vllm-57508"), "requantizes requantizes loads refuses refuses");
+  EXPECT_EQ(Outcomes(v26, kFused4, "nxdi"), "refuses refuses refuses refuses refuses");
+}
+
+TEST(Engines, HeadsThatCannotBeDealtOut) {
+  Result<std::vector<EngineReport>> reports = JudgeEngines(V25().catalogue, V25().inventory, kFused4, {3});
+  ASSERT_TRUE(reports.ok());
+  for (const EngineReport& report : *reports) {
+    if (report.engine == "vLLM") EXPECT_EQ(report.outcomes[0].outcome, "refuses") << report.id;
+  }
+}
+
+TEST(EngineTable, EveryRuleSpeaksOfKnownFactsAndOutcomes) {
+  const nlohmann::json table = nlohmann::json::parse(EmbeddedText("engines.json"));
+  std::set<std::string> outcomes, ids;
+  for (const auto& [word, meaning] : table["outcomes"].items()) outcomes.insert(word);
+  const Facts facts = EngineFacts(V25().catalogue, V25().inventory, kFused4, 4);
+  for (const auto& engine : table["engines"]) {
+    const std::string id = engine["id"];
+    EXPECT_TRUE(ids.insert(id).second) << id;
+    EXPECT_FALSE(engine["sources"].empty()) << id;
+    for (const char* list : {"rules", "notes"}) {
+      for (const auto& rule : engine[list]) {
+        EXPECT_FALSE(rule["note"].get<std::string>().empty()) << id;
+        if (std::string(list) == "rules") EXPECT_TRUE(outcomes.count(rule["outcome"])) << id << rule.dump();
+        for (const auto& condition : rule["when"]) {
+          const Result<bool> holds = Holds(condition, facts);
+          EXPECT_TRUE(holds.ok()) << id << ": " << condition;
+        }
+      }
+    }
+  }
+}
+
+TEST(Rules, OperatorsAndTheirErrors) {
+  const Facts facts{{"tp", int64_t{4}}, {"chunks", int64_t{8}}, {"qkv", std::string("fused")}};
+  const auto holds = [&](const char* condition) {
+    const Result<bool> result = Holds(condition, facts);
+    EXPECT_TRUE(result.ok()) << condition;
+    return result.ok() && result.value();
+  };
+  EXPECT_TRUE(holds("tp = 4"));
+  EXPECT_FALSE(holds("tp = chunks"));
+  EXPECT_TRUE(holds("tp != chunks"));
+  EXPECT_TRUE(holds("tp divides chunks"));
+  EXPECT_FALSE(holds("chunks divides tp"));
+  EXPECT_TRUE(holds("tp < chunks"));
+  EXPECT_TRUE(holds("chunks >= 8"));
+  EXPECT_FALSE(holds("chunks > 8"));
+  EXPECT_TRUE(holds("qkv = fused"));
+  EXPECT_TRUE(holds("qkv != split"));
+  EXPECT_FALSE(holds("qkv = 4"));
+  for (const char* bad : {"tp", "tp =", "nothing = 1", "tp like 4", "qkv < 3"}) {
+    EXPECT_FALSE(Holds(bad, facts).ok()) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace mimo

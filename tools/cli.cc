@@ -1,0 +1,156 @@
+#include "tools/cli.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
+
+#include "lib/base/checked.h"
+
+namespace mimo::cli {
+namespace {
+
+std::atomic<int> stop_signal{0};
+
+extern "C" void OnStopSignal(int number) {
+  int none = 0;
+  if (!stop_signal.compare_exchange_strong(none, number)) _exit(128 + number);
+}
+
+std::string VariableOf(const std::string& option) {
+  std::string name = "MIMO_CONVERT_";
+  for (char c : option) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return name;
+}
+
+void TakeDefaultsFromEnvironment(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_positional() || option->get_lnames().empty()) continue;
+    const std::string& name = option->get_lnames().front();
+    if (name != "help" && name != "version") option->envname(VariableOf(name));
+  }
+  for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) TakeDefaultsFromEnvironment(*command);
+}
+
+const char* CodeName(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kCheckFailed:
+      return "check_failed";
+    case ErrorCode::kUsage:
+      return "usage";
+    case ErrorCode::kBadInput:
+      return "bad_input";
+    case ErrorCode::kIo:
+      return "io";
+    case ErrorCode::kDevice:
+      return "device";
+    case ErrorCode::kInterrupted:
+      return "interrupted";
+  }
+  return "bad_input";
+}
+
+}  // namespace
+
+void AddCommonOptions(CLI::App& app, CommonOptions& options, const std::string& footer) {
+  app.add_flag("--json", options.json, "Print one JSON document to stdout");
+  app.add_flag("--quiet", options.quiet, "Print errors only");
+  app.add_flag("--verbose", options.verbose, "Print more");
+  app.add_flag("--no-progress", options.no_progress, "No progress on stderr");
+  app.set_version_flag("--version", std::string(MIMO_VERSION));
+  if (!footer.empty()) app.footer(footer);
+}
+
+CLI::Option* AddSize(CLI::App& app, const std::string& name, uint64_t& bytes, const std::string& description) {
+  auto read = [&bytes, name](const std::string& text) {
+    Result<uint64_t> size = ParseSize(text);
+    if (!size.ok()) throw CLI::ValidationError(name, size.error().Message());
+    bytes = size.value();
+  };
+  return app.add_option_function<std::string>(name, read, description)->type_name("SIZE");
+}
+
+std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options) {
+  TakeDefaultsFromEnvironment(app);
+  try {
+    app.parse(argc, argv);
+    return std::nullopt;
+  } catch (const CLI::Success& done) {  // --help, --version
+    return app.exit(done);
+  } catch (const CLI::ParseError& problem) {
+    Error error;
+    error.code = ErrorCode::kUsage;
+    error.what = problem.what();
+    error.advice = "see " + app.get_name() + " --help";
+    return PrintError(app.get_name(), error, options);
+  }
+}
+
+int ExitCode(ErrorCode code) {
+  const int number = stop_signal.load();
+  if (code == ErrorCode::kInterrupted && number != 0) return 128 + number;
+  return static_cast<int>(code);
+}
+
+std::string ErrorJson(const Error& error) {
+  nlohmann::ordered_json object;
+  object["code"] = CodeName(error.code);
+  object["exit"] = ExitCode(error.code);
+  object["message"] = error.Message();
+  object["what"] = error.what;
+  const std::pair<const char*, const std::string&> fields[] = {{"file", error.file},
+                                                               {"tensor", error.tensor},
+                                                               {"expected", error.expected},
+                                                               {"found", error.found},
+                                                               {"advice", error.advice}};
+  for (const auto& [key, value] : fields) {
+    if (!value.empty()) object[key] = value;
+  }
+  return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+int PrintError(const std::string& name, const Error& error, const CommonOptions& options) {
+  std::fprintf(stderr, "%s: error: %s\n", name.c_str(), error.Message().c_str());
+  if (options.json) std::printf("{\"error\": %s}\n", ErrorJson(error).c_str());
+  std::fflush(stdout);
+  return ExitCode(error.code);
+}
+
+void PrintWarning(const std::string& name, const std::string& text, const CommonOptions& options) {
+  if (!options.quiet) std::fprintf(stderr, "%s: warning: %s\n", name.c_str(), text.c_str());
+}
+
+int Guard(const std::string& name, const CommonOptions& options, const std::function<int()>& command) {
+  Error error;
+  try {
+    return command();
+  } catch (const std::bad_alloc&) {
+    error.code = ErrorCode::kIo;
+    error.what = "out of memory";
+    error.advice = "free some, or pass a smaller --memory";
+  } catch (const std::exception& problem) {
+    error.what = std::string("unexpected failure: ") + problem.what();
+    error.advice = "please report this with the command line";
+  }
+  return PrintError(name, error, options);
+}
+
+const std::atomic<int>* CatchStopSignals() {
+  struct sigaction action {};
+  action.sa_handler = OnStopSignal;
+  sigemptyset(&action.sa_mask);
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  return &stop_signal;
+}
+
+}  // namespace mimo::cli

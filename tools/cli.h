@@ -1,0 +1,58 @@
+// What the commands share: options common to all, errors as text and as JSON, exit codes, signals, progress.
+// The library never prints; everything people see goes through here.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "lib/base/status.h"
+#include "lib/run/progress.h"
+
+namespace mimo::cli {
+
+struct CommonOptions {
+  bool json = false;
+  bool quiet = false;
+  bool verbose = false;
+  bool no_progress = false;
+};
+
+// --json, --quiet, --verbose, --no-progress and --version; `footer` (examples) ends the help text. For commands with
+// subcommands: call it on each subcommand that runs, with the same `options`.
+void AddCommonOptions(CLI::App& app, CommonOptions& options, const std::string& footer);
+
+// An option that takes "5GB", "5GiB" or bytes (ParseSize).
+CLI::Option* AddSize(CLI::App& app, const std::string& name, uint64_t& bytes, const std::string& description);
+
+// Gives every long option of the app and its subcommands the variable MIMO_CONVERT_<OPTION> ("--max-shard-size" ->
+// MIMO_CONVERT_MAX_SHARD_SIZE) as its default, then parses. Returns the exit code when there is nothing left to do:
+// --help,
+// --version, or 2 with a hint on stderr.
+std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options);
+
+// Prints "NAME: error: MESSAGE" to stderr and, with --json, {"error": {...}} to stdout. Returns the exit code.
+int PrintError(const std::string& name, const Error& error, const CommonOptions& options);
+// The "error" object alone, for documents that hold more; one line without a newline.
+std::string ErrorJson(const Error& error);
+// The code's value; 130 or 143 when a signal stopped the run.
+int ExitCode(ErrorCode code);
+
+// "NAME: warning: TEXT" to stderr, unless --quiet.
+void PrintWarning(const std::string& name, const std::string& text, const CommonOptions& options);
+
+// Runs `command` and turns what escapes it into an error: no memory is kIo (may be retried), anything else kBadInput.
+int Guard(const std::string& name, const CommonOptions& options, const std::function<int()>& command);
+
+// From now on the first SIGINT or SIGTERM stores its number in the returned flag; the second ends the process at once.
+const std::atomic<int>* CatchStopSignals();
+
+// Progress on stderr: one redrawn line on a terminal, else one plain line per tenth. Silent with --quiet or
+// --no-progress.
+std::unique_ptr<ProgressObserver> MakeProgress(const CommonOptions& options);
+
+}  // namespace mimo::cli

@@ -1,0 +1,322 @@
+// mimo-convert CKPT OUT: plan and run a conversion.
+#include <cinttypes>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "lib/base/checked.h"
+#include "lib/layout/checkpoint.h"
+#include "lib/plan/plan_json.h"
+#include "lib/plan/planner.h"
+#include "lib/plan/summary.h"
+#include "lib/run/executor.h"
+#include "tools/cli.h"
+
+namespace mimo {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr char kName[] = "mimo-convert";
+constexpr uint64_t kMaxPlanBytes = 4ull << 30;
+
+struct Arguments {
+  std::string checkpoint;
+  PlanOptions plan;
+  RunOptions run;
+  bool dry_run = false;
+  std::string plan_out, plan_in;
+  std::string to = "hf", dtype = "keep", on_straddle = "requant", scale_policy = "sticky", unknown = "refuse";
+  std::string shard_size = "keep", link = "none", device = "auto";
+  cli::CommonOptions common;
+};
+
+constexpr char kExamples[] =
+    "Examples:\n"
+    "  mimo-convert MiMo-V2.5 MiMo-V2.5-BF16 --dtype bf16 --qkv split     what transformers, Megatron-Bridge and any "
+    "engine load\n"
+    "  mimo-convert MiMo-V2.5 OUT --qkv fused:8 --link hard                 FP8 for TP 8: KV heads replicated, experts "
+    "linked\n"
+    "  mimo-convert MiMo-V2-Flash OUT --qkv fused --dry-run                 what would happen, without writing a byte\n"
+    "Exit codes: 0 done, 1 a required property does not hold, 2 usage, 3 bad input, 4 I/O, 5 device, 130/143 "
+    "interrupted.";
+
+void AddOptions(CLI::App& app, Arguments& a) {
+  app.add_option("CKPT", a.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
+  app.add_option("OUT", a.run.output, "output directory; absent or empty (not needed with --dry-run)");
+  app.add_option("--to", a.to, "what will load it: hf")->check(CLI::IsMember({"hf"}))->capture_default_str();
+  auto* shape = app.add_option_group("output", "what is written (all part of the plan)");
+  shape
+      ->add_option("--dtype", a.dtype,
+                   "keep|bf16|fp16|fp32: re-encode what is quantized; BF16 follows for fp16 and fp32")
+      ->check(CLI::IsMember({"keep", "bf16", "fp16", "fp32"}))
+      ->capture_default_str();
+  shape->add_option("--qkv", a.plan.qkv, "keep|split|fused[:C]|split:independent: layout of the attention projections")
+      ->capture_default_str();
+  shape->add_option("--source-qkv", a.plan.source_qkv,
+                    "split|independent|fused:C: overrides the decision about the source");
+  shape->add_flag("--lossless", a.plan.lossless, "refuse (exit 1) instead of rounding anything");
+  shape->add_option("--on-straddle", a.on_straddle, "requant|bf16|refuse: FP8 blocks that a new grid cuts")
+      ->check(CLI::IsMember({"requant", "bf16", "refuse"}))
+      ->capture_default_str();
+  shape
+      ->add_option("--scale-policy", a.scale_policy,
+                   "sticky|fresh: try source scales first when re-quantizing, or never")
+      ->check(CLI::IsMember({"sticky", "fresh"}))
+      ->capture_default_str();
+  shape->add_flag("--text-only", a.plan.text_only, "without vision and audio towers; config.json edited to match");
+  shape
+      ->add_option("--include", a.plan.include,
+                   "only tensors whose output name contains this regular expression (repeatable)")
+      ->take_all();
+  shape->add_option("--exclude", a.plan.exclude, "not these (repeatable); scales follow their weights")->take_all();
+  shape->add_option("--unknown", a.unknown, "refuse|carry|drop: tensors that no model table knows")
+      ->check(CLI::IsMember({"refuse", "carry", "drop"}))
+      ->capture_default_str();
+  shape
+      ->add_option("--max-shard-size", a.shard_size,
+                   "keep|SIZE: the source's files, or shards of at most SIZE (5GB, 5GiB)")
+      ->capture_default_str();
+  auto* run = app.add_option_group("run", "how it is done (never changes a byte of the result)");
+  run->add_option("--link", a.link, "none|hard|sym|reflink: files whose every tensor is unchanged")
+      ->check(CLI::IsMember({"none", "hard", "sym", "reflink"}))
+      ->capture_default_str();
+  run->add_flag("--hash-linked", a.run.hash_linked, "read linked files too, so that the manifest holds their hashes");
+  run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
+  run->add_option("--threads", a.run.threads, "worker threads (default: one per core)")->check(CLI::Range(0, 4096));
+  cli::AddSize(app, "--memory", a.run.memory_bytes,
+               "budget for data in flight (default: min(8 GiB, a quarter of RAM))");
+  run->add_flag("--overwrite", a.run.overwrite, "replace what OUT holds once the new output is complete");
+  run->add_flag("--resume", a.run.resume, "continue an interrupted conversion with the same options");
+  run->add_flag("--allow-anomalies", a.run.allow_anomalies,
+                "count NaN codes, bad scales and overflows instead of stopping");
+  run->add_flag("--dry-run", a.dry_run, "print the plan and stop");
+  run->add_option("--plan-out", a.plan_out, "write the plan as JSON");
+  run->add_option("--plan", a.plan_in, "run exactly this plan (of --plan-out, for this checkpoint)");
+  cli::AddCommonOptions(app, a.common, kExamples);
+}
+
+Error Usage(std::string what, std::string expected, std::string found, std::string advice = "") {
+  Error e;
+  e.code = ErrorCode::kUsage;
+  e.what = std::move(what);
+  e.expected = std::move(expected);
+  e.found = std::move(found);
+  e.advice = std::move(advice);
+  return e;
+}
+
+Status ResolveDevice(Arguments& a) {
+  if (a.device == "auto") return {};
+  if (a.device == "cpu") {
+    a.run.device = DeviceChoice::kCpu;
+    return {};
+  }
+  a.run.device = DeviceChoice::kCuda;
+  if (a.device == "cuda") return {};
+  if (a.device.rfind("cuda:", 0) == 0 && a.device.size() > 5 && a.device.size() < 9 &&
+      a.device.find_first_not_of("0123456789", 5) == std::string::npos) {
+    a.run.cuda_device = std::stoi(a.device.substr(5));
+    return {};
+  }
+  return Usage("not a device", "auto, cpu, cuda or cuda:INDEX", "--device " + a.device);
+}
+
+Status Resolve(Arguments& a) {
+  const auto pick = [](const std::string& text, std::initializer_list<const char*> names) {
+    int i = 0;
+    for (const char* name : names) {
+      if (text == name) break;
+      ++i;
+    }
+    return i;
+  };
+  a.plan.dtype = static_cast<DTypeChoice>(pick(a.dtype, {"keep", "bf16", "fp16", "fp32"}));
+  a.plan.on_straddle = static_cast<StraddlePolicy>(pick(a.on_straddle, {"requant", "bf16", "refuse"}));
+  a.plan.unknown = static_cast<UnknownPolicy>(pick(a.unknown, {"refuse", "carry", "drop"}));
+  a.run.link = static_cast<LinkMode>(pick(a.link, {"none", "hard", "sym", "reflink"}));
+  a.plan.fresh_scales = a.scale_policy == "fresh";
+  if (a.shard_size != "keep") {
+    MIMO_ASSIGN_OR_RETURN(a.plan.max_shard_bytes, ParseSize(a.shard_size));
+    if (a.plan.max_shard_bytes == 0)
+      return Usage("shards of no size", "keep, or a size above 0", "--max-shard-size " + a.shard_size);
+  }
+  MIMO_RETURN_IF_ERROR(ResolveDevice(a));
+  if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())
+    return Usage("no output directory", "mimo-convert CKPT OUT", "CKPT alone", "name OUT, or pass --dry-run");
+  if (a.run.overwrite && a.run.resume) return Usage("contradicting options", "--overwrite or --resume", "both");
+  if (!a.plan_in.empty() && PlanOptionsJson(a.plan) != PlanOptionsJson(PlanOptions{}))
+    return Usage("--plan already says what is written", "no option of the output group beside --plan", "at least one");
+  return {};
+}
+
+Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
+  FileSystem& fs = PosixFileSystem();
+  if (a.plan_in.empty()) {
+    MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, a.plan.source_qkv, a.run.allow_anomalies));
+    return MakePlan(checkpoint->catalogue, checkpoint->inventory, checkpoint->layout, a.plan);
+  }
+  MIMO_ASSIGN_OR_RETURN(checkpoint->catalogue, OpenCatalogue(fs, a.checkpoint));
+  MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
+  return ParsePlanJson(checkpoint->catalogue, text, a.plan_in);
+}
+
+Status WritePlan(const std::string& path, const Catalogue& catalogue, const Plan& plan) {
+  FileSystem& fs = PosixFileSystem();
+  const std::string partial = path + ".partial";
+  {
+    MIMO_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs.OpenForWrite(partial, OpenMode::kTruncate));
+    uint64_t at = 0;
+    MIMO_RETURN_IF_ERROR(WritePlanJson(catalogue, plan, [&](std::string_view text) -> Status {
+      const uint64_t offset = at;
+      at += text.size();
+      return file->WriteAt(offset, std::as_bytes(std::span(text)));
+    }));
+    MIMO_RETURN_IF_ERROR(file->Sync());
+    MIMO_RETURN_IF_ERROR(file->Close());
+  }
+  return fs.Rename(partial, path);
+}
+
+ordered_json PlanJson(const Plan& plan, const PlanSummary& s) {
+  ordered_json layouts = ordered_json::array();
+  for (const LayerSummary& layer : s.relayouts)
+    layouts.push_back(
+        {{"layer", layer.label}, {"blocks", layer.blocks}, {"straddling_blocks", layer.straddling_blocks}});
+  return {{"digest", plan.digest.Hex()},
+          {"source_qkv", plan.source_layout.layout.ToString()},
+          {"source_qkv_basis", plan.source_layout.basis},
+          {"source_qkv_assumed", plan.source_layout.assumed},
+          {"target_qkv", plan.target_layout.ToString()},
+          {"lossless", plan.lossless},
+          {"straddling_blocks", plan.straddling_blocks},
+          {"tensors",
+           {{"written", s.outputs},
+            {"moved", s.moved},
+            {"converted", s.converted},
+            {"relaid", s.relaid},
+            {"dropped", s.dropped}}},
+          {"files", {{"all", s.files}, {"unchanged", s.files_unchanged}, {"groups", plan.file_groups}}},
+          {"payload_bytes", plan.payload_bytes},
+          {"read_bytes", s.bytes_read},
+          {"disk_bytes", s.bytes_written},
+          {"linkable_bytes", s.bytes_unchanged},
+          {"largest_group_bytes", s.largest_group_bytes},
+          {"layers", std::move(layouts)},
+          {"notes", plan.notes}};
+}
+
+void PrintPlan(const Arguments& a, const Catalogue& catalogue, const Plan& plan, const PlanSummary& s) {
+  std::printf("source      %s, by %s%s\n", plan.source_layout.layout.ToString().c_str(),
+              plan.source_layout.basis.c_str(), plan.source_layout.assumed ? " (assumed)" : "");
+  for (const std::string& line : plan.source_layout.evidence) std::printf("            %s\n", line.c_str());
+  std::printf("target      %s, dtype %s: %s\n", plan.target_layout.ToString().c_str(),
+              a.plan_in.empty() ? a.dtype.c_str() : "as planned",
+              plan.lossless ? "lossless" : "rounds where said below");
+  std::printf("tensors     %" PRIu64 ": %" PRIu64 " moved, %" PRIu64 " converted, %" PRIu64 " re-laid out; %" PRIu64
+              " of the source dropped\n",
+              s.outputs, s.moved, s.converted, s.relaid, s.dropped);
+  std::printf("files       %" PRIu64 ", %" PRIu64 " unchanged (%s that --link need not write)\n", s.files,
+              s.files_unchanged, FormatBytes(s.bytes_unchanged).c_str());
+  std::printf("bytes       read %s, write %s; largest fuse group %s\n", FormatBytes(s.bytes_read).c_str(),
+              FormatBytes(s.bytes_written).c_str(), FormatBytes(s.largest_group_bytes).c_str());
+  for (const LayerSummary& layer : s.relayouts)
+    if (layer.straddling_blocks > 0)
+      std::printf("straddles   %s: %" PRIu64 " of %" PRIu64 " blocks\n", layer.label.c_str(), layer.straddling_blocks,
+                  layer.blocks);
+  if (!s.relayouts.empty() && plan.straddling_blocks == 0)
+    std::printf("straddles   none: codes and scales are moved\n");
+  for (const std::string& note : plan.notes) std::printf("note        %s\n", note.c_str());
+  if (a.common.verbose) {
+    for (const OutputArray& o : plan.outputs)
+      std::printf("  %s  %s\n", plan.files[o.file].name.c_str(), o.name.c_str());
+    for (const SourceFate& f : plan.fates)
+      if (f.fate == Fate::kDropped)
+        std::printf("  dropped  %s: %s\n", catalogue.arrays[f.array].name.c_str(), f.reason.c_str());
+  }
+  std::printf("digest      %s\n", plan.digest.Hex().c_str());
+}
+
+ordered_json ReportJson(const RunReport& r) {
+  const kernels::Anomalies& n = r.anomalies;
+  return {{"bytes_read", r.bytes_read},
+          {"bytes_written", r.bytes_written},
+          {"files_written", r.files_written},
+          {"files_linked", r.files_linked},
+          {"groups_resumed", r.groups_resumed},
+          {"moved_blocks", r.moved_blocks},
+          {"equal_scale_blocks", r.equal_scale_blocks},
+          {"requantized_blocks", r.requantized_blocks},
+          {"squared_error", r.squared_error},
+          {"squared_sum", r.squared_sum},
+          {"seconds", r.seconds},
+          {"device", r.device},
+          {"anomalies",
+           {{"nan_codes", n.nan_codes},
+            {"infinities", n.infinities},
+            {"zero_scale_codes", n.zero_scale_codes},
+            {"bad_scales", n.bad_scales},
+            {"overflows", n.overflows}}}};
+}
+
+void PrintReport(const Arguments& a, const RunReport& r) {
+  const double bytes = static_cast<double>(r.bytes_read + r.bytes_written);
+  std::printf("%s: %" PRIu64 " files written, %" PRIu64 " linked; read %s, wrote %s in %.1f s (%s/s) on %s\n",
+              a.run.output.c_str(), r.files_written, r.files_linked, FormatBytes(r.bytes_read).c_str(),
+              FormatBytes(r.bytes_written).c_str(), r.seconds,
+              FormatBytes(static_cast<uint64_t>(bytes / std::max(r.seconds, 1e-3))).c_str(), r.device.c_str());
+  if (r.moved_blocks + r.requantized_blocks + r.equal_scale_blocks > 0)
+    std::printf("FP8 blocks: %" PRIu64 " moved, %" PRIu64 " straddling with equal scales (exact), %" PRIu64
+                " re-quantized\n",
+                r.moved_blocks, r.equal_scale_blocks, r.requantized_blocks);
+}
+
+int Convert(Arguments& a) {
+  FileSystem& fs = PosixFileSystem();
+  const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common); };
+  if (Status s = Resolve(a); !s.ok()) return fail(s.error());
+  if (!a.run.output.empty() && !a.dry_run)
+    if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
+  Checkpoint checkpoint;
+  Result<Plan> plan = ObtainPlan(a, &checkpoint);
+  for (const std::string& oddity : checkpoint.catalogue.oddities) cli::PrintWarning(kName, oddity, a.common);
+  if (!plan.ok()) return fail(plan.error());
+  plan->tool_version = MIMO_VERSION;
+  if (!a.plan_out.empty())
+    if (Status s = WritePlan(a.plan_out, checkpoint.catalogue, *plan); !s.ok()) return fail(s.error());
+  const PlanSummary summary = Summarize(checkpoint.catalogue, *plan);
+  ordered_json document;
+  document["plan"] = PlanJson(*plan, summary);
+  if (a.dry_run || a.run.output.empty()) {
+    if (a.common.json)
+      std::printf("%s\n", document.dump(2).c_str());
+    else if (!a.common.quiet)
+      PrintPlan(a, checkpoint.catalogue, *plan, summary);
+    return 0;
+  }
+  if (!a.common.json && a.common.verbose) PrintPlan(a, checkpoint.catalogue, *plan, summary);
+  if (!a.common.quiet)
+    for (const std::string& note : plan->notes) std::fprintf(stderr, "%s: note: %s\n", kName, note.c_str());
+  const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
+  a.run.progress = progress.get();
+  a.run.stop = cli::CatchStopSignals();
+  Result<RunReport> report = RunPlan(fs, checkpoint.catalogue, *plan, a.run);
+  if (!report.ok()) return fail(report.error());
+  document["run"] = ReportJson(*report);
+  if (a.common.json)
+    std::printf("%s\n", document.dump(2).c_str());
+  else if (!a.common.quiet)
+    PrintReport(a, *report);
+  return 0;
+}
+
+}  // namespace
+}  // namespace mimo
+
+int main(int argc, char** argv) {
+  mimo::Arguments arguments;
+  CLI::App app{"Converts MiMo-V2 checkpoints: dequantize, split or fuse QKV, re-shard files; exactly, in one pass.",
+               mimo::kName};
+  mimo::AddOptions(app, arguments);
+  if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
+  return mimo::cli::Guard(mimo::kName, arguments.common, [&] { return mimo::Convert(arguments); });
+}

@@ -1,0 +1,95 @@
+// mimo-synth PRESET OUT: a synthetic checkpoint of a named family at any scale.
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "lib/base/checked.h"
+#include "lib/base/file_system.h"
+#include "lib/synth/synth.h"
+#include "tools/cli.h"
+
+namespace {
+
+constexpr char kName[] = "mimo-synth";
+constexpr char kExamples[] =
+    "  mimo-synth --list\n"
+    "  mimo-synth mimo-v2.5 /tmp/v25 --layers 7 --experts 8 --hidden 512 --vocab 1024 --no-towers\n"
+    "  mimo-synth mimo-v2.6-pro /tmp/v26-pro --sparse     (566 GB of headers and holes)\n";
+
+int List(const mimo::cli::CommonOptions& common) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const std::string& name : mimo::PresetNames()) {
+    const mimo::Result<mimo::Preset> preset = mimo::LoadPreset(name);
+    if (!preset.ok()) return mimo::cli::PrintError(kName, preset.error(), common);
+    if (common.json) {
+      list.push_back({{"name", name}, {"about", preset.value().about}});
+    } else {
+      std::printf("%-18s %s\n", name.c_str(), preset.value().about.c_str());
+    }
+  }
+  if (common.json) std::printf("%s\n", nlohmann::ordered_json{{"presets", list}}.dump(2).c_str());
+  return 0;
+}
+
+int Write(const mimo::SynthOptions& options, const std::string& out, const mimo::cli::CommonOptions& common) {
+  const auto start = std::chrono::steady_clock::now();
+  const mimo::Result<mimo::SynthPlan> plan = mimo::PlanSynthetic(options);
+  if (!plan.ok()) return mimo::cli::PrintError(kName, plan.error(), common);
+  const mimo::Result<mimo::SynthReport> written = mimo::WriteSynthetic(mimo::PosixFileSystem(), plan.value(), out);
+  if (!written.ok()) return mimo::cli::PrintError(kName, written.error(), common);
+  const mimo::SynthReport& report = written.value();
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (common.json) {
+    const nlohmann::ordered_json document = {{"preset", options.preset},  {"directory", out},
+                                             {"tensors", report.tensors}, {"payload_bytes", report.payload_bytes},
+                                             {"shards", report.shards},   {"shard_bytes", report.shard_bytes},
+                                             {"sparse", options.sparse},  {"seconds", seconds}};
+    std::printf("%s\n", document.dump(2).c_str());
+  } else if (!common.quiet) {
+    std::printf("%s: %llu tensors, %s in %llu shards%s, %.1f s\n", out.c_str(),
+                static_cast<unsigned long long>(report.tensors), mimo::FormatBytes(report.payload_bytes).c_str(),
+                static_cast<unsigned long long>(report.shards), options.sparse ? " (holes)" : "", seconds);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Writes a synthetic checkpoint: the names, files, layouts and block grids of a released one, at any scale.",
+      kName);
+  mimo::cli::CommonOptions common;
+  mimo::SynthOptions options;
+  std::string out;
+  bool list = false;
+  bool no_towers = false;
+  bool no_mtp = false;
+  app.add_option("PRESET", options.preset, "Which checkpoint to imitate (see --list)");
+  app.add_option("OUT", out, "Directory to write; absent or empty");
+  app.add_flag("--list", list, "List the presets");
+  app.add_option("--layers", options.layers, "Decoder layers to keep, from the first");
+  app.add_option("--experts", options.experts, "Experts per layer to keep");
+  app.add_option("--hidden", options.hidden, "Hidden size (heads keep their number and size)");
+  app.add_option("--vocab", options.vocab, "Vocabulary size");
+  app.add_option("--intermediate", options.intermediate, "Width of the dense MLPs");
+  app.add_option("--moe-intermediate", options.moe_intermediate, "Width of the experts");
+  app.add_option("--seed", options.seed, "Seed of the data")->capture_default_str();
+  app.add_flag("--sparse", options.sparse, "Headers only: data are holes, full size costs seconds");
+  app.add_option("--threads", options.threads, "Threads (default: all)")->check(CLI::Range(1, 1024));
+  app.add_flag("--no-towers", no_towers, "Without vision and audio towers");
+  app.add_flag("--no-mtp", no_mtp, "Without MTP layers");
+  app.add_flag("--overwrite", options.overwrite, "Remove the checkpoint that is in OUT first");
+  mimo::cli::AddCommonOptions(app, common, kExamples);
+  if (const std::optional<int> exit_code = mimo::cli::Parse(app, argc, argv, common)) return *exit_code;
+  options.towers = !no_towers;
+  options.mtp = !no_mtp;
+  if (!list && (options.preset.empty() || out.empty())) {
+    mimo::Error error;
+    error.code = mimo::ErrorCode::kUsage;
+    error.what = "PRESET and OUT are needed";
+    error.advice = "see mimo-synth --help and mimo-synth --list";
+    return mimo::cli::PrintError(kName, error, common);
+  }
+  return mimo::cli::Guard(kName, common, [&] { return list ? List(common) : Write(options, out, common); });
+}

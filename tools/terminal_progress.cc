@@ -1,0 +1,127 @@
+// The progress line of the commands (MakeProgress of cli.h).
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <mutex>
+#include <string>
+
+#include "lib/base/checked.h"
+#include "tools/cli.h"
+
+namespace mimo::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::string FormatDuration(double seconds) {
+  const auto whole = static_cast<int64_t>(seconds + 0.5);
+  char text[32];
+  if (whole >= 3600) {
+    std::snprintf(text, sizeof text, "%lldh%02lldm", static_cast<long long>(whole / 3600),
+                  static_cast<long long>(whole / 60 % 60));
+  } else {
+    std::snprintf(text, sizeof text, "%lldm%02llds", static_cast<long long>(whole / 60),
+                  static_cast<long long>(whole % 60));
+  }
+  return text;
+}
+
+class SilentProgress : public ProgressObserver {
+ public:
+  void Start(uint64_t) override {}
+  void Advance(uint64_t) override {}
+  void Step(const char*) override {}
+  void Finish() override {}
+};
+
+// Advance() only adds; a thread that finds the lock taken leaves the drawing to its holder.
+class TerminalProgress : public ProgressObserver {
+ public:
+  explicit TerminalProgress(bool terminal) : terminal_(terminal) {}
+
+  void Start(uint64_t total_bytes) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    total_ = total_bytes;
+    done_ = 0;
+    tenth_ = 0;
+    start_ = last_draw_ = Clock::now();
+  }
+
+  void Advance(uint64_t bytes) override {
+    const uint64_t done = done_.fetch_add(bytes) + bytes;
+    std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) return;
+    const Clock::time_point now = Clock::now();
+    if (terminal_) {
+      if (now - last_draw_ < std::chrono::milliseconds(200)) return;
+      last_draw_ = now;
+      Draw(done, now);
+    } else if (Tenths(done) > tenth_) {
+      tenth_ = Tenths(done);
+      Draw(done, now);
+    }
+  }
+
+  void Step(const char* what) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    EndLine();
+    std::fprintf(stderr, "%s\n", what);
+  }
+
+  void Finish() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const Clock::time_point now = Clock::now();
+    if (terminal_ || tenth_ < 10) Draw(done_, now);
+    EndLine();
+  }
+
+ private:
+  int Tenths(uint64_t done) const {
+    return total_ == 0 ? 10 : static_cast<int>(10.0 * static_cast<double>(done) / static_cast<double>(total_));
+  }
+
+  void Draw(uint64_t done, Clock::time_point now) {
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
+    const double fraction = total_ == 0 ? 1.0 : std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
+    std::string line = FormatBytes(done) + " of " + FormatBytes(total_);
+    char text[96];
+    std::snprintf(text, sizeof text, " (%.0f %%), ", 100 * fraction);
+    line += text;
+    line += FormatBytes(static_cast<uint64_t>(rate)) + "/s";
+    if (fraction < 1 && rate > 0) {
+      line += ", " + FormatDuration(static_cast<double>(total_ - done) / rate) + " left";
+    } else {
+      line += ", " + FormatDuration(seconds);
+    }
+    if (terminal_) {
+      std::fprintf(stderr, "\r%s\033[K", line.c_str());
+      drawn_ = true;
+    } else {
+      std::fprintf(stderr, "%s\n", line.c_str());
+    }
+  }
+
+  void EndLine() {
+    if (drawn_) std::fputc('\n', stderr);
+    drawn_ = false;
+  }
+
+  const bool terminal_;
+  std::mutex mutex_;
+  std::atomic<uint64_t> done_{0};
+  uint64_t total_ = 0;
+  int tenth_ = 0;       // last tenth that was printed
+  bool drawn_ = false;  // the terminal's cursor stands in our line
+  Clock::time_point start_{}, last_draw_{};
+};
+
+}  // namespace
+
+std::unique_ptr<ProgressObserver> MakeProgress(const CommonOptions& options) {
+  if (options.quiet || options.no_progress) return std::make_unique<SilentProgress>();
+  return std::make_unique<TerminalProgress>(isatty(STDERR_FILENO) != 0);
+}
+
+}  // namespace mimo::cli

@@ -89,6 +89,12 @@ void Attention(Report& report, const Description& d) {
   if (d.mtp_layers > 0) report.Line("attention", "MTP    as window layers");
 }
 
+// "mtp attn.o"; roles that only MTP layers have say so themselves.
+std::string RoleLabel(const RoleTotal& total) {
+  const std::string name(RoleName(total.role));
+  return total.mtp && name.rfind("mtp", 0) != 0 ? "mtp " + name : name;
+}
+
 void Storage(Report& report, const Description& d, bool verbose) {
   std::string quantization = d.quant_method.empty() ? "none" : d.quant_method;
   if (!d.quant_method.empty()) {
@@ -107,9 +113,8 @@ void Storage(Report& report, const Description& d, bool verbose) {
         total.role != Role::kRouter && total.role != Role::kUnknown) {
       continue;
     }
-    report.Line("roles", Padded((total.mtp ? "mtp " : "") + std::string(RoleName(total.role)), 20) +
-                             Padded(total.storage, 12) + Padded(Number(total.weights) + " tensors", 16) +
-                             FormatBytes(total.bytes));
+    report.Line("roles", Padded(RoleLabel(total), 20) + Padded(total.storage, 12) +
+                             Padded(Number(total.weights) + " tensors", 16) + FormatBytes(total.bytes));
   }
 }
 

@@ -9,7 +9,9 @@ inline constexpr uint16_t kBf16Inf = 0x7F80;
 inline constexpr uint16_t kBf16Nan = 0x7FC0;
 
 // Exact; NaN payloads are kept.
-MIMO_HD inline float Bf16ToFloat(uint16_t bits) { return FloatFromBits(static_cast<uint32_t>(bits) << 16); }
+MIMO_HD inline float Bf16ToFloat(uint16_t bits) {
+  return FloatFromBits(static_cast<uint32_t>(bits) << 16);
+}
 
 // Round to nearest even; from 0x7F7F8000 on infinity. NaN gives sign | 0x7FC0.
 MIMO_HD inline uint16_t Bf16FromFloat(float x) {

@@ -1,5 +1,5 @@
-// Values under a block scale: block FP8 (one FP32 multiplier per block) and MXFP4 (one E8M0 byte per 32 elements of a row).
-// quantization-formats.md 2.1, 2.5, 4.
+// Values under a block scale: block FP8 (one FP32 multiplier per block) and MXFP4 (one E8M0 byte per 32 elements of a
+// row). quantization-formats.md 2.1, 2.5, 4.
 #pragma once
 
 #include "kernels/codec/e2m1.h"
@@ -10,7 +10,8 @@ namespace mimo::kernels {
 
 inline constexpr uint32_t kMxfp4Group = 32;
 
-// fp32(code) * fp32(scale), one rounding. A NaN result has the product of the signs: hardware disagrees about it, so it is fixed here.
+// fp32(code) * fp32(scale), one rounding. A NaN result has the product of the signs: hardware disagrees about it, so it
+// is fixed here.
 MIMO_HD inline float Fp8Value(uint8_t code, float scale) {
   const float element = E4m3ToFloat(code);
   const float product = element * scale;
@@ -19,7 +20,9 @@ MIMO_HD inline float Fp8Value(uint8_t code, float scale) {
 }
 
 // The scale of a block whose largest magnitude is `amax`.
-MIMO_HD inline float Fp8FreshScale(float amax) { return (amax > 1e-12f ? amax : 1e-12f) / kE4m3Max; }
+MIMO_HD inline float Fp8FreshScale(float amax) {
+  return (amax > 1e-12f ? amax : 1e-12f) / kE4m3Max;
+}
 
 // RNE(clamp(x / scale, +-448)). NaN gives sign | 0x7F, so that a NaN code under a positive scale stays what it is.
 MIMO_HD inline uint8_t Fp8Code(float x, float scale) {
@@ -27,7 +30,9 @@ MIMO_HD inline uint8_t Fp8Code(float x, float scale) {
   return E4m3FromFloat(x / scale, /*saturate=*/true);
 }
 
-MIMO_HD inline bool Fp8ScaleIsBad(float scale) { return !IsFinite(scale) || scale < 0; }
+MIMO_HD inline bool Fp8ScaleIsBad(float scale) {
+  return !IsFinite(scale) || scale < 0;
+}
 
 // e2m1 * 2^(byte - 127). Exact but for overflow, which gives infinity; byte 255 gives NaN under the nibble's sign.
 MIMO_HD inline float Mxfp4Value(uint8_t nibble, uint8_t byte) {

@@ -1,4 +1,5 @@
-// E4M3FN: S EEEE MMM, bias 7, largest 448 = 0x7E, no infinity, NaN 0x7F and 0xFF (quantization-formats.md 1.1, 1.2, 9.1).
+// E4M3FN: S EEEE MMM, bias 7, largest 448 = 0x7E, no infinity, NaN 0x7F and 0xFF
+// (quantization-formats.md 1.1, 1.2, 9.1).
 #pragma once
 
 #include "kernels/codec/float_bits.h"
@@ -9,7 +10,9 @@ inline constexpr float kE4m3Max = 448.0f;
 inline constexpr uint8_t kE4m3MaxCode = 0x7E;
 inline constexpr uint8_t kE4m3Nan = 0x7F;
 
-MIMO_HD inline bool E4m3IsNan(uint8_t code) { return (code & 0x7F) == kE4m3Nan; }
+MIMO_HD inline bool E4m3IsNan(uint8_t code) {
+  return (code & 0x7F) == kE4m3Nan;
+}
 
 // Exact. NaN codes give the canonical NaN under their sign.
 MIMO_HD inline float E4m3ToFloat(uint8_t code) {
@@ -23,7 +26,8 @@ MIMO_HD inline float E4m3ToFloat(uint8_t code) {
   return FloatFromBits(sign | ((magnitude << 20) + (120u << 23)));
 }
 
-// Round to nearest even. Beyond 464 (and for infinities): `saturate` gives 448, otherwise NaN; both keep the sign. NaN gives 0x7F.
+// Round to nearest even. Beyond 464 (and for infinities): `saturate` gives 448, otherwise NaN; both keep the sign. NaN
+// gives 0x7F.
 MIMO_HD inline uint8_t E4m3FromFloat(float x, bool saturate) {
   const uint32_t bits = FloatBits(x);
   const uint32_t magnitude = bits & ~kFp32Sign;

@@ -22,7 +22,8 @@ MIMO_HD inline float E5m2ToFloat(uint8_t code) {
   return FloatFromBits(sign | ((magnitude << 21) + (112u << 23)));
 }
 
-// Round to nearest even. From 61440 on (and for infinities): `saturate` gives 57344, otherwise infinity. NaN gives 0x7F.
+// Round to nearest even. From 61440 on (and for infinities): `saturate` gives 57344, otherwise infinity. NaN gives
+// 0x7F.
 MIMO_HD inline uint8_t E5m2FromFloat(float x, bool saturate) {
   const uint32_t bits = FloatBits(x);
   const uint32_t magnitude = bits & ~kFp32Sign;

@@ -1,5 +1,6 @@
 // FP32 as bits, the same on host and device; and MIMO_HD, which makes a codec usable from both.
-// On the host it also forces inlining: translation units built for different instruction sets must not share an out-of-line copy.
+// On the host it also forces inlining: translation units built for different instruction sets must not share an
+// out-of-line copy.
 #pragma once
 
 #include <bit>
@@ -35,9 +36,15 @@ MIMO_HD inline float FloatFromBits(uint32_t bits) {
 #endif
 }
 
-MIMO_HD inline bool IsNan(float x) { return (FloatBits(x) & ~kFp32Sign) > kFp32Inf; }
-MIMO_HD inline bool IsInf(float x) { return (FloatBits(x) & ~kFp32Sign) == kFp32Inf; }
-MIMO_HD inline bool IsFinite(float x) { return (FloatBits(x) & ~kFp32Sign) < kFp32Inf; }
+MIMO_HD inline bool IsNan(float x) {
+  return (FloatBits(x) & ~kFp32Sign) > kFp32Inf;
+}
+MIMO_HD inline bool IsInf(float x) {
+  return (FloatBits(x) & ~kFp32Sign) == kFp32Inf;
+}
+MIMO_HD inline bool IsFinite(float x) {
+  return (FloatBits(x) & ~kFp32Sign) < kFp32Inf;
+}
 
 // The canonical NaN under the sign of x; any other x unchanged.
 MIMO_HD inline float CanonicalNan(float x) {

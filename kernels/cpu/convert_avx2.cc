@@ -7,8 +7,12 @@
 namespace mimo::kernels {
 namespace {
 
-__m256i Load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-__m128i LoadHalf(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+__m256i Load(const uint8_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+__m128i LoadHalf(const uint8_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
 
 template <bool kStream>
 void Store(uint8_t* p, __m256i v) {
@@ -19,14 +23,19 @@ void Store(uint8_t* p, __m256i v) {
   }
 }
 
-bool Aligned(const uint8_t* p) { return reinterpret_cast<uintptr_t>(p) % 32 == 0; }
+bool Aligned(const uint8_t* p) {
+  return reinterpret_cast<uintptr_t>(p) % 32 == 0;
+}
 
 // Runs body<true> when the caller wants streaming stores and the run starts where they are possible.
 #define MIMO_STREAM_OR_NOT(body, ...) (stream && Aligned(out) ? body<true>(__VA_ARGS__) : body<false>(__VA_ARGS__))
 
-int Popcount(int mask) { return __builtin_popcount(static_cast<unsigned>(mask)); }
+int Popcount(int mask) {
+  return __builtin_popcount(static_cast<unsigned>(mask));
+}
 
-// ---- N: to FP32 -----------------------------------------------------------------------------------------------------------
+// ---- N: to FP32
+// -----------------------------------------------------------------------------------------------------------
 
 // Counts NaN and infinity among 8 FP32 and makes NaN canonical. Usually there is neither: one compare and one branch.
 __m256i Sift(__m256i bits, Counts* counts) {
@@ -76,7 +85,8 @@ Counts Decode(const uint8_t* in, size_t n, uint8_t* out, bool stream) {
   return stream && Aligned(out) ? DecodeRun<kFrom, true>(in, n, out) : DecodeRun<kFrom, false>(in, n, out);
 }
 
-// E4M3 bits shifted into FP16 read as value * 2^-8, subnormals included; 256 restores them exactly, then the scale rounds once.
+// E4M3 bits shifted into FP16 read as value * 2^-8, subnormals included; 256 restores them exactly, then the scale
+// rounds once.
 template <bool kStream>
 uint64_t DecodeFp8Run(const uint8_t* codes, size_t n, float scale, uint8_t* out) {
   uint64_t nans = 0;
@@ -138,7 +148,8 @@ void DecodeMxfp4Run(const uint8_t* packed, const uint8_t* scales, size_t n, uint
     }
     const __m256 values = _mm256_mul_ps(magnitudes, _mm256_set1_ps(E8m0ToFloat(byte)));
     const Nibbles nibbles = Unpack(packed + i / 2);
-    const __m128i parts[4] = {nibbles.first, _mm_srli_si128(nibbles.first, 8), nibbles.second, _mm_srli_si128(nibbles.second, 8)};
+    const __m128i parts[4] = {nibbles.first, _mm_srli_si128(nibbles.first, 8), nibbles.second,
+                              _mm_srli_si128(nibbles.second, 8)};
     for (int part = 0; part < 4; ++part) {
       const __m256i index = _mm256_cvtepu8_epi32(parts[part]);  // the permutation looks at three bits only
       const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(index, _mm256_set1_epi32(8)), 28);
@@ -153,16 +164,19 @@ void DecodeMxfp4(const uint8_t* packed, const uint8_t* scales, size_t n, uint8_t
   MIMO_STREAM_OR_NOT(DecodeMxfp4Run, packed, scales, n, out);
 }
 
-// ---- M: from FP32 ---------------------------------------------------------------------------------------------------------
+// ---- M: from FP32
+// ---------------------------------------------------------------------------------------------------------
 
 // 8 FP32 -> BF16 in the low halves.
 __m256i RoundBf16(__m256 value) {
   const __m256i bits = _mm256_castps_si256(value);
   const __m256i upper = _mm256_srli_epi32(bits, 16);
   const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd), 16);
+  const __m256i rounded =
+      _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7FFF)), odd), 16);
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q));
-  const __m256i canonical = _mm256_or_si256(_mm256_and_si256(upper, _mm256_set1_epi32(0x8000)), _mm256_set1_epi32(kBf16Nan));
+  const __m256i canonical =
+      _mm256_or_si256(_mm256_and_si256(upper, _mm256_set1_epi32(0x8000)), _mm256_set1_epi32(kBf16Nan));
   return _mm256_blendv_epi8(rounded, canonical, nan);
 }
 
@@ -204,10 +218,15 @@ uint64_t EncodeFp16Run(const float* in, size_t n, uint8_t* out) {
   return infinities + PortableKernels().encode_fp16(in + i, n - i, out + 2 * i, false);
 }
 
-uint64_t EncodeBf16(const float* in, size_t n, uint8_t* out, bool stream) { return MIMO_STREAM_OR_NOT(EncodeBf16Run, in, n, out); }
-uint64_t EncodeFp16(const float* in, size_t n, uint8_t* out, bool stream) { return MIMO_STREAM_OR_NOT(EncodeFp16Run, in, n, out); }
+uint64_t EncodeBf16(const float* in, size_t n, uint8_t* out, bool stream) {
+  return MIMO_STREAM_OR_NOT(EncodeBf16Run, in, n, out);
+}
+uint64_t EncodeFp16(const float* in, size_t n, uint8_t* out, bool stream) {
+  return MIMO_STREAM_OR_NOT(EncodeFp16Run, in, n, out);
+}
 
-// ---- fused: moves ---------------------------------------------------------------------------------------------------------
+// ---- fused: moves
+// ---------------------------------------------------------------------------------------------------------
 
 template <bool kStream>
 Counts Move16Run(const uint8_t* in, size_t n, uint8_t* out, uint16_t infinity) {
@@ -257,13 +276,17 @@ Counts Move32Run(const uint8_t* in, size_t n, uint8_t* out) {
   return counts;
 }
 
-Counts Move32(const uint8_t* in, size_t n, uint8_t* out, bool stream) { return MIMO_STREAM_OR_NOT(Move32Run, in, n, out); }
+Counts Move32(const uint8_t* in, size_t n, uint8_t* out, bool stream) {
+  return MIMO_STREAM_OR_NOT(Move32Run, in, n, out);
+}
 
-// ---- fused: block FP8 -> BF16 ---------------------------------------------------------------------------------------------
+// ---- fused: block FP8 -> BF16
+// ---------------------------------------------------------------------------------------------
 
 // While all products are normal in FP32 and BF16, scaling by 2 commutes with both roundings, so
 //   bits(e, m) = bits(1, m) + (e - 1) * 2^7  for e >= 1.
-// Sixteen entries then replace the table of 128: [m] = bits(1, m) - 2^7, and [8 + m] = bits(0, m) for the subnormal codes.
+// Sixteen entries then replace the table of 128: [m] = bits(1, m) - 2^7, and [8 + m] = bits(0, m) for the subnormal
+// codes.
 bool Compact(float scale) {
   return scale >= 0x1p-118f && scale <= 0x1p118f;  // least product 2^-6 * scale, greatest 448 * scale
 }
@@ -308,8 +331,8 @@ uint64_t CompactRun(const uint8_t* codes, size_t n, const uint8_t* table, uint8_
     const __m256i code = _mm256_permute4x64_epi64(Load(codes + i), 0xD8);
     const __m256i magnitude = _mm256_and_si256(code, _mm256_set1_epi8(0x7F));
     const __m256i subnormal = _mm256_cmpgt_epi8(_mm256_set1_epi8(8), magnitude);
-    const __m256i index = _mm256_or_si256(_mm256_and_si256(code, _mm256_set1_epi8(7)),
-                                          _mm256_and_si256(subnormal, _mm256_set1_epi8(8)));
+    const __m256i index =
+        _mm256_or_si256(_mm256_and_si256(code, _mm256_set1_epi8(7)), _mm256_and_si256(subnormal, _mm256_set1_epi8(8)));
     const __m256i low = _mm256_shuffle_epi8(low_table, index);
     const __m256i high = _mm256_shuffle_epi8(high_table, index);
     const __m256i sign_and_exponent = _mm256_set1_epi16(static_cast<int16_t>(0x8780));
@@ -360,13 +383,15 @@ uint64_t Fp8PanelRows(const Fp8Panel& panel) {
   return nans;
 }
 
-// ---- fused: MXFP4 -> 16 bits ----------------------------------------------------------------------------------------------
+// ---- fused: MXFP4 -> 16 bits
+// ----------------------------------------------------------------------------------------------
 
 template <bool kStream>
 void Mxfp4Run(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out) {
-  // Each packed byte twice (its low nibble is the even element), in the quarters that the unpacks below want: 0 2 | 1 3.
-  const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11, 4, 4, 5, 5, 6, 6, 7, 7, 12, 12, 13, 13,
-                                         14, 14, 15, 15);
+  // Each packed byte twice (its low nibble is the even element), in the quarters that the unpacks below want: 0 2 |
+  // 1 3.
+  const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11, 4, 4, 5, 5, 6, 6, 7, 7, 12,
+                                         12, 13, 13, 14, 14, 15, 15);
   size_t i = 0;
   for (; i + kMxfp4Group <= n; i += kMxfp4Group) {
     const uint8_t* plane = planes.bytes[scales[i / kMxfp4Group]];
@@ -383,13 +408,16 @@ void Mxfp4Run(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp
   PortableKernels().mxfp4_row(packed + i / 2, scales + i / kMxfp4Group, n - i, planes, out + 2 * i, false);
 }
 
-void Mxfp4Row(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out, bool stream) {
+void Mxfp4Row(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out,
+              bool stream) {
   MIMO_STREAM_OR_NOT(Mxfp4Run, packed, scales, n, planes, out);
 }
 
 #undef MIMO_STREAM_OR_NOT
 
-void Fence() { _mm_sfence(); }
+void Fence() {
+  _mm_sfence();
+}
 
 }  // namespace
 

@@ -1,6 +1,6 @@
-// AVX-512 F + BW + VL + VBMI: a whole table of 128 (E4M3 magnitudes) or 2 x 16 (nibbles) bytes in registers, looked up 64 at a
-// time. Everything else is memory bound already with AVX2. The tests compile this file a second time against an emulation of the
-// intrinsics (MIMO_AVX512_INTRINSICS), under another name.
+// AVX-512 F + BW + VL + VBMI: a whole table of 128 (E4M3 magnitudes) or 2 x 16 (nibbles) bytes in registers, looked up
+// 64 at a time. Everything else is memory bound already with AVX2. The tests compile this file a second time against an
+// emulation of the intrinsics (MIMO_AVX512_INTRINSICS), under another name.
 #include "kernels/cpu/kernel_table.h"
 
 #ifdef MIMO_X86
@@ -19,7 +19,9 @@ const Kernels& MIMO_AVX512_ENTRY();
 
 namespace {
 
-__m512i Load(const uint8_t* p) { return _mm512_loadu_si512(reinterpret_cast<const void*>(p)); }
+__m512i Load(const uint8_t* p) {
+  return _mm512_loadu_si512(reinterpret_cast<const void*>(p));
+}
 
 template <bool kStream>
 void Store(uint8_t* p, __m512i v) {
@@ -30,10 +32,12 @@ void Store(uint8_t* p, __m512i v) {
   }
 }
 
-bool Aligned(const uint8_t* p) { return reinterpret_cast<uintptr_t>(p) % 64 == 0; }
+bool Aligned(const uint8_t* p) {
+  return reinterpret_cast<uintptr_t>(p) % 64 == 0;
+}
 
-// The slot: 128 low bytes, then 128 high bytes, of the results of codes 0x00..0x7F. Exact for every scale: the entries come from
-// the strip functions themselves.
+// The slot: 128 low bytes, then 128 high bytes, of the results of codes 0x00..0x7F. Exact for every scale: the entries
+// come from the strip functions themselves.
 void Fp8Prepare(float scale, Codec target, Fp8Slot* slot) {
   static constexpr auto kCodes = [] {
     struct {
@@ -103,10 +107,11 @@ uint64_t Fp8PanelRows(const Fp8Panel& panel) {
 
 template <bool kStream>
 void Mxfp4Run(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out) {
-  // Quarter k: packed bytes 4k .. 4k+3, each four times: low byte and high byte of the even element, then of the odd one.
-  const __m512i four_times = _mm512_set_epi32(0x0F0F0F0F, 0x0E0E0E0E, 0x0D0D0D0D, 0x0C0C0C0C, 0x0B0B0B0B, 0x0A0A0A0A, 0x09090909,
-                                              0x08080808, 0x07070707, 0x06060606, 0x05050505, 0x04040404, 0x03030303, 0x02020202,
-                                              0x01010101, 0x00000000);
+  // Quarter k: packed bytes 4k .. 4k+3, each four times: low byte and high byte of the even element, then of the odd
+  // one.
+  const __m512i four_times =
+      _mm512_set_epi32(0x0F0F0F0F, 0x0E0E0E0E, 0x0D0D0D0D, 0x0C0C0C0C, 0x0B0B0B0B, 0x0A0A0A0A, 0x09090909, 0x08080808,
+                       0x07070707, 0x06060606, 0x05050505, 0x04040404, 0x03030303, 0x02020202, 0x01010101, 0x00000000);
   const __m512i even = _mm512_set1_epi32(0x00000F0F);
   const __m512i odd = _mm512_set1_epi32(0x0F0F0000);
   const __m512i high_plane = _mm512_set1_epi32(0x10001000);
@@ -116,13 +121,15 @@ void Mxfp4Run(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp
     const __m512i table = _mm512_castsi256_si512(_mm256_load_si256(reinterpret_cast<const __m256i*>(plane)));
     const __m128i group = _mm_loadu_si128(reinterpret_cast<const __m128i*>(packed + i / 2));
     const __m512i bytes = _mm512_shuffle_epi8(_mm512_broadcast_i32x4(group), four_times);
-    const __m512i nibbles = _mm512_or_si512(_mm512_and_si512(bytes, even), _mm512_and_si512(_mm512_srli_epi32(bytes, 4), odd));
+    const __m512i nibbles =
+        _mm512_or_si512(_mm512_and_si512(bytes, even), _mm512_and_si512(_mm512_srli_epi32(bytes, 4), odd));
     Store<kStream>(out + 2 * i, _mm512_permutexvar_epi8(_mm512_or_si512(nibbles, high_plane), table));
   }
   PortableKernels().mxfp4_row(packed + i / 2, scales + i / kMxfp4Group, n - i, planes, out + 2 * i, false);
 }
 
-void Mxfp4Row(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out, bool stream) {
+void Mxfp4Row(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out,
+              bool stream) {
   if (stream && Aligned(out)) {
     Mxfp4Run<true>(packed, scales, n, planes, out);
   } else {

@@ -6,12 +6,13 @@
 namespace mimo::kernels {
 namespace {
 
-constexpr size_t kStrip = 2048;         // FP32 elements: 8 KiB, well inside L1
-constexpr uint32_t kPanelBlocks = 64;   // 64 slots of 320 bytes: well inside L2, most of a row
-constexpr uint64_t kPanelMinRows = 4;   // a slot costs about as much as converting a row of its block twice
+constexpr size_t kStrip = 2048;        // FP32 elements: 8 KiB, well inside L1
+constexpr uint32_t kPanelBlocks = 64;  // 64 slots of 320 bytes: well inside L2, most of a row
+constexpr uint64_t kPanelMinRows = 4;  // a slot costs about as much as converting a row of its block twice
 
 uint64_t Encode(const Kernels& kernels, Codec target, const float* strip, size_t n, uint8_t* out, bool stream) {
-  return target == Codec::kFp16 ? kernels.encode_fp16(strip, n, out, stream) : kernels.encode_bf16(strip, n, out, stream);
+  return target == Codec::kFp16 ? kernels.encode_fp16(strip, n, out, stream)
+                                : kernels.encode_bf16(strip, n, out, stream);
 }
 
 bool BecomesInfinite(float value, Codec target) {
@@ -20,7 +21,8 @@ bool BecomesInfinite(float value, Codec target) {
   return IsInf(value);
 }
 
-// ---- plain sources ------------------------------------------------------------------------------------------------------
+// ---- plain sources
+// ------------------------------------------------------------------------------------------------------
 
 Counts PlainRun(const Kernels& kernels, Codec from, Codec to, const uint8_t* in, size_t n, uint8_t* out, bool stream,
                 uint64_t* overflows) {
@@ -45,7 +47,8 @@ Counts PlainRun(const Kernels& kernels, Codec from, Codec to, const uint8_t* in,
   return total;
 }
 
-void ConvertPlain(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream, Anomalies* anomalies) {
+void ConvertPlain(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream,
+                  Anomalies* anomalies) {
   const Source& source = band.source;
   const Target& target = band.target;
   const uint8_t* in = static_cast<const uint8_t*>(source.data) + row * source.row_bytes;
@@ -56,14 +59,15 @@ void ConvertPlain(const Kernels& kernels, const Band& band, uint64_t row, uint64
     rows = 1;
   }
   for (uint64_t r = 0; r < rows; ++r) {
-    const Counts counts = PlainRun(kernels, source.codec, target.codec, in + r * source.row_bytes, cols, out + r * target.row_bytes,
-                                   stream, &anomalies->overflows);
+    const Counts counts = PlainRun(kernels, source.codec, target.codec, in + r * source.row_bytes, cols,
+                                   out + r * target.row_bytes, stream, &anomalies->overflows);
     anomalies->nan_codes += counts.nans;
     anomalies->infinities += counts.infinities;
   }
 }
 
-// ---- block FP8 ----------------------------------------------------------------------------------------------------------
+// ---- block FP8
+// ----------------------------------------------------------------------------------------------------------
 
 // Zero scales and scales so large that codes overflow: rare, so counted by a pass of their own.
 void CountRare(float scale, Codec target, const uint8_t* codes, uint64_t row_bytes, uint64_t rows, size_t width,
@@ -108,7 +112,8 @@ uint64_t Fp8Strips(const Kernels& kernels, const Fp8Panel& panel, const float* s
   return nans;
 }
 
-void ConvertFp8(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream, Anomalies* anomalies) {
+void ConvertFp8(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream,
+                Anomalies* anomalies) {
   const Codec to = band.target.codec;
   const uint64_t out_bytes = ElementBytes(to);
   const uint64_t width = band.column_block;
@@ -116,7 +121,8 @@ void ConvertFp8(const Kernels& kernels, const Band& band, uint64_t row, uint64_t
   const auto edge = [&](uint64_t block) {
     return band.column_edges != nullptr ? uint64_t{band.column_edges[block]} : std::min(block * width, band.cols);
   };
-  const bool slots_wanted = rows >= kPanelMinRows && (to == Codec::kBf16 || (to == Codec::kFp16 && kernels.fp8_panel_fp16));
+  const bool slots_wanted =
+      rows >= kPanelMinRows && (to == Codec::kBf16 || (to == Codec::kFp16 && kernels.fp8_panel_fp16));
   Fp8Slot slots[kPanelBlocks];
   float scales[kPanelBlocks];
   uint32_t edges[kPanelBlocks + 1];
@@ -146,9 +152,11 @@ void ConvertFp8(const Kernels& kernels, const Band& band, uint64_t row, uint64_t
   }
 }
 
-// ---- MXFP4 --------------------------------------------------------------------------------------------------------------
+// ---- MXFP4
+// --------------------------------------------------------------------------------------------------------------
 
-void ConvertMxfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream, Anomalies* anomalies) {
+void ConvertMxfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream,
+                  Anomalies* anomalies) {
   const Codec to = band.target.codec;
   uint8_t first_rare = kE8m0Nan;  // the smallest byte under which a nibble overflows, or the NaN byte
   while (first_rare > 0 && BecomesInfinite(Mxfp4Value(7, first_rare - 1), to)) --first_rare;
@@ -171,7 +179,8 @@ void ConvertMxfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64
       for (uint64_t i = group * kMxfp4Group; i < end; ++i) {
         const bool nan = scales[group] == kE8m0Nan;
         anomalies->nan_codes += nan;
-        anomalies->overflows += !nan && BecomesInfinite(Mxfp4Value(packed[i / 2] >> (i % 2 * 4) & 15, scales[group]), to);
+        anomalies->overflows +=
+            !nan && BecomesInfinite(Mxfp4Value(packed[i / 2] >> (i % 2 * 4) & 15, scales[group]), to);
       }
     }
   }
@@ -179,7 +188,9 @@ void ConvertMxfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64
 
 }  // namespace
 
-uint64_t ElementBytes(Codec codec) { return codec == Codec::kFp32 ? 4 : 2; }
+uint64_t ElementBytes(Codec codec) {
+  return codec == Codec::kFp32 ? 4 : 2;
+}
 
 Anomalies ConvertRows(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream) {
   Anomalies anomalies;

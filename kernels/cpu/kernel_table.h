@@ -1,5 +1,5 @@
-// What an instruction set implements: one table of functions per ISA. The rest (bands, panels, threads, rare anomalies) is shared.
-// Every function takes bytes of any alignment, and all ISAs give equal bytes.
+// What an instruction set implements: one table of functions per ISA. The rest (bands, panels, threads, rare anomalies)
+// is shared. Every function takes bytes of any alignment, and all ISAs give equal bytes.
 #pragma once
 
 #include <cstddef>
@@ -66,7 +66,8 @@ struct Kernels {
   Counts (*move32)(const uint8_t* in, size_t n, uint8_t* out, bool stream);
   void (*fp8_prepare)(float scale, Codec target, Fp8Slot* slot);
   uint64_t (*fp8_panel)(const Fp8Panel& panel);  // returns NaN codes
-  void (*mxfp4_row)(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out, bool stream);
+  void (*mxfp4_row)(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out,
+                    bool stream);
   bool fp8_panel_fp16;  // whether the panel beats the strip for FP16 too
   void (*fence)();      // orders streaming stores before what follows
 };
@@ -80,7 +81,8 @@ const Kernels& Avx512Kernels();
 // All targets together this large or larger are written past the cache.
 inline constexpr uint64_t kStreamBytes = uint64_t{16} << 20;
 
-Anomalies ConvertBandsWith(const Kernels& kernels, std::span<const Band> bands, int threads, uint64_t stream_bytes = kStreamBytes);
+Anomalies ConvertBandsWith(const Kernels& kernels, std::span<const Band> bands, int threads,
+                           uint64_t stream_bytes = kStreamBytes);
 
 // `rows` rows of a band from `row` on. Scales are judged where the band begins, so a band may be cut between rows.
 Anomalies ConvertRows(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream);
@@ -97,7 +99,11 @@ MIMO_HD inline uint32_t Load32(const uint8_t* p) {
   std::memcpy(&v, p, 4);
   return v;
 }
-MIMO_HD inline void Store16(uint8_t* p, uint16_t v) { std::memcpy(p, &v, 2); }
-MIMO_HD inline void StoreFloat(uint8_t* p, float v) { std::memcpy(p, &v, 4); }
+MIMO_HD inline void Store16(uint8_t* p, uint16_t v) {
+  std::memcpy(p, &v, 2);
+}
+MIMO_HD inline void StoreFloat(uint8_t* p, float v) {
+  std::memcpy(p, &v, 4);
+}
 
 }  // namespace mimo::kernels

@@ -1,5 +1,6 @@
-// One target cell from parts under different scales. An element matters only through its part and its magnitude code, so errors
-// are summed over histograms: part order, then code order. That is the fixed order, and far fewer terms than elements.
+// One target cell from parts under different scales. An element matters only through its part and its magnitude code,
+// so errors are summed over histograms: part order, then code order. That is the fixed order, and far fewer terms than
+// elements.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -68,7 +69,9 @@ void WriteCodes(const CellPart& part, uint64_t cols, float scale) {
   }
 }
 
-bool SameScale(const CellPart& a, const CellPart& b) { return FloatBits(a.scale) == FloatBits(b.scale); }
+bool SameScale(const CellPart& a, const CellPart& b) {
+  return FloatBits(a.scale) == FloatBits(b.scale);
+}
 
 }  // namespace
 
@@ -83,7 +86,8 @@ CellResult RequantizeCell(std::span<const CellPart> parts, uint64_t cols, bool f
     Survey(parts[i], counts, &result);
   }
 
-  result.moved = std::all_of(parts.begin(), parts.end(), [&](const CellPart& part) { return SameScale(part, parts[0]); });
+  result.moved =
+      std::all_of(parts.begin(), parts.end(), [&](const CellPart& part) { return SameScale(part, parts[0]); });
   if (result.moved) {
     result.scale = parts[0].scale;
     result.chosen = 0;

@@ -6,7 +6,8 @@
 
 namespace mimo::kernels {
 
-void MaxCodes(const uint8_t* codes, uint64_t row_bytes, uint64_t rows, uint64_t cols, uint32_t column_block, uint8_t* out) {
+void MaxCodes(const uint8_t* codes, uint64_t row_bytes, uint64_t rows, uint64_t cols, uint32_t column_block,
+              uint8_t* out) {
   constexpr uint64_t kPanel = 4096;  // columns whose maxima stay in L1 while the rows stream by
   uint8_t largest[kPanel];
   std::memset(out, 0, (cols + column_block - 1) / column_block);

@@ -1,4 +1,5 @@
-// Every CUDA call goes through MIMO_CUDA_TRY: on failure the enclosing function returns false and says which call it was.
+// Every CUDA call goes through MIMO_CUDA_TRY: on failure the enclosing function returns false and says which call it
+// was.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,7 +1,5 @@
-// Host bands on the GPU: gathered into pinned memory, copied, converted, copied back and scattered. Two slots, each with a stream:
-// while one is on the device, the host works on the other.
-#include "kernels/cuda/convert_cuda.h"
-
+// Host bands on the GPU: gathered into pinned memory, copied, converted, copied back and scattered. Two slots, each
+// with a stream: while one is on the device, the host works on the other.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -9,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/convert_cuda.h"
 #include "kernels/cuda/launch.h"
 
 namespace mimo::kernels {
@@ -23,7 +22,9 @@ constexpr uint64_t kAlign = 16;  // of every array and row in the staging: vecto
 constexpr uint64_t kMinStaging = uint64_t{64} << 10;
 constexpr uint64_t kCounterBytes = 64;
 
-uint64_t Aligned(uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+uint64_t Aligned(uint64_t bytes) {
+  return (bytes + kAlign - 1) / kAlign * kAlign;
+}
 
 uint64_t RowBytes(Codec codec, uint64_t cols) {
   switch (codec) {
@@ -65,7 +66,9 @@ Columns ColumnsOf(const Band& band, uint64_t begin, uint64_t end) {
 struct Cost {
   uint64_t fixed = 0;
   uint64_t in_row = 0, scale_row = 0, out_row = 0;
-  uint64_t Of(uint64_t rows) const { return fixed + Aligned(rows * in_row) + Aligned(rows * scale_row) + Aligned(rows * out_row); }
+  uint64_t Of(uint64_t rows) const {
+    return fixed + Aligned(rows * in_row) + Aligned(rows * scale_row) + Aligned(rows * out_row);
+  }
 };
 
 Cost CostOf(const Band& band, const Columns& columns) {
@@ -79,7 +82,8 @@ Cost CostOf(const Band& band, const Columns& columns) {
   return cost;
 }
 
-void CopyRows(uint8_t* to, uint64_t to_stride, const uint8_t* from, uint64_t from_stride, uint64_t bytes, uint64_t rows) {
+void CopyRows(uint8_t* to, uint64_t to_stride, const uint8_t* from, uint64_t from_stride, uint64_t bytes,
+              uint64_t rows) {
   if (to_stride == bytes && from_stride == bytes) {
     std::memcpy(to, from, bytes * rows);
     return;
@@ -111,7 +115,6 @@ class Slot {
     return true;
   }
 
-  bool empty() const { return bands_.empty(); }
   uint64_t capacity() const { return capacity_ - InputStart(); }  // when empty
   uint64_t room() const { return bands_.size() < max_bands_ ? out_begin_ - in_end_ : 0; }
 
@@ -125,22 +128,24 @@ class Slot {
     const uint64_t in_bytes = RowBytes(band.source.codec, columns.count());
     out.data_row_bytes = cost.in_row;
     out.data = device_ + Take(rows * cost.in_row, [&](uint8_t* to) {
-      CopyRows(to, cost.in_row, data + RowBytes(band.source.codec, columns.begin), band.source.row_bytes, in_bytes, rows);
-    });
+                 CopyRows(to, cost.in_row, data + RowBytes(band.source.codec, columns.begin), band.source.row_bytes,
+                          in_bytes, rows);
+               });
     if (band.source.codec == Codec::kMxfp4) {
       out.scale_row_bytes = cost.scale_row;
       out.scales = device_ + Take(rows * cost.scale_row, [&](uint8_t* to) {
-        CopyRows(to, cost.scale_row, scales + row * band.source.scale_row_bytes + columns.begin / 32, band.source.scale_row_bytes,
-                 cost.scale_row, rows);
-      });
+                     CopyRows(to, cost.scale_row, scales + row * band.source.scale_row_bytes + columns.begin / 32,
+                              band.source.scale_row_bytes, cost.scale_row, rows);
+                   });
     } else if (band.source.codec == Codec::kFp8Block) {
       out.scales = device_ + Take(columns.blocks * 4, [&](uint8_t* to) {
-        std::memcpy(to, scales + columns.first_block * 4, columns.blocks * 4);
-      });
+                     std::memcpy(to, scales + columns.first_block * 4, columns.blocks * 4);
+                   });
       if (band.column_edges != nullptr) {
         out.edges = reinterpret_cast<const uint32_t*>(device_ + Take((columns.blocks + 1) * 4, [&](uint8_t* to) {
-          std::memcpy(to, band.column_edges + columns.first_block, (columns.blocks + 1) * 4);
-        }));
+                                                        std::memcpy(to, band.column_edges + columns.first_block,
+                                                                    (columns.blocks + 1) * 4);
+                                                      }));
       }
     }
     out_begin_ -= Aligned(rows * cost.out_row);
@@ -153,11 +158,12 @@ class Slot {
     out.blocks = static_cast<uint32_t>(columns.blocks);
     out.block_width = band.column_block;
     out.judge_scales = row == 0;
-    cuda::ShapeTiles(paired.from, paired.to, &out);
+    cuda::ShapeTiles(paired.from, &out);
     bands_.push_back(paired);
     results_.push_back({static_cast<uint8_t*>(band.target.data) + row * band.target.row_bytes +
                             RowBytes(band.target.codec, columns.begin),
-                        band.target.row_bytes, out_begin_, cost.out_row, RowBytes(band.target.codec, columns.count()), rows});
+                        band.target.row_bytes, out_begin_, cost.out_row, RowBytes(band.target.codec, columns.count()),
+                        rows});
   }
 
   // Sends what was gathered on its way.
@@ -173,7 +179,8 @@ class Slot {
     const auto* descriptors = reinterpret_cast<const DeviceBand*>(device_ + kCounterBytes);
     if (!cuda::Launch(groups, descriptors, counters, multiprocessors, stream_, error)) return false;
     MIMO_CUDA_TRY(cudaMemcpyAsync(host_, device_, kCounterBytes, cudaMemcpyDeviceToHost, stream_));
-    MIMO_CUDA_TRY(cudaMemcpyAsync(host_ + out_begin_, device_ + out_begin_, capacity_ - out_begin_, cudaMemcpyDeviceToHost, stream_));
+    MIMO_CUDA_TRY(cudaMemcpyAsync(host_ + out_begin_, device_ + out_begin_, capacity_ - out_begin_,
+                                  cudaMemcpyDeviceToHost, stream_));
     return true;
   }
 
@@ -272,7 +279,8 @@ class Converter : public CudaConverter {
     return ok;
   }
 
-  bool ConvertOnDevice(std::span<const Band> bands, Anomalies* anomalies, double* seconds, std::string* error) override {
+  bool ConvertOnDevice(std::span<const Band> bands, Anomalies* anomalies, double* seconds,
+                       std::string* error) override {
     *anomalies = {};
     *seconds = 0;
     MIMO_CUDA_TRY(cudaSetDevice(device_));
@@ -292,7 +300,7 @@ class Converter : public CudaConverter {
       one.band.blocks = band.column_blocks;
       one.band.block_width = band.column_block;
       one.band.judge_scales = true;
-      cuda::ShapeTiles(one.from, one.to, &one.band);
+      cuda::ShapeTiles(one.from, &one.band);
       paired.push_back(one);
     }
     if (paired.empty()) return true;
@@ -308,7 +316,8 @@ class Converter : public CudaConverter {
       bench_bytes_ = bytes;
     }
     MIMO_CUDA_TRY(cudaMemset(bench_memory_, 0, kCounterBytes));
-    MIMO_CUDA_TRY(cudaMemcpy(bench_memory_ + kCounterBytes, descriptors.data(), bytes - kCounterBytes, cudaMemcpyHostToDevice));
+    MIMO_CUDA_TRY(
+        cudaMemcpy(bench_memory_ + kCounterBytes, descriptors.data(), bytes - kCounterBytes, cudaMemcpyHostToDevice));
     MIMO_CUDA_TRY(cudaEventRecord(start_));
     if (!cuda::Launch(groups, reinterpret_cast<const DeviceBand*>(bench_memory_ + kCounterBytes),
                       reinterpret_cast<unsigned long long*>(bench_memory_), multiprocessors_, nullptr, error)) {
@@ -333,8 +342,8 @@ class Converter : public CudaConverter {
     uint64_t width = band.cols;
     const uint64_t capacity = slots_[0].capacity();
     if (CostOf(band, ColumnsOf(band, 0, width)).Of(1) > capacity) {
-      // One row is too long: cut columns as well, at MXFP4 groups. At most 4 + 4 bytes per element and 8 per block of at least one
-      // column, which leaves room for padding.
+      // One row is too long: cut columns as well, at MXFP4 groups. At most 4 + 4 bytes per element and 8 per block of
+      // at least one column, which leaves room for padding.
       width = capacity / 20 / 32 * 32;
     }
     for (uint64_t begin = 0; begin < band.cols; begin += width) {

@@ -9,7 +9,9 @@ constexpr char kNone[] = "this build has no CUDA support";
 
 }  // namespace
 
-int CudaDeviceCount() { return 0; }
+int CudaDeviceCount() {
+  return 0;
+}
 
 std::unique_ptr<CudaConverter> CudaConverter::Create(int, uint64_t, std::string* error) {
   if (error != nullptr) *error = kNone;

@@ -1,6 +1,5 @@
-#include "kernels/cuda/device_memory.h"
-
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/device_memory.h"
 
 namespace mimo::kernels {
 namespace {

@@ -1,8 +1,8 @@
-#include "kernels/cuda/launch.h"
-
 #include <algorithm>
 
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/convert_kernel.cuh"
+#include "kernels/cuda/launch.h"
 
 namespace mimo::kernels::cuda {
 namespace {
@@ -31,22 +31,7 @@ Kernel KernelFor(Codec from, Codec to) {
   }
 }
 
-bool Multiple(const void* pointer, uint64_t stride, uint64_t bytes) {
-  return reinterpret_cast<uintptr_t>(pointer) % bytes == 0 && stride % bytes == 0;
-}
-
-uint64_t TileRows(const DeviceBand& band) { return static_cast<uint64_t>(kThreads / band.lanes) * kTileRows; }
-
 }  // namespace
-
-void ShapeTiles(Codec from, Codec to, DeviceBand* band) {
-  (void)to;  // both widths of target are stored 16 bytes at a time
-  const uint64_t units = (band->cols + kUnit - 1) / kUnit;
-  band->lanes = static_cast<uint32_t>(std::min<uint64_t>(units, kThreads));
-  band->tiles_across = (units + band->lanes - 1) / band->lanes;
-  const uint64_t load_bytes = from == Codec::kFp8Block ? 8 : from == Codec::kMxfp4 ? 4 : 16;
-  band->aligned = Multiple(band->data, band->data_row_bytes, load_bytes) && Multiple(band->out, band->out_row_bytes, 16);
-}
 
 std::vector<Group> GroupByPair(std::vector<PairedBand>* bands) {
   std::stable_sort(bands->begin(), bands->end(), [](const PairedBand& a, const PairedBand& b) {
@@ -61,18 +46,19 @@ std::vector<Group> GroupByPair(std::vector<PairedBand>* bands) {
     Group& group = groups.back();
     paired.band.first_tile = group.tiles;
     ++group.count;
-    group.tiles += (paired.band.rows + TileRows(paired.band) - 1) / TileRows(paired.band) * paired.band.tiles_across;
+    group.tiles += TileCount(paired.band);
   }
   return groups;
 }
 
-bool Launch(const std::vector<Group>& groups, const DeviceBand* bands, unsigned long long* counters, int multiprocessors,
-            cudaStream_t stream, std::string* error) {
+bool Launch(const std::vector<Group>& groups, const DeviceBand* bands, unsigned long long* counters,
+            int multiprocessors, cudaStream_t stream, std::string* error) {
   for (const Group& group : groups) {
     const Kernel kernel = KernelFor(group.from, group.to);
     int per_multiprocessor = 0;
     MIMO_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, kThreads, 0));
-    const uint64_t resident = static_cast<uint64_t>(std::max(per_multiprocessor, 1)) * static_cast<uint64_t>(multiprocessors);
+    const uint64_t resident =
+        static_cast<uint64_t>(std::max(per_multiprocessor, 1)) * static_cast<uint64_t>(multiprocessors);
     const unsigned blocks = static_cast<unsigned>(std::min(group.tiles, resident));
     kernel<<<blocks, kThreads, 0, stream>>>(bands + group.first, group.count, group.tiles, counters);
     MIMO_CUDA_TRY(cudaGetLastError());

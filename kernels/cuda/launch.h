@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/cuda/convert_kernel.cuh"
+#include "kernels/cuda/convert_tile.h"
 
 namespace mimo::kernels::cuda {
 
@@ -25,14 +25,11 @@ struct Group {
   uint64_t tiles = 0;
 };
 
-// Fills lanes, tiles and alignment of a band whose pointers, strides, rows and cols (both > 0) are set.
-void ShapeTiles(Codec from, Codec to, DeviceBand* band);
-
 // Sorts by pair (stable), numbers the tiles of each group and returns the groups.
 std::vector<Group> GroupByPair(std::vector<PairedBand>* bands);
 
 // bands: device memory, in the order GroupByPair left them. counters: device memory, kCounters sums.
-bool Launch(const std::vector<Group>& groups, const DeviceBand* bands, unsigned long long* counters, int multiprocessors,
-            cudaStream_t stream, std::string* error);
+bool Launch(const std::vector<Group>& groups, const DeviceBand* bands, unsigned long long* counters,
+            int multiprocessors, cudaStream_t stream, std::string* error);
 
 }  // namespace mimo::kernels::cuda

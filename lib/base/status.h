@@ -11,7 +11,7 @@
 
 namespace mimo {
 
-// The value is the exit code of a tool that stops on this error (docs/exit-codes.md).
+// The value is the exit code of a tool that stops on this error (docs/commands.md).
 enum class ErrorCode : uint8_t {
   kCheckFailed = 1,   // a check found a difference, or a required property does not hold
   kUsage = 2,         // contradictory or unknown options

@@ -95,20 +95,15 @@ Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription&
 
 std::string BuildHfIndex(const IndexInfo& source, const HfDescription& d, uint64_t total_size,
                          const std::vector<std::pair<std::string, std::string>>& tensor_and_file) {
-  ordered_json metadata = ordered_json::object();
-  metadata["total_size"] = total_size;
-  if (source.present) {
-    const ordered_json old = ordered_json::parse(source.text, nullptr, false);
-    if (old.is_object() && old.contains("metadata") && old["metadata"].is_object())
-      for (const auto& [key, value] : old["metadata"].items())
-        if (key != "total_size" && key != "tp_size" && (d.quantized || key != "save_format")) metadata[key] = value;
-  }
-  if (d.layout.fused()) metadata["tp_size"] = d.layout.chunks;
+  std::vector<std::pair<std::string, std::string>> metadata = {{"total_size", std::to_string(total_size)}};
+  for (const auto& [key, value] : source.metadata)
+    if (key != "total_size" && key != "tp_size" && (d.quantized || key != "save_format")) metadata.emplace_back(key, value);
+  if (d.layout.fused()) metadata.emplace_back("tp_size", std::to_string(d.layout.chunks));
   // One entry per line, by hand: 160 000 entries need no DOM.
   std::string text = "{\n  \"metadata\": {\n";
   size_t left = metadata.size();
-  for (const auto& [key, value] : metadata.items())
-    text += "    " + ordered_json(key).dump() + ": " + value.dump() + (--left ? ",\n" : "\n");
+  for (const auto& [key, value] : metadata)
+    text += "    " + ordered_json(key).dump() + ": " + value + (--left ? ",\n" : "\n");
   text += "  },\n  \"weight_map\": {\n";
   left = tensor_and_file.size();
   for (const auto& [tensor, file] : tensor_and_file)

@@ -33,16 +33,17 @@ class IndexReader : public nlohmann::json_sax<json> {
   IndexInfo info;
   std::string problem;
 
-  bool null() override { return Value("null"); }
-  bool boolean(bool) override { return Value("a boolean"); }
-  bool number_integer(number_integer_t v) override { return Number(v >= 0, static_cast<uint64_t>(v)); }
-  bool number_unsigned(number_unsigned_t v) override { return Number(true, v); }
+  bool null() override { return Keep(nullptr) && Value("null"); }
+  bool boolean(bool v) override { return Keep(v) && Value("a boolean"); }
+  bool number_integer(number_integer_t v) override { return Keep(v) && Number(v >= 0, static_cast<uint64_t>(v)); }
+  bool number_unsigned(number_unsigned_t v) override { return Keep(v) && Number(true, v); }
   bool number_float(number_float_t v, const string_t&) override {
     // Some writers store total_size as 3.15e11.
-    return Number(v >= 0 && v < 9e18 && v == static_cast<double>(static_cast<uint64_t>(v)), static_cast<uint64_t>(v));
+    return Keep(v) && Number(v >= 0 && v < 9e18 && v == static_cast<double>(static_cast<uint64_t>(v)), static_cast<uint64_t>(v));
   }
   bool binary(binary_t&) override { return false; }
   bool string(string_t& v) override {
+    Keep(v);
     if (path_.size() == 2 && path_[0] == "weight_map")
       weight_map.emplace_back(path_[1], std::move(v));
     else if (Metadata("save_format"))
@@ -80,6 +81,10 @@ class IndexReader : public nlohmann::json_sax<json> {
  private:
   std::vector<std::string> path_;
 
+  bool Keep(const json& value) {
+    if (path_.size() == 2 && path_[0] == "metadata") info.metadata.emplace_back(path_[1], value.dump());
+    return true;
+  }
   bool Metadata(const char* name) const { return path_.size() == 2 && path_[0] == "metadata" && path_[1] == name; }
   bool Value(const char* what) {
     if (path_.empty()) problem = std::string("the document is ") + what + ", not an object";

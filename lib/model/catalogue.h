@@ -51,6 +51,7 @@ struct IndexInfo {
   std::optional<uint64_t> total_size;
   std::optional<int64_t> tp_size;
   std::string save_format;
+  std::vector<std::pair<std::string, std::string>> metadata;  // scalar entries of "metadata" in file order; values as JSON text
   std::vector<std::string> missing_files;  // named by the index, not on disk
 };
 

@@ -239,24 +239,30 @@ bool Engine::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished
   return true;
 }
 
+// The file group of `step`, if this was its last one.
+std::vector<uint32_t> Engine::StepDone(const Step& step) {
+  const std::lock_guard lock(mutex_);
+  FileGroup& group = file_groups_[step.file_group];
+  if (--group.running > 0 || !group.cut || group.done) return {};
+  group.done = true;
+  return {step.file_group};
+}
+
+Status Engine::FinishFileGroups(const std::vector<uint32_t>& file_groups) {
+  for (const uint32_t g : file_groups) MIMO_RETURN_IF_ERROR(FinishFileGroup(g));
+  return {};
+}
+
 void Engine::Work(Backend& backend) {
   try {
     for (bool more = true; more;) {
       std::optional<Step> step;
       std::vector<uint32_t> finished;
       more = TakeStep(&step, &finished);
-      Status status;
-      if (step) {
+      Status status = FinishFileGroups(finished);
+      if (step && status.ok()) {
         status = RunStep(*step, backend);
-        const std::lock_guard lock(mutex_);
-        FileGroup& group = file_groups_[step->file_group];
-        if (--group.running == 0 && group.cut && status.ok() && !group.done) {
-          group.done = true;
-          finished.push_back(step->file_group);
-        }
-      }
-      for (const uint32_t g : finished) {
-        if (status.ok()) status = FinishFileGroup(g);
+        if (status.ok()) status = FinishFileGroups(StepDone(*step));
       }
       if (!status.ok()) return Fail(status.TakeError());
     }

@@ -49,6 +49,8 @@ class Engine {
   Status RunStep(const Step& step, Backend& backend);
   Status CheckAnomalies(const StepResult& result) const;
   void Add(const Step& step, const StepResult& result, uint64_t read, uint64_t written);
+  std::vector<uint32_t> StepDone(const Step& step);
+  Status FinishFileGroups(const std::vector<uint32_t>& file_groups);
   Status FinishFileGroup(uint32_t file_group);
   void FoldCells(uint32_t file_group);
   void Fail(Error error);

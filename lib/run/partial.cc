@@ -76,8 +76,13 @@ Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vecto
       directories.insert(name.substr(0, slash));
     }
   }
-  for (const std::string& directory : directories) MIMO_RETURN_IF_ERROR(fs.SyncDirectory(JoinPath(root, directory)));
-  return fs.SyncDirectory(root);
+  directories.insert("");  // `root` itself, last
+  for (const std::string& directory : directories) {
+    const std::string path = JoinPath(root, directory);
+    MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
+    if (info) MIMO_RETURN_IF_ERROR(fs.SyncDirectory(path));
+  }
+  return {};
 }
 
 PartialDirectory::PartialDirectory(FileSystem& fs, const std::string& output)

@@ -202,10 +202,11 @@ Status FinishPublication(FileSystem& fs, const std::string& output, PartialDirec
   publication->names.pop_back();
   for (const std::string& name : publication->names) MIMO_RETURN_IF_ERROR(MoveInto(fs, output, partial, name));
   MIMO_RETURN_IF_ERROR(SyncDirectories(fs, output, publication->names));
-  MIMO_ASSIGN_OR_RETURN(const auto files, fs.Stat(partial.files()));
-  if (files) MIMO_RETURN_IF_ERROR(fs.SyncDirectory(partial.files()));
+  // A rename is durable when both directories are.
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), publication->names));
   MIMO_RETURN_IF_ERROR(MoveInto(fs, output, partial, manifest));
   MIMO_RETURN_IF_ERROR(fs.SyncDirectory(output));
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), {manifest}));
   return partial.Remove();
 }
 

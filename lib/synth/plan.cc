@@ -90,11 +90,12 @@ class Planner {
 
   Status AddFp8(const ExpectedTensor& tensor) {
     const ChunkGrid grid = GridOf(tensor);
-    std::string cells = tensor.name;
-    for (std::string_view part : {".q_proj.", ".k_proj.", ".v_proj."}) {
-      if (tensor.id.role == Role::kAttnQ || tensor.id.role == Role::kAttnK || tensor.id.role == Role::kAttnV) {
-        Replace(&cells, part, ".qkv_proj.");
-      }
+    std::string cells = tensor.name;  // Q, K and V share the cells of their chunks, under the name of the fused tensor
+    const Role role = tensor.id.role;
+    if (role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV) {
+      TensorId fused = tensor.id;
+      fused.role = Role::kAttnQkv;
+      cells = table_.NameOf(fused);
     }
     TensorId scale = tensor.id;
     scale.part = Part::kFp8Scale;

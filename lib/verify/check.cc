@@ -138,7 +138,6 @@ class Checker {
       } else {
         ++report_.unhashed_tensors;
       }
-      payload_bytes_ += info.bytes();
       stored.erase(found);
     }
     for (const auto& [name, info] : stored) Differs(file, name, "the tensor is not in the manifest", "", "");
@@ -190,9 +189,12 @@ class Checker {
   Status CheckIndexFile() {
     if (!present_.contains(kIndexName)) return {};
     std::map<std::string, std::string> expected;
-    for (const ManifestTensor& tensor : manifest_.tensors) expected[tensor.name] = manifest_.files[tensor.file].name;
-    MIMO_ASSIGN_OR_RETURN(const auto problems,
-                          CompareIndex(fs_, Path(kIndexName), std::move(expected), payload_bytes_));
+    uint64_t total_size = 0;
+    for (const ManifestTensor& tensor : manifest_.tensors) {
+      expected[tensor.name] = manifest_.files[tensor.file].name;
+      total_size += TensorBytes(tensor.dtype, tensor.shape).value_or(0);
+    }
+    MIMO_ASSIGN_OR_RETURN(const auto problems, CompareIndex(fs_, Path(kIndexName), std::move(expected), total_size));
     for (const IndexProblem& p : problems) Differs(kIndexName, p.tensor, p.what, p.expected, p.found);
     return {};
   }
@@ -204,7 +206,6 @@ class Checker {
   CheckReport report_;
   std::set<std::string> present_;
   std::vector<RehashItem> work_;
-  uint64_t payload_bytes_ = 0;
 };
 
 }  // namespace

@@ -141,7 +141,7 @@ class OddityFinder {
     for (const auto& [kind, count] : missing) {
       Add(kind + " is stored without scales in " + Count(count, "module") + " that the ignore list does not name");
     }
-    if (quantized > 0) Add(Count(quantized, "module") + " of the ignore list are stored quantized");
+    if (quantized > 0) Add("the ignore list names " + Count(quantized, "module") + " stored with scales");
     for (const std::string& name : ignored) {
       if (name.rfind("re:", 0) != 0 && !Matches(name))
         Add("the ignore list names " + name + ", which matches no tensor");
@@ -159,7 +159,7 @@ class OddityFinder {
       if (weight == nullptr || weight->file == scale.file) continue;
       if (cut++ == 0) example = weight->name;
     }
-    if (cut > 0) Add(Count(cut, "weight") + " and scale lie in different files, such as " + example);
+    if (cut > 0) Add(Count(cut, "weight") + " in another file than the scale, such as " + example);
     const std::string& said = catalogue_.config.store_dtype;
     for (const StoredArray& array : catalogue_.arrays) {
       if (array.id.role != Role::kExpertDown || array.id.part != Part::kWeight) continue;

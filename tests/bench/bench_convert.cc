@@ -37,12 +37,13 @@ struct Result {
   std::string operation;
   std::string device;
   int threads = 0;
-  double median = 0;   // GB/s
+  double median = 0;  // GB/s
   double best = 0;
   double percent = 0;  // median of the copy's median
 };
 
-// ---- random data -------------------------------------------------------------------------------------------------------
+// ---- random data
+// -------------------------------------------------------------------------------------------------------
 
 class Random {
  public:
@@ -97,10 +98,12 @@ void FillValues(Codec codec, uint8_t* out, uint64_t elements, uint64_t seed) {
   }
 }
 
-// ---- timing ------------------------------------------------------------------------------------------------------------
+// ---- timing
+// ------------------------------------------------------------------------------------------------------------
 
 // `run` returns seconds of its own clock, or a negative number to be timed here.
-Result Measure(std::string operation, std::string device, int threads, uint64_t bytes, int repeat, const std::function<double()>& run) {
+Result Measure(std::string operation, std::string device, int threads, uint64_t bytes, int repeat,
+               const std::function<double()>& run) {
   run();  // pages, clocks, threads
   std::vector<double> seconds;
   for (int i = 0; i < repeat; ++i) {
@@ -111,7 +114,12 @@ Result Measure(std::string operation, std::string device, int threads, uint64_t 
   }
   std::sort(seconds.begin(), seconds.end());
   const double scale = static_cast<double>(bytes) / 1e9;
-  return {std::move(operation), std::move(device), threads, scale / seconds[seconds.size() / 2], scale / seconds.front(), 0};
+  return {std::move(operation),
+          std::move(device),
+          threads,
+          scale / seconds[seconds.size() / 2],
+          scale / seconds.front(),
+          0};
 }
 
 void Copy(uint8_t* to, const uint8_t* from, uint64_t bytes, int threads, bool stream) {
@@ -123,7 +131,8 @@ void Copy(uint8_t* to, const uint8_t* from, uint64_t bytes, int threads, bool st
 #if defined(__SSE2__)
     if (stream) {
       for (uint64_t i = start; i < start + size / 16 * 16; i += 16) {
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
       }
       _mm_sfence();
     }
@@ -132,7 +141,8 @@ void Copy(uint8_t* to, const uint8_t* from, uint64_t bytes, int threads, bool st
   }
 }
 
-// ---- the operations ----------------------------------------------------------------------------------------------------
+// ---- the operations
+// ----------------------------------------------------------------------------------------------------
 
 struct Pair {
   const char* name;
@@ -140,11 +150,11 @@ struct Pair {
   Codec to;
 };
 constexpr Pair kPairs[] = {
-    {"fp8 -> bf16", Codec::kFp8Block, Codec::kBf16},  {"fp8 -> fp16", Codec::kFp8Block, Codec::kFp16},
-    {"fp8 -> fp32", Codec::kFp8Block, Codec::kFp32},  {"mxfp4 -> bf16", Codec::kMxfp4, Codec::kBf16},
-    {"mxfp4 -> fp32", Codec::kMxfp4, Codec::kFp32},   {"bf16 -> bf16", Codec::kBf16, Codec::kBf16},
-    {"bf16 -> fp16", Codec::kBf16, Codec::kFp16},     {"bf16 -> fp32", Codec::kBf16, Codec::kFp32},
-    {"fp32 -> bf16", Codec::kFp32, Codec::kBf16},     {"fp32 -> fp32", Codec::kFp32, Codec::kFp32},
+    {"fp8 -> bf16", Codec::kFp8Block, Codec::kBf16}, {"fp8 -> fp16", Codec::kFp8Block, Codec::kFp16},
+    {"fp8 -> fp32", Codec::kFp8Block, Codec::kFp32}, {"mxfp4 -> bf16", Codec::kMxfp4, Codec::kBf16},
+    {"mxfp4 -> fp32", Codec::kMxfp4, Codec::kFp32},  {"bf16 -> bf16", Codec::kBf16, Codec::kBf16},
+    {"bf16 -> fp16", Codec::kBf16, Codec::kFp16},    {"bf16 -> fp32", Codec::kBf16, Codec::kFp32},
+    {"fp32 -> bf16", Codec::kFp32, Codec::kBf16},    {"fp32 -> fp32", Codec::kFp32, Codec::kFp32},
 };
 
 double BytesPerElement(Codec codec) {
@@ -169,7 +179,8 @@ struct Matrix {
 
   Matrix(const Pair& pair, uint64_t budget) {
     const double per_element = BytesPerElement(pair.from) + BytesPerElement(pair.to);
-    rows = std::max<uint64_t>(static_cast<uint64_t>(static_cast<double>(budget) / per_element) / kCols / kBandRows, 1) * kBandRows;
+    rows = std::max<uint64_t>(static_cast<uint64_t>(static_cast<double>(budget) / per_element) / kCols / kBandRows, 1) *
+           kBandRows;
     source_bytes = static_cast<uint64_t>(static_cast<double>(rows * kCols) * BytesPerElement(pair.from));
     target_bytes = static_cast<uint64_t>(static_cast<double>(rows * kCols) * BytesPerElement(pair.to));
     if (pair.from == Codec::kFp8Block) scale_bytes = rows / kBandRows * (kCols / 128) * 4;
@@ -226,10 +237,11 @@ std::vector<Result> BenchCpu(const Options& options) {
     for (const int threads : thread_counts) {
       Result best;
       for (const bool stream : {false, true}) {
-        Result copy = Measure(stream ? "copy (streaming)" : "copy (memcpy)", "cpu", threads, budget, options.repeat, [&] {
-          Copy(to.get(), from.get(), budget / 2, threads, stream);
-          return -1.0;
-        });
+        Result copy =
+            Measure(stream ? "copy (streaming)" : "copy (memcpy)", "cpu", threads, budget, options.repeat, [&] {
+              Copy(to.get(), from.get(), budget / 2, threads, stream);
+              return -1.0;
+            });
         if (copy.median > best.median) best = copy;
       }
       best.percent = 100;
@@ -259,7 +271,8 @@ std::vector<Result> BenchCpu(const Options& options) {
     }
   }
 
-  // Codes only: the survey reads, the re-quantization of straddling cells reads and writes. One thread: callers run them per group.
+  // Codes only: the survey reads, the re-quantization of straddling cells reads and writes. One thread: callers run
+  // them per group.
   const uint64_t rows = std::max<uint64_t>((budget / 2) / Matrix::kCols / 128, 1) * 128;
   Buffer codes = Allocate(rows * Matrix::kCols);
   Buffer out = Allocate(rows * Matrix::kCols);
@@ -288,7 +301,8 @@ std::vector<Result> BenchCpu(const Options& options) {
   return results;
 }
 
-// ---- GPU ---------------------------------------------------------------------------------------------------------------
+// ---- GPU
+// ---------------------------------------------------------------------------------------------------------------
 
 bool BenchCuda(const Options& options, std::vector<Result>* results, std::string* error) {
   const std::unique_ptr<CudaConverter> converter = CudaConverter::Create(0, uint64_t{64} << 20, error);
@@ -344,22 +358,27 @@ void Print(const std::vector<Result>& results, bool json) {
     std::printf("[\n");
     for (size_t i = 0; i < results.size(); ++i) {
       const Result& r = results[i];
-      std::printf("  {\"operation\": \"%s\", \"device\": \"%s\", \"threads\": %d, \"median_gb_per_s\": %.2f, \"best_gb_per_s\": %.2f, "
-                  "\"percent_of_copy\": %.1f}%s\n",
-                  r.operation.c_str(), r.device.c_str(), r.threads, r.median, r.best, r.percent, i + 1 < results.size() ? "," : "");
+      std::printf(
+          "  {\"operation\": \"%s\", \"device\": \"%s\", \"threads\": %d, \"median_gb_per_s\": %.2f, "
+          "\"best_gb_per_s\": %.2f, "
+          "\"percent_of_copy\": %.1f}%s\n",
+          r.operation.c_str(), r.device.c_str(), r.threads, r.median, r.best, r.percent,
+          i + 1 < results.size() ? "," : "");
     }
     std::printf("]\n");
     return;
   }
-  std::printf("%-18s %-12s %7s %12s %12s %8s\n", "operation", "device", "threads", "GB/s median", "GB/s best", "of copy");
+  std::printf("%-18s %-12s %7s %12s %12s %8s\n", "operation", "device", "threads", "GB/s median", "GB/s best",
+              "of copy");
   for (const Result& r : results) {
-    std::printf("%-18s %-12s %7d %12.2f %12.2f %7.1f%%\n", r.operation.c_str(), r.device.c_str(), r.threads, r.median, r.best,
-                r.percent);
+    std::printf("%-18s %-12s %7d %12.2f %12.2f %7.1f%%\n", r.operation.c_str(), r.device.c_str(), r.threads, r.median,
+                r.best, r.percent);
   }
 }
 
 int Usage() {
-  std::fprintf(stderr, "usage: bench_convert [--mib SIZE] [--repeat N] [--threads N] [--device cpu|cuda|all] [--json]\n");
+  std::fprintf(stderr,
+               "usage: bench_convert [--mib SIZE] [--repeat N] [--threads N] [--device cpu|cuda|all] [--json]\n");
   return 2;
 }
 

@@ -48,7 +48,7 @@ def identity(directory):
     for root, _, files in os.walk(directory):
         for file in files:
             path = os.path.join(root, file)
-            info = os.stat(path)
+            info = os.stat(path) if os.path.exists(path) else os.lstat(path)
             result[os.path.relpath(path, directory)] = (info.st_ino, info.st_size, info.st_mtime_ns)
     return result
 

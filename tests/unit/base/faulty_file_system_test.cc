@@ -299,6 +299,12 @@ TEST_F(FaultyTest, RemovedAndMadeAgain) {
   ASSERT_TRUE(fs_.SyncDirectory(Dir()).ok());
   ASSERT_TRUE(fs_.DropUnsynced().ok());
   EXPECT_EQ(Content(At("f")), "second") << "data of the file that was removed must not touch the new one";
+  Put("f", "dirty", false);
+  ASSERT_TRUE(fs_.Remove(At("f")).ok());
+  Put("f", "third", false);
+  ASSERT_TRUE(fs_.SyncDirectory(Dir()).ok());
+  ASSERT_TRUE(fs_.DropUnsynced().ok());
+  EXPECT_EQ(Content(At("f")), "") << "the content last synced is that of another file";
 }
 
 TEST_F(FaultyTest, UnsyncedDirectoryTakesSyncedContentWithIt) {

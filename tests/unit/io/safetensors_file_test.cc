@@ -170,6 +170,14 @@ TEST(SafetensorsWriter, ExactBytes) {
   EXPECT_EQ(tensors[2].begin, tensors[2].end);
 }
 
+TEST(SafetensorsWriter, EveryAsciiCharacterInANameIsWrittenAsJsonThatMeansIt) {
+  for (char c = 0; c < 0x7f; ++c) {
+    std::vector<TensorInfo> tensors = {Tensor(std::string(1, c), DType::kU8, {})};
+    const auto dom = nlohmann::json::parse(LayOutSafetensors(tensors, {}).substr(8));
+    EXPECT_EQ(dom.begin().key(), std::string(1, c)) << static_cast<int>(c);
+  }
+}
+
 TEST(SafetensorsWriter, NothingToWrite) {
   EXPECT_EQ(LayOutSafetensors({}, {}), Prefix(8) + "{}      ");
 }

@@ -1,4 +1,5 @@
-// The AVX-512 intrinsics that kernels/cpu/convert_avx512.cc uses, on SIMDe: proves its arithmetic and indexing on any x86-64.
+// The AVX-512 intrinsics that kernels/cpu/convert_avx512.cc uses, on SIMDe: proves its arithmetic and indexing on any
+// x86-64.
 #pragma once
 
 #define SIMDE_ENABLE_NATIVE_ALIASES

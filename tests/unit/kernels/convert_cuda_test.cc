@@ -1,7 +1,8 @@
 // The GPU against the portable CPU path, byte for byte. Skipped without CUDA or without a device.
+#include "kernels/cuda/convert_cuda.h"
+
 #include <gtest/gtest.h>
 
-#include "kernels/cuda/convert_cuda.h"
 #include "kernels/cuda/device_memory.h"
 #include "tests/unit/kernels/random_case.h"
 
@@ -37,7 +38,8 @@ class ConvertCuda : public ::testing::Test {
     std::string error;
     ASSERT_TRUE(converter->Convert(bands, &anomalies, &error)) << error;
     ASSERT_EQ(anomalies, wanted);
-    for (size_t i = 0; i < cases.size(); ++i) ASSERT_EQ(RandomCase::Content(&target[i]), RandomCase::Content(&expected[i])) << i;
+    for (size_t i = 0; i < cases.size(); ++i)
+      ASSERT_EQ(RandomCase::Content(&target[i]), RandomCase::Content(&expected[i])) << i;
   }
 };
 

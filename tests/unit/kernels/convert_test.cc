@@ -12,8 +12,8 @@ const Kernels& Avx512EmulatedKernels();
 #endif
 
 void PrintTo(const Anomalies& a, std::ostream* out) {
-  *out << "{nan " << a.nan_codes << ", infinite " << a.infinities << ", zero scale " << a.zero_scale_codes << ", bad scales "
-       << a.bad_scales << ", overflows " << a.overflows << "}";
+  *out << "{nan " << a.nan_codes << ", infinite " << a.infinities << ", zero scale " << a.zero_scale_codes
+       << ", bad scales " << a.bad_scales << ", overflows " << a.overflows << "}";
 }
 
 namespace {
@@ -53,7 +53,8 @@ TEST(ConvertBands, EveryPairOnRandomMatricesOnEveryImplementation) {
   for (const Codec from : kSources) {
     for (const Codec to : kTargets) {
       for (uint64_t seed = 0; seed < 60; ++seed) {
-        const std::string label = "from " + std::to_string(int(from)) + " to " + std::to_string(int(to)) + " seed " + std::to_string(seed);
+        const std::string label =
+            "from " + std::to_string(int(from)) + " to " + std::to_string(int(to)) + " seed " + std::to_string(seed);
         ExpectAllEqualReference(RandomCase(from, to, seed % 3 == 0 ? 4 : 24, 700, seed), label);
         if (HasFatalFailure()) return;
       }
@@ -63,7 +64,8 @@ TEST(ConvertBands, EveryPairOnRandomMatricesOnEveryImplementation) {
 
 TEST(ConvertBands, ManyColumnBlocksCrossPanels) {
   for (uint64_t seed = 0; seed < 4; ++seed) {
-    for (const Codec to : kTargets) ExpectAllEqualReference(RandomCase(Codec::kFp8Block, to, 6, 20000, 900 + seed), "wide");
+    for (const Codec to : kTargets)
+      ExpectAllEqualReference(RandomCase(Codec::kFp8Block, to, 6, 20000, 900 + seed), "wide");
     if (HasFatalFailure()) return;
   }
 }
@@ -74,7 +76,8 @@ TEST(ConvertBands, EveryCodeUnderEveryKindOfScale) {
   std::vector<float> scales;
   for (uint32_t exponent = 0; exponent < 256; ++exponent) {
     for (const uint32_t mantissa : {0u, 0x6471C8u, 0x7FFFFFu}) {
-      for (const uint32_t sign : {0u, 0x80000000u}) scales.push_back(reference::FromBits(sign | exponent << 23 | mantissa));
+      for (const uint32_t sign : {0u, 0x80000000u})
+        scales.push_back(reference::FromBits(sign | exponent << 23 | mantissa));
     }
   }
   for (const Codec to : kTargets) {
@@ -90,7 +93,8 @@ TEST(ConvertBands, EveryCodeUnderEveryKindOfScale) {
       band.target.data = target.data();
       for (const Implementation& implementation : Implementations()) {
         std::fill(target.begin(), target.end(), uint8_t{0});
-        ASSERT_EQ(ConvertBandsWith(*implementation.kernels, {&band, 1}, 1), anomalies) << implementation.name << " " << scale;
+        ASSERT_EQ(ConvertBandsWith(*implementation.kernels, {&band, 1}, 1), anomalies)
+            << implementation.name << " " << scale;
         ASSERT_EQ(target, expected) << implementation.name << " " << scale;
       }
     }
@@ -107,7 +111,11 @@ TEST(ConvertBands, EveryNibbleUnderEveryE8m0Byte) {
   for (const Codec to : kTargets) {
     std::vector<uint8_t> expected(kCols * 4), target(kCols * 4);
     Band band;
-    band.source = {.codec = Codec::kMxfp4, .data = packed.data(), .row_bytes = kCols / 2, .scales = scales.data(), .scale_row_bytes = 256};
+    band.source = {.codec = Codec::kMxfp4,
+                   .data = packed.data(),
+                   .row_bytes = kCols / 2,
+                   .scales = scales.data(),
+                   .scale_row_bytes = 256};
     band.target = {.codec = to, .data = expected.data(), .row_bytes = kCols * 4};
     band.rows = 1;
     band.cols = kCols;
@@ -164,7 +172,8 @@ TEST(ConvertBands, ThreadsChangeNothing) {
         const Anomalies expected = ConvertBands(one_bands, 1, isa);
         for (const int threads : {2, 5}) {
           ASSERT_EQ(ConvertBands(many_bands, threads, isa), expected);
-          for (size_t i = 0; i < cases.size(); ++i) ASSERT_EQ(RandomCase::Content(&one[i]), RandomCase::Content(&many[i]));
+          for (size_t i = 0; i < cases.size(); ++i)
+            ASSERT_EQ(RandomCase::Content(&one[i]), RandomCase::Content(&many[i]));
         }
       }
     }
@@ -180,7 +189,8 @@ TEST(ConvertBands, EmptyBandsAreNothing) {
 
 // quantization-formats.md 9.2. The scale 00080000 and the product 00000400 are subnormal: flush-to-zero would show.
 TEST(ConvertBands, PublishedBlockFp8Vectors) {
-  const uint8_t codes[3][5] = {{0x38, 0xB8, 0x7E, 0xFE, 0x01}, {0x40, 0x44, 0x08, 0x07, 0x81}, {0x30, 0x00, 0x80, 0x4D, 0x5A}};
+  const uint8_t codes[3][5] = {
+      {0x38, 0xB8, 0x7E, 0xFE, 0x01}, {0x40, 0x44, 0x08, 0x07, 0x81}, {0x30, 0x00, 0x80, 0x4D, 0x5A}};
   const uint32_t scales[2][3] = {{0x3F000000, 0x3DCCCCCD, 0x00080000}, {0x3EAAAAAB, 0x3AA137F4, 0x40400000}};
   const uint32_t fp32[3][5] = {{0x3F000000, 0xBF000000, 0x42333333, 0xC2333333, 0x00000400},
                                {0x3F800000, 0x3FC00000, 0x3ACCCCCD, 0x3AB33333, 0x80000400},
@@ -196,7 +206,9 @@ TEST(ConvertBands, PublishedBlockFp8Vectors) {
       Band bands[2];
       for (int i = 0; i < 2; ++i) {
         bands[i].source = {.codec = Codec::kFp8Block, .data = codes[2 * i], .row_bytes = 5, .scales = scales[i]};
-        bands[i].target = {.codec = to, .data = static_cast<uint8_t*>(out) + 2 * static_cast<uint64_t>(i) * row_bytes, .row_bytes = row_bytes};
+        bands[i].target = {.codec = to,
+                           .data = static_cast<uint8_t*>(out) + 2 * static_cast<uint64_t>(i) * row_bytes,
+                           .row_bytes = row_bytes};
         bands[i].rows = i == 0 ? 2 : 1;
         bands[i].cols = 5;
         bands[i].column_block = 2;
@@ -226,7 +238,8 @@ TEST(ConvertBands, ShardedRowsAsBands) {
   float out[6];
   std::vector<Band> bands(4);
   for (size_t i = 0; i < 4; ++i) {
-    bands[i].source = {.codec = Codec::kFp8Block, .data = codes + runs[i].row, .row_bytes = 1, .scales = scales + runs[i].scale};
+    bands[i].source = {
+        .codec = Codec::kFp8Block, .data = codes + runs[i].row, .row_bytes = 1, .scales = scales + runs[i].scale};
     bands[i].target = {.codec = Codec::kFp32, .data = out + runs[i].row, .row_bytes = 4};
     bands[i].rows = runs[i].rows;
     bands[i].cols = 1;

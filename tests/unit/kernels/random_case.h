@@ -1,4 +1,5 @@
-// Random matrices that try hard: odd sizes and strides, unaligned pointers, irregular grids, every kind of scale and value.
+// Random matrices that try hard: odd sizes and strides, unaligned pointers, irregular grids, every kind of scale and
+// value.
 #pragma once
 
 #include <algorithm>
@@ -66,7 +67,9 @@ class RandomCase {
 
   float Scale() {
     const uint32_t mantissa = static_cast<uint32_t>(random_()) & 0x7FFFFF;
-    const auto with = [&](uint64_t exponent) { return reference::FromBits(static_cast<uint32_t>(exponent) << 23 | mantissa); };
+    const auto with = [&](uint64_t exponent) {
+      return reference::FromBits(static_cast<uint32_t>(exponent) << 23 | mantissa);
+    };
     if (!hostile_) return with(112 + Below(8));
     switch (Below(12)) {
       case 0:
@@ -122,9 +125,11 @@ class RandomCase {
           } else {
             const bool half = band_.source.codec == Codec::kFp16;
             uint16_t small = static_cast<uint16_t>(bits);
-            if (!hostile_) small = static_cast<uint16_t>(half ? (bits & 0xBFFF) : (bits & 0x807F) | (110 + Below(20)) << 7);
+            if (!hostile_)
+              small = static_cast<uint16_t>(half ? (bits & 0xBFFF) : (bits & 0x807F) | (110 + Below(20)) << 7);
             if (hostile_ && Chance(20)) {
-              small = static_cast<uint16_t>(half ? Special(bits, 0x7C00, 0x8000, 0x3FF) : Special(bits, 0x7F80, 0x8000, 0x7F));
+              small = static_cast<uint16_t>(half ? Special(bits, 0x7C00, 0x8000, 0x3FF)
+                                                 : Special(bits, 0x7F80, 0x8000, 0x7F));
             }
             std::memcpy(at, &small, 2);
           }

@@ -86,7 +86,8 @@ inline Element DecodeMxfp4(uint8_t nibble, uint8_t byte) {
   e.nan_code = byte == 255;
   e.finite_source = byte != 255;
   const double magnitude = std::ldexp(Value(kE2m1, nibble & 7u), byte - 127);
-  e.value = byte == 255 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(e.negative ? -magnitude : magnitude);
+  e.value =
+      byte == 255 ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(e.negative ? -magnitude : magnitude);
   return e;
 }
 
@@ -165,7 +166,8 @@ inline Anomalies Convert(const Band& band) {
         const uint8_t nibble = col % 2 == 0 ? in[col / 2] & 15 : in[col / 2] >> 4;
         e = DecodeMxfp4(nibble, scales[row * band.source.scale_row_bytes + col / 32]);
       } else {
-        std::memcpy(&bits, in + col * (band.source.codec == Codec::kFp32 ? 4 : 2), band.source.codec == Codec::kFp32 ? 4 : 2);
+        std::memcpy(&bits, in + col * (band.source.codec == Codec::kFp32 ? 4 : 2),
+                    band.source.codec == Codec::kFp32 ? 4 : 2);
         e = DecodePlain(band.source.codec, bits);
       }
       bool infinite = false;

@@ -41,7 +41,8 @@ Expected Search(const std::vector<CellPart>& parts, uint64_t cols, bool fresh_on
   std::vector<std::pair<float, int>> candidates;
   for (size_t i = 0; i < parts.size() && !fresh_only; ++i) {
     bool usable = parts[i].scale != 0 && std::isfinite(parts[i].scale);
-    for (size_t j = 0; j < i; ++j) usable = usable && reference::Bits(parts[j].scale) != reference::Bits(parts[i].scale);
+    for (size_t j = 0; j < i; ++j)
+      usable = usable && reference::Bits(parts[j].scale) != reference::Bits(parts[i].scale);
     if (usable) candidates.emplace_back(parts[i].scale, static_cast<int>(i));
   }
   candidates.emplace_back(std::max(best.amax, 1e-12f) / 448.0f, -1);
@@ -74,7 +75,8 @@ Expected Search(const std::vector<CellPart>& parts, uint64_t cols, bool fresh_on
 std::vector<uint8_t> Written(const std::vector<CellPart>& parts, uint64_t cols) {
   std::vector<uint8_t> all;
   for (const CellPart& part : parts) {
-    for (uint64_t r = 0; r < part.rows; ++r) all.insert(all.end(), part.out + r * part.out_row_bytes, part.out + r * part.out_row_bytes + cols);
+    for (uint64_t r = 0; r < part.rows; ++r)
+      all.insert(all.end(), part.out + r * part.out_row_bytes, part.out + r * part.out_row_bytes + cols);
   }
   return all;
 }
@@ -109,7 +111,8 @@ TEST(RequantizeCell, EqualsTheSearchOnRandomCells) {
     EXPECT_NEAR(result.squared_error, expected.squared_error, 1e-9 * expected.squared_error) << round;
     EXPECT_NEAR(result.squared_sum, expected.squared_sum, 1e-9 * expected.squared_sum) << round;
     EXPECT_EQ(result.amax, expected.amax) << round;
-    if (expected.runner_up - expected.squared_error <= 1e-9 * expected.squared_error) continue;  // a tie but for summation order
+    if (expected.runner_up - expected.squared_error <= 1e-9 * expected.squared_error)
+      continue;  // a tie but for summation order
     ASSERT_EQ(result.chosen, expected.chosen) << round;
     EXPECT_EQ(reference::Bits(result.scale), reference::Bits(expected.scale)) << round;
     EXPECT_EQ(result.max_error, expected.max_error) << round;
@@ -152,7 +155,8 @@ TEST(RequantizeCell, FirstScaleWinsATie) {
 }
 
 TEST(RequantizeCell, RoundsTiesToEvenSaturatesAndKeepsNegativeZero) {
-  // Under scale 1 (kept: it is the only finite non-zero scale with the least error), 17 = 8.5 * 2 is a tie between 16 and 18.
+  // Under scale 1 (kept: it is the only finite non-zero scale with the least error), 17 = 8.5 * 2 is a tie between 16
+  // and 18.
   const uint8_t a[4] = {0x80, 0x00, 0x7E, 0x38}, b[4] = {0x80, 0x52, 0x01, 0x81};
   uint8_t out_a[4], out_b[4];
   const std::vector<CellPart> parts = {{a, 4, 1.0f, out_a, 4, 1}, {b, 4, 1.7f, out_b, 4, 1}};
@@ -160,9 +164,9 @@ TEST(RequantizeCell, RoundsTiesToEvenSaturatesAndKeepsNegativeZero) {
   ASSERT_EQ(result.scale, 1.0f);
   EXPECT_EQ(out_a[0], 0x80);
   EXPECT_EQ(out_b[0], 0x80);
-  EXPECT_EQ(b[1], 0x52);        // 10 * 1.7f = 17 in FP32
-  EXPECT_EQ(out_b[1], 0x58);    // 16, the even neighbour
-  EXPECT_EQ(out_b[2], 0x02);    // 1.7 * 2^-9 rounds to 2 * 2^-9
+  EXPECT_EQ(b[1], 0x52);      // 10 * 1.7f = 17 in FP32
+  EXPECT_EQ(out_b[1], 0x58);  // 16, the even neighbour
+  EXPECT_EQ(out_b[2], 0x02);  // 1.7 * 2^-9 rounds to 2 * 2^-9
   EXPECT_EQ(out_b[3], 0x82);
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <random>
 #include <string>
@@ -20,7 +21,9 @@ namespace mimo::lab {
 
 using Bytes = std::vector<uint8_t>;
 
-inline uint64_t ElementBytes(DType dtype) { return BitsPerElement(dtype) / 8; }
+inline uint64_t ElementBytes(DType dtype) {
+  return BitsPerElement(dtype) / 8;
+}
 
 // Deterministic contents.
 class Random {
@@ -69,8 +72,9 @@ inline Bytes ReadFile(const std::string& path) {
 
 inline void WriteFile(const std::string& path, const Bytes& bytes) {
   std::filesystem::create_directories(std::filesystem::path(path).parent_path());
-  const Status written = WriteWholeFile(PosixFileSystem(), path, std::string(bytes.begin(), bytes.end()));
-  ASSERT_TRUE(written.ok()) << path;
+  std::ofstream file(path, std::ios::binary);
+  file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  ASSERT_TRUE(file.good()) << path;
 }
 
 // Every regular file below `root` by relative name.
@@ -92,7 +96,9 @@ inline Bytes Tensor(const std::string& path, const std::string& name) {
   if (!header.ok()) return {};
   const Bytes file = ReadFile(path);
   for (const TensorInfo& tensor : header.value().tensors) {
-    if (tensor.name == name) return Bytes(file.begin() + static_cast<ptrdiff_t>(tensor.begin), file.begin() + static_cast<ptrdiff_t>(tensor.end));
+    if (tensor.name == name)
+      return Bytes(file.begin() + static_cast<ptrdiff_t>(tensor.begin),
+                   file.begin() + static_cast<ptrdiff_t>(tensor.end));
   }
   ADD_FAILURE() << name << " is not in " << path;
   return {};
@@ -209,7 +215,8 @@ class PlanBuilder {
   uint32_t Keep(const std::string& name) {
     const StoredArray& array = catalogue_.arrays[catalogue_.by_name.at(name)];
     const uint32_t source = Source(name);
-    const uint32_t output = Output(Group(name), name, array.dtype, array.shape, Transform::kMove, {{source, 0, 0, array.rows()}});
+    const uint32_t output =
+        Output(Group(name), name, array.dtype, array.shape, Transform::kMove, {{source, 0, 0, array.rows()}});
     plan.outputs[output].unchanged = true;
     return output;
   }
@@ -231,7 +238,8 @@ class PlanBuilder {
   Plan& Finish(uint64_t digest = 1) {
     for (PlanFile& file : plan.files) {
       std::vector<TensorInfo> infos;
-      for (const uint32_t o : file.outputs) infos.push_back({plan.outputs[o].name, plan.outputs[o].dtype, plan.outputs[o].shape, 0, 0});
+      for (const uint32_t o : file.outputs)
+        infos.push_back({plan.outputs[o].name, plan.outputs[o].dtype, plan.outputs[o].shape, 0, 0});
       const std::string header = LayOutSafetensors(infos, {});
       for (size_t i = 0; i < infos.size(); ++i) {
         plan.outputs[file.outputs[i]].begin = infos[i].begin;

@@ -1,5 +1,5 @@
-// A miniature of everything at once: an FP8 projection split, converted and replicated, a relaid one, an unchanged file,
-// carried files with a subdirectory, texts; three file groups.
+// A miniature of everything at once: an FP8 projection split, converted and replicated, a relaid one, an unchanged
+// file, carried files with a subdirectory, texts; three file groups.
 #pragma once
 
 #include "tests/unit/run/lab.h"
@@ -14,10 +14,11 @@ struct Model {
     Random random(seed);
     const auto n = static_cast<size_t>(rows * cols);
     const int64_t scale_rows = (rows + 63) / 64;
-    checkpoint.AddFile("a.safetensors",
-                       {{"qkv", DType::kF8E4M3, {rows, cols}, random.Codes(n)},
-                        {"qkv_scale_inv", DType::kF32, {scale_rows, 3}, random.Scales(static_cast<size_t>(3 * scale_rows))},
-                        {"norm", DType::kBF16, {33}, random.Bf16(33)}});
+    checkpoint.AddFile(
+        "a.safetensors",
+        {{"qkv", DType::kF8E4M3, {rows, cols}, random.Codes(n)},
+         {"qkv_scale_inv", DType::kF32, {scale_rows, 3}, random.Scales(static_cast<size_t>(3 * scale_rows))},
+         {"norm", DType::kBF16, {33}, random.Bf16(33)}});
     checkpoint.AddFile("b.safetensors", {{"w", DType::kF8E4M3, {192, 100}, random.Codes(19200)},
                                          {"w_scale_inv", DType::kF32, {3, 2}, random.Scales(6)}});
     checkpoint.AddFile("c.safetensors", {{"same", DType::kBF16, {40, 9}, random.Bf16(360)}});

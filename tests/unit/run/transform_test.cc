@@ -49,11 +49,13 @@ TEST(Move, RowsOfSeveralSourcesGoWhereThePiecesSay) {
 TEST(Move, AnUnchangedFileIsCopiedByteForByteWithItsOwnHeader) {
   lab::Random random(2);
   lab::Checkpoint checkpoint;
-  checkpoint.AddFile("m.safetensors", {{"z", DType::kU8, {5, 3}, random.Any(15)}, {"a", DType::kBF16, {2}, random.Any(4)}});
+  checkpoint.AddFile("m.safetensors",
+                     {{"z", DType::kU8, {5, 3}, random.Any(15)}, {"a", DType::kBF16, {2}, random.Any(4)}});
   lab::PlanBuilder builder(checkpoint);
   builder.UnchangedFile("m.safetensors", 0);
   MustRun(checkpoint, builder.Finish());
-  EXPECT_EQ(lab::ReadFile(JoinPath(checkpoint.output(), "m.safetensors")), lab::ReadFile(checkpoint.path("m.safetensors")));
+  EXPECT_EQ(lab::ReadFile(JoinPath(checkpoint.output(), "m.safetensors")),
+            lab::ReadFile(checkpoint.path("m.safetensors")));
 }
 
 constexpr int64_t kRows = 300, kCols = 200;  // no multiple of 128: ragged blocks at both edges
@@ -76,7 +78,8 @@ struct Fp8 {
     Bytes out;
     for (int64_t r = 0; r < kRows; ++r) {
       for (int64_t c = 0; c < kCols; ++c) {
-        const uint16_t bits = lab::ToBf16(lab::E4m3(codes[static_cast<size_t>(r * kCols + c)]) * Scale(scale_row(r), c));
+        const uint16_t bits =
+            lab::ToBf16(lab::E4m3(codes[static_cast<size_t>(r * kCols + c)]) * Scale(scale_row(r), c));
         out.push_back(static_cast<uint8_t>(bits));
         out.push_back(static_cast<uint8_t>(bits >> 8));
       }
@@ -98,9 +101,9 @@ TEST(Convert, UniformFp8BlocksBecomeBf16ByDefinition) {
     options.threads = memory == 0 ? 2 : 1;
     options.overwrite = std::filesystem::exists(lab.checkpoint.output());
     MustRun(lab.checkpoint, builder.plan, options);
-    EXPECT_EQ(lab::Tensor(JoinPath(lab.checkpoint.output(), "x.safetensors"), "w"),
-              lab.ExpectedBf16([](int64_t r) { return r / 128; }))
-        << memory;
+    EXPECT_EQ(lab::Tensor(JoinPath(lab.checkpoint.output(), "x.safetensors"), "w"), lab.ExpectedBf16([](int64_t r) {
+      return r / 128;
+    })) << memory;
   }
 }
 
@@ -130,11 +133,13 @@ TEST(Convert, Mxfp4IsTwoCodesAByteAndAPowerOfTwoPer32Columns) {
   Bytes scales = random.Any(kN * kK / 32);
   for (uint8_t& s : scales) s = static_cast<uint8_t>(110 + s % 30);
   lab::Checkpoint checkpoint;
-  checkpoint.AddFile("e.safetensors", {{"e", DType::kU8, {kN, kK / 2}, codes}, {"e_scale", DType::kU8, {kN, kK / 32}, scales}});
+  checkpoint.AddFile("e.safetensors",
+                     {{"e", DType::kU8, {kN, kK / 2}, codes}, {"e_scale", DType::kU8, {kN, kK / 32}, scales}});
   lab::PlanBuilder builder(checkpoint);
   builder.File("x.safetensors");
   const uint32_t source = builder.Quantized("e", "e_scale");
-  builder.Output(builder.Group("g"), "e", DType::kBF16, {kN, kK}, Transform::kConvert, {{source, 10, 0, 10}, {source, 0, 10, 10}});
+  builder.Output(builder.Group("g"), "e", DType::kBF16, {kN, kK}, Transform::kConvert,
+                 {{source, 10, 0, 10}, {source, 0, 10, 10}});
   RunOptions options;
   options.memory_bytes = 1500;
   options.threads = 1;
@@ -144,7 +149,8 @@ TEST(Convert, Mxfp4IsTwoCodesAByteAndAPowerOfTwoPer32Columns) {
     const int64_t r = (i + 10) % kN;
     for (int64_t c = 0; c < kK; ++c) {
       const uint8_t byte = codes[static_cast<size_t>(r * kK / 2 + c / 2)];
-      const float value = std::ldexp(lab::E2m1(c % 2 == 0 ? byte & 15 : byte >> 4), scales[static_cast<size_t>(r * kK / 32 + c / 32)] - 127);
+      const float value = std::ldexp(lab::E2m1(c % 2 == 0 ? byte & 15 : byte >> 4),
+                                     scales[static_cast<size_t>(r * kK / 32 + c / 32)] - 127);
       const uint16_t bits = lab::ToBf16(value);
       expected.push_back(static_cast<uint8_t>(bits));
       expected.push_back(static_cast<uint8_t>(bits >> 8));
@@ -153,8 +159,8 @@ TEST(Convert, Mxfp4IsTwoCodesAByteAndAPowerOfTwoPer32Columns) {
   EXPECT_EQ(lab::Tensor(JoinPath(checkpoint.output(), "x.safetensors"), "e"), expected);
 }
 
-// Source rows 0..191 under scale rows of 128 and 64 rows; the target swaps the order to rows 64..191, 0..63 with blocks of 128:
-// its first block holds rows under both scale rows, its second one is moved.
+// Source rows 0..191 under scale rows of 128 and 64 rows; the target swaps the order to rows 64..191, 0..63 with blocks
+// of 128: its first block holds rows under both scale rows, its second one is moved.
 struct Relayout {
   lab::Checkpoint checkpoint;
   lab::PlanBuilder builder{checkpoint};
@@ -166,7 +172,8 @@ struct Relayout {
     codes = random.Codes(192 * 200);
     scales = random.Scales(4);
     if (equal_scales) std::copy_n(scales.begin(), 8, scales.begin() + 8);
-    checkpoint.AddFile("w.safetensors", {{"w", DType::kF8E4M3, {192, 200}, codes}, {"w_scale_inv", DType::kF32, {2, 2}, scales}});
+    checkpoint.AddFile("w.safetensors",
+                       {{"w", DType::kF8E4M3, {192, 200}, codes}, {"w_scale_inv", DType::kF32, {2, 2}, scales}});
     builder.File("x.safetensors");
     group = builder.Group("layer");
     const uint32_t w = builder.Source("w"), s = builder.Source("w_scale_inv");
@@ -205,7 +212,8 @@ TEST(Relayout, StraddlingBlocksTakeTheScaleThatErrsLeastAndOthersAreMoved) {
     double least = INFINITY;
     float kept = 0;
     Bytes best;
-    for (const float scale : {lab.SourceScale(64, begin), lab.SourceScale(128, begin), std::max(amax, 1e-12f) / 448.0f}) {
+    for (const float scale :
+         {lab.SourceScale(64, begin), lab.SourceScale(128, begin), std::max(amax, 1e-12f) / 448.0f}) {
       double error = 0;
       Bytes attempt;
       for (int64_t r = 64; r < 192; ++r) {

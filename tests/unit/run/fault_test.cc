@@ -1,0 +1,195 @@
+// Whatever call fails, and wherever the power does: the output is complete, resumable or refused, and never another
+// one.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "lib/run/executor.h"
+#include "tests/faults/faulty_file_system.h"
+#include "tests/unit/run/model.h"
+
+namespace mimo {
+namespace {
+
+namespace stdfs = std::filesystem;
+using Files = std::map<std::string, lab::Bytes>;
+
+constexpr char kManifest[] = "mimo-manifest.json";
+
+class Faults : public ::testing::Test {
+ protected:
+  Faults() : model_(48, 20) {
+    options_.threads = 1;
+    options_.memory_bytes = 1 << 20;
+    options_.output = model_.checkpoint.output();
+    const auto report = RunPlan(PosixFileSystem(), model_.catalogue(), model_.plan(), options_);
+    EXPECT_TRUE(report.ok()) << (report.ok() ? "" : report.error().Message());
+    expected_ = lab::Tree(options_.output);
+  }
+
+  // OUT as before the run: absent, or an older output to replace.
+  void Reset(bool older) {
+    stdfs::remove_all(options_.output);
+    options_.overwrite = older;
+    options_.resume = false;
+    if (!older) return;
+    lab::WriteFile(options_.output + "/config.json", {'o', 'l', 'd'});
+    lab::WriteFile(options_.output + "/old.safetensors", {1, 2, 3});
+    lab::WriteFile(options_.output + "/" + kManifest, {'{', '}'});
+  }
+
+  Result<RunReport> Convert(FileSystem& fs) { return RunPlan(fs, model_.catalogue(), model_.plan(), options_); }
+
+  // After a failure: no complete output that is another one.
+  void ExpectNeverWrong(bool older, const std::string& where) {
+    const std::string manifest = options_.output + "/" + kManifest;
+    if (!stdfs::exists(manifest)) return;
+    const lab::Bytes bytes = lab::ReadFile(manifest);
+    if (older && bytes == lab::Bytes{'{', '}'}) {
+      EXPECT_TRUE(stdfs::exists(options_.output + "/old.safetensors")) << where;
+      return;
+    }
+    for (const auto& [name, content] : expected_) {
+      const auto tree = lab::Tree(options_.output);
+      ASSERT_TRUE(tree.contains(name)) << where << " " << name;
+      ASSERT_EQ(tree.at(name), content) << where << " " << name;
+    }
+  }
+
+  // --resume, or --overwrite again where the first words of the run were lost, ends with the bytes of an undisturbed
+  // run.
+  void ExpectResumes(bool older, const std::string& where) {
+    options_.resume = true;
+    options_.overwrite = false;
+    FaultyFileSystem fs(PosixFileSystem());  // no fault: it only spares the disk the syncs
+    auto report = Convert(fs);
+    if (!report.ok() && older && report.error().code == ErrorCode::kUsage) {
+      options_.resume = false;
+      options_.overwrite = true;
+      report = Convert(fs);
+    }
+    ASSERT_TRUE(report.ok()) << where << ": " << report.error().Message();
+    ASSERT_EQ(lab::Tree(options_.output), expected_) << where;
+    ASSERT_FALSE(stdfs::exists(options_.output + "/.mimo-partial")) << where;
+  }
+
+  lab::Model model_;
+  RunOptions options_;
+  Files expected_;
+};
+
+TEST_F(Faults, AnyCallMayFailOnceOrForEver) {
+  for (const bool older : {false, true}) {
+    Reset(older);
+    FaultyFileSystem counting(PosixFileSystem());
+    ASSERT_TRUE(Convert(counting).ok());
+    const uint64_t calls = counting.Calls();
+    ASSERT_GT(calls, 60u);
+    for (uint64_t n = 1; n <= calls; ++n) {
+      for (const bool for_ever : {false, true}) {
+        const std::string where =
+            "call " + std::to_string(n) + (for_ever ? " and all after" : "") + (older ? ", overwriting" : "");
+        Reset(older);
+        FaultyFileSystem fs(PosixFileSystem());
+        Fault fault;
+        fault.at = n;
+        fault.error_number = n % 2 == 0 ? ENOSPC : EIO;
+        fault.from_then_on = for_ever;
+        fault.bytes_written_first = 7;
+        fs.SetFault(fault);
+        const auto report = Convert(fs);
+        ASSERT_FALSE(report.ok() && for_ever) << where;
+        if (!report.ok()) {
+          ASSERT_EQ(report.error().code, ErrorCode::kIo) << where << ": " << report.error().Message();
+          ASSERT_FALSE(report.error().file.empty()) << where;
+        }
+        ExpectNeverWrong(older, where);
+        ExpectResumes(older, where);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_F(Faults, PowerMayFailAtAnyCall) {
+  for (const bool older : {false, true}) {
+    Reset(older);
+    FaultyFileSystem counting(PosixFileSystem());
+    ASSERT_TRUE(Convert(counting).ok());
+    const uint64_t calls = counting.Calls();
+    for (uint64_t n = 1; n <= calls; ++n) {
+      for (const PowerLoss loss :
+           {PowerLoss{true, false}, PowerLoss{true, true}, PowerLoss{false, false}, PowerLoss{false, true}}) {
+        const std::string where = "power lost at call " + std::to_string(n) + (older ? ", overwriting" : "") +
+                                  (loss.entries_revert ? ", entries reverted" : "") + (loss.data_zero ? ", zeros" : "");
+        Reset(older);
+        FaultyFileSystem fs(PosixFileSystem());
+        Fault fault;
+        fault.at = n;
+        fault.from_then_on = true;
+        fs.SetFault(fault);
+        ASSERT_FALSE(Convert(fs).ok()) << where;
+        fs.SetFault({});
+        ASSERT_TRUE(fs.DropUnsynced(loss).ok()) << where;
+        ExpectNeverWrong(older, where);
+        ExpectResumes(older, where);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
+TEST_F(Faults, ACompleteOutputSurvivesAPowerLossRightAfterTheRun) {
+  for (const PowerLoss loss : {PowerLoss{true, false}, PowerLoss{true, true}}) {
+    Reset(true);
+    FaultyFileSystem fs(PosixFileSystem());
+    ASSERT_TRUE(Convert(fs).ok());
+    ASSERT_TRUE(fs.DropUnsynced(loss).ok());
+    EXPECT_EQ(lab::Tree(options_.output), expected_);
+  }
+}
+
+TEST_F(Faults, CompleteFileGroupsAreNotReadAgain) {
+  Reset(false);
+  FaultyFileSystem fs(PosixFileSystem());
+  Fault fault;
+  fault.at = 1;
+  fault.only = Operation::kRead;
+  // The reads of the last file group fail: those of the others are done.
+  for (;; ++fault.at) {
+    Reset(false);
+    fs.SetFault(fault);
+    if (Convert(fs).ok()) FAIL();
+    if (stdfs::exists(options_.output + "/.mimo-partial/records/0001.json")) break;
+  }
+  fs.SetFault({});
+  fs.ClearLog();
+  options_.resume = true;
+  const auto report = Convert(fs);
+  ASSERT_TRUE(report.ok()) << report.error().Message();
+  EXPECT_EQ(report.value().groups_resumed, 2u);
+  for (const std::string& path : fs.LoggedPaths(Operation::kRead)) {
+    EXPECT_NE(path, model_.checkpoint.path("a.safetensors"));
+    EXPECT_NE(path, model_.checkpoint.path("b.safetensors"));
+  }
+  EXPECT_EQ(lab::Tree(options_.output), expected_);
+}
+
+TEST_F(Faults, APartialOutputOfAnotherPlanIsRefused) {
+  Reset(false);
+  FaultyFileSystem fs(PosixFileSystem());
+  Fault fault;
+  fault.at = 1;
+  fault.only = Operation::kRead;
+  fs.SetFault(fault);
+  ASSERT_FALSE(Convert(fs).ok());
+  model_.builder.plan.digest.high ^= 4;
+  options_.resume = true;
+  const auto report = Convert(PosixFileSystem());
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kUsage);
+  EXPECT_NE(report.error().found, report.error().expected);
+}
+
+}  // namespace
+}  // namespace mimo

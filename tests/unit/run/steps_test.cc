@@ -1,0 +1,142 @@
+// How a plan is cut, and the requests that come of it.
+#include "lib/run/steps.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <thread>
+
+#include "lib/run/memory_budget.h"
+#include "lib/run/transform.h"
+#include "tests/unit/run/model.h"
+
+namespace mimo {
+namespace {
+
+Job MakeJob(const lab::Model& model) {
+  return {model.catalogue(), model.plan(), std::vector<OutputMode>(model.plan().outputs.size(), OutputMode::kWrite)};
+}
+
+TEST(Steps, EveryRowAndCellIsMadeOnceWithinTheLimit) {
+  const lab::Model model;
+  const Job job = MakeJob(model);
+  const JobSize size = MeasureJob(job);
+  for (const uint64_t limit : {uint64_t{1} << 30, uint64_t{50'000}, size.largest_unit_bytes, uint64_t{1}}) {
+    std::vector<std::set<int64_t>> rows(model.plan().outputs.size());
+    std::set<std::pair<uint32_t, uint32_t>> cells;
+    uint64_t progress = 0, steps = 0;
+    StepCutter cutter(job, limit);
+    uint32_t last = 0;
+    while (const auto step = cutter.Next()) {
+      ++steps;
+      EXPECT_GE(step->file_group, last);
+      last = step->file_group;
+      progress += step->progress_bytes;
+      EXPECT_LE(step->memory_bytes, std::max(limit, size.largest_unit_bytes));
+      EXPECT_LE(StepWork(job, *step, limit).buffer_bytes(),
+                std::max(limit, step->memory_bytes));  // gaps may use the rest
+      for (const RowStrip& strip : step->strips) {
+        for (const RowTarget& target : strip.targets) {
+          for (int64_t r = 0; r < strip.rows; ++r) EXPECT_TRUE(rows[target.output].insert(target.row + r).second);
+        }
+      }
+      for (const CellJob& cell : step->cells) EXPECT_TRUE(cells.insert({cell.group, cell.cell}).second);
+    }
+    for (size_t o = 0; o < rows.size(); ++o) {
+      const OutputArray& output = model.plan().outputs[o];
+      const bool by_cells = output.transform == Transform::kRelayout || output.transform == Transform::kScales;
+      EXPECT_EQ(static_cast<int64_t>(rows[o].size()), by_cells ? 0 : output.rows()) << output.name;
+    }
+    EXPECT_EQ(cells.size(), 3u);
+    EXPECT_EQ(progress, size.progress_bytes);
+    if (limit == uint64_t{1} << 30) {
+      EXPECT_EQ(steps, 3u);  // one per file group
+    }
+  }
+}
+
+TEST(Steps, ReplicatedRowsAreReadOnceHoweverFinelyCut) {
+  const lab::Model model;
+  const Job job = MakeJob(model);
+  std::vector<int> reads(192, 0);
+  StepCutter cutter(job, 5'000);
+  while (const auto step = cutter.Next()) {
+    for (const RowStrip& strip : step->strips) {
+      if (job.array(strip.source).name != "qkv") continue;
+      for (int64_t r = 0; r < strip.rows; ++r) ++reads[static_cast<size_t>(strip.row + r)];
+    }
+  }
+  EXPECT_EQ(reads, std::vector<int>(192, 1));
+}
+
+TEST(Steps, ThousandsOfTinyTensorsAreFewSteps) {
+  lab::Checkpoint checkpoint;
+  std::vector<lab::Stored> tensors;
+  for (int i = 0; i < 3000; ++i)
+    tensors.push_back({"t" + std::to_string(10000 + i), DType::kBF16, {4}, lab::Bytes(8, static_cast<uint8_t>(i))});
+  checkpoint.AddFile("t.safetensors", tensors);
+  lab::PlanBuilder builder(checkpoint);
+  builder.UnchangedFile("t.safetensors", 0);
+  builder.Finish();
+  const Job job{checkpoint.catalogue, builder.plan, std::vector<OutputMode>(3000, OutputMode::kWrite)};
+  StepCutter cutter(job, 32 << 20);
+  const auto step = cutter.Next();
+  ASSERT_TRUE(step.has_value());
+  EXPECT_FALSE(cutter.Next().has_value());
+  StepWork work(job, *step, 32 << 20);
+  EXPECT_EQ(work.reads().size(), 1u);
+  std::vector<std::byte> buffer(work.buffer_bytes());
+  auto backend = MakeBackend(DeviceChoice::kCpu, 0, 0);
+  const auto result = work.Transform(buffer.data(), **backend);
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(result.value().writes.size(), 1u);
+  EXPECT_EQ(result.value().writes[0].data.size(), 3000u * 8);
+}
+
+TEST(Extents, NearRangesAreOneRequestAndFarOnesAreNot) {
+  Extents extents;
+  extents.Add(0, 1000, 10);
+  extents.Add(0, 1200, 10);
+  extents.Add(0, 200'000, 5);
+  extents.Add(1, 1100, 5);
+  extents.Add(0, 1005, 50);
+  extents.Place(128, 64 << 10, 1 << 20);
+  ASSERT_EQ(extents.list().size(), 3u);
+  EXPECT_EQ(extents.list()[0].begin, 1000u);
+  EXPECT_EQ(extents.list()[0].bytes, 210u);
+  EXPECT_EQ(extents.OffsetOf(0, 1205) - extents.OffsetOf(0, 1000), 205u);
+  for (const Extent& extent : extents.list()) EXPECT_EQ(extent.offset % 64, extent.begin % 64);
+  Extents tight;
+  tight.Add(0, 0, 10);
+  tight.Add(0, 1000, 10);
+  tight.Place(0, 64 << 10, 200);  // the gap would not fit
+  EXPECT_EQ(tight.list().size(), 2u);
+}
+
+TEST(MemoryBudget, NeverLendsMoreThanItHas) {
+  MemoryBudget budget(1000, 250);
+  std::atomic<uint64_t> lent{0}, most{0};
+  const auto work = [&](uint64_t bytes) {
+    for (int i = 0; i < 200; ++i) {
+      const Buffer buffer = budget.Acquire(bytes);
+      ASSERT_TRUE(buffer);
+      const uint64_t now = lent += bytes;
+      uint64_t seen = most;
+      while (now > seen && !most.compare_exchange_weak(seen, now)) {
+      }
+      std::memset(buffer.data(), 1, bytes);
+      lent -= bytes;
+    }
+  };
+  std::vector<std::thread> threads;
+  for (const uint64_t bytes : {100, 250, 900, 1000, 600}) threads.emplace_back(work, bytes);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LE(most, 1000u);
+  EXPECT_LE(budget.peak_bytes(), 1000u);
+  EXPECT_FALSE(budget.Acquire(1001));
+  budget.Cancel();
+  EXPECT_FALSE(budget.Acquire(1));
+}
+
+}  // namespace
+}  // namespace mimo

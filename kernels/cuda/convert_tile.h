@@ -10,7 +10,7 @@
 #include "kernels/codec/fp16.h"
 #include "kernels/convert.h"
 
-#ifdef __CUDACC__
+#ifdef __CUDA_ARCH__
 #define MIMO_UNROLL _Pragma("unroll")
 #else
 #define MIMO_UNROLL

@@ -2,6 +2,8 @@
 // (schemas/plan.schema.json).
 #include "lib/plan/plan_json.h"
 
+#include <nlohmann/json.hpp>
+
 #include "lib/plan/json_text.h"
 #include "lib/plan/plan_words.h"
 
@@ -295,6 +297,19 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
   return lines.Finish();
 }
 
+Status CheckUtf8(const std::string& name) {
+  try {
+    (void)nlohmann::json(name).dump();
+    return {};
+  } catch (const nlohmann::json::exception&) {
+    Error error;
+    error.what = "the name of the file is not UTF-8, so that a plan cannot name it";
+    error.file = name;
+    error.advice = "rename it";
+    return error;
+  }
+}
+
 }  // namespace
 
 std::string PlanOptionsJson(const PlanOptions& options) {
@@ -304,6 +319,9 @@ std::string PlanOptionsJson(const PlanOptions& options) {
 }
 
 Status WritePlanJson(const Catalogue& catalogue, const Plan& plan, const TextSink& sink) {
+  // Tensor names come from JSON; names of files are whatever bytes the directory holds.
+  for (const std::string& name : plan.carried) MIMO_RETURN_IF_ERROR(CheckUtf8(name));
+  for (const PlanFile& file : plan.files) MIMO_RETURN_IF_ERROR(CheckUtf8(file.name));
   return Write(catalogue, plan, sink, false);
 }
 

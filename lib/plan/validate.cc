@@ -71,7 +71,8 @@ class Validator {
   Status CheckNames() const {
     std::set<std::string> names;
     const auto add = [&](const std::string& name) {
-      return StaysBelow(name) && name.rfind(".mimo-partial", 0) != 0 && names.insert(name).second;
+      return StaysBelow(name) && name.rfind(".mimo-partial", 0) != 0 && name != "mimo-manifest.json" &&
+             names.insert(name).second;
     };
     for (const PlanFile& file : plan_.files) {
       if (!add(file.name)) return Bad("file name", "a new name below the output", file.name);

@@ -29,6 +29,8 @@ Facts FamilyFacts(const Catalogue& catalogue) {
   facts["logical_kv_heads"] = LogicalShape(config, false).kv_heads;
   facts["logical_swa_kv_heads"] = LogicalShape(config, true).kv_heads;
   facts["experts"] = config.experts;
+  facts["head_dim"] = config.global.head_dim;
+  facts["v_head_dim"] = config.global.v_head_dim;
   facts["expert_storage"] = FirstStorage(catalogue, Role::kExpertDown);
   facts["router"] = FirstStorage(catalogue, Role::kRouter);
   const bool towers = std::any_of(catalogue.arrays.begin(), catalogue.arrays.end(), [](const StoredArray& array) {
@@ -44,6 +46,14 @@ Facts FamilyFacts(const Catalogue& catalogue) {
   return facts;
 }
 
+std::string Sizes(const Facts& facts) {
+  std::string text;
+  for (const char* name : {"hidden", "layers", "heads", "experts"}) {
+    text += (text.empty() ? "" : ", ") + Observed(name, facts);
+  }
+  return text;
+}
+
 }  // namespace
 
 Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence) {
@@ -55,6 +65,9 @@ Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::
       MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(conditions, facts));
       if (!holds) continue;
       for (const std::string& condition : conditions) evidence->push_back(Observed(condition, facts));
+      if (entry.value("scaled", false)) {
+        evidence->push_back("but not the size of a release (" + Sizes(facts) + "): cut down or synthetic");
+      }
       return entry.at("family").get<std::string>();
     }
   } catch (const Json::exception& problem) {
@@ -63,7 +76,7 @@ Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::
     error.file = kTable;
     return error;
   }
-  for (const char* name : {"hidden", "layers", "heads", "experts"}) evidence->push_back(Observed(name, facts));
+  evidence->push_back(Sizes(facts));
   evidence->push_back("no released model has this geometry");
   return std::string(kNoFamily);
 }

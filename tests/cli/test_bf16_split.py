@@ -83,7 +83,7 @@ class ExternalGenerator(ToolCase):
 
     def test_every_variant(self):
         for variant in VARIANTS:
-            for options in (dict(seed=1), dict(seed=2, hidden=384, experts=4)):
+            for options in (dict(seed=1), dict(seed=2, hidden=384, experts=2, intermediate=128, moe_intermediate=128)):
                 with self.subTest(variant, **options):
                     self.setUp()
                     self.check(variant, **options)
@@ -92,7 +92,7 @@ class ExternalGenerator(ToolCase):
         for variant in VARIANTS:
             with self.subTest(variant):
                 self.setUp()
-                self.check(variant, seed=3, heads=REAL_HEADS.get(variant, 64))
+                self.check(variant, seed=3, heads=REAL_HEADS.get(variant, 64), experts=2)
 
 
 if __name__ == "__main__":

@@ -299,6 +299,13 @@ TEST(PlanJson, TheSinkStopsTheWriting) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(PlanJson, FileNamesThatAreNotUtf8AreRefused) {
+  const Catalogue catalogue = MakeCatalogue();
+  Plan plan = MakePlan(catalogue);
+  plan.carried[0] = "bad\xFFname";
+  EXPECT_FALSE(WritePlanJson(catalogue, plan, [](std::string_view) { return Status(); }).ok());
+}
+
 void ExpectRefused(const Catalogue& catalogue, const std::string& text, const std::string& clue) {
   Result<Plan> read = ParsePlanJson(catalogue, text, "plan.json");
   ASSERT_FALSE(read.ok()) << clue;
@@ -358,6 +365,7 @@ const std::vector<Damage>& Damages() {
       {"file outside the output", [](Plan& p) { p.files[0].name = "../a.safetensors"; }},
       {"absolute file", [](Plan& p) { p.texts[0].name = "/etc/x"; }},
       {"file in the partial directory", [](Plan& p) { p.texts[0].name = ".mimo-partial/x"; }},
+      {"manifest", [](Plan& p) { p.texts[0].name = "mimo-manifest.json"; }},
       {"two files of one name", [](Plan& p) { p.texts[0].name = "b.safetensors"; }},
       {"unknown carried file", [](Plan& p) { p.carried[0] = "dflash/none"; }},
       {"piece beyond its source", [](Plan& p) { p.outputs[2].pieces[0].source_row = 129; }},

@@ -188,7 +188,7 @@ TEST_F(Check, ManifestsReadBackAndDamagedOnesAreRefused) {
                                                         {"\"version\":1", "\"version\":2"},
                                                         {"\"shape\":[6,5]", "\"shape\":[6,-5]"},
                                                         {"\"tensors\":[", "\"tensor\":["},
-                                                        {"\"bytes\":", "\"bytes\":-"}}) {
+                                                        {"\"payload_bytes\":", "\"payload_bytes\":-"}}) {
     std::string damaged = text;
     damaged.replace(damaged.find(from), from.size(), to);
     EXPECT_FALSE(ParseManifest(damaged, "m").ok()) << to;

@@ -188,7 +188,11 @@ TEST(Family, FollowsFromGeometryAndStorage) {
   EXPECT_EQ(FamilyOf(v26, DType::kBF16, DType::kBF16, false), "MiMo-V2.6-Flash");
   ModelConfig cut = flash;
   cut.layers = 47;
-  EXPECT_EQ(FamilyOf(cut, DType::kF8E4M3, DType::kF32, true), "mimo-v2");
+  EXPECT_EQ(FamilyOf(cut, DType::kF8E4M3, DType::kF32, true), "MiMo-V2.5");
+  ModelConfig other = flash;
+  other.global.head_dim = 128;
+  other.hidden = 2048;
+  EXPECT_EQ(FamilyOf(other, DType::kF8E4M3, DType::kF32, true), "mimo-v2");
   ModelConfig replicated = flash;
   replicated.global.kv_heads = 8;
   replicated.marker = LayoutMarker{"fused", 8, 4, 8};

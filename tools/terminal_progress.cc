@@ -14,6 +14,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr auto kLineInterval = std::chrono::seconds(2);  // between plain lines: a quick job prints none
+
 std::string FormatDuration(double seconds) {
   const auto whole = static_cast<int64_t>(seconds + 0.5);
   char text[32];
@@ -57,8 +59,9 @@ class TerminalProgress : public ProgressObserver {
       if (now - last_draw_ < std::chrono::milliseconds(200)) return;
       last_draw_ = now;
       Draw(done, now);
-    } else if (Tenths(done) > tenth_) {
+    } else if (Tenths(done) > tenth_ && now - last_draw_ >= kLineInterval) {
       tenth_ = Tenths(done);
+      last_draw_ = now;
       Draw(done, now);
     }
   }
@@ -72,7 +75,7 @@ class TerminalProgress : public ProgressObserver {
   void Finish() override {
     std::lock_guard<std::mutex> lock(mutex_);
     const Clock::time_point now = Clock::now();
-    if (terminal_ || tenth_ < 10) Draw(done_, now);
+    if (terminal_ || tenth_ > 0) Draw(done_, now);
     EndLine();
   }
 

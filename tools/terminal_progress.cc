@@ -1,6 +1,7 @@
 // The progress line of the commands (MakeProgress of cli.h).
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <mutex>

@@ -1,0 +1,227 @@
+// Catalogues of small directories written here: what is read, what the index may get wrong, and what is refused.
+#include "lib/model/catalogue.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+
+#include "lib/io/safetensors.h"
+#include "lib/model/inventory.h"
+#include "tests/faults/scratch_directory.h"
+
+namespace mimo {
+namespace {
+
+constexpr char kConfig[] =
+    R"({"model_type": "mimo_v2", "hidden_size": 128, "num_hidden_layers": 1, "vocab_size": 4, "intermediate_size": 128,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 192, "v_head_dim": 128, "hybrid_layer_pattern": [0],
+        "moe_layer_freq": [0], "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}})";
+
+using Tensors = std::vector<TensorInfo>;
+
+TensorInfo Tensor(const std::string& name, DType dtype, std::vector<int64_t> shape) {
+  TensorInfo t;
+  t.name = name;
+  t.dtype = dtype;
+  t.shape = std::move(shape);
+  return t;
+}
+
+class CatalogueTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Write("config.json", kConfig); }
+
+  void Write(const std::string& name, const std::string& content) {
+    std::filesystem::create_directories(std::filesystem::path(Path(name)).parent_path());
+    ASSERT_TRUE(WriteWholeFile(PosixFileSystem(), Path(name), content).ok());
+  }
+  void WriteShard(const std::string& name, Tensors tensors) {
+    std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+    std::string file = LayOutSafetensors(tensors, {});
+    if (!tensors.empty()) file.resize(tensors.back().end, '\0');
+    Write(name, file);
+  }
+  std::string Path(const std::string& name) const { return JoinPath(scratch_.path(), name); }
+  Result<Catalogue> Open() { return OpenCatalogue(PosixFileSystem(), scratch_.path()); }
+
+  // The one dense layer that the config describes, split attention, gate_proj in FP8.
+  static Tensors Model() {
+    return {Tensor("model.embed_tokens.weight", DType::kBF16, {4, 128}),
+            Tensor("lm_head.weight", DType::kBF16, {4, 128}),
+            Tensor("model.norm.weight", DType::kBF16, {128}),
+            Tensor("model.layers.0.input_layernorm.weight", DType::kBF16, {128}),
+            Tensor("model.layers.0.post_attention_layernorm.weight", DType::kBF16, {128}),
+            Tensor("model.layers.0.self_attn.q_proj.weight", DType::kBF16, {384, 128}),
+            Tensor("model.layers.0.self_attn.k_proj.weight", DType::kBF16, {192, 128}),
+            Tensor("model.layers.0.self_attn.v_proj.weight", DType::kBF16, {128, 128}),
+            Tensor("model.layers.0.self_attn.o_proj.weight", DType::kBF16, {128, 256}),
+            Tensor("model.layers.0.mlp.gate_proj.weight", DType::kF8E4M3, {128, 128}),
+            Tensor("model.layers.0.mlp.gate_proj.weight_scale_inv", DType::kF32, {1, 1}),
+            Tensor("model.layers.0.mlp.up_proj.weight", DType::kBF16, {128, 128}),
+            Tensor("model.layers.0.mlp.down_proj.weight", DType::kBF16, {128, 128})};
+  }
+  // The inventory of Model() after `edit`.
+  Result<Inventory> Take(const std::function<void(Tensors&)>& edit) {
+    Tensors tensors = Model();
+    edit(tensors);
+    WriteShard("model.safetensors", tensors);
+    catalogue_ = Open();
+    EXPECT_TRUE(catalogue_.ok()) << catalogue_.error().Message();
+    return TakeInventory(catalogue_.value());
+  }
+
+  ScratchDirectory scratch_;
+  Result<Catalogue> catalogue_ = Error{};
+};
+
+TEST_F(CatalogueTest, ReadsShardsWithoutAnIndex) {
+  WriteShard("b.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  WriteShard("a.safetensors", {Tensor("lm_head.weight", DType::kBF16, {4, 128})});
+  Write("tokenizer.json", "{}");
+  Write("dflash/config.json", "{\"trailing\": 1,}");
+  const auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  ASSERT_EQ(c.value().arrays.size(), 2u);
+  EXPECT_EQ(c.value().arrays[0].name, "lm_head.weight");
+  EXPECT_EQ(c.value().arrays[0].id.role, Role::kLmHead);
+  EXPECT_EQ(c.value().payload_bytes(), 4u * 128 * 2 + 256);
+  ASSERT_EQ(c.value().carried.size(), 2u);
+  EXPECT_EQ(c.value().carried[0].name, "dflash/config.json");
+}
+
+TEST_F(CatalogueTest, HeadersWinOverAnIndexThatNamesMissingFiles) {
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  Write(
+      "model.safetensors.index.json",
+      R"({"metadata": {"total_size": "256", "tp_size": 4, "note": "x"}, "weight_map": {"q": "model_0-00001-of-00002.safetensors"}})");
+  const auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  EXPECT_EQ(c.value().arrays.size(), 1u);
+  EXPECT_EQ(c.value().index.missing_files, std::vector<std::string>{"model_0-00001-of-00002.safetensors"});
+  EXPECT_EQ(c.value().index.tp_size, 4);
+  EXPECT_EQ(c.value().index.total_size, 256u);
+  EXPECT_EQ(c.value().oddities.size(), 1u);
+}
+
+TEST_F(CatalogueTest, OnlyFilesOfAGoodIndexAreTheModel) {
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  WriteShard("consolidated.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  Write("model.safetensors.index.json", R"({"metadata": {}, "weight_map": {"model.norm.weight": "a.safetensors"}})");
+  const auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  EXPECT_EQ(c.value().files.size(), 1u);
+  ASSERT_EQ(c.value().carried.size(), 1u);
+  EXPECT_EQ(c.value().carried[0].name, "consolidated.safetensors");
+}
+
+TEST_F(CatalogueTest, ATensorInTwoFilesIsAnError) {
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  WriteShard("b.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  const auto c = Open();
+  ASSERT_FALSE(c.ok());
+  EXPECT_EQ(c.error().tensor, "model.norm.weight");
+  EXPECT_EQ(c.error().code, ErrorCode::kBadInput);
+}
+
+TEST_F(CatalogueTest, AnIndexedTensorThatNoFileHoldsIsAnError) {
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  Write("model.safetensors.index.json",
+        R"({"weight_map": {"model.norm.weight": "a.safetensors", "lm_head.weight": "a.safetensors"}})");
+  const auto c = Open();
+  ASSERT_FALSE(c.ok());
+  EXPECT_EQ(c.error().tensor, "lm_head.weight");
+}
+
+TEST_F(CatalogueTest, AnIndexMayNotLeaveTheDirectory) {
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  Write("model.safetensors.index.json", R"({"weight_map": {"model.norm.weight": "../a.safetensors"}})");
+  EXPECT_FALSE(Open().ok());
+}
+
+TEST_F(CatalogueTest, FollowsTheSymbolicLinksOfAHubCache) {
+  Write("blobs/0123", "x");
+  std::filesystem::remove_all(Path("blobs"));
+  ScratchDirectory blobs;
+  std::filesystem::rename(Path("config.json"), JoinPath(blobs.path(), "c0ffee"));
+  std::filesystem::create_symlink(JoinPath(blobs.path(), "c0ffee"), Path("config.json"));
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  std::filesystem::rename(Path("a.safetensors"), JoinPath(blobs.path(), "beef"));
+  std::filesystem::create_symlink(JoinPath(blobs.path(), "beef"), Path("a.safetensors"));
+  const auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  EXPECT_EQ(c.value().arrays.size(), 1u);
+  std::filesystem::remove(JoinPath(blobs.path(), "beef"));
+  EXPECT_FALSE(Open().ok());  // a dangling link is an incomplete download
+}
+
+TEST_F(CatalogueTest, FingerprintFollowsHeadersAndConfig) {
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  const Hash128 first = Open().value().Fingerprint();
+  EXPECT_EQ(Open().value().Fingerprint(), first);
+  Write("config.json", std::string(kConfig) + "\n");
+  const Hash128 second = Open().value().Fingerprint();
+  EXPECT_NE(second, first);
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kF16, {128})});
+  EXPECT_NE(Open().value().Fingerprint(), second);
+}
+
+TEST_F(CatalogueTest, InventoryPairsCodesWithScales) {
+  const auto inventory = Take([](Tensors&) {});
+  ASSERT_TRUE(inventory.ok()) << inventory.error().Message();
+  EXPECT_EQ(inventory.value().weights.size(), 12u);
+  EXPECT_FALSE(inventory.value().fused);
+  EXPECT_FALSE(inventory.value().quantized_attention);
+  size_t fp8 = 0;
+  for (const Weight& w : inventory.value().weights) fp8 += w.storage == Storage::kFp8Block;
+  EXPECT_EQ(fp8, 1u);
+}
+
+// Each edit makes one thing wrong; the error must name the tensor.
+TEST_F(CatalogueTest, InventoryRefusesWhatContradicts) {
+  const auto find = [](Tensors& t, const std::string& name) {
+    return std::find_if(t.begin(), t.end(), [&](const TensorInfo& x) { return x.name == name; });
+  };
+  const std::string gate = "model.layers.0.mlp.gate_proj.weight";
+  const std::vector<std::pair<std::string, std::function<void(Tensors&)>>> cases = {
+      {gate, [&](Tensors& t) { t.erase(find(t, gate + "_scale_inv")); }},
+      {gate + "_scale_inv", [&](Tensors& t) { t.erase(find(t, gate)); }},
+      {gate + "_scale_inv",
+       [&](Tensors& t) {
+         find(t, gate + "_scale_inv")->shape = {2, 1};
+       }},
+      {gate + "_scale_inv", [&](Tensors& t) { find(t, gate + "_scale_inv")->dtype = DType::kBF16; }},
+      {"model.norm.weight", [&](Tensors& t) { t.erase(find(t, "model.norm.weight")); }},
+      {"model.norm.weight", [&](Tensors& t) { find(t, "model.norm.weight")->shape = {64}; }},
+      {"model.norm.weight", [&](Tensors& t) { find(t, "model.norm.weight")->dtype = DType::kI64; }},
+      {"model.layers.0.self_attn.k_proj.weight",
+       [&](Tensors& t) {
+         find(t, "model.layers.0.self_attn.k_proj.weight")->shape = {384, 128};
+       }},
+      {"model.layers.1.input_layernorm.weight",
+       [](Tensors& t) { t.push_back(Tensor("model.layers.1.input_layernorm.weight", DType::kBF16, {128})); }},
+      {"model.layers.0.mlp.experts.0.up_proj.weight",
+       [](Tensors& t) {
+         t.push_back(Tensor("model.layers.0.mlp.experts.0.up_proj.weight", DType::kBF16, {8, 128}));
+       }},
+  };
+  for (const auto& [tensor, edit] : cases) {
+    const auto inventory = Take(edit);
+    ASSERT_FALSE(inventory.ok()) << tensor;
+    EXPECT_EQ(inventory.error().code, ErrorCode::kBadInput);
+    EXPECT_EQ(inventory.error().tensor, tensor) << inventory.error().Message();
+  }
+}
+
+TEST_F(CatalogueTest, InventoryListsUnknownTensorsAndGapsInMtp) {
+  const auto inventory =
+      Take([](Tensors& t) { t.push_back(Tensor("model.layers.0.self_attn.q_norm.weight", DType::kBF16, {192})); });
+  ASSERT_TRUE(inventory.ok()) << inventory.error().Message();
+  EXPECT_EQ(inventory.value().unknown.size(), 1u);
+  EXPECT_FALSE(
+      Take([](Tensors& t) { t.push_back(Tensor("model.mtp.layers.1.enorm.weight", DType::kBF16, {128})); }).ok());
+}
+
+}  // namespace
+}  // namespace mimo

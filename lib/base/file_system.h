@@ -1,4 +1,4 @@
-// The file system as an interface, so that faults can be injected (tests/fault) and nothing else in the library calls the
+// The file system as an interface, so that faults can be injected (tests/faults) and nothing else in the library calls the
 // operating system for files. All functions may be called from several threads at once. Errors are kIo (missing file,
 // permission, no space, EIO) unless a line says otherwise, and name the path.
 #pragma once

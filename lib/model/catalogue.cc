@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "lib/base/checked.h"
@@ -11,8 +10,6 @@
 namespace mimo {
 
 namespace {
-
-using nlohmann::json;
 
 constexpr char kIndexName[] = "model.safetensors.index.json";
 constexpr char kConfigName[] = "config.json";
@@ -26,120 +23,11 @@ bool EndsWith(const std::string& text, const std::string& suffix) {
   return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
-// weight_map is read as a stream: 160 000 entries need no DOM.
-class IndexReader : public nlohmann::json_sax<json> {
- public:
-  std::vector<std::pair<std::string, std::string>> weight_map;
-  IndexInfo info;
-  std::string problem;
-
-  bool null() override { return Keep(nullptr) && Value("null"); }
-  bool boolean(bool v) override { return Keep(v) && Value("a boolean"); }
-  bool number_integer(number_integer_t v) override { return Keep(v) && Number(v >= 0, static_cast<uint64_t>(v)); }
-  bool number_unsigned(number_unsigned_t v) override { return Keep(v) && Number(true, v); }
-  bool number_float(number_float_t v, const string_t&) override {
-    // Some writers store total_size as 3.15e11.
-    return Keep(v) && Number(v >= 0 && v < 9e18 && v == static_cast<double>(static_cast<uint64_t>(v)), static_cast<uint64_t>(v));
-  }
-  bool binary(binary_t&) override { return false; }
-  bool string(string_t& v) override {
-    Keep(v);
-    if (path_.size() == 2 && path_[0] == "weight_map")
-      weight_map.emplace_back(path_[1], std::move(v));
-    else if (Metadata("save_format"))
-      info.save_format = std::move(v);
-    else if (Metadata("total_size") || Metadata("tp_size"))
-      return NumberText(v);
-    return true;
-  }
-  bool start_object(std::size_t) override {
-    path_.emplace_back();
-    return true;
-  }
-  bool key(string_t& v) override {
-    path_.back() = std::move(v);
-    return true;
-  }
-  bool end_object() override {
-    path_.pop_back();
-    return true;
-  }
-  bool start_array(std::size_t) override {
-    if (path_.empty()) return Value("an array");
-    path_.emplace_back("[]");
-    return true;
-  }
-  bool end_array() override {
-    path_.pop_back();
-    return true;
-  }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
-    problem = "byte " + std::to_string(position) + ": " + e.what();
-    return false;
-  }
-
- private:
-  std::vector<std::string> path_;
-
-  bool Keep(const json& value) {
-    if (path_.size() == 2 && path_[0] == "metadata") info.metadata.emplace_back(path_[1], value.dump());
-    return true;
-  }
-  bool Metadata(const char* name) const { return path_.size() == 2 && path_[0] == "metadata" && path_[1] == name; }
-  bool Value(const char* what) {
-    if (path_.empty()) problem = std::string("the document is ") + what + ", not an object";
-    if (path_.size() == 2 && path_[0] == "weight_map")
-      problem = "weight_map entry \"" + path_[1] + "\" is " + what + ", not a file name";
-    return problem.empty();
-  }
-  bool Number(bool valid, uint64_t v) {
-    if (!Value("a number")) return false;
-    if (!valid) return true;
-    if (Metadata("total_size")) info.total_size = v;
-    if (Metadata("tp_size")) info.tp_size = static_cast<int64_t>(v);
-    return true;
-  }
-  bool NumberText(const std::string& text) {
-    if (!text.empty() && text.size() < 19 &&
-        std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; }))
-      return Number(true, std::stoull(text));
-    return true;
-  }
-};
-
 Error BadInput(std::string what, std::string file) {
   Error e;
   e.what = std::move(what);
   e.file = std::move(file);
   return e;
-}
-
-Result<std::vector<std::pair<std::string, std::string>>> ReadIndex(FileSystem& fs, const std::string& path,
-                                                                   IndexInfo* info) {
-  MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, path, kMaxIndexBytes));
-  IndexReader reader;
-  const bool ok = json::sax_parse(text, &reader);
-  if (!ok || !reader.problem.empty()) {
-    Error e = BadInput("the index is not valid", path);
-    e.expected = "a JSON object with weight_map {tensor: file}";
-    e.found = reader.problem;
-    e.advice = "repair or delete the index: the shard headers are enough";
-    return e;
-  }
-  *info = std::move(reader.info);
-  info->present = true;
-  info->text = std::move(text);
-  for (const auto& [tensor, file] : reader.weight_map) {
-    if (file.empty() || file.find('/') != std::string::npos || file == "." || file == "..") {
-      Error e = BadInput("the index names a file outside the checkpoint", path);
-      e.tensor = tensor;
-      e.expected = "a file name in the same directory";
-      e.found = "\"" + file + "\"";
-      e.advice = "repair or delete the index";
-      return e;
-    }
-  }
-  return std::move(reader.weight_map);
 }
 
 // Everything below `directory` that is not a tensor file of the model travels along.
@@ -228,7 +116,11 @@ class CatalogueBuilder {
     std::erase_if(out_.carried, is(kConfigName));
     std::erase_if(out_.carried, is(kManifestName));
     if (std::erase_if(out_.carried, is(kIndexName)) == 0) return {};
-    MIMO_ASSIGN_OR_RETURN(weight_map_, ReadIndex(fs_, JoinPath(out_.root, kIndexName), &out_.index));
+    const std::string path = JoinPath(out_.root, kIndexName);
+    MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, path, kMaxIndexBytes));
+    MIMO_ASSIGN_OR_RETURN(ParsedIndex parsed, ParseIndex(std::move(text), path));
+    out_.index = std::move(parsed.info);
+    weight_map_ = std::move(parsed.weight_map);
     return {};
   }
 

@@ -14,6 +14,7 @@
 #include "lib/base/hash.h"
 #include "lib/io/dtype.h"
 #include "lib/model/config.h"
+#include "lib/model/index.h"
 #include "lib/model/names.h"
 
 namespace mimo {
@@ -43,16 +44,6 @@ struct StoredArray {
 struct CarriedFile {
   std::string name;  // relative to the root, with '/'
   uint64_t bytes = 0;
-};
-
-struct IndexInfo {
-  bool present = false;
-  std::string text;  // the file
-  std::optional<uint64_t> total_size;
-  std::optional<int64_t> tp_size;
-  std::string save_format;
-  std::vector<std::pair<std::string, std::string>> metadata;  // scalar entries of "metadata" in file order; values as JSON text
-  std::vector<std::string> missing_files;  // named by the index, not on disk
 };
 
 struct Catalogue {

@@ -81,7 +81,8 @@ class Placer {
     }
     std::vector<size_t> arrays_in(catalogue_.files.size(), 0);
     for (const StoredArray& array : catalogue_.arrays) ++arrays_in[array.file];
-    for (auto& [name, file] : files) {
+    for (auto& [name, planned] : files) {
+      PlanFile& file = planned;
       file.name = name;
       file.unchanged = file.source_file != kNone && file.outputs.size() == arrays_in[file.source_file] &&
                        std::all_of(file.outputs.begin(), file.outputs.end(), [&](uint32_t i) {

@@ -111,6 +111,25 @@ TEST_F(Faults, AnyCallMayFailOnceOrForEver) {
   }
 }
 
+TEST_F(Faults, TheFirstErrorStopsAllWorkers) {
+  options_.threads = 4;
+  options_.memory_bytes = 30'000;  // many steps, and workers that wait for memory
+  for (uint64_t n = 1; n < 120; n += 3) {
+    Reset(false);
+    FaultyFileSystem fs(PosixFileSystem());
+    Fault fault;
+    fault.at = n;
+    fault.from_then_on = true;
+    fs.SetFault(fault);
+    const auto report = Convert(fs);
+    ASSERT_FALSE(report.ok());
+    ASSERT_EQ(report.error().code, ErrorCode::kIo) << report.error().Message();
+    ASSERT_FALSE(report.error().file.empty()) << report.error().Message();  // the fault, not what followed from it
+    ExpectResumes(false, "call " + std::to_string(n));
+    if (HasFatalFailure()) return;
+  }
+}
+
 TEST_F(Faults, PowerMayFailAtAnyCall) {
   for (const bool older : {false, true}) {
     Reset(older);

@@ -4,7 +4,7 @@
 namespace mimo {
 
 struct EmbeddedFile {
-  const char* path;     // relative to schemas/, e.g. "models/mimo_v2.json"; null in the terminating entry
+  const char* path;  // relative to schemas/, e.g. "models/mimo_v2.json"; null in the terminating entry
   const char* content;
 };
 

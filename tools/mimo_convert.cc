@@ -136,7 +136,9 @@ Status Resolve(Arguments& a) {
   a.run.link = static_cast<LinkMode>(pick(a.link, {"none", "hard", "sym", "reflink"}));
   a.plan.fresh_scales = a.scale_policy == "fresh";
   if (a.shard_size != "keep") {
-    MIMO_ASSIGN_OR_RETURN(a.plan.max_shard_bytes, ParseSize(a.shard_size));
+    const Result<uint64_t> bytes = ParseSize(a.shard_size);
+    if (!bytes.ok()) return Usage("--max-shard-size is not a size", bytes.error().expected, a.shard_size);
+    a.plan.max_shard_bytes = bytes.value();
     if (a.plan.max_shard_bytes == 0)
       return Usage("shards of no size", "keep, or a size above 0", "--max-shard-size " + a.shard_size);
   }

@@ -1,5 +1,5 @@
-// The same operations on a GPU. Built when a CUDA compiler is found; otherwise kernels/cuda/convert_none.cc answers "no device".
-// Pointers in Band are HOST pointers here; the functions stage them through pinned buffers of their own.
+// The same operations on a GPU. Built when a CUDA compiler is found; otherwise kernels/cuda/convert_none.cc answers "no
+// device". Pointers in Band are HOST pointers here; the functions stage them through pinned buffers of their own.
 #pragma once
 
 #include <memory>
@@ -20,8 +20,10 @@ class CudaConverter {
   virtual ~CudaConverter() = default;
   // As ConvertBands. False and `error` set on a device failure; targets are then unspecified.
   virtual bool Convert(std::span<const Band> bands, Anomalies* anomalies, std::string* error) = 0;
-  // The kernels alone: bands hold DEVICE pointers (column_edges too). For benchmarks and tests. `seconds` is device time.
-  virtual bool ConvertOnDevice(std::span<const Band> bands, Anomalies* anomalies, double* seconds, std::string* error) = 0;
+  // The kernels alone: bands hold DEVICE pointers (column_edges too). For benchmarks and tests. `seconds` is device
+  // time.
+  virtual bool ConvertOnDevice(std::span<const Band> bands, Anomalies* anomalies, double* seconds,
+                               std::string* error) = 0;
   virtual std::string name() const = 0;
 };
 

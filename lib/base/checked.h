@@ -20,7 +20,9 @@ inline std::optional<uint64_t> CheckedMul(uint64_t a, uint64_t b) {
   if (__builtin_mul_overflow(a, b, &r)) return std::nullopt;
   return r;
 }
-inline constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline constexpr int64_t CeilDiv(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 // "5GB" (10^9), "5GiB" (2^30), "5G" (as GiB), plain bytes; decimals allowed ("1.5GiB"). kUsage otherwise.
 Result<uint64_t> ParseSize(std::string_view text);

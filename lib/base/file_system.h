@@ -1,6 +1,6 @@
-// The file system as an interface, so that faults can be injected (tests/faults) and nothing else in the library calls the
-// operating system for files. All functions may be called from several threads at once. Errors are kIo (missing file,
-// permission, no space, EIO) unless a line says otherwise, and name the path.
+// The file system as an interface, so that faults can be injected (tests/faults) and nothing else in the library calls
+// the operating system for files. All functions may be called from several threads at once. Errors are kIo (missing
+// file, permission, no space, EIO) unless a line says otherwise, and name the path.
 #pragma once
 
 #include <cstddef>
@@ -44,7 +44,11 @@ class WritableFile {
   virtual Status Close() = 0;                  // idempotent; the destructor closes without reporting
 };
 
-enum class OpenMode : uint8_t { kCreateNew /* error if it exists */, kTruncate, kKeep /* create if missing, keep content */ };
+enum class OpenMode : uint8_t {
+  kCreateNew /* error if it exists */,
+  kTruncate,
+  kKeep /* create if missing, keep content */
+};
 
 class FileSystem {
  public:

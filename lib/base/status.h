@@ -24,12 +24,12 @@ enum class ErrorCode : uint8_t {
 // Everything a user needs to act: where, what was expected, what was found, what to do. Empty fields are left out.
 struct Error {
   ErrorCode code = ErrorCode::kBadInput;
-  std::string what;      // one clause, e.g. "scale has the wrong shape"
-  std::string file;      // path or file name
-  std::string tensor;    // full tensor name
+  std::string what;    // one clause, e.g. "scale has the wrong shape"
+  std::string file;    // path or file name
+  std::string tensor;  // full tensor name
   std::string expected;
   std::string found;
-  std::string advice;    // what to do, as an imperative
+  std::string advice;  // what to do, as an imperative
 
   // "FILE: tensor NAME: WHAT: expected X, found Y; ADVICE", fields that are empty left out.
   std::string Message() const;
@@ -71,15 +71,15 @@ class [[nodiscard]] Result {
 #define MIMO_CONCAT(a, b) MIMO_CONCAT_INNER(a, b)
 
 // Returns the error of `expr` (a Status) from the enclosing function.
-#define MIMO_RETURN_IF_ERROR(expr)                                     \
-  do {                                                                 \
-    ::mimo::Status mimo_status_ = (expr);                              \
+#define MIMO_RETURN_IF_ERROR(expr)                                      \
+  do {                                                                  \
+    ::mimo::Status mimo_status_ = (expr);                               \
     if (!mimo_status_.ok()) return std::move(mimo_status_).TakeError(); \
   } while (false)
 
 // Evaluates `expr` (a Result<T>); on success declares or assigns `lhs`, else returns the error.
 #define MIMO_ASSIGN_OR_RETURN(lhs, expr) MIMO_ASSIGN_OR_RETURN_INNER(MIMO_CONCAT(mimo_result_, __LINE__), lhs, expr)
-#define MIMO_ASSIGN_OR_RETURN_INNER(result, lhs, expr) \
-  auto result = (expr);                                \
+#define MIMO_ASSIGN_OR_RETURN_INNER(result, lhs, expr)    \
+  auto result = (expr);                                   \
   if (!result.ok()) return std::move(result).TakeError(); \
   lhs = std::move(result).value()

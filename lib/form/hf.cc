@@ -97,7 +97,8 @@ std::string BuildHfIndex(const IndexInfo& source, const HfDescription& d, uint64
                          const std::vector<std::pair<std::string, std::string>>& tensor_and_file) {
   std::vector<std::pair<std::string, std::string>> metadata = {{"total_size", std::to_string(total_size)}};
   for (const auto& [key, value] : source.metadata)
-    if (key != "total_size" && key != "tp_size" && (d.quantized || key != "save_format")) metadata.emplace_back(key, value);
+    if (key != "total_size" && key != "tp_size" && (d.quantized || key != "save_format"))
+      metadata.emplace_back(key, value);
   if (d.layout.fused()) metadata.emplace_back("tp_size", std::to_string(d.layout.chunks));
   // One entry per line, by hand: 160 000 entries need no DOM.
   std::string text = "{\n  \"metadata\": {\n";

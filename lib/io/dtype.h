@@ -8,12 +8,32 @@
 namespace mimo {
 
 enum class DType : uint8_t {
-  kBool, kF4, kF6E2M3, kF6E3M2, kU8, kI8, kF8E5M2, kF8E4M3, kF8E8M0, kF8E4M3Fnuz, kF8E5M2Fnuz,
-  kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kC64, kF64, kI64, kU64,
+  kBool,
+  kF4,
+  kF6E2M3,
+  kF6E3M2,
+  kU8,
+  kI8,
+  kF8E5M2,
+  kF8E4M3,
+  kF8E8M0,
+  kF8E4M3Fnuz,
+  kF8E5M2Fnuz,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kC64,
+  kF64,
+  kI64,
+  kU64,
 };
 
 uint32_t BitsPerElement(DType dtype);
-std::string_view DTypeName(DType dtype);                       // as in a safetensors header: "F8_E4M3"
+std::string_view DTypeName(DType dtype);  // as in a safetensors header: "F8_E4M3"
 std::optional<DType> DTypeFromName(std::string_view name);
 
 }  // namespace mimo

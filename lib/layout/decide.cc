@@ -134,41 +134,46 @@ std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const I
 
 namespace {
 
-// The first tensor that no candidate explains, for the message.
+// Names the tensor that the layout which explains most layers does not explain.
 Error NothingFits(const Catalogue& catalogue, const std::vector<StoredRows>& layers) {
+  const int64_t usual = catalogue.index.tp_size.value_or(catalogue.config.global.kv_heads);
+  const bool fused = layers[0].arrays[1] == kNone;
+  const std::vector<QkvLayout> candidates =
+      fused ? std::vector<QkvLayout>{{QkvKind::kFused, usual}, {QkvKind::kFused, 1}}
+            : std::vector<QkvLayout>{{QkvKind::kSplit, usual}, {QkvKind::kSplitIndependent, 1}};
+  const auto explained = [&](const QkvLayout& layout) {
+    return std::count_if(layers.begin(), layers.end(),
+                         [&](const StoredRows& s) { return Explains(layout, catalogue.config, s); });
+  };
+  const QkvLayout best =
+      *std::max_element(candidates.begin(), candidates.end(),
+                        [&](const QkvLayout& a, const QkvLayout& b) { return explained(a) < explained(b); });
   Error e;
   e.what = "no known QKV layout explains the attention tensors";
   e.file = catalogue.root;
-  const int64_t usual = catalogue.index.tp_size.value_or(catalogue.config.global.kv_heads);
-  const bool fused = layers[0].arrays[1] == kNone;
-  std::vector<QkvLayout> candidates =
-      fused ? std::vector<QkvLayout>{{QkvKind::kFused, usual}, {QkvKind::kFused, 1}}
-            : std::vector<QkvLayout>{{QkvKind::kSplit, usual}, {QkvKind::kSplitIndependent, 1}};
-  for (const StoredRows& stored : layers) {
+  e.advice = "fetch the file again; if you know the layout, say it: --source-qkv split|independent|fused:C";
+  const auto odd = std::find_if(layers.begin(), layers.end(),
+                                [&](const StoredRows& s) { return !Explains(best, catalogue.config, s); });
+  const AttentionShape shape = LogicalShape(catalogue.config, odd->windowed);
+  for (size_t i = 0; i < (fused ? 1u : 3u); ++i) {
     std::string expected;
-    size_t bad = 3;
+    bool wrong = false;
     for (const QkvLayout& layout : candidates) {
-      const AttentionShape shape = LogicalShape(catalogue.config, stored.windowed);
       if (!LayoutFits(layout, shape)) continue;
-      const QkvMap map = BuildQkvMap(layout, shape);
-      for (size_t i = 0; i < static_cast<size_t>(map.arrays); ++i) {
-        if (stored.scale_rows[i] < 0 || stored.scale_rows[i] == map.scale_rows[i]) continue;
-        bad = std::min(bad, i);
-        if (i == bad)
-          expected += (expected.empty() ? "" : " or ") + std::to_string(map.scale_rows[i]) + " as " + layout.ToString();
-      }
+      const int64_t rows = BuildQkvMap(layout, shape).scale_rows[i];
+      expected += (expected.empty() ? "" : " or ") + std::to_string(rows) + " as " + layout.ToString();
+      wrong |= layout == best && odd->scale_rows[i] >= 0 && rows != odd->scale_rows[i];
     }
-    if (bad == 3) continue;
-    const StoredArray& weight = catalogue.arrays[stored.arrays[bad]];
+    if (!wrong) continue;
+    const StoredArray& weight = catalogue.arrays[odd->arrays[i]];
+    e.what = "scale of the wrong shape: no known QKV layout has this many scale rows";
     e.tensor = weight.name + "_scale_inv";
     if (const StoredArray* scale = catalogue.Find(e.tensor))
       e.file = JoinPath(catalogue.root, catalogue.files[scale->file].name);
-    e.what = "scale of the wrong shape: no known QKV layout has this many scale rows";
-    e.expected = expected + " scale rows for " + std::to_string(stored.rows[bad]) + " weight rows";
-    e.found = std::to_string(stored.scale_rows[bad]);
+    e.expected = expected + " scale rows for " + std::to_string(odd->rows[i]) + " weight rows";
+    e.found = std::to_string(odd->scale_rows[i]);
     break;
   }
-  e.advice = "if you know the layout, say it: --source-qkv split|independent|fused:C";
   return e;
 }
 

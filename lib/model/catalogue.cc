@@ -46,6 +46,13 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
     if (info->kind == FileKind::kDirectory) {
       if (name == ".git" || name == ".cache" || name == ".mimo-partial")
         continue;  // bookkeeping of the tools that fetched it
+      if (depth == 0 && EndsWith(name, kSuffix)) {
+        Error e = BadInput("not a regular file", JoinPath(root, path));
+        e.expected = "a tensor file";
+        e.found = "a directory";
+        e.advice = "fetch the file again";
+        return e;
+      }
       if (depth >= kMaxDirectoryDepth) {
         Error e = BadInput("directories nested too deep (a symbolic link to a parent?)", JoinPath(root, path));
         e.expected = "at most " + std::to_string(kMaxDirectoryDepth) + " levels";
@@ -108,6 +115,9 @@ class CatalogueBuilder {
     MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, path, kMaxConfigBytes));
     MIMO_ASSIGN_OR_RETURN(out_.config, ParseModelConfig(text, path));
     MIMO_ASSIGN_OR_RETURN(out_.table, ModelTable::Get("mimo_v2"));
+    if (out_.config.model_type.rfind("mimo_v2", 0) != 0)
+      out_.oddities.push_back("config.json says model_type \"" + out_.config.model_type +
+                              "\", not one of the MiMo-V2 family");
     return {};
   }
 
@@ -142,7 +152,6 @@ class CatalogueBuilder {
     if (!out_.index.missing_files.empty()) {
       out_.oddities.push_back("index names files that do not exist (" + Some(out_.index.missing_files) +
                               "): the shard headers win");
-      weight_map_.clear();
     } else if (!named.empty()) {
       std::vector<std::string> extra;
       for (const std::string& file : on_disk)
@@ -200,8 +209,32 @@ class CatalogueBuilder {
     return {};
   }
 
+  // Tensors that config.json calls for are checked by TakeInventory. MTP layers and towers are optional there: where
+  // the index lists them and the files that would hold them are missing, the download is incomplete.
+  Status CheckOptionalParts() const {
+    std::set<std::pair<Role, int>> present;
+    const auto part_of = [](const TensorId& id) {
+      const bool tower = id.role == Role::kVision || id.role == Role::kAudio || id.role == Role::kSpeech;
+      return std::pair(tower ? id.role : Role::kUnknown, id.mtp ? id.layer : -1);
+    };
+    for (const StoredArray& array : out_.arrays) present.insert(part_of(array.id));
+    for (const auto& [tensor, file] : weight_map_) {
+      const auto part = part_of(out_.table->Identify(tensor));
+      if (part == std::pair(Role::kUnknown, -1) || present.contains(part)) continue;
+      Error e = BadInput("the index lists tensors of an MTP layer or tower that no file holds",
+                         JoinPath(out_.root, kIndexName));
+      e.tensor = tensor;
+      e.expected = "in " + file;
+      e.found = "no such file";
+      e.advice = "complete the download; or, to convert without them, delete the index";
+      return e;
+    }
+    return {};
+  }
+
   Status CrossCheckIndex() {
-    if (!out_.index.present || !out_.index.missing_files.empty()) return {};
+    if (!out_.index.present) return {};
+    if (!out_.index.missing_files.empty()) return CheckOptionalParts();
     std::vector<std::string> elsewhere, unlisted;
     uint64_t listed = 0;
     for (const auto& [tensor, file] : weight_map_) {

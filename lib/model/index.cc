@@ -71,6 +71,8 @@ class IndexReader : public nlohmann::json_sax<json> {
   bool Metadata(const char* name) const { return path_.size() == 2 && path_[0] == "metadata" && path_[1] == name; }
   bool Value(const char* what) {
     if (path_.empty()) problem = std::string("the document is ") + what + ", not an object";
+    if (path_.size() == 1 && path_[0] == "weight_map")
+      problem = std::string("weight_map is ") + what + ", not an object";
     if (path_.size() == 2 && path_[0] == "weight_map")
       problem = "weight_map entry \"" + path_[1] + "\" is " + what + ", not a file name";
     return problem.empty();

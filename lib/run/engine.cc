@@ -121,6 +121,15 @@ Status Engine::LoadRecords(RunResults& results, RunReport& report) {
     MIMO_ASSIGN_OR_RETURN(file_groups_[g].done, partial_.LoadRecord(plan_, g, options_.hash_linked, &results));
     if (file_groups_[g].done) ++report.groups_resumed;
   }
+  for (const TensorResult& tensor : results.tensors) {
+    if (options_.allow_anomalies || tensor.anomalies == kernels::Anomalies()) continue;
+    Error error;  // not bad input: that would throw away what was made on purpose
+    error.code = ErrorCode::kUsage;
+    error.what = "the partial output holds values that --allow-anomalies let through";
+    error.file = partial_.path();
+    error.advice = "repeat --allow-anomalies, or start again with --overwrite";
+    return error;
+  }
   for (const PlanFile& file : plan_.files) {
     if (!file_groups_[file.file_group].done) continue;
     for (const uint32_t o : file.outputs) job_.modes[o] = OutputMode::kSkip;

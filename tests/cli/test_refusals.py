@@ -92,7 +92,8 @@ class Places(ToolCase):
             f.write("mine")
         self.refused(self.source, self.at("out"))
         self.assertEqual(os.listdir(self.at("out")), ["precious.txt"])
-        self.run_tool("mimo-convert", self.source, self.at("out"), *BF16_SPLIT, "--overwrite")
+        # Not even --overwrite: nothing says that this directory is a checkpoint.
+        self.refused(self.source, self.at("out"), options=("--overwrite",))
         with open(self.at("out", "precious.txt")) as f:
             self.assertEqual(f.read(), "mine")
 

@@ -194,6 +194,38 @@ TEST_F(Faults, CompleteFileGroupsAreNotReadAgain) {
   EXPECT_EQ(lab::Tree(options_.output), expected_);
 }
 
+TEST(Resume, AnomaliesThatWereAllowedMustBeAllowedAgain) {
+  lab::Random random(3);
+  lab::Checkpoint checkpoint;
+  lab::Bytes codes = random.Codes(64);
+  codes[7] = 0x7F;
+  checkpoint.AddFile("a.safetensors",
+                     {{"a", DType::kF8E4M3, {8, 8}, codes}, {"s", DType::kF32, {1, 1}, random.Scales(1)}});
+  checkpoint.AddCarried("tokenizer.json", random.Any(10));
+  lab::PlanBuilder builder(checkpoint);
+  builder.File("a.safetensors");
+  const uint32_t a = builder.Quantized("a", "s");
+  builder.Output(builder.Group("g"), "a", DType::kBF16, {8, 8}, Transform::kConvert, {{a, 0, 0, 8}});
+  builder.plan.carried = {"tokenizer.json"};
+  builder.Finish();
+  RunOptions options;
+  options.output = checkpoint.output();
+  options.allow_anomalies = true;
+  stdfs::rename(checkpoint.path("tokenizer.json"), checkpoint.path("away"));  // fails once the tensors are complete
+  ASSERT_FALSE(RunPlan(PosixFileSystem(), checkpoint.catalogue, builder.plan, options).ok());
+  stdfs::rename(checkpoint.path("away"), checkpoint.path("tokenizer.json"));
+  options.resume = true;
+  options.allow_anomalies = false;
+  const auto refused = RunPlan(PosixFileSystem(), checkpoint.catalogue, builder.plan, options);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUsage);
+  options.allow_anomalies = true;
+  const auto report = RunPlan(PosixFileSystem(), checkpoint.catalogue, builder.plan, options);
+  ASSERT_TRUE(report.ok()) << report.error().Message();
+  EXPECT_EQ(report.value().groups_resumed, 1u);
+  EXPECT_EQ(report.value().anomalies.nan_codes, 1u);
+}
+
 TEST_F(Faults, APartialOutputOfAnotherPlanIsRefused) {
   Reset(false);
   FaultyFileSystem fs(PosixFileSystem());

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# What reviews should not be about: formatting, shell scripts, clang-tidy, and the unit tests under sanitizers.
+#   check.sh [format] [tidy] [asan] [tsan]     all of them by default; a check whose tool is missing is skipped, and says so
+set -euo pipefail
+cd "$(dirname "$0")/.."
+checks=("$@")
+((${#checks[@]})) || checks=(format tidy asan tsan)
+launcher=()
+if command -v ccache >/dev/null 2>&1; then
+  launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+fi
+
+have() {
+  command -v "$1" >/dev/null 2>&1 && return
+  echo "check: $1 is not installed: skipped"
+  return 1
+}
+
+format() {
+  if have clang-format; then
+    git ls-files '*.cc' '*.h' '*.cu' | xargs clang-format --dry-run -Werror
+  fi
+  if have shellcheck; then
+    git ls-files '*.sh' .ci/run | xargs shellcheck
+  fi
+}
+
+tidy() {
+  have clang-tidy || return 0
+  [[ -e build/release/compile_commands.json ]] || scripts/build.sh
+  # Sources for another instruction set than the host's confuse clang-tidy's flags less when left to the compiler's warnings.
+  git ls-files 'lib/*.cc' 'tools/*.cc' 'kernels/cpu/convert.cc' 'kernels/cpu/convert_band.cc' 'kernels/cpu/requantize.cc' |
+    xargs -P "$(nproc)" -n 4 clang-tidy -p build/release --quiet
+}
+
+# The unit tests alone: the command-line tests run the release build.
+sanitized() {
+  cmake --preset "$1" "${launcher[@]}" -DMIMO_BENCH=OFF >/dev/null
+  cmake --build --preset "$1"
+  # OpenMP's runtime is not built for the thread sanitizer: one kernel thread there, the workers are threads of our own.
+  OMP_NUM_THREADS=$2 ctest --preset "$1" -j "$(nproc)" -E '^(cli|interop|fault)\.'
+}
+asan() { sanitized asan 2; }
+tsan() { sanitized tsan 1; }
+
+for check in "${checks[@]}"; do
+  echo "== $check"
+  "$check"
+done
+echo "check: all passed"

@@ -3,6 +3,7 @@ nothing is published and the source is untouched, whatever is wrong: containers,
 """
 import json
 import os
+import pathlib
 import shutil
 import struct
 import unittest
@@ -123,7 +124,7 @@ class Containers(Broken):
 
     def test_offsets(self):
         path, size = self.shard(), os.path.getsize(self.shard())
-        original = open(path, "rb").read()
+        original = pathlib.Path(path).read_bytes()
         for name, change in (("past the end", lambda b, e: [b + size, e + size]),
                              ("end before begin", lambda b, e: [e, b]),
                              ("negative", lambda b, e: [b - (1 << 40), e - (1 << 40)]),
@@ -138,7 +139,7 @@ class Containers(Broken):
 
     def test_shapes(self):
         path = self.shard()
-        original = open(path, "rb").read()
+        original = pathlib.Path(path).read_bytes()
         for shape in ([1, 2, 3], [-1, 256], [1 << 62, 1 << 62, 4], [], "wide", [0, 256], [2.5, 4], None):
             with self.subTest(shape=shape):
                 with open(path, "wb") as f:
@@ -148,7 +149,7 @@ class Containers(Broken):
 
     def test_dtypes(self):
         path = self.shard()
-        original = open(path, "rb").read()
+        original = pathlib.Path(path).read_bytes()
         for dtype in ("F7", "", 5, "F32", "f8_e4m3"):
             with self.subTest(dtype=dtype):
                 with open(path, "wb") as f:

@@ -1,0 +1,130 @@
+// config.json and index of an output: edited where the form requires it and nowhere else.
+#include "lib/form/hf.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace mimo {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr char kConfig[] =
+    R"({"architectures": ["MiMoV2ForCausalLM"], "auto_map": {"AutoConfig": "configuration_mimo_v2.MiMoV2Config"},
+  "attention_projection_layout": "fused_qkv", "hidden_size": 4096, "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 128,
+  "num_attention_heads": 64, "num_key_value_heads": 4, "swa_num_key_value_heads": 8, "head_dim": 192, "v_head_dim": 128,
+  "hybrid_layer_pattern": [0], "moe_layer_freq": [0], "layernorm_epsilon": 1e-05, "partial_rotary_factor": 0.334, "dtype": "bfloat16",
+  "vision_config": {"depth": 28}, "audio_config": {"speech_vocab_size": "1280"}, "image_token_id": 1, "eos_token_id": 151645,
+  "quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128],
+    "ignored_layers": ["model.layers.0.self_attn.o_proj", "model.decoder.self_attn.o_proj"]}})";
+
+ModelConfig Parsed() {
+  auto config = ParseModelConfig(kConfig, "config.json");
+  EXPECT_TRUE(config.ok()) << config.error().Message();
+  return config.value();
+}
+
+HfDescription Describe(QkvLayout layout) {
+  HfDescription d;
+  d.layout = layout;
+  d.global = Parsed().global;
+  d.window = Parsed().window;
+  d.quantized = true;
+  return d;
+}
+
+ordered_json Edit(const HfDescription& d) {
+  return ordered_json::parse(EditHfConfig(Parsed(), d).value());
+}
+
+std::vector<std::string> Keys(const ordered_json& object) {
+  std::vector<std::string> keys;
+  for (const auto& item : object.items()) keys.push_back(item.key());
+  return keys;
+}
+
+TEST(HfConfig, KeepsWhatTheFormDoesNotTouch) {
+  const ordered_json before = ordered_json::parse(kConfig), after = Edit(Describe({QkvKind::kFused, 4}));
+  for (const auto& item : before.items())
+    if (item.key() != "quantization_config") {
+      EXPECT_EQ(after[item.key()], item.value()) << item.key();
+    }
+  std::vector<std::string> expected = Keys(before);
+  expected.emplace_back("mimo_layout");
+  EXPECT_EQ(Keys(after), expected);  // in their order
+  EXPECT_NE(EditHfConfig(Parsed(), Describe({QkvKind::kFused, 4})).value().find("1e-05"), std::string::npos);
+}
+
+TEST(HfConfig, ReplicationRaisesBothKvHeadCountsAndKeepsTheTruthInTheMarker) {
+  const ordered_json config = Edit(Describe({QkvKind::kFused, 16}));
+  EXPECT_EQ(config["num_key_value_heads"], 16);
+  EXPECT_EQ(config["swa_num_key_value_heads"], 16);
+  EXPECT_EQ(config["mimo_layout"],
+            ordered_json::parse(R"({"version": 1, "qkv": "fused", "chunks": 16, "kv_heads": 4, "swa_kv_heads": 8})"));
+  const ordered_json eight = Edit(Describe({QkvKind::kFused, 8}));
+  EXPECT_EQ(eight["num_key_value_heads"], 8);
+  EXPECT_EQ(eight["swa_num_key_value_heads"], 8);
+  // What was written reads back as what was meant.
+  const auto parsed = ParseModelConfig(config.dump(), "x");
+  ASSERT_TRUE(parsed.ok());
+  ASSERT_TRUE(parsed.value().marker.has_value());
+  EXPECT_EQ(parsed.value().marker->chunks, 16);
+  EXPECT_EQ(parsed.value().marker->kv_heads, 4);
+}
+
+TEST(HfConfig, SplitDropsTheFusedKey) {
+  const ordered_json config = Edit(Describe({QkvKind::kSplit, 4}));
+  EXPECT_FALSE(config.contains("attention_projection_layout"));
+  EXPECT_EQ(config["mimo_layout"]["grid"], "chunk");
+  EXPECT_EQ(Edit(Describe({QkvKind::kSplitIndependent, 1}))["mimo_layout"]["grid"], "independent");
+}
+
+TEST(HfConfig, IgnoreListsAreCompleteUnderBothNames) {
+  HfDescription d = Describe({QkvKind::kFused, 4});
+  d.unquantized = {"model.layers.0.self_attn.o_proj", "model.mtp.layers.0.eh_proj"};
+  const ordered_json q = Edit(d)["quantization_config"];
+  const ordered_json expected = {"model.layers.0.self_attn.o_proj", "model.decoder.self_attn.o_proj",
+                                 "model.mtp.layers.0.eh_proj"};
+  EXPECT_EQ(q["ignored_layers"], expected);
+  EXPECT_EQ(q["modules_to_not_convert"], expected);
+  EXPECT_EQ(q["fmt"], "e4m3");
+}
+
+TEST(HfConfig, UnquantizedTextOnlyFp16) {
+  HfDescription d = Describe({QkvKind::kSplitIndependent, 1});
+  d.quantized = false;
+  d.text_only = true;
+  d.dtype = "float16";
+  const ordered_json config = Edit(d);
+  for (const char* key : {"quantization_config", "vision_config", "audio_config", "image_token_id", "torch_dtype"})
+    EXPECT_FALSE(config.contains(key)) << key;
+  EXPECT_EQ(config["dtype"], "float16");
+  EXPECT_EQ(config["eos_token_id"], 151645);
+  EXPECT_TRUE(config.contains("auto_map"));
+}
+
+TEST(HfIndex, MetadataAndMap) {
+  const auto parsed = ParseIndex(
+      R"({"metadata": {"total_size": 5, "save_format": "fp8", "tp_size": 4, "by": "x\"y"}, "weight_map": {}})", "i");
+  ASSERT_TRUE(parsed.ok());
+  const std::vector<std::pair<std::string, std::string>> where = {{"a", "1.safetensors"}, {"b\"", "2.safetensors"}};
+  HfDescription d = Describe({QkvKind::kFused, 8});
+  ordered_json index = ordered_json::parse(BuildHfIndex(parsed.value().info, d, 1033369538304ull, where));
+  EXPECT_EQ(index["metadata"],
+            ordered_json::parse(R"({"total_size": 1033369538304, "save_format": "fp8", "by": "x\"y", "tp_size": 8})"));
+  EXPECT_EQ(index["weight_map"]["b\""], "2.safetensors");
+  d.layout = {QkvKind::kSplitIndependent, 1};
+  d.quantized = false;
+  index = ordered_json::parse(BuildHfIndex(parsed.value().info, d, 1, where));
+  EXPECT_EQ(index["metadata"], ordered_json::parse(R"({"total_size": 1, "by": "x\"y"})"));
+}
+
+TEST(HfMetadata, KeepsTheSourcesKeysAndStatesTheLayout) {
+  const auto metadata = HfFileMetadata({{"format", "np"}, {"who", "me"}, {"mimo_layout", "old"}}, {QkvKind::kFused, 8});
+  EXPECT_EQ(metadata, (std::vector<std::pair<std::string, std::string>>{
+                          {"format", "pt"}, {"who", "me"}, {"mimo_layout", "fused(8)"}}));
+}
+
+}  // namespace
+}  // namespace mimo

@@ -28,7 +28,7 @@ format() {
 tidy() {
   have clang-tidy || return 0
   [[ -e build/release/compile_commands.json ]] || scripts/build.sh
-  # Sources for another instruction set than the host's confuse clang-tidy's flags less when left to the compiler's warnings.
+  # The SIMD sources are left to the compiler's warnings.
   git ls-files 'lib/*.cc' 'tools/*.cc' 'kernels/cpu/convert.cc' 'kernels/cpu/convert_band.cc' 'kernels/cpu/requantize.cc' |
     xargs -P "$(nproc)" -n 4 clang-tidy -p build/release --quiet
 }

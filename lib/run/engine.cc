@@ -117,9 +117,12 @@ Status Engine::Run(RunResults& results, RunReport& report) {
 }
 
 Status Engine::LoadRecords(RunResults& results, RunReport& report) {
+  std::vector<uint32_t> kept;
   for (uint32_t g = 0; g < plan_.file_groups; ++g) {
     MIMO_ASSIGN_OR_RETURN(file_groups_[g].done, partial_.LoadRecord(plan_, g, options_.hash_linked, &results));
-    if (file_groups_[g].done) ++report.groups_resumed;
+    if (!file_groups_[g].done) continue;
+    kept.push_back(g);
+    ++report.groups_resumed;
   }
   for (const TensorResult& tensor : results.tensors) {
     if (options_.allow_anomalies || tensor.anomalies == kernels::Anomalies()) continue;
@@ -130,6 +133,7 @@ Status Engine::LoadRecords(RunResults& results, RunReport& report) {
     error.advice = "repeat --allow-anomalies, or start again with --overwrite";
     return error;
   }
+  MIMO_RETURN_IF_ERROR(partial_.DropRecords(kept));
   for (const PlanFile& file : plan_.files) {
     if (!file_groups_[file.file_group].done) continue;
     for (const uint32_t o : file.outputs) job_.modes[o] = OutputMode::kSkip;

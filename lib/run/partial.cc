@@ -235,6 +235,20 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
   return WriteDurably(fs_, JoinPath(path_, kRecords), RecordName(file_group), text);
 }
 
+Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
+  const std::string records = JoinPath(path_, kRecords);
+  std::set<std::string> names;
+  for (const uint32_t g : kept) names.insert(RecordName(g));
+  MIMO_ASSIGN_OR_RETURN(const auto found, fs_.List(records));
+  bool dropped = false;
+  for (const std::string& name : found) {
+    if (names.contains(name)) continue;
+    MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(records, name)));
+    dropped = true;
+  }
+  return dropped ? fs_.SyncDirectory(records) : Status();
+}
+
 Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPublication() const {
   MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, JoinPath(path_, kPublishName), "mimo-publication"));
   if (!document) return std::optional<Publication>();

@@ -55,6 +55,9 @@ class PartialDirectory {
   // file) does not match.
   Result<bool> LoadRecord(const Plan& plan, uint32_t file_group, bool hash_linked, RunResults* results) const;
   Status WriteRecord(const Plan& plan, uint32_t file_group, const RunResults& results);
+  // Removes all records but those of `kept`, durably: before their files are touched, lest they vouch for what comes
+  // after.
+  Status DropRecords(const std::vector<uint32_t>& kept);
 
   // ---- publish.json
   struct Publication {

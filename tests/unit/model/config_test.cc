@@ -1,9 +1,9 @@
 // ParseModelConfig: documented defaults, tolerated spellings, and errors that name the key.
+#include "lib/model/config.h"
+
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
-
-#include "lib/model/config.h"
 
 namespace mimo {
 namespace {

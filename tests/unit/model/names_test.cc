@@ -1,10 +1,10 @@
 // Tensor names <-> ids, dimensions and the list of expected tensors.
+#include "lib/model/names.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <set>
-
-#include "lib/model/names.h"
 
 namespace mimo {
 namespace {

@@ -1,11 +1,11 @@
 // Plans as text: what is written is what is read, and nothing inconsistent gets through.
+#include "lib/plan/plan_json.h"
+
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <sstream>
-
-#include "lib/plan/plan_json.h"
 
 namespace mimo {
 namespace {

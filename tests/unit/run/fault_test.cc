@@ -46,7 +46,9 @@ class Faults : public ::testing::Test {
     if (!stdfs::exists(manifest)) return;
     const lab::Bytes bytes = lab::ReadFile(manifest);
     if (older && bytes == lab::Bytes{'{', '}'}) {
-      EXPECT_TRUE(stdfs::exists(options_.output + "/old.safetensors")) << where;
+      for (const char* name : {"/config.json", "/old.safetensors"}) {
+        ASSERT_TRUE(stdfs::exists(options_.output + name)) << where << ": half an old output with its manifest";
+      }
       return;
     }
     for (const auto& [name, content] : expected_) {
@@ -109,6 +111,44 @@ TEST_F(Faults, AnyCallMayFailOnceOrForEver) {
       }
     }
   }
+}
+
+TEST_F(Faults, LinkedFilesAreLinkedAgainAndNeverWritten) {
+  const Files source = lab::Tree(model_.catalogue().root);
+  Reset(false);
+  options_.link = LinkMode::kHard;
+  ASSERT_TRUE(Convert(PosixFileSystem()).ok());
+  expected_ = lab::Tree(options_.output);
+  for (uint64_t n = 1;; n += 2) {
+    Reset(false);
+    options_.link = LinkMode::kHard;
+    FaultyFileSystem fs(PosixFileSystem());
+    Fault fault;
+    fault.at = n;
+    fault.from_then_on = true;
+    fs.SetFault(fault);
+    if (Convert(fs).ok()) break;
+    // In between a run that would copy what the first one linked.
+    Fault later = fault;
+    later.at = n + 9;
+    fs.SetFault(later);
+    options_.resume = true;
+    options_.link = LinkMode::kCopy;
+    const auto copied = Convert(fs);
+    if (copied.ok()) continue;  // published with links or without: both are complete
+    options_.link = LinkMode::kHard;
+    const auto report = Convert(PosixFileSystem());
+    ASSERT_TRUE(report.ok()) << n << ": " << report.error().Message();
+    Files tree = lab::Tree(options_.output);
+    tree[kManifest] = expected_[kManifest];  // says which were linked, if publication began before
+    for (const auto& [name, content] : tree) {
+      ASSERT_TRUE(expected_.contains(name)) << n << " " << name;
+      ASSERT_EQ(content, expected_.at(name)) << n << " " << name;
+    }
+    ASSERT_EQ(tree.size(), expected_.size()) << n;
+    ASSERT_EQ(lab::Tree(model_.catalogue().root), source) << n;
+  }
+  EXPECT_EQ(lab::Tree(model_.catalogue().root), source);
 }
 
 TEST_F(Faults, TheFirstErrorStopsAllWorkers) {

@@ -95,7 +95,7 @@ TEST(Convert, UniformFp8BlocksBecomeBf16ByDefinition) {
   const uint32_t source = builder.Quantized("w", "w_scale_inv");
   builder.Output(builder.Group("g"), "w", DType::kBF16, {kRows, kCols}, Transform::kConvert, {{source, 0, 0, kRows}});
   builder.Finish();
-  for (const uint64_t memory : {0ull, 20'000ull, 3'000ull}) {  // whole, some rows, one row at a time
+  for (const uint64_t memory : {0ull, 20'000ull, 900ull}) {  // whole, some rows, one row at a time
     RunOptions options;
     options.memory_bytes = memory;
     options.threads = memory == 0 ? 2 : 1;

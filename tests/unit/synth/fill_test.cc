@@ -1,10 +1,10 @@
 // Filler gives the same bytes however the rows are asked for, and only legal values.
+#include "lib/synth/fill.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
-
-#include "lib/synth/fill.h"
 
 namespace mimo {
 namespace {

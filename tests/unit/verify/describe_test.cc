@@ -1,9 +1,10 @@
 // Descriptions of catalogues made by hand: families, totals, oddities. No tensor data is needed for any of it.
+#include "lib/verify/describe.h"
+
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
-#include "lib/verify/describe.h"
 #include "lib/verify/oddities.h"
 
 namespace mimo {

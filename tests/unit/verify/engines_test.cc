@@ -1,11 +1,11 @@
 // What is said of engines, against reports about released models (reference mimo-checkpoints.md section 3.5,
 // target-layouts.md section 4.2), one expectation per model and engine.
+#include "lib/verify/engines.h"
+
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
-
-#include "lib/verify/engines.h"
 
 namespace mimo {
 namespace {

@@ -13,7 +13,7 @@ mkdir -p "$work"
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 PATH=$tools:$PATH
 cd "$work"
-say mimo-synth mimo-v2.5 MiMo-V2.5 --layers 7 --experts 16 --hidden 1024 --vocab 4096 --intermediate 2048 --moe-intermediate 512
+say mimo-synth mimo-v2.5 MiMo-V2.5 --layers 7 --experts 8 --hidden 1024 --vocab 4096 --intermediate 2048 --moe-intermediate 1024 --no-towers
 say mimo-inspect MiMo-V2.5
 say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split --dry-run
 say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split

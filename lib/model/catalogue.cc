@@ -36,7 +36,7 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
   const std::string directory = relative.empty() ? root : JoinPath(root, relative);
   MIMO_ASSIGN_OR_RETURN(std::vector<std::string> names, fs.List(directory));
   for (const std::string& name : names) {
-    const std::string path = relative.empty() ? name : relative + "/" + name;
+    const std::string path = relative.empty() ? name : JoinPath(relative, name);
     MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs.Stat(JoinPath(root, path)));
     if (!info) {
       Error e = BadInput("dangling symbolic link", JoinPath(root, path));

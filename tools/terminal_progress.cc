@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <mutex>
 #include <string>
@@ -18,7 +19,7 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kLineInterval = std::chrono::seconds(2);  // between plain lines: a quick job prints none
 
 std::string FormatDuration(double seconds) {
-  const auto whole = static_cast<int64_t>(seconds + 0.5);
+  const auto whole = static_cast<int64_t>(std::llround(seconds));
   char text[32];
   if (whole >= 3600) {
     std::snprintf(text, sizeof text, "%lldh%02lldm", static_cast<long long>(whole / 3600),

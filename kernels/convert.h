@@ -20,6 +20,8 @@ enum class Codec : uint8_t {
   kBf16,      // 2
   kFp8Block,  // E4M3FN codes, 1 byte; one F32 multiplier per column block of the band
   kMxfp4,     // E2M1, two per byte, low nibble = even column; per row one E8M0 byte per 32 columns
+  kMxfp8,     // E4M3FN codes, 1 byte; per row one E8M0 byte per 32 columns
+  kNvfp4,     // E2M1 as in kMxfp4; per row one E4M3FN byte per 16 columns, and one F32 for the whole tensor
 };
 
 // How the values of a matrix lie in memory. `data` points at the band's first row.
@@ -27,8 +29,10 @@ struct Source {
   Codec codec = Codec::kBf16;
   const void* data = nullptr;
   uint64_t row_bytes = 0;        // stride between rows
-  const void* scales = nullptr;  // kFp8Block: float[column_blocks]; kMxfp4: E8M0 bytes of the band's first row
-  uint64_t scale_row_bytes = 0;  // kMxfp4 only: stride between rows of scales
+  const void* scales = nullptr;  // kFp8Block: float[column_blocks]; kMxfp4, kMxfp8, kNvfp4: bytes of the first row
+  uint64_t scale_row_bytes = 0;  // kMxfp4, kMxfp8, kNvfp4: stride between rows of scales
+  float global = 1;              // kNvfp4: of the tensor
+  bool global_divides = false;   // kNvfp4: a group's multiplier is fp32(scale) / global, else fp32(scale) * global
 };
 
 struct Target {
@@ -68,7 +72,8 @@ bool IsaAvailable(Isa isa);
 Isa BestIsa();
 
 // Numeric contract (docs/numerics.md): FP8 value = fp32(code) * fp32(scale), one FP32 rounding, then one RNE rounding
-// to the target. MXFP4 value = e2m1 * 2^(byte-127) in FP32 (byte 255 = NaN). NaN is written as sign | 0x7FC00000 /
+// to the target. MXFP4 and MXFP8 value = element * 2^(byte-127) in FP32 (byte 255 = NaN). NVFP4 value = e2m1 * m, m the
+// group's multiplier (Source::global), itself rounded to FP32 once. NaN is written as sign | 0x7FC00000 /
 // 0x7E00 / 0x7FC0. No FMA contraction, no flush to zero. FP32 -> FP32 of plain sources copies bits; a same-codec plain
 // pair is a move and may not be altered. Bands must not overlap in their targets. Bands are processed in parallel with
 // `threads` OpenMP threads (1: none started).

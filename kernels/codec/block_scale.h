@@ -24,6 +24,11 @@ MIMO_HD inline float Fp8FreshScale(float amax) {
   return (amax > 1e-12f ? amax : 1e-12f) / kE4m3Max;
 }
 
+// Likewise as a power of two (UE8M0): 2^ceil(log2(max(amax, 1e-4) / 448)), from the bits of the FP32 quotient.
+MIMO_HD inline float Fp8PowerScale(float amax) {
+  return E8m0ToFloat(E8m0RoundUp((amax > 1e-4f ? amax : 1e-4f) / kE4m3Max));
+}
+
 // RNE(clamp(x / scale, +-448)). NaN gives sign | 0x7F, so that a NaN code under a positive scale stays what it is.
 MIMO_HD inline uint8_t Fp8Code(float x, float scale) {
   if (IsNan(x)) return static_cast<uint8_t>((FloatBits(x) >> 31 << 7) | kE4m3Nan);

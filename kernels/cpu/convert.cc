@@ -14,15 +14,6 @@
 namespace mimo::kernels {
 namespace {
 
-const Kernels& KernelsFor(Isa isa) {
-#ifdef MIMO_X86
-  if (isa == Isa::kAvx512 && IsaAvailable(isa)) return Avx512Kernels();
-  if (isa != Isa::kPortable && IsaAvailable(Isa::kAvx2)) return Avx2Kernels();
-#endif
-  (void)isa;
-  return PortableKernels();
-}
-
 // Rows of a band per unit of work: enough elements to outweigh slots and scheduling, few enough to balance the threads.
 uint64_t RowsPerPart(const Band& band, uint64_t part_elements) {
   if (band.cols == 0) return std::max<uint64_t>(band.rows, 1);
@@ -35,6 +26,15 @@ uint64_t PartCount(const Band& band, uint64_t part_elements) {
 }
 
 }  // namespace
+
+const Kernels& KernelsFor(Isa isa) {
+#ifdef MIMO_X86
+  if (isa == Isa::kAvx512 && IsaAvailable(isa)) return Avx512Kernels();
+  if (isa != Isa::kPortable && IsaAvailable(Isa::kAvx2)) return Avx2Kernels();
+#endif
+  (void)isa;
+  return PortableKernels();
+}
 
 Anomalies& Anomalies::operator+=(const Anomalies& o) {
   nan_codes += o.nan_codes;

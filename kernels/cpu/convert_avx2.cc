@@ -164,6 +164,35 @@ void DecodeMxfp4(const uint8_t* packed, const uint8_t* scales, size_t n, uint8_t
   MIMO_STREAM_OR_NOT(DecodeMxfp4Run, packed, scales, n, out);
 }
 
+template <bool kStream>
+void DecodeNvfp4Run(const uint8_t* packed, const float* multipliers, size_t n, uint8_t* out) {
+  const __m256 magnitudes = _mm256_setr_ps(0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f);
+  size_t i = 0;
+  for (; i + 2 * kNvfp4Group <= n; i += 2 * kNvfp4Group) {
+    const float* pair = multipliers + i / kNvfp4Group;
+    if (!IsFinite(pair[0]) || !IsFinite(pair[1])) [[unlikely]] {
+      PortableKernels().decode_nvfp4(packed + i / 2, pair, 2 * kNvfp4Group, out + 4 * i, false);
+      continue;
+    }
+    const Nibbles nibbles = Unpack(packed + i / 2);
+    for (size_t group = 0; group < 2; ++group) {
+      const __m256 values = _mm256_mul_ps(magnitudes, _mm256_set1_ps(pair[group]));
+      const __m128i all = group == 0 ? nibbles.first : nibbles.second;
+      for (size_t part = 0; part < 2; ++part) {
+        const __m256i index = _mm256_cvtepu8_epi32(part == 0 ? all : _mm_srli_si128(all, 8));
+        const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(index, _mm256_set1_epi32(8)), 28);
+        const __m256i bits = _mm256_castps_si256(_mm256_permutevar8x32_ps(values, index));
+        Store<kStream>(out + 4 * i + 64 * group + 32 * part, _mm256_xor_si256(bits, sign));
+      }
+    }
+  }
+  PortableKernels().decode_nvfp4(packed + i / 2, multipliers + i / kNvfp4Group, n - i, out + 4 * i, false);
+}
+
+void DecodeNvfp4(const uint8_t* packed, const float* multipliers, size_t n, uint8_t* out, bool stream) {
+  MIMO_STREAM_OR_NOT(DecodeNvfp4Run, packed, multipliers, n, out);
+}
+
 // ---- M: from FP32
 // ---------------------------------------------------------------------------------------------------------
 
@@ -428,6 +457,7 @@ const Kernels& Avx2Kernels() {
       .decode_bf16 = Decode<Plain::kBf16>,
       .decode_fp8 = DecodeFp8,
       .decode_mxfp4 = DecodeMxfp4,
+      .decode_nvfp4 = DecodeNvfp4,
       .encode_fp16 = EncodeFp16,
       .encode_bf16 = EncodeBf16,
       .move16 = Move16,

@@ -69,26 +69,6 @@ void ConvertPlain(const Kernels& kernels, const Band& band, uint64_t row, uint64
 // ---- block FP8
 // ----------------------------------------------------------------------------------------------------------
 
-// Zero scales and scales so large that codes overflow: rare, so counted by a pass of their own.
-void CountRare(float scale, Codec target, const uint8_t* codes, uint64_t row_bytes, uint64_t rows, size_t width,
-               Anomalies* anomalies) {
-  if (scale == 0) {
-    for (uint64_t r = 0; r < rows; ++r) {
-      for (size_t i = 0; i < width; ++i) anomalies->zero_scale_codes += (codes[r * row_bytes + i] & 0x7F) != 0;
-    }
-    return;
-  }
-  if (!IsFinite(scale) || !BecomesInfinite(Fp8Value(kE4m3MaxCode, scale), target)) return;
-  uint8_t first = kE4m3MaxCode;  // the smallest magnitude that overflows; larger ones do as well
-  while (first > 0 && BecomesInfinite(Fp8Value(first - 1, scale), target)) --first;
-  for (uint64_t r = 0; r < rows; ++r) {
-    for (size_t i = 0; i < width; ++i) {
-      const uint8_t magnitude = codes[r * row_bytes + i] & 0x7F;
-      anomalies->overflows += magnitude >= first && magnitude != kE4m3Nan;
-    }
-  }
-}
-
 uint64_t Fp8Strips(const Kernels& kernels, const Fp8Panel& panel, const float* scales, Codec target) {
   alignas(64) float strip[kStrip];
   uint64_t nans = 0;
@@ -145,7 +125,7 @@ void ConvertFp8(const Kernels& kernels, const Band& band, uint64_t row, uint64_t
       scales[block] = FloatFromBits(Load32(static_cast<const uint8_t*>(band.source.scales) + 4 * (first + block)));
       if (block_width == 0) continue;
       anomalies->bad_scales += row == 0 && Fp8ScaleIsBad(scales[block]);
-      CountRare(scales[block], to, panel.codes + edges[block], panel.code_row_bytes, rows, block_width, anomalies);
+      CountRareFp8(scales[block], to, panel.codes + edges[block], panel.code_row_bytes, rows, block_width, anomalies);
       if (slots_wanted) kernels.fp8_prepare(scales[block], to, &slots[block]);
     }
     anomalies->nan_codes += slots_wanted ? kernels.fp8_panel(panel) : Fp8Strips(kernels, panel, scales, to);
@@ -186,7 +166,112 @@ void ConvertMxfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64
   }
 }
 
+// ---- MXFP8
+// --------------------------------------------------------------------------------------------------------------
+
+// A strip of FP32, or the target itself where that is FP32.
+struct StripOut {
+  alignas(64) float strip[kStrip];
+  Codec to;
+  uint8_t* At(uint8_t* out, size_t column) {
+    return to == Codec::kFp32 ? out + 4 * column : reinterpret_cast<uint8_t*>(strip);
+  }
+  void Finish(const Kernels& kernels, size_t column, size_t count, uint8_t* out, bool stream) const {
+    if (to != Codec::kFp32) Encode(kernels, to, strip, count, out + 2 * column, stream);
+  }
+};
+
+void ConvertMxfp8(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream,
+                  Anomalies* anomalies) {
+  StripOut strip;
+  strip.to = band.target.codec;
+  for (uint64_t r = row; r < row + rows; ++r) {
+    const uint8_t* codes = static_cast<const uint8_t*>(band.source.data) + r * band.source.row_bytes;
+    const uint8_t* scales = static_cast<const uint8_t*>(band.source.scales) + r * band.source.scale_row_bytes;
+    uint8_t* out = static_cast<uint8_t*>(band.target.data) + r * band.target.row_bytes;
+    for (size_t at = 0; at < band.cols; at += kStrip) {
+      const size_t count = std::min<size_t>(kStrip, band.cols - at);
+      uint8_t* to = strip.At(out, at);
+      for (size_t start = 0; start < count; start += kMxGroup) {
+        const size_t width = std::min<size_t>(kMxGroup, count - start);
+        const uint8_t byte = scales[(at + start) / kMxGroup];
+        const float scale = E8m0ToFloat(byte);
+        const uint64_t nans = kernels.decode_fp8(codes + at + start, width, scale, to + 4 * start, false);
+        anomalies->nan_codes += byte == kE8m0Nan ? width : nans;
+        CountRareFp8(scale, strip.to, codes + at + start, 0, 1, width, anomalies);
+      }
+      strip.Finish(kernels, at, count, out, stream);
+    }
+  }
+}
+
+// ---- NVFP4
+// --------------------------------------------------------------------------------------------------------------
+
+// What is odd about the elements of one group. The usual group costs three compares.
+void CountNvfp4(uint8_t scale, float multiplier, const Source& source, Codec to, const uint8_t* packed, size_t width,
+                Anomalies* anomalies) {
+  if (E4m3IsNan(scale)) {
+    anomalies->nan_codes += width;
+    return;
+  }
+  const bool overflows = IsFinite(source.global) && BecomesInfinite(Nvfp4Value(7, multiplier), to);
+  if (multiplier != 0 && !overflows) return;
+  for (size_t i = 0; i < width; ++i) {
+    const uint8_t nibble = packed[i / 2] >> (i % 2 * 4) & 15;
+    anomalies->zero_scale_codes += multiplier == 0 && (nibble & 7) != 0;
+    anomalies->overflows += overflows && BecomesInfinite(Nvfp4Value(nibble, multiplier), to);
+  }
+}
+
+void ConvertNvfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream,
+                  Anomalies* anomalies) {
+  const Source& source = band.source;
+  StripOut strip;
+  strip.to = band.target.codec;
+  float multipliers[kStrip / kNvfp4Group];
+  anomalies->bad_scales += row == 0 && Fp8ScaleIsBad(source.global);
+  for (uint64_t r = row; r < row + rows; ++r) {
+    const uint8_t* packed = static_cast<const uint8_t*>(source.data) + r * source.row_bytes;
+    const uint8_t* scales = static_cast<const uint8_t*>(source.scales) + r * source.scale_row_bytes;
+    uint8_t* out = static_cast<uint8_t*>(band.target.data) + r * band.target.row_bytes;
+    for (size_t at = 0; at < band.cols; at += kStrip) {
+      const size_t count = std::min<size_t>(kStrip, band.cols - at);
+      for (size_t start = 0; start < count; start += kNvfp4Group) {
+        const uint8_t scale = scales[(at + start) / kNvfp4Group];
+        const float multiplier = Nvfp4Multiplier(scale, source.global, source.global_divides);
+        multipliers[start / kNvfp4Group] = multiplier;
+        CountNvfp4(scale, multiplier, source, strip.to, packed + (at + start) / 2,
+                   std::min<size_t>(kNvfp4Group, count - start), anomalies);
+      }
+      const bool direct = strip.to == Codec::kFp32;
+      kernels.decode_nvfp4(packed + at / 2, multipliers, count, strip.At(out, at), direct && stream);
+      strip.Finish(kernels, at, count, out, stream);
+    }
+  }
+}
+
 }  // namespace
+
+// Rare, so counted by a pass of its own.
+void CountRareFp8(float scale, Codec target, const uint8_t* codes, uint64_t row_bytes, uint64_t rows, size_t width,
+                  Anomalies* anomalies) {
+  if (scale == 0) {
+    for (uint64_t r = 0; r < rows; ++r) {
+      for (size_t i = 0; i < width; ++i) anomalies->zero_scale_codes += (codes[r * row_bytes + i] & 0x7F) != 0;
+    }
+    return;
+  }
+  if (!IsFinite(scale) || !BecomesInfinite(Fp8Value(kE4m3MaxCode, scale), target)) return;
+  uint8_t first = kE4m3MaxCode;  // the smallest magnitude that overflows; larger ones do as well
+  while (first > 0 && BecomesInfinite(Fp8Value(first - 1, scale), target)) --first;
+  for (uint64_t r = 0; r < rows; ++r) {
+    for (size_t i = 0; i < width; ++i) {
+      const uint8_t magnitude = codes[r * row_bytes + i] & 0x7F;
+      anomalies->overflows += magnitude >= first && magnitude != kE4m3Nan;
+    }
+  }
+}
 
 uint64_t ElementBytes(Codec codec) {
   return codec == Codec::kFp32 ? 4 : 2;
@@ -201,6 +286,12 @@ Anomalies ConvertRows(const Kernels& kernels, const Band& band, uint64_t row, ui
       break;
     case Codec::kMxfp4:
       ConvertMxfp4(kernels, band, row, rows, stream, &anomalies);
+      break;
+    case Codec::kMxfp8:
+      ConvertMxfp8(kernels, band, row, rows, stream, &anomalies);
+      break;
+    case Codec::kNvfp4:
+      ConvertNvfp4(kernels, band, row, rows, stream, &anomalies);
       break;
     default:
       ConvertPlain(kernels, band, row, rows, stream, &anomalies);

@@ -55,6 +55,13 @@ void DecodeMxfp4(const uint8_t* packed, const uint8_t* scales, size_t n, uint8_t
   }
 }
 
+void DecodeNvfp4(const uint8_t* packed, const float* multipliers, size_t n, uint8_t* out, bool) {
+  for (size_t i = 0; i < n; ++i) {
+    const uint8_t nibble = packed[i / 2] >> (i % 2 * 4) & 15;
+    StoreFloat(out + 4 * i, Nvfp4Value(nibble, multipliers[i / kNvfp4Group]));
+  }
+}
+
 uint64_t EncodeFp16(const float* __restrict in, size_t n, uint8_t* __restrict out, bool) {
   uint64_t infinities = 0;
   for (size_t i = 0; i < n; ++i) {
@@ -169,6 +176,7 @@ const Kernels& PortableKernels() {
       .decode_bf16 = DecodeBf16,
       .decode_fp8 = DecodeFp8,
       .decode_mxfp4 = DecodeMxfp4,
+      .decode_nvfp4 = DecodeNvfp4,
       .encode_fp16 = EncodeFp16,
       .encode_bf16 = EncodeBf16,
       .move16 = Move16,

@@ -9,6 +9,8 @@
 #include "kernels/codec/bf16.h"
 #include "kernels/codec/block_scale.h"
 #include "kernels/codec/fp16.h"
+#include "kernels/codec/mx.h"
+#include "kernels/codec/nvfp4.h"
 #include "kernels/convert.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -58,6 +60,8 @@ struct Kernels {
   Counts (*decode_bf16)(const uint8_t* in, size_t n, uint8_t* out, bool stream);
   uint64_t (*decode_fp8)(const uint8_t* codes, size_t n, float scale, uint8_t* out, bool stream);  // returns NaN codes
   void (*decode_mxfp4)(const uint8_t* packed, const uint8_t* scales, size_t n, uint8_t* out, bool stream);
+  // One multiplier per 16 elements.
+  void (*decode_nvfp4)(const uint8_t* packed, const float* multipliers, size_t n, uint8_t* out, bool stream);
   // n FP32 -> n elements (M). Return the infinities written.
   uint64_t (*encode_fp16)(const float* in, size_t n, uint8_t* out, bool stream);
   uint64_t (*encode_bf16)(const float* in, size_t n, uint8_t* out, bool stream);
@@ -86,6 +90,12 @@ Anomalies ConvertBandsWith(const Kernels& kernels, std::span<const Band> bands, 
 
 // `rows` rows of a band from `row` on. Scales are judged where the band begins, so a band may be cut between rows.
 Anomalies ConvertRows(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream);
+
+// Adds the elements of a rectangle of FP8 codes that a zero scale makes zero or a large one infinite (in `target`).
+void CountRareFp8(float scale, Codec target, const uint8_t* codes, uint64_t row_bytes, uint64_t rows, size_t width,
+                  Anomalies* anomalies);
+
+const Kernels& KernelsFor(Isa isa);
 
 uint64_t ElementBytes(Codec codec);  // of the three plain codecs
 

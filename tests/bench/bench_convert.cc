@@ -90,9 +90,11 @@ void FillValues(Codec codec, uint8_t* out, uint64_t elements, uint64_t seed) {
         std::memcpy(out + 2 * i, reinterpret_cast<const uint8_t*>(&value) + 2, 2);
         break;
       case Codec::kFp8Block:
+      case Codec::kMxfp8:
         out[i] = static_cast<uint8_t>(E4m3IsNan(static_cast<uint8_t>(bits)) ? 0x38 : bits);
         break;
       case Codec::kMxfp4:
+      case Codec::kNvfp4:
         if (i % 2 == 0) out[i / 2] = static_cast<uint8_t>(bits);
         break;
     }

@@ -15,8 +15,10 @@ inline uint64_t RowBytes(Codec codec, uint64_t cols) {
     case Codec::kFp32:
       return cols * 4;
     case Codec::kFp8Block:
+    case Codec::kMxfp8:
       return cols;
     case Codec::kMxfp4:
+    case Codec::kNvfp4:
       return (cols + 1) / 2;
     default:
       return cols * 2;
@@ -25,9 +27,12 @@ inline uint64_t RowBytes(Codec codec, uint64_t cols) {
 
 class RandomCase {
  public:
-  RandomCase(Codec from, Codec to, uint64_t max_rows, uint64_t max_cols, uint64_t seed) : random_(seed) {
+  // `cols` > 0: exactly that many.
+  RandomCase(Codec from, Codec to, uint64_t max_rows, uint64_t max_cols, uint64_t seed, uint64_t cols = 0)
+      : random_(seed) {
     band_.rows = 1 + Below(max_rows);
     band_.cols = Chance(3) ? std::max<uint64_t>(max_cols / 128, 1) * 128 : 1 + Below(max_cols);
+    if (cols > 0) band_.cols = cols;
     const bool tidy = Chance(2);  // aligned and without gaps
     band_.source.codec = from;
     band_.source.row_bytes = RowBytes(from, band_.cols) + (tidy ? 0 : Below(40));
@@ -104,12 +109,10 @@ class RandomCase {
       if (!hostile_) {
         for (uint8_t& byte : source_) byte = (byte & 0x7F) == 0x7F ? 0x3B : byte;
       }
-    } else if (band_.source.codec == Codec::kMxfp4) {
-      band_.source.scale_row_bytes = (band_.cols + 31) / 32 + (Chance(2) ? 0 : Below(9));
-      scales_.resize(scale_offset_ + band_.rows * band_.source.scale_row_bytes + 8);
-      for (uint8_t& byte : scales_) {
-        byte = static_cast<uint8_t>(hostile_ && Chance(4) ? (Chance(2) ? 250 + Below(6) : Below(8)) : 110 + Below(20));
-      }
+    } else if (band_.source.codec == Codec::kMxfp4 || band_.source.codec == Codec::kMxfp8) {
+      FillE8m0();
+    } else if (band_.source.codec == Codec::kNvfp4) {
+      FillNvfp4();
     } else {  // random bits are mostly odd or huge: keep some, make the rest ordinary, plant specials
       scales_.resize(8 + scale_offset_);
       const bool wide = band_.source.codec == Codec::kFp32;
@@ -151,6 +154,28 @@ class RandomCase {
     }
   }
 
+  void FillE8m0() {
+    band_.source.scale_row_bytes = (band_.cols + 31) / 32 + (Chance(2) ? 0 : Below(9));
+    scales_.resize(scale_offset_ + band_.rows * band_.source.scale_row_bytes + 8);
+    for (uint8_t& byte : scales_) {
+      byte = static_cast<uint8_t>(hostile_ && Chance(4) ? (Chance(2) ? 250 + Below(6) : Below(8)) : 110 + Below(20));
+    }
+    if (!hostile_ && band_.source.codec == Codec::kMxfp8) {
+      for (uint8_t& byte : source_) byte = (byte & 0x7F) == 0x7F ? 0x3B : byte;
+    }
+  }
+
+  void FillNvfp4() {
+    band_.source.scale_row_bytes = (band_.cols + 15) / 16 + (Chance(2) ? 0 : Below(9));
+    scales_.resize(scale_offset_ + band_.rows * band_.source.scale_row_bytes + 8);
+    for (uint8_t& byte : scales_) {
+      byte = static_cast<uint8_t>(hostile_ && Chance(4) ? (Chance(2) ? 0x7E + Below(4) : random_()) : 1 + Below(0x7E));
+    }
+    band_.source.global = Scale();
+    band_.source.global_divides = Chance(2);
+    if (band_.source.global_divides && !hostile_) band_.source.global = 1 / band_.source.global;
+  }
+
   void FillGrid() {
     uint64_t blocks;
     if (Chance(2)) {
@@ -181,7 +206,8 @@ class RandomCase {
   std::vector<uint32_t> edges_;
 };
 
-inline constexpr Codec kSources[] = {Codec::kFp32, Codec::kFp16, Codec::kBf16, Codec::kFp8Block, Codec::kMxfp4};
+inline constexpr Codec kSources[] = {Codec::kFp32,  Codec::kFp16,  Codec::kBf16, Codec::kFp8Block,
+                                     Codec::kMxfp4, Codec::kMxfp8, Codec::kNvfp4};
 inline constexpr Codec kTargets[] = {Codec::kFp32, Codec::kFp16, Codec::kBf16};
 
 }  // namespace mimo::kernels

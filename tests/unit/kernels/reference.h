@@ -91,6 +91,30 @@ inline Element DecodeMxfp4(uint8_t nibble, uint8_t byte) {
   return e;
 }
 
+inline Element DecodeMxfp8(uint8_t code, uint8_t byte) {
+  Element e;
+  e.negative = (code & 0x80) != 0;
+  e.nan_code = byte == 255 || (code & 0x7F) == 0x7F;
+  e.finite_source = !e.nan_code;
+  const double magnitude = std::ldexp(Value(kE4m3, code & 0x7Fu), byte - 127);
+  e.value =
+      e.nan_code ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(e.negative ? -magnitude : magnitude);
+  return e;
+}
+
+inline Element DecodeNvfp4(uint8_t nibble, uint8_t scale, float global, bool divides) {
+  Element e;
+  e.nan_code = (scale & 0x7F) == 0x7F;
+  e.negative = (((nibble >> 3) ^ (scale >> 7)) & 1) != (std::signbit(global) ? 1 : 0);
+  e.finite_source = !e.nan_code && std::isfinite(global);
+  const double block = std::copysign(Value(kE4m3, scale & 0x7Fu), scale & 0x80 ? -1.0 : 1.0);
+  const float multiplier = static_cast<float>(divides ? block / global : block * global);
+  e.zero_scale_code = !e.nan_code && multiplier == 0 && (nibble & 7) != 0;
+  const double element = std::copysign(Value(kE2m1, nibble & 7u), nibble & 8 ? -1.0 : 1.0);
+  e.value = e.nan_code ? std::numeric_limits<float>::quiet_NaN() : static_cast<float>(element * multiplier);
+  return e;
+}
+
 inline Element DecodePlain(Codec codec, uint32_t bits) {
   const Format format = codec == Codec::kFp16 ? kFp16 : kBf16;
   const uint32_t magnitude = codec == Codec::kFp32 ? bits & 0x7FFFFFFF : bits & 0x7FFF;
@@ -131,53 +155,86 @@ inline uint32_t EncodeAs(Codec codec, const Element& e, bool* infinite) {
   return magnitude | static_cast<uint32_t>(e.negative) << sign_bit;
 }
 
+// The FP8 block of each column.
+inline std::vector<uint32_t> BlockOf(const Band& band) {
+  std::vector<uint32_t> block_of(band.cols);
+  for (uint64_t col = 0; col < band.cols; ++col) {
+    uint32_t block = static_cast<uint32_t>(col / band.column_block);
+    if (band.column_edges != nullptr) {
+      block = 0;
+      while (band.column_edges[block + 1] <= col) ++block;
+    }
+    block_of[col] = block;
+  }
+  return block_of;
+}
+
+inline float ScaleOf(const Band& band, uint32_t block) {
+  float scale;
+  std::memcpy(&scale, static_cast<const uint8_t*>(band.source.scales) + 4 * block, 4);
+  return scale;
+}
+
+inline uint64_t BadScales(const Band& band, const std::vector<uint32_t>& block_of) {
+  const auto bad = [](float scale) { return !std::isfinite(scale) || scale < 0; };
+  if (band.rows == 0) return 0;
+  if (band.source.codec == Codec::kNvfp4) return bad(band.source.global) ? 1 : 0;
+  uint64_t count = 0;
+  for (uint64_t col = 0; band.source.codec == Codec::kFp8Block && col < band.cols; ++col) {
+    const bool first = col == 0 || block_of[col] != block_of[col - 1];
+    count += first && bad(ScaleOf(band, block_of[col]));
+  }
+  return count;
+}
+
+// One element; `bits` those of a plain one.
+inline Element ElementAt(const Band& band, const std::vector<uint32_t>& block_of, uint64_t row, uint64_t col,
+                         uint32_t* bits) {
+  const uint8_t* in = static_cast<const uint8_t*>(band.source.data) + row * band.source.row_bytes;
+  const uint8_t* scales = static_cast<const uint8_t*>(band.source.scales) + row * band.source.scale_row_bytes;
+  *bits = 0;
+  switch (band.source.codec) {
+    case Codec::kFp8Block:
+      return DecodeFp8(in[col], ScaleOf(band, block_of[col]));
+    case Codec::kMxfp4:
+      return DecodeMxfp4(col % 2 == 0 ? in[col / 2] & 15 : in[col / 2] >> 4, scales[col / 32]);
+    case Codec::kMxfp8:
+      return DecodeMxfp8(in[col], scales[col / 32]);
+    case Codec::kNvfp4:
+      return DecodeNvfp4(col % 2 == 0 ? in[col / 2] & 15 : in[col / 2] >> 4, scales[col / 16], band.source.global,
+                         band.source.global_divides);
+    default: {
+      const size_t size = band.source.codec == Codec::kFp32 ? 4 : 2;
+      std::memcpy(bits, in + col * size, size);
+      return DecodePlain(band.source.codec, *bits);
+    }
+  }
+}
+
+inline void Count(const Element& e, Anomalies* anomalies) {
+  anomalies->nan_codes += e.nan_code;
+  anomalies->infinities += e.infinite_source;
+  anomalies->zero_scale_codes += e.zero_scale_code;
+}
+
 // A band, element by element.
 inline Anomalies Convert(const Band& band) {
   Anomalies anomalies;
-  const auto* data = static_cast<const uint8_t*>(band.source.data);
-  const auto* scales = static_cast<const uint8_t*>(band.source.scales);
   const Codec to = band.target.codec;
-  std::vector<uint32_t> block_of(band.cols);
-  if (band.source.codec == Codec::kFp8Block) {
-    for (uint64_t col = 0; col < band.cols; ++col) {
-      uint32_t block = static_cast<uint32_t>(col / band.column_block);
-      if (band.column_edges != nullptr) {
-        block = 0;
-        while (band.column_edges[block + 1] <= col) ++block;
-      }
-      block_of[col] = block;
-      float scale;
-      std::memcpy(&scale, scales + 4 * block, 4);
-      const bool first = band.rows > 0 && (col == 0 || block != block_of[col - 1]);
-      anomalies.bad_scales += first && (!std::isfinite(scale) || scale < 0);
-    }
-  }
+  const size_t size = to == Codec::kFp32 ? 4 : 2;
+  const std::vector<uint32_t> block_of = BlockOf(band);
+  anomalies.bad_scales = BadScales(band, block_of);
   for (uint64_t row = 0; row < band.rows; ++row) {
-    const uint8_t* in = data + row * band.source.row_bytes;
     uint8_t* out = static_cast<uint8_t*>(band.target.data) + row * band.target.row_bytes;
     for (uint64_t col = 0; col < band.cols; ++col) {
-      Element e;
       uint32_t bits = 0;
-      if (band.source.codec == Codec::kFp8Block) {
-        float scale;
-        std::memcpy(&scale, scales + 4 * block_of[col], 4);
-        e = DecodeFp8(in[col], scale);
-      } else if (band.source.codec == Codec::kMxfp4) {
-        const uint8_t nibble = col % 2 == 0 ? in[col / 2] & 15 : in[col / 2] >> 4;
-        e = DecodeMxfp4(nibble, scales[row * band.source.scale_row_bytes + col / 32]);
-      } else {
-        std::memcpy(&bits, in + col * (band.source.codec == Codec::kFp32 ? 4 : 2),
-                    band.source.codec == Codec::kFp32 ? 4 : 2);
-        e = DecodePlain(band.source.codec, bits);
-      }
+      const Element e = ElementAt(band, block_of, row, col, &bits);
       bool infinite = false;
       uint32_t result = EncodeAs(to, e, &infinite);
       if (band.source.codec == to) result = bits;  // a move keeps NaN payloads
-      anomalies.nan_codes += e.nan_code;
-      anomalies.infinities += e.infinite_source;
-      anomalies.zero_scale_codes += e.zero_scale_code;
+      Count(e, &anomalies);
       anomalies.overflows += infinite && e.finite_source;
-      std::memcpy(out + col * (to == Codec::kFp32 ? 4 : 2), &result, to == Codec::kFp32 ? 4 : 2);
+      std::memcpy(out + col * size, &result, size);
     }
   }
   return anomalies;

@@ -1,0 +1,61 @@
+// The encoders' choices by name: which scale a group gets under an Encoding, and which value is encoded.
+#pragma once
+
+#include "kernels/codec/bf16.h"
+#include "kernels/codec/block_scale.h"
+#include "kernels/codec/mx.h"
+#include "kernels/codec/nvfp4.h"
+#include "kernels/encode.h"
+
+namespace mimo::kernels {
+
+MIMO_HD inline float RoundedToBf16(float x) {
+  return Bf16ToFloat(Bf16FromFloat(x));
+}
+
+// What is encoded for a decoded source value.
+MIMO_HD inline float EncodedValue(float x, bool via_bf16) {
+  return via_bf16 ? RoundedToBf16(x) : x;
+}
+
+MIMO_HD inline Nvfp4Range RangeOf(const Nvfp4Global& global) {
+  Nvfp4Range range;
+  range.multiplier = global.multiplier;
+  range.amax = global.amax;
+  return range;
+}
+
+// `magnitudes`: FiniteMagnitude of the group's 16 encoded values; `amax` the largest of them.
+MIMO_HD inline uint8_t Nvfp4GroupScale(ScaleRule rule, const float* magnitudes, float amax, const Nvfp4Range& range) {
+  switch (rule) {
+    case ScaleRule::kFourOverSix:
+      return Nvfp4FourOverSixScale(magnitudes, amax, range);
+    case ScaleRule::kSweep:
+      return Nvfp4SweepScale(magnitudes, range);
+    case ScaleRule::kMse:
+      return Nvfp4MseScale(magnitudes, amax, range);
+    default:
+      return Nvfp4MaxScale(amax, range.multiplier);
+  }
+}
+
+// `amax`: the largest FiniteMagnitude of the group's 32 encoded values.
+MIMO_HD inline uint8_t MxGroupScale(ScaleRule rule, float amax, MxElement element) {
+  switch (rule) {
+    case ScaleRule::kFloor:
+      return MxFloorByte(amax, element);
+    case ScaleRule::kEven:
+      return MxEvenByte(amax, element);
+    case ScaleRule::kCeil:
+      return MxCeilByte(amax, element);
+    default:
+      return MxRceilByte(amax, element);
+  }
+}
+
+// `amax`: the largest FiniteMagnitude of the cell's encoded values.
+MIMO_HD inline float Fp8CellScale(bool power_of_two, float amax) {
+  return power_of_two ? Fp8PowerScale(amax) : Fp8FreshScale(amax);
+}
+
+}  // namespace mimo::kernels

@@ -1,4 +1,5 @@
 // mimo-convert CKPT OUT: plan and run a conversion.
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -10,6 +11,8 @@
 #include "lib/plan/summary.h"
 #include "lib/run/executor.h"
 #include "tools/cli.h"
+#include "tools/error_table.h"
+#include "tools/recipe_flags.h"
 
 namespace mimo {
 namespace {
@@ -25,6 +28,10 @@ struct Arguments {
   RunOptions run;
   bool dry_run = false;
   std::string plan_out, plan_in;
+  std::string recipe;
+  RecipeFlags flags;
+  std::vector<std::string> min_sqnr;
+  std::string report;
   std::string to = "hf", dtype = "keep", on_straddle = "requant", scale_policy = "sticky", unknown = "refuse";
   std::string shard_size = "keep", link = "none", device = "auto";
   cli::CommonOptions common;
@@ -36,6 +43,9 @@ constexpr char kExamples[] =
     "engine load\n"
     "  mimo-convert MiMo-V2.5 OUT --qkv fused:8 --link hard                 FP8 for TP 8: KV heads replicated, experts "
     "linked\n"
+    "  mimo-convert MiMo-V2.5 OUT --dtype nvfp4                             NVFP4 experts for Blackwell, the rest "
+    "BF16\n"
+    "  mimo-convert MiMo-V2.5 OUT --recipe nvfp4-experts --link hard --min-sqnr experts=19\n"
     "  mimo-convert MiMo-V2-Flash OUT --qkv fused --dry-run                 what would happen, without writing a byte\n"
     "Exit codes: 0 done, 1 a required property does not hold, 2 usage, 3 bad input, 4 I/O, 5 device, 130/143 "
     "interrupted.";
@@ -47,9 +57,12 @@ void AddOptions(CLI::App& app, Arguments& a) {
   auto* shape = app.add_option_group("output", "what is written (all part of the plan)");
   shape
       ->add_option("--dtype", a.dtype,
-                   "keep|bf16|fp16|fp32: re-encode what is quantized; BF16 follows for fp16 and fp32")
-      ->check(CLI::IsMember({"keep", "bf16", "fp16", "fp32"}))
+                   "keep|bf16|fp16|fp32: re-encode what is quantized (BF16 follows for fp16 and fp32); "
+                   "fp8|nvfp4|mxfp4|mxfp8: the recipe of that type")
+      ->check(CLI::IsMember({"keep", "bf16", "fp16", "fp32", "fp8", "nvfp4", "mxfp4", "mxfp8"}))
       ->capture_default_str();
+  shape->add_option("--recipe", a.recipe, "what each weight is stored as: a name (--list-recipes) or a JSON file");
+  AddRecipeFlags(*shape, a.flags);
   shape->add_option("--qkv", a.plan.qkv, "keep|split|fused[:C]|split:independent: layout of the attention projections")
       ->capture_default_str();
   shape->add_option("--source-qkv", a.plan.source_qkv,
@@ -89,6 +102,13 @@ void AddOptions(CLI::App& app, Arguments& a) {
   run->add_flag("--resume", a.run.resume, "continue an interrupted conversion with the same options");
   run->add_flag("--allow-anomalies", a.run.allow_anomalies,
                 "count NaN codes, bad scales and overflows instead of stopping");
+  run->add_flag("--error-report", a.run.measure_errors,
+                "measure the error of what is quantized, into the manifest (costs time)");
+  run->add_option("--report", a.report, "write it to this file as JSON too");
+  run->add_option("--min-sqnr", a.min_sqnr,
+                  "ROLE=dB: exit 1, and a manifest that says so, when a tensor of that role or of experts, attention, "
+                  "dense, mtp or all is below (repeatable)")
+      ->take_all();
   run->add_flag("--dry-run", a.dry_run, "print the plan and stop");
   run->add_option("--plan-out", a.plan_out, "write the plan as JSON");
   run->add_option("--plan", a.plan_in, "run exactly this plan (of --plan-out, for this checkpoint)");
@@ -121,6 +141,42 @@ Status ResolveDevice(Arguments& a) {
   return Usage("not a device", "auto, cpu, cuda or cuda:INDEX", "--device " + a.device);
 }
 
+// --dtype and --recipe with the flags that adjust one, as the plan knows them.
+Status ResolveRecipe(Arguments& a) {
+  constexpr std::pair<const char*, DTypeChoice> kPlain[] = {{"keep", DTypeChoice::kKeep},
+                                                            {"bf16", DTypeChoice::kBf16},
+                                                            {"fp16", DTypeChoice::kFp16},
+                                                            {"fp32", DTypeChoice::kFp32}};
+  constexpr std::pair<const char*, const char*> kRecipeOf[] = {
+      {"nvfp4", "nvfp4"}, {"mxfp4", "mxfp4-experts"}, {"mxfp8", "mxfp8"}, {"fp8", "fp8-all"}};
+  if (!a.recipe.empty() && a.dtype != "keep") return Usage("contradicting options", "--dtype or --recipe", "both");
+  std::string name = a.recipe;
+  for (const auto& [word, recipe] : kRecipeOf)
+    if (a.dtype == word) name = recipe;
+  for (const auto& [word, choice] : kPlain)
+    if (a.dtype == word) a.plan.dtype = choice;
+  if (name.empty()) {
+    if (a.flags.any())
+      return Usage("a flag that adjusts a recipe, without one", "--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8",
+                   "--dtype " + a.dtype);
+    return {};
+  }
+  MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
+  MIMO_RETURN_IF_ERROR(AdjustRecipe(PosixFileSystem(), a.flags, &recipe));
+  a.plan.recipe = RecipeJson(recipe);
+  MIMO_ASSIGN_OR_RETURN(recipe, ParseRecipe(a.plan.recipe, name));  // the flags may contradict it
+  return {};
+}
+
+Status ResolveErrors(Arguments& a) {
+  for (const std::string& text : a.min_sqnr) {
+    MIMO_ASSIGN_OR_RETURN(Threshold threshold, ParseThreshold(text));
+    a.run.thresholds.push_back(std::move(threshold));
+  }
+  a.run.measure_errors |= !a.run.thresholds.empty() || !a.report.empty();
+  return {};
+}
+
 Status Resolve(Arguments& a) {
   const auto pick = [](const std::string& text, std::initializer_list<const char*> names) {
     int i = 0;
@@ -130,7 +186,7 @@ Status Resolve(Arguments& a) {
     }
     return i;
   };
-  a.plan.dtype = static_cast<DTypeChoice>(pick(a.dtype, {"keep", "bf16", "fp16", "fp32"}));
+  MIMO_RETURN_IF_ERROR(ResolveRecipe(a));
   a.plan.on_straddle = static_cast<StraddlePolicy>(pick(a.on_straddle, {"requant", "bf16", "refuse"}));
   a.plan.unknown = static_cast<UnknownPolicy>(pick(a.unknown, {"refuse", "carry", "drop"}));
   a.run.link = static_cast<LinkMode>(pick(a.link, {"none", "hard", "sym", "reflink"}));
@@ -143,6 +199,7 @@ Status Resolve(Arguments& a) {
       return Usage("shards of no size", "keep, or a size above 0", "--max-shard-size " + a.shard_size);
   }
   MIMO_RETURN_IF_ERROR(ResolveDevice(a));
+  MIMO_RETURN_IF_ERROR(ResolveErrors(a));
   if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())
     return Usage("no output directory", "mimo-convert CKPT OUT", "CKPT alone", "name OUT, or pass --dry-run");
   if (a.run.overwrite && a.run.resume) return Usage("contradicting options", "--overwrite or --resume", "both");
@@ -155,11 +212,23 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   FileSystem& fs = PosixFileSystem();
   if (a.plan_in.empty()) {
     MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, a.plan.source_qkv, a.run.allow_anomalies));
-    return MakePlan(checkpoint->catalogue, checkpoint->inventory, checkpoint->layout, a.plan);
+    return MakePlan(checkpoint->catalogue, checkpoint->inventory, checkpoint->layout, a.plan, checkpoint->facts);
   }
   MIMO_ASSIGN_OR_RETURN(checkpoint->catalogue, OpenCatalogue(fs, a.checkpoint));
   MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
   return ParsePlanJson(checkpoint->catalogue, text, a.plan_in);
+}
+
+// By way of a file beside it, so that a report is whole or absent.
+Status WriteText(const std::string& path, const std::string& text) {
+  FileSystem& fs = PosixFileSystem();
+  const std::string partial = path + ".partial";
+  {
+    MIMO_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs.OpenForWrite(partial, OpenMode::kTruncate));
+    MIMO_RETURN_IF_ERROR(file->WriteAt(0, std::as_bytes(std::span(text))));
+    MIMO_RETURN_IF_ERROR(file->Close());
+  }
+  return fs.Rename(partial, path);
 }
 
 Status WritePlan(const std::string& path, const Catalogue& catalogue, const Plan& plan) {
@@ -179,7 +248,14 @@ Status WritePlan(const std::string& path, const Catalogue& catalogue, const Plan
   return fs.Rename(partial, path);
 }
 
-ordered_json PlanJson(const Plan& plan, const PlanSummary& s) {
+// Groups with a shared global scale that do not fit in memory: measured first, then read again.
+uint64_t GroupsReadTwice(const Arguments& a, const PlanSummary& s) {
+  const uint64_t memory = a.run.memory_bytes != 0 ? a.run.memory_bytes : DefaultMemoryBytes();
+  return static_cast<uint64_t>(std::count_if(s.shared_group_bytes.begin(), s.shared_group_bytes.end(),
+                                             [&](uint64_t bytes) { return bytes > memory; }));
+}
+
+ordered_json PlanJson(const Arguments& a, const Plan& plan, const PlanSummary& s) {
   ordered_json layouts = ordered_json::array();
   for (const LayerSummary& layer : s.relayouts)
     layouts.push_back(
@@ -196,6 +272,7 @@ ordered_json PlanJson(const Plan& plan, const PlanSummary& s) {
             {"moved", s.moved},
             {"converted", s.converted},
             {"relaid", s.relaid},
+            {"encoded", s.encoded},
             {"dropped", s.dropped}}},
           {"files", {{"all", s.files}, {"unchanged", s.files_unchanged}, {"groups", plan.file_groups}}},
           {"payload_bytes", plan.payload_bytes},
@@ -203,6 +280,7 @@ ordered_json PlanJson(const Plan& plan, const PlanSummary& s) {
           {"disk_bytes", s.bytes_written},
           {"linkable_bytes", s.bytes_unchanged},
           {"largest_group_bytes", s.largest_group_bytes},
+          {"groups_read_twice", GroupsReadTwice(a, s)},
           {"layers", std::move(layouts)},
           {"notes", plan.notes}};
 }
@@ -211,12 +289,14 @@ void PrintPlan(const Arguments& a, const Catalogue& catalogue, const Plan& plan,
   std::printf("source      %s, by %s%s\n", plan.source_layout.layout.ToString().c_str(),
               plan.source_layout.basis.c_str(), plan.source_layout.assumed ? " (assumed)" : "");
   for (const std::string& line : plan.source_layout.evidence) std::printf("            %s\n", line.c_str());
-  std::printf("target      %s, dtype %s: %s\n", plan.target_layout.ToString().c_str(),
-              a.plan_in.empty() ? a.dtype.c_str() : "as planned",
-              plan.lossless ? "lossless" : "rounds where said below");
-  std::printf("tensors     %" PRIu64 ": %" PRIu64 " moved, %" PRIu64 " converted, %" PRIu64 " re-laid out; %" PRIu64
-              " of the source dropped\n",
-              s.outputs, s.moved, s.converted, s.relaid, s.dropped);
+  const std::string stored = !a.plan_in.empty() ? "as planned"
+                             : a.recipe.empty() ? "dtype " + a.dtype
+                                                : "recipe " + a.recipe;
+  std::printf("target      %s, %s: %s\n", plan.target_layout.ToString().c_str(), stored.c_str(),
+              plan.lossless ? "lossless" : "rounds");
+  std::printf("tensors     %" PRIu64 ": %" PRIu64 " moved, %" PRIu64 " converted, %" PRIu64 " re-laid out, %" PRIu64
+              " quantized; %" PRIu64 " of the source dropped\n",
+              s.outputs, s.moved, s.converted, s.relaid, s.encoded, s.dropped);
   std::printf("files       %" PRIu64 ", %" PRIu64 " unchanged (%s that --link need not write)\n", s.files,
               s.files_unchanged, FormatBytes(s.bytes_unchanged).c_str());
   std::printf("bytes       read %s, write %s; largest fuse group %s\n", FormatBytes(s.bytes_read).c_str(),
@@ -227,6 +307,8 @@ void PrintPlan(const Arguments& a, const Catalogue& catalogue, const Plan& plan,
                   layer.blocks);
   if (!s.relayouts.empty() && plan.straddling_blocks == 0)
     std::printf("straddles   none: codes and scales are moved\n");
+  if (const uint64_t twice = GroupsReadTwice(a, s); twice > 0)
+    std::printf("memory      %" PRIu64 " fuse groups exceed --memory: their sources are read twice\n", twice);
   for (const std::string& note : plan.notes) std::printf("note        %s\n", note.c_str());
   if (a.common.verbose) {
     for (const OutputArray& o : plan.outputs)
@@ -250,6 +332,10 @@ ordered_json ReportJson(const RunReport& r) {
           {"requantized_blocks", r.requantized_blocks},
           {"squared_error", r.squared_error},
           {"squared_sum", r.squared_sum},
+          {"encoded_blocks", r.encoded_blocks},
+          {"exact_blocks", r.exact_blocks},
+          {"groups_read_twice", r.groups_read_twice},
+          {"rejections", r.rejections},
           {"seconds", r.seconds},
           {"device", r.device},
           {"anomalies",
@@ -270,6 +356,22 @@ void PrintReport(const Arguments& a, const RunReport& r) {
     std::printf("FP8 blocks: %" PRIu64 " moved, %" PRIu64 " straddling with equal scales (exact), %" PRIu64
                 " re-quantized\n",
                 r.moved_blocks, r.equal_scale_blocks, r.requantized_blocks);
+  if (r.encoded_blocks > 0)
+    std::printf("quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", r.encoded_blocks, r.exact_blocks);
+  if (!r.error_report.empty()) PrintErrorTable(r.error_report);
+}
+
+// What a threshold rejects is published, and says of itself that it is not to be used.
+int Verdict(const Arguments& a, const RunReport& report) {
+  if (report.rejections.empty()) return 0;
+  Error error;
+  error.code = ErrorCode::kCheckFailed;
+  error.what =
+      std::to_string(report.rejections.size()) + " tensors are below --min-sqnr; the manifest rejects the output";
+  error.file = a.run.output;
+  error.found = report.rejections.front();
+  error.advice = "choose another recipe or scale rule; --report lists all of them";
+  return cli::PrintError(kName, error, {.json = false, .quiet = a.common.quiet});
 }
 
 int Convert(Arguments& a) {
@@ -287,7 +389,7 @@ int Convert(Arguments& a) {
     if (Status s = WritePlan(a.plan_out, checkpoint.catalogue, *plan); !s.ok()) return fail(s.error());
   const PlanSummary summary = Summarize(checkpoint.catalogue, *plan);
   ordered_json document;
-  document["plan"] = PlanJson(*plan, summary);
+  document["plan"] = PlanJson(a, *plan, summary);
   if (a.dry_run || a.run.output.empty()) {
     if (a.common.json)
       std::printf("%s\n", document.dump(2).c_str());
@@ -304,11 +406,13 @@ int Convert(Arguments& a) {
   Result<RunReport> report = RunPlan(fs, checkpoint.catalogue, *plan, a.run);
   if (!report.ok()) return fail(report.error());
   document["run"] = ReportJson(*report);
+  if (!a.report.empty() && !report->error_report.empty())
+    if (Status s = WriteText(a.report, report->error_report); !s.ok()) return fail(s.error());
   if (a.common.json)
     std::printf("%s\n", document.dump(2).c_str());
   else if (!a.common.quiet)
     PrintReport(a, *report);
-  return 0;
+  return Verdict(a, *report);
 }
 
 }  // namespace

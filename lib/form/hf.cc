@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <set>
 
 namespace mimo {
 
@@ -31,28 +30,23 @@ ordered_json Marker(const HfDescription& d) {
   return marker;
 }
 
-// Sets a key in place, or appends it.
-void EditQuantization(const HfDescription& d, ordered_json* config) {
-  if (!d.quantized) {
+Status EditQuantization(const HfDescription& d, ordered_json* config) {
+  const auto it = config->find(kQuantization);
+  MIMO_ASSIGN_OR_RETURN(const std::string edited,
+                        QuantizationConfig(d.quantization, it == config->end() ? "" : it->dump()));
+  if (edited.empty())
     config->erase(kQuantization);
-    return;
-  }
-  auto it = config->find(kQuantization);
-  if (it == config->end() || !it->is_object()) return;
-  ordered_json& quantization = *it;
-  // Ignore lists that engines match by exact module name: complete, under both names that they read.
-  ordered_json list = ordered_json::array();
-  std::set<std::string> listed;
-  const auto add = [&](const std::string& name) {
-    if (listed.insert(name).second) list.push_back(name);
-  };
-  for (const char* key : {"ignored_layers", "modules_to_not_convert"})
-    if (auto old = quantization.find(key); old != quantization.end() && old->is_array())
-      for (const ordered_json& name : *old)
-        if (name.is_string()) add(name.get<std::string>());
-  for (const std::string& name : d.unquantized) add(name);
-  quantization["ignored_layers"] = list;
-  quantization["modules_to_not_convert"] = std::move(list);
+  else
+    (*config)[kQuantization] = ordered_json::parse(edited);
+  return {};
+}
+
+// What the family's index says its weights are saved as; "" to leave the key out.
+std::string SaveFormat(const HfQuantization& quantization) {
+  if (quantization.dialect != Dialect::kNative || quantization.quantized.empty()) return "";
+  for (const QuantizedModule& module : quantization.quantized)
+    if (module.codec == kernels::Codec::kMxfp4) return "mxfp4";
+  return "fp8";
 }
 
 }  // namespace
@@ -77,7 +71,7 @@ Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription&
   if (kv != source.global.kv_heads) config["num_key_value_heads"] = kv;
   if (swa_kv != source.window.kv_heads || (kv != source.global.kv_heads && !config.contains("swa_num_key_value_heads")))
     config["swa_num_key_value_heads"] = swa_kv;
-  EditQuantization(d, &config);
+  MIMO_RETURN_IF_ERROR(EditQuantization(d, &config));
   if (!d.dtype.empty()) {
     const bool has_dtype = config.contains("dtype"), has_torch = config.contains("torch_dtype");
     if (has_dtype) config["dtype"] = d.dtype;
@@ -96,9 +90,13 @@ Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription&
 std::string BuildHfIndex(const IndexInfo& source, const HfDescription& d, uint64_t total_size,
                          const std::vector<std::pair<std::string, std::string>>& tensor_and_file) {
   std::vector<std::pair<std::string, std::string>> metadata = {{"total_size", std::to_string(total_size)}};
+  const std::string save_format = SaveFormat(d.quantization);
   for (const auto& [key, value] : source.metadata)
-    if (key != "total_size" && key != "tp_size" && (d.quantized || key != "save_format"))
+    if (key == "save_format") {
+      if (!save_format.empty()) metadata.emplace_back(key, ordered_json(save_format).dump());
+    } else if (key != "total_size" && key != "tp_size") {
       metadata.emplace_back(key, value);
+    }
   if (d.layout.fused()) metadata.emplace_back("tp_size", std::to_string(d.layout.chunks));
   // One entry per line, by hand: 160 000 entries need no DOM.
   std::string text = "{\n  \"metadata\": {\n";

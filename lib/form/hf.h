@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/base/status.h"
+#include "lib/form/hf_quant.h"
 #include "lib/layout/row_map.h"
 #include "lib/model/catalogue.h"
 
@@ -21,21 +22,20 @@ inline constexpr char kLayoutKey[] =
 // What an output is, as far as its config must say so.
 struct HfDescription {
   QkvLayout layout;
-  AttentionShape global, window;         // before replication
-  bool quantized = false;                // block FP8 or MXFP4 weights remain
-  std::string dtype;                     // "bfloat16", "float16", "float32"; "" leaves the key alone
-  std::vector<std::string> unquantized;  // linear modules stored without scales, in model order (for the ignore lists)
+  AttentionShape global, window;  // before replication
+  HfQuantization quantization;    // without modules, nothing quantized remains
+  std::string dtype;              // "bfloat16", "float16", "float32"; "" leaves the key alone
   bool text_only = false;
 };
 
 // Stored KV heads of `shape` under `layout`: C when C exceeds them.
 int64_t StoredKvHeads(const QkvLayout& layout, const AttentionShape& shape);
 
-// The edited config.json: key order kept, untouched keys as they were.
+// The edited config.json: key order kept, untouched keys as they were. Errors of QuantizationConfig.
 Result<std::string> EditHfConfig(const ModelConfig& config, const HfDescription& description);
 
-// The index: metadata of the source (save_format only while quantized, tp_size = C only while fused), then every tensor
-// by name.
+// The index: metadata of the source (save_format as the quantized weights are, and only in the native dialect; tp_size
+// = C only while fused), then every tensor by name.
 std::string BuildHfIndex(const IndexInfo& source, const HfDescription& description, uint64_t total_size,
                          const std::vector<std::pair<std::string, std::string>>& tensor_and_file);
 

@@ -188,6 +188,7 @@ void ReadLayers(Fields& fields, ModelConfig& config) {
 void ReadQuantization(Fields fields, ModelConfig& config) {
   config.quant_method = fields.String("quant_method");
   config.store_dtype = fields.String("store_dtype");
+  config.scale_fmt = fields.String("scale_fmt");
   config.mxfp4_block = fields.Integer("mxfp4_block_size", config.mxfp4_block);
   const Json* block = fields.Find("weight_block_size");
   if (block == nullptr) return;

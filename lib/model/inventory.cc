@@ -2,26 +2,19 @@
 
 #include <algorithm>
 #include <set>
+#include <unordered_map>
 
-#include "lib/base/checked.h"
-#include "lib/base/file_system.h"
+#include "lib/model/stored_weight.h"
 
 namespace mimo {
 
 namespace {
-
-std::string ShapeText(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
 
 class InventoryTaker {
  public:
   explicit InventoryTaker(const Catalogue& catalogue) : catalogue_(catalogue) {}
 
   Result<Inventory> Take() {
-    MIMO_RETURN_IF_ERROR(CheckConfig());
     MIMO_RETURN_IF_ERROR(CountMtp());
     DecideFused();
     MIMO_RETURN_IF_ERROR(PairArrays());
@@ -31,32 +24,9 @@ class InventoryTaker {
   }
 
  private:
-  std::string FileOf(const StoredArray& array) const {
-    return JoinPath(catalogue_.root, catalogue_.files[array.file].name);
-  }
   Error Bad(const StoredArray& array, std::string what, std::string expected, std::string found,
             std::string advice) const {
-    Error e;
-    e.what = std::move(what);
-    e.file = FileOf(array);
-    e.tensor = array.name;
-    e.expected = std::move(expected);
-    e.found = std::move(found);
-    e.advice = std::move(advice);
-    return e;
-  }
-
-  // Only the block sizes of this family are known to be right.
-  Status CheckConfig() const {
-    const ModelConfig& c = catalogue_.config;
-    if (c.block_rows == 128 && c.block_cols == 128 && c.mxfp4_block == 32) return {};
-    Error e;
-    e.what = "unsupported quantization block";
-    e.file = c.path;
-    e.expected = "weight_block_size [128, 128], mxfp4_block_size 32";
-    e.found = "[" + std::to_string(c.block_rows) + ", " + std::to_string(c.block_cols) + "], " +
-              std::to_string(c.mxfp4_block);
-    return e;
+    return BadArray(catalogue_, array, std::move(what), std::move(expected), std::move(found), std::move(advice));
   }
 
   Status CountMtp() {
@@ -84,76 +54,27 @@ class InventoryTaker {
     if (!out_.fused && !split) out_.fused = catalogue_.config.projection_layout == "fused_qkv";
   }
 
+  // Weights come in the order of their first array.
   Status PairArrays() {
     const auto& arrays = catalogue_.arrays;
-    scale_of_.assign(arrays.size(), kNone);
+    std::unordered_map<std::string, size_t> by_weight;  // name under which the table knows it
+    std::vector<WeightParts> weights;
     for (uint32_t i = 0; i < arrays.size(); ++i) {
-      const StoredArray& scale = arrays[i];
-      if (scale.id.part == Part::kWeight) continue;
-      const std::string weight_name =
-          scale.name.substr(0, scale.name.size() - (scale.id.part == Part::kFp8Scale ? 10 : 6));
-      auto it = catalogue_.by_name.find(weight_name);
-      if (it == catalogue_.by_name.end())
-        return Bad(scale, "a scale without its weight", "tensor " + weight_name, "none in any file",
-                   "complete the checkpoint");
-      scale_of_[it->second] = i;
-    }
-    for (uint32_t i = 0; i < arrays.size(); ++i) {
-      if (arrays[i].id.part != Part::kWeight) continue;
       if (arrays[i].id.role == Role::kUnknown) {
         out_.unknown.push_back(i);
         continue;
       }
-      MIMO_RETURN_IF_ERROR(AddWeight(i));
+      const Part part = arrays[i].id.part;
+      const auto [it, fresh] = by_weight.emplace(
+          part == Part::kWeight ? arrays[i].name : NameOfPart(arrays[i].name, Part::kWeight), weights.size());
+      if (fresh) weights.emplace_back();
+      weights[it->second][part] = i;
+    }
+    for (const WeightParts& parts : weights) {
+      MIMO_ASSIGN_OR_RETURN(const Weight weight, PairWeight(catalogue_, parts));
+      out_.weights.push_back(weight);
     }
     return {};
-  }
-
-  Status AddWeight(uint32_t i) {
-    const StoredArray& array = catalogue_.arrays[i];
-    const uint32_t scale = scale_of_[i];
-    Weight w;
-    w.id = array.id;
-    w.array = i;
-    w.scale = scale;
-    if (scale == kNone) {
-      if (array.dtype == DType::kF8E4M3)
-        return Bad(array, "FP8 codes without their scales", "tensor " + array.name + "_scale_inv", "none in any file",
-                   "complete the checkpoint: fetch the shard that holds it");
-      if (array.dtype == DType::kU8 && (array.id.role == Role::kExpertGate || array.id.role == Role::kExpertUp ||
-                                        array.id.role == Role::kExpertDown))
-        return Bad(array, "MXFP4 codes without their scales", "tensor " + array.name + "_scale", "none in any file",
-                   "complete the checkpoint: fetch the shard that holds it");
-    } else {
-      const StoredArray& s = catalogue_.arrays[scale];
-      const bool fp8 = s.id.part == Part::kFp8Scale;
-      const DType code_type = fp8 ? DType::kF8E4M3 : DType::kU8, scale_type = fp8 ? DType::kF32 : DType::kU8;
-      if (array.dtype != code_type || array.shape.size() != 2)
-        return Bad(array, "a weight with scales of another kind",
-                   std::string(DTypeName(code_type)) + " codes, two-dimensional",
-                   std::string(DTypeName(array.dtype)) + " " + ShapeText(array.shape) + " beside " + s.name, "");
-      if (s.dtype != scale_type || s.shape.size() != 2)
-        return Bad(s, "scale of the wrong type", std::string(DTypeName(scale_type)) + ", two-dimensional",
-                   std::string(DTypeName(s.dtype)) + " " + ShapeText(s.shape), "");
-      w.storage = fp8 ? Storage::kFp8Block : Storage::kMxfp4;
-      MIMO_RETURN_IF_ERROR(CheckScaleShape(array, s, fp8));
-    }
-    w.rows = array.shape.empty() ? 1 : array.shape[0];
-    w.cols = array.shape.size() < 2 ? 1 : array.shape[1] * (w.storage == Storage::kMxfp4 ? 2 : 1);
-    out_.weights.push_back(w);
-    return {};
-  }
-
-  Status CheckScaleShape(const StoredArray& array, const StoredArray& scale, bool fp8) const {
-    std::vector<int64_t> expected =
-        fp8 ? std::vector<int64_t>{CeilDiv(array.shape[0], 128), CeilDiv(array.shape[1], 128)}
-            : std::vector<int64_t>{array.shape[0], array.shape[1] / 16};
-    const Role role = array.id.role;
-    if (role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV)
-      expected[0] = scale.shape[0];  // which rows are right depends on the layout: lib/layout/decide.h
-    if (scale.shape == expected && (fp8 || array.shape[1] % 16 == 0)) return {};
-    return Bad(scale, "scale of the wrong shape", ShapeText(expected) + " for a weight of " + ShapeText(array.shape),
-               ShapeText(scale.shape), "the file is damaged or not of this family");
   }
 
   Status CheckExpected() {
@@ -164,12 +85,13 @@ class InventoryTaker {
     std::vector<uint8_t> seen(out_.weights.size(), 0);
     for (const ExpectedTensor& tensor : expected) {
       auto it = catalogue_.by_name.find(tensor.name);
+      if (it == catalogue_.by_name.end()) it = catalogue_.by_name.find(NameOfPart(tensor.name, Part::kPacked));
       if (it == catalogue_.by_name.end()) return Missing(tensor);
       const StoredArray& array = catalogue_.arrays[it->second];
       std::vector<int64_t> found = array.shape;
       const Weight& weight = out_.weights[weight_of[it->second]];
       seen[weight_of[it->second]] = 1;
-      if (weight.storage == Storage::kMxfp4) found.back() *= 2;
+      if (weight.storage == Storage::kMxfp4 || weight.storage == Storage::kNvfp4) found.back() *= 2;
       if (found != tensor.shape)
         return Bad(array, "the shape contradicts config.json", ShapeText(tensor.shape), ShapeText(found),
                    "config.json and tensors are of different models, or the config was edited");
@@ -191,7 +113,7 @@ class InventoryTaker {
 
   Status CheckPlainType(const StoredArray& array) const {
     if (array.dtype == DType::kBF16 || array.dtype == DType::kF16 || array.dtype == DType::kF32) return {};
-    return Bad(array, "a weight of an unexpected type", "BF16, F16 or F32, or FP8/MXFP4 codes with scales",
+    return Bad(array, "a weight of an unexpected type", "BF16, F16 or F32, or FP8 or FP4 codes with scales",
                std::string(DTypeName(array.dtype)), "");
   }
 
@@ -232,7 +154,6 @@ class InventoryTaker {
 
   const Catalogue& catalogue_;
   Inventory out_;
-  std::vector<uint32_t> scale_of_;
 };
 
 }  // namespace

@@ -13,14 +13,17 @@ namespace mimo {
 
 inline constexpr uint32_t kNone = 0xFFFFFFFFu;
 
-enum class Storage : uint8_t { kPlain, kFp8Block, kMxfp4 };
+enum class Storage : uint8_t { kPlain, kFp8Block, kMxfp4, kMxfp8, kNvfp4 };
 
-// A weight: one stored array and, when it is quantized, the array of its scales (for split FP8 K/V the grid may need
-// the scales of a neighbour too: lib/layout/block_grid.h).
+// A weight: one stored array and, when it is quantized, the arrays beside it (for split FP8 K/V the grid may need the
+// scales of a neighbour too: lib/layout/row_map.h). Reference quantization-formats.md 2.1, 3.1, 4.3.
 struct Weight {
-  TensorId id;
-  uint32_t array = kNone;  // into Catalogue::arrays
-  uint32_t scale = kNone;  // likewise
+  TensorId id;             // part kWeight, whatever the name of the codes is
+  uint32_t array = kNone;  // values or codes; into Catalogue::arrays, as are all below
+  uint32_t scale = kNone;
+  uint32_t global = kNone;      // kNvfp4: F32, one element
+  bool global_divides = false;  // kNvfp4: weight_global_scale, not weight_scale_2
+  uint32_t input = kNone;       // input_scale or input_global_scale: F32, one element
   Storage storage = Storage::kPlain;
   int64_t rows = 0;  // logical elements
   int64_t cols = 0;
@@ -45,9 +48,9 @@ struct Inventory {
 };
 
 // Checks: every expected tensor is there with the shape the config says (rows of fused or split attention included);
-// FP8 codes have scales and MXFP4 codes E8M0 scales of the right shape (rows of attention scales are left to the layout
-// decision); no scale without codes; MTP layers complete and numbered from 0. kBadInput names the tensor, what was
-// expected and found.
+// every weight has the companions of its storage and no others, of the right types and shapes (stored_weight.h; rows of
+// block FP8 attention scales are left to the layout decision); MTP layers complete and numbered from 0. kBadInput names
+// the tensor, what was expected and found.
 Result<Inventory> TakeInventory(const Catalogue& catalogue);
 
 }  // namespace mimo

@@ -36,6 +36,17 @@ constexpr std::pair<Role, std::string_view> kRoleNames[] = {
     {Role::kUnknown, "unknown"},
 };
 
+constexpr std::pair<Part, std::string_view> kPartSuffixes[] = {
+    {Part::kWeight, "weight"},
+    {Part::kScaleInv, "weight_scale_inv"},
+    {Part::kScale, "weight_scale"},
+    {Part::kScale2, "weight_scale_2"},
+    {Part::kInputScale, "input_scale"},
+    {Part::kPacked, "weight_packed"},
+    {Part::kGlobalScale, "weight_global_scale"},
+    {Part::kInputGlobal, "input_global_scale"},
+};
+
 // A name with its decimal path components replaced by '#', and their values.
 struct Shape {
   std::string text;
@@ -72,16 +83,18 @@ bool TakeShape(std::string_view name, Shape* shape) {
   return true;
 }
 
-std::string_view Suffix(Part part) {
-  switch (part) {
-    case Part::kFp8Scale:
-      return "_scale_inv";
-    case Part::kMxScale:
-      return "_scale";
-    case Part::kWeight:
-      break;
+// All of it when there is no '.'.
+std::string_view LastComponent(std::string_view name) {
+  const size_t dot = name.rfind('.');
+  return dot == std::string_view::npos ? name : name.substr(dot + 1);
+}
+
+// nullopt for a component that no quantizer writes, and for "weight" itself.
+std::optional<Part> CompanionOf(std::string_view component) {
+  for (const auto& [part, suffix] : kPartSuffixes) {
+    if (suffix == component && part != Part::kWeight) return part;
   }
-  return "";
+  return std::nullopt;
 }
 
 void Replace(std::string* text, std::string_view placeholder, int32_t number) {
@@ -105,6 +118,18 @@ std::optional<Role> RoleFromName(std::string_view name) {
   return std::nullopt;
 }
 
+std::string_view PartSuffix(Part part) {
+  for (const auto& [value, suffix] : kPartSuffixes) {
+    if (value == part) return suffix;
+  }
+  return "weight";
+}
+
+std::string NameOfPart(std::string_view name, Part part) {
+  std::string result(name.substr(0, name.size() - LastComponent(name).size()));
+  return result += PartSuffix(part);
+}
+
 TensorId ModelTable::Identify(std::string_view tensor_name) const {
   TensorId id;
   for (const auto& [prefix, role] : towers_) {
@@ -113,14 +138,11 @@ TensorId ModelTable::Identify(std::string_view tensor_name) const {
       return id;
     }
   }
-  for (Part part : {Part::kFp8Scale, Part::kMxScale}) {
-    const std::string_view suffix = Suffix(part);
-    if (tensor_name.ends_with(suffix) &&
-        tensor_name.substr(0, tensor_name.size() - suffix.size()).ends_with(".weight")) {
-      id.part = part;
-      tensor_name.remove_suffix(suffix.size());
-      break;
-    }
+  std::string weight_name;
+  if (const auto companion = CompanionOf(LastComponent(tensor_name))) {
+    id.part = *companion;
+    weight_name = NameOfPart(tensor_name, Part::kWeight);
+    tensor_name = weight_name;
   }
   Shape shape;
   if (!TakeShape(tensor_name, &shape)) return {};
@@ -139,8 +161,15 @@ std::string ModelTable::NameOf(const TensorId& id) const {
     std::string name = rule.pattern;
     Replace(&name, "{layer}", id.layer);
     Replace(&name, "{expert}", id.expert);
-    name += Suffix(id.part);
-    return name;
+    if (id.part == Part::kWeight) return name;
+    return LastComponent(name) == PartSuffix(Part::kWeight) ? NameOfPart(name, id.part) : "";
+  }
+  return "";
+}
+
+std::string_view ModelTable::FuseOf(const TensorId& id) const {
+  for (const TensorRule& rule : rules_) {
+    if (rule.role == id.role && rule.mtp == id.mtp) return rule.fuse;
   }
   return "";
 }

@@ -47,12 +47,26 @@ enum class Role : uint8_t {
 std::string_view RoleName(Role role);  // "attn.q", "expert.gate", "mtp.eh_proj", "tower.vision" ...
 std::optional<Role> RoleFromName(std::string_view name);
 
-// Which part of a stored weight an array is.
+// Which part of a stored weight an array is: by its name, which takes the place of "weight" at the end. What the part
+// means depends on the dtypes beside it (inventory.h).
 enum class Part : uint8_t {
   kWeight,
-  kFp8Scale /* name + "_scale_inv", F32 */,
-  kMxScale /* name + "_scale", U8 E8M0 */
+  kScaleInv,     // weight_scale_inv: block FP8 multipliers (F32), or E8M0 bytes of some vendors' MXFP8
+  kScale,        // weight_scale: E8M0 or E4M3 bytes per group of a row, or F32 multipliers of blocks
+  kScale2,       // weight_scale_2: NVFP4 global multiplier (ModelOpt)
+  kInputScale,   // input_scale: of activations (ModelOpt)
+  kPacked,       // weight_packed: FP4 codes (compressed-tensors)
+  kGlobalScale,  // weight_global_scale: NVFP4 global divisor (compressed-tensors)
+  kInputGlobal,  // input_global_scale: of activations (compressed-tensors)
 };
+inline constexpr size_t kPartCount = 8;
+std::string_view PartSuffix(Part part);  // "weight", "weight_scale_inv" ...
+// Whether arrays of this part hold the elements of a weight, as values or codes: kWeight and kPacked.
+constexpr bool HoldsElements(Part part) {
+  return part == Part::kWeight || part == Part::kPacked;
+}
+// The array beside `name` (of any part) that is another part of the same weight: its last component replaced.
+std::string NameOfPart(std::string_view name, Part part);
 
 // What a tensor is. layer and expert are -1 where they do not apply; mtp layers count from 0.
 struct TensorId {
@@ -72,6 +86,7 @@ struct TensorRule {
   std::vector<std::string> shape;  // symbols of Dimension(), or integers, "2*hidden" allowed
   std::string when;     // "", "dense", "moe", "sinks", "fused", "split": in which layers or layouts it exists
   std::string storage;  // "bf16", "f32", "router", "linear" (block FP8 when quantized), "expert" (also MXFP4)
+  std::string fuse;  // engines run tensors of one layer and expert with equal `fuse` as one: they share global scales
 };
 
 class ModelTable {
@@ -80,10 +95,13 @@ class ModelTable {
   static Result<const ModelTable*> Get(const std::string& name);
 
   const std::vector<TensorRule>& rules() const { return rules_; }
-  // kUnknown role when no rule matches.
+  // kUnknown role when no rule matches. Parts other than kWeight exist for patterns that end in ".weight" only.
   TensorId Identify(std::string_view tensor_name) const;
-  // The name of a decoder, MTP or global tensor (not of towers, which keep theirs). `id.part` appends the scale suffix.
+  // The name of a decoder, MTP or global tensor (not of towers, which keep theirs). `id.part` decides the last
+  // component of names that end in ".weight"; "" for such a part of another name.
   std::string NameOf(const TensorId& id) const;
+  // TensorRule::fuse of the rule of `id`; "" when it has none.
+  std::string_view FuseOf(const TensorId& id) const;
 
  private:
   friend Result<ModelTable> ParseModelTable(std::string_view json);

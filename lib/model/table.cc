@@ -59,6 +59,7 @@ Result<TensorRule> ParseRule(const Json& entry) {
   rule.mtp = entry.value("mtp", false);
   rule.when = entry.value("when", std::string());
   rule.storage = entry.at("storage").get<std::string>();
+  rule.fuse = entry.value("fuse", std::string());
   static constexpr std::string_view kWhen[] = {"", "dense", "moe", "sinks", "fused", "split", "untied"};
   static constexpr std::string_view kStorage[] = {"bf16", "f32", "router", "linear", "expert"};
   if (std::find(std::begin(kWhen), std::end(kWhen), rule.when) == std::end(kWhen)) {
@@ -88,10 +89,6 @@ Result<ModelTable> ParseModelTable(std::string_view json) {
       const auto role = RoleFromName(name);
       if (!role) return BadTable("unknown role", name);
       table.towers_.emplace_back(entry.at("prefix").get<std::string>(), *role);
-    }
-    const Json suffixes = root.value("scale_suffixes", Json::object());
-    if (suffixes.value("fp8", "_scale_inv") != "_scale_inv" || suffixes.value("mxfp4", "_scale") != "_scale") {
-      return BadTable("scale suffixes other than _scale_inv and _scale are not supported", suffixes.dump());
     }
   } catch (const Json::exception& e) {
     return BadTable("not the expected JSON", e.what());

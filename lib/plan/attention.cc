@@ -26,6 +26,8 @@ class AttentionPlanner {
                       (!fp8_ || request_.source.bands == request_.target.bands);
     if (request_.decode) {
       PlanDecoded();
+    } else if (request_.encode) {
+      PlanEncoded();
     } else if (same) {
       PlanUnchanged();
     } else if (fp8_) {
@@ -73,7 +75,8 @@ class AttentionPlanner {
     for (const RowMove& move : moves_) {
       if (move.target_array != array) continue;
       const Weight& weight = SourceWeight(move.source_array);
-      const uint32_t source = request_.decode ? builder_.DecodedSource(weight) : builder_.Source(weight.array);
+      const bool decoded = request_.decode || request_.encode;
+      const uint32_t source = decoded ? builder_.DecodedSource(weight) : builder_.Source(weight.array);
       pieces.push_back({source, move.source_row, move.target_row, move.rows});
     }
     return pieces;
@@ -82,29 +85,76 @@ class AttentionPlanner {
   void PlanUnchanged() {
     builder_.BeginGroup(Label());
     for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
-      builder_.AddUnchanged(SourceWeight(i).array);
-      if (SourceWeight(i).scale != kNone) builder_.AddUnchanged(SourceWeight(i).scale);
+      builder_.AddKept(SourceWeight(i));
     }
   }
 
+  // Rows of values, or of codes with scales of their own: each array moves alike. Global scales go with their rows; the
+  // planner has seen to it that the rows of one target come from one source (PlanAttention's contract).
   void PlanMoved() {
     builder_.BeginGroup(Label());
-    const DType dtype = builder_.catalogue().arrays[first_->array].dtype;
     for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
-      OutputArray output = NewOutput(i, Part::kWeight, dtype);
-      output.pieces = Pieces(i);
-      builder_.AddOutput(std::move(output), Near(i));
+      std::vector<Piece> pieces = Pieces(i);
+      MoveRows(i, &Weight::array, pieces);
+      if (first_->scale != kNone) MoveRows(i, &Weight::scale, pieces);
+      if (first_->global != kNone) MoveScalar(i, &Weight::global);
+      if (first_->input != kNone) MoveScalar(i, &Weight::input);
+    }
+  }
+
+  OutputArray Moved(size_t target, uint32_t stored) const {
+    const StoredArray& array = builder_.catalogue().arrays[stored];
+    OutputArray output = NewOutput(target, array.id.part, array.dtype);
+    output.shape = array.shape;
+    return output;
+  }
+
+  void MoveRows(size_t target, uint32_t Weight::*part, std::vector<Piece> pieces) {
+    OutputArray output = Moved(target, first_->*part);
+    output.shape[0] = request_.target.rows[target];
+    size_t at = 0;
+    for (const RowMove& move : moves_)
+      if (move.target_array == target) pieces[at++].source = builder_.Source(SourceWeight(move.source_array).*part);
+    output.pieces = std::move(pieces);
+    builder_.AddOutput(std::move(output), Near(target));
+  }
+
+  void MoveScalar(size_t target, uint32_t Weight::*part) {
+    for (const RowMove& move : moves_) {
+      if (move.target_array != target) continue;
+      OutputArray output = Moved(target, first_->*part);
+      output.pieces.push_back({builder_.Source(SourceWeight(move.source_array).*part), 0, 0, 1});
+      builder_.AddOutput(std::move(output), Near(target));
+      return;
     }
   }
 
   void PlanDecoded() {
     builder_.BeginGroup(Label());
     for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
-      OutputArray output = NewOutput(i, Part::kWeight, DTypeOf(request_.codec));
+      OutputArray output = NewOutput(i, Part::kWeight, DTypeOf(*request_.decode));
       output.transform = Transform::kConvert;
-      output.target_codec = request_.codec;
+      output.target_codec = *request_.decode;
       output.pieces = Pieces(i);
       builder_.AddOutput(std::move(output), Near(i));
+    }
+    if (fp8_) SetSourceBands();
+  }
+
+  void PlanEncoded() {
+    builder_.BeginGroup(Label());
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      const OutputArray weight = NewOutput(i, Part::kWeight, DType::kU8);
+      EncodedRequest encoded;
+      encoded.id = weight.id;
+      encoded.name = weight.name;
+      encoded.rows = request_.target.rows[i];
+      encoded.cols = first_->cols;
+      encoded.encoding = request_.encode->encoding;
+      encoded.arrays = request_.encode->arrays;
+      encoded.input_scale = request_.encode->input_scales[i];
+      encoded.pieces = Pieces(i);
+      builder_.AddEncoded(encoded, Near(i));
     }
     if (fp8_) SetSourceBands();
   }
@@ -183,7 +233,7 @@ class AttentionPlanner {
       weight.transform = Transform::kRelayout;
       weight.target_codec = Codec::kFp8Block;
       codes[i] = builder_.AddOutput(std::move(weight), Near(i));
-      OutputArray scale = NewOutput(i, Part::kFp8Scale, DType::kF32);
+      OutputArray scale = NewOutput(i, Part::kScaleInv, DType::kF32);
       scale.transform = Transform::kScales;
       scale.target_codec = Codec::kFp32;
       scales[i] = builder_.AddOutput(std::move(scale), Near(i));

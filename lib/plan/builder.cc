@@ -1,6 +1,8 @@
 #include "lib/plan/builder.h"
 
+#include "lib/base/checked.h"
 #include "lib/io/dtype.h"
+#include "lib/plan/reads.h"
 
 namespace mimo {
 
@@ -13,11 +15,29 @@ DType DTypeOf(Codec codec) {
     case Codec::kBf16:
       return DType::kBF16;
     case Codec::kFp8Block:
+    case Codec::kMxfp8:
       return DType::kF8E4M3;
     case Codec::kMxfp4:
-      return DType::kU8;
+    case Codec::kNvfp4:
+      break;
   }
   return DType::kU8;
+}
+
+std::optional<Codec> CodecOf(Storage storage) {
+  switch (storage) {
+    case Storage::kFp8Block:
+      return Codec::kFp8Block;
+    case Storage::kMxfp4:
+      return Codec::kMxfp4;
+    case Storage::kMxfp8:
+      return Codec::kMxfp8;
+    case Storage::kNvfp4:
+      return Codec::kNvfp4;
+    case Storage::kPlain:
+      break;
+  }
+  return std::nullopt;
 }
 
 uint64_t ArrayBytes(DType dtype, const std::vector<int64_t>& shape) {
@@ -39,23 +59,22 @@ uint32_t PlanBuilder::Source(uint32_t array) {
 
 uint32_t PlanBuilder::DecodedSource(const Weight& weight) {
   const uint32_t index = Source(weight.array);
-  const uint32_t scale = weight.storage == Storage::kPlain ? kNone : Source(weight.scale);
-  PlanSource& source = plan_.sources[index];
-  source.quantized = weight.storage != Storage::kPlain;
-  source.scale = scale;
-  switch (weight.storage) {
-    case Storage::kFp8Block:
-      source.codec = Codec::kFp8Block;
-      break;
-    case Storage::kMxfp4:
-      source.codec = Codec::kMxfp4;
-      break;
-    case Storage::kPlain: {
-      const DType dtype = catalogue_.arrays[weight.array].dtype;
-      source.codec = dtype == DType::kF32 ? Codec::kFp32 : dtype == DType::kF16 ? Codec::kFp16 : Codec::kBf16;
-      break;
-    }
+  const std::optional<Codec> codec = CodecOf(weight.storage);
+  if (!codec) {
+    const DType dtype = catalogue_.arrays[weight.array].dtype;
+    plan_.sources[index].codec = dtype == DType::kF32   ? Codec::kFp32
+                                 : dtype == DType::kF16 ? Codec::kFp16
+                                                        : Codec::kBf16;
+    return index;
   }
+  const uint32_t scale = Source(weight.scale);
+  const uint32_t global = weight.global == kNone ? kNone : Source(weight.global);
+  PlanSource& source = plan_.sources[index];
+  source.quantized = true;
+  source.codec = *codec;
+  source.scale = scale;
+  source.global = global;
+  source.global_divides = weight.global_divides;
   return index;
 }
 
@@ -87,6 +106,70 @@ uint32_t PlanBuilder::AddUnchanged(uint32_t array) {
   return AddOutput(std::move(output), array);
 }
 
+void PlanBuilder::AddKept(const Weight& weight) {
+  AddUnchanged(weight.array);
+  for (const uint32_t array : {weight.scale, weight.global, weight.input})
+    if (array != kNone) AddUnchanged(array);
+}
+
+void PlanBuilder::AddRenamed(const Weight& weight, const WeightArrays& arrays) {
+  const auto add = [&](uint32_t array, Part part, bool invert, bool scalar) {
+    const StoredArray& stored = catalogue_.arrays[array];
+    OutputArray output;
+    output.name = NameOfPart(stored.name, part);
+    output.id = stored.id;
+    output.id.part = part;
+    output.dtype = stored.dtype;
+    output.shape = stored.shape;
+    if (scalar) output.shape = arrays.global_divides ? std::vector<int64_t>{1} : std::vector<int64_t>{};
+    output.transform = invert ? Transform::kInvert : Transform::kMove;
+    output.unchanged = !invert && output.name == stored.name && output.shape == stored.shape;
+    output.pieces.push_back({Source(array), 0, 0, stored.rows()});
+    AddOutput(std::move(output), array);
+  };
+  const bool invert = weight.global_divides != arrays.global_divides;
+  add(weight.array, arrays.codes, false, false);
+  add(weight.scale, arrays.scales, false, false);
+  if (weight.global != kNone) add(weight.global, *arrays.global, invert, true);
+  if (weight.input != kNone) add(weight.input, *arrays.input, invert, true);
+}
+
+void PlanBuilder::AddEncoded(const EncodedRequest& request, uint32_t near) {
+  const kernels::Encoding& e = request.encoding;
+  const bool packed = e.codec == Codec::kNvfp4 || e.codec == Codec::kMxfp4;
+  const bool cells = e.codec == Codec::kFp8Block;
+  const auto add = [&](Part part, Transform transform, DType dtype, std::vector<int64_t> shape) {
+    OutputArray output;
+    output.name = NameOfPart(request.name, part);
+    output.id = request.id;
+    output.id.part = part;
+    output.dtype = dtype;
+    output.shape = std::move(shape);
+    output.transform = transform;
+    output.target_codec = e.codec;
+    if (transform == Transform::kEncode) output.pieces = request.pieces;
+    return AddOutput(std::move(output), near);
+  };
+  EncodedWeight weight;
+  weight.encoding = e;
+  const int64_t columns = kernels::GroupColumns(e);
+  weight.codes = add(request.arrays.codes, Transform::kEncode, request.arrays.code_dtype,
+                     {request.rows, packed ? request.cols / 2 : request.cols});
+  weight.scales =
+      add(request.arrays.scales, Transform::kBeside, request.arrays.scale_dtype,
+          {cells ? CeilDiv(request.rows, int64_t{e.block_rows}) : request.rows, CeilDiv(request.cols, columns)});
+  const std::vector<int64_t> scalar = request.arrays.global_divides ? std::vector<int64_t>{1} : std::vector<int64_t>{};
+  if (request.arrays.global) {
+    weight.global = add(*request.arrays.global, Transform::kBeside, DType::kF32, scalar);
+    weight.global_divides = request.arrays.global_divides;
+  }
+  if (request.input_scale && request.arrays.input) {
+    weight.input = add(*request.arrays.input, Transform::kBeside, DType::kF32, scalar);
+    weight.input_value = request.arrays.input_divides ? 1.0f / *request.input_scale : *request.input_scale;
+  }
+  group().encoded.push_back(weight);
+}
+
 void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
                                 const std::function<void(uint32_t, uint32_t)>& dropped) {
   std::vector<OutputArray> outputs;
@@ -96,16 +179,18 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
   std::vector<uint32_t> reader(plan_.sources.size(), kNone);  // a group that read it, kept groups first
   std::vector<uint8_t> needed(plan_.sources.size(), 0);
   const auto visit = [&](uint32_t source, uint32_t group, bool kept) {
-    if (source == kNone) return;
     reader[source] = group;
     needed[source] |= kept;
   };
   for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
-    for (const Piece& piece : plan_.outputs[i].pieces) {
-      const PlanSource& source = plan_.sources[piece.source];
-      visit(piece.source, plan_.outputs[i].group, gone[i] == 0);
-      visit(source.scale, plan_.outputs[i].group, gone[i] == 0);
-      for (const SourceBand& band : source.bands) visit(band.scale, plan_.outputs[i].group, gone[i] == 0);
+    const OutputArray& output = plan_.outputs[i];
+    const auto reads = [&](uint32_t source) { visit(source, output.group, gone[i] == 0); };
+    for (const Piece& piece : output.pieces) {
+      if (Decodes(output.transform)) {
+        VisitDecoded(plan_, piece.source, reads);
+      } else {
+        reads(piece.source);
+      }
     }
   }
   for (uint32_t g = 0; g < plan_.groups.size(); ++g) {
@@ -133,6 +218,10 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
       cell.scale_output = new_output[cell.scale_output];
       for (CellSegment& s : cell.segments) s.output = new_output[s.output];
     }
+    std::erase_if(group.encoded, [&](const EncodedWeight& e) { return gone[e.codes] != 0; });
+    for (EncodedWeight& e : group.encoded)
+      for (uint32_t* output : {&e.codes, &e.scales, &e.global, &e.input})
+        if (*output != kNone) *output = new_output[*output];
     groups.push_back(std::move(group));
   }
   plan_.outputs = std::move(outputs);
@@ -153,6 +242,7 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
   }
   for (PlanSource& source : sources) {
     if (source.scale != kNone) source.scale = new_source[source.scale];
+    if (source.global != kNone) source.global = new_source[source.global];
     for (SourceBand& band : source.bands) band.scale = new_source[band.scale];
   }
   for (OutputArray& output : plan_.outputs)

@@ -1,14 +1,29 @@
 // The plan under construction: outputs without a place in a file yet. Internal to lib/plan.
 #pragma once
 
+#include <array>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "lib/form/dialect.h"
 #include "lib/model/inventory.h"
 #include "lib/plan/plan.h"
 
 namespace mimo {
+
+// A weight to be made in a block codec.
+struct EncodedRequest {
+  TensorId id;       // part kWeight
+  std::string name;  // "....weight"
+  int64_t rows = 0;  // logical elements
+  int64_t cols = 0;
+  kernels::Encoding encoding;
+  WeightArrays arrays;
+  std::optional<float> input_scale;  // of activations, as a multiplier
+  std::vector<Piece> pieces;         // of decoded sources
+};
 
 class PlanBuilder {
  public:
@@ -31,6 +46,12 @@ class PlanBuilder {
   uint32_t AddOutput(OutputArray output, uint32_t near);
   // `array` as it is, under its own name.
   uint32_t AddUnchanged(uint32_t array);
+  // Every array of a weight as it is.
+  void AddKept(const Weight& weight);
+  // A quantized weight whose arrays are named otherwise in the output; nothing but a global scale changes.
+  void AddRenamed(const Weight& weight, const WeightArrays& arrays);
+  // The arrays of an encoded weight, in the file of `near`.
+  void AddEncoded(const EncodedRequest& request, uint32_t near);
 
   // Takes outputs out again, with groups and sources that nothing needs any more; `dropped(array, group)` is told of
   // every catalogue array that is no longer read (group: the index it had).
@@ -49,18 +70,27 @@ class PlanBuilder {
   std::vector<uint32_t> near_;       // output -> catalogue array whose file it belongs to
 };
 
+// The codec that a storage is decoded as; nullopt for plain values.
+std::optional<Codec> CodecOf(Storage storage);
+
 // Plan of the attention projections of one layer (lib/plan/attention.cc).
 struct AttentionRequest {
   const AttentionWeights* weights = nullptr;
   QkvMap source;
   QkvMap target;
-  Codec codec = Codec::kBf16;  // of the values when they are decoded
-  bool decode = false;         // to `codec`; otherwise codes stay FP8 (or plain values stay as they are)
+  std::optional<Codec> decode;  // to plain values of this type; otherwise codes (or plain values) are moved
+  struct Encode {
+    kernels::Encoding encoding;
+    WeightArrays arrays;
+    std::array<std::optional<float>, 3> input_scales;  // by array of the target
+  };
+  std::optional<Encode> encode;  // to this; then `decode` is not set
 };
 
 enum class AttentionResult : uint8_t { kDone, kStraddles };
-// Adds the group and its outputs. With `refuse_straddles`, adds nothing and answers kStraddles when a block would be
-// re-quantized.
+// Adds the group and its outputs. Rows of NVFP4 attention may only be moved where each target array takes rows of one
+// source array: each has one global scale. With `refuse_straddles`, adds nothing and answers kStraddles when a block
+// would be re-quantized.
 AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles);
 
 // Files, offsets, headers and file groups (lib/plan/placement.cc). Sorts the outputs and renumbers groups' references.

@@ -101,6 +101,13 @@ class JsonMembers {
     problems_.Add(Place(), key, "an integer in range", value);
     return T{};
   }
+  double Real(const char* key, std::optional<double> usual = std::nullopt) {
+    const nlohmann::json* value = Find(key);
+    if (value == nullptr && usual) return *usual;
+    if (value != nullptr && value->is_number()) return value->get<double>();
+    problems_.Add(Place(), key, "a number", value);
+    return 0;
+  }
   bool Bool(const char* key, std::optional<bool> usual = false) {
     const nlohmann::json* value = Find(key);
     if (value == nullptr && usual) return *usual;

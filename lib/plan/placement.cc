@@ -7,6 +7,7 @@
 #include "lib/form/hf.h"
 #include "lib/io/safetensors.h"
 #include "lib/plan/builder.h"
+#include "lib/plan/reads.h"
 
 namespace mimo {
 
@@ -41,8 +42,9 @@ class Placer {
     return names;
   }
 
-  // Shards are filled in source order; the outputs of a fuse group that are neighbours by name (a weight and its scale)
-  // stay together.
+  static std::string_view Module(const std::string& name) { return std::string_view(name).substr(0, name.rfind('.')); }
+
+  // Shards are filled in source order; the arrays of one weight stay together.
   std::vector<std::string> Shards(uint64_t limit) const {
     std::vector<uint32_t> order(plan_.outputs.size());
     std::iota(order.begin(), order.end(), 0u);
@@ -55,10 +57,11 @@ class Placer {
     uint64_t bytes = 0;
     for (size_t i = 0; i < order.size();) {
       size_t end = i + 1;
-      const auto size = [&](size_t k) { return plan_.outputs[order[k]].end - plan_.outputs[order[k]].begin; };
+      const auto output = [&](size_t k) -> const OutputArray& { return plan_.outputs[order[k]]; };
+      const auto size = [&](size_t k) { return output(k).end - output(k).begin; };
       uint64_t unit = size(i);
-      while (end < order.size() && plan_.outputs[order[end]].id.part != Part::kWeight &&
-             plan_.outputs[order[end]].group == plan_.outputs[order[i]].group)
+      while (end < order.size() && output(end).group == output(i).group &&
+             Module(output(end).name) == Module(output(i).name))
         unit += size(end++);
       if (bytes > 0 && bytes + unit > limit) {
         ++shard;
@@ -150,6 +153,11 @@ class Placer {
         cell.scale_output = new_index[cell.scale_output];
         for (CellSegment& s : cell.segments) s.output = new_index[s.output];
       }
+      for (EncodedWeight& e : group.encoded)
+        for (uint32_t* output : {&e.codes, &e.scales, &e.global, &e.input})
+          if (*output != kNone) *output = new_index[*output];
+      std::sort(group.encoded.begin(), group.encoded.end(),
+                [](const EncodedWeight& a, const EncodedWeight& b) { return a.codes < b.codes; });
       std::sort(group.cells.begin(), group.cells.end(), [](const CellRow& a, const CellRow& b) {
         return std::pair(a.scale_output, a.scale_row) < std::pair(b.scale_output, b.scale_row);
       });
@@ -183,27 +191,13 @@ class Placer {
       parent[std::max(a, b)] = std::min(a, b);
     };
     std::vector<uint32_t> first_file(plan_.sources.size(), kNone);
-    const auto reads = [&](uint32_t source, uint32_t file) {
-      if (source == kNone) return;
-      if (first_file[source] == kNone) first_file[source] = file;
-      join(first_file[source], file);
-    };
     for (const FuseGroup& group : plan_.groups) {
       const uint32_t file = plan_.outputs[group.outputs.front()].file;
-      for (uint32_t i : group.outputs) {
-        join(file, plan_.outputs[i].file);
-        for (const Piece& piece : plan_.outputs[i].pieces) {
-          const PlanSource& source = plan_.sources[piece.source];
-          reads(piece.source, file);
-          reads(source.scale, file);
-          for (const SourceBand& band : source.bands) reads(band.scale, file);
-        }
-      }
-      for (const CellRow& cell : group.cells)
-        for (const CellSegment& s : cell.segments) {
-          reads(s.source, file);
-          reads(s.scale, file);
-        }
+      for (uint32_t i : group.outputs) join(file, plan_.outputs[i].file);
+      VisitGroupReads(plan_, group, [&](uint32_t source) {
+        if (first_file[source] == kNone) first_file[source] = file;
+        join(first_file[source], file);
+      });
     }
     std::vector<uint32_t> number(plan_.files.size(), kNone);
     for (uint32_t f = 0; f < plan_.files.size(); ++f) {

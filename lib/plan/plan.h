@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/convert.h"
+#include "kernels/encode.h"
 #include "lib/base/hash.h"
 #include "lib/base/status.h"
 #include "lib/io/dtype.h"
@@ -27,6 +27,7 @@ enum class UnknownPolicy : uint8_t { kRefuse, kCarry, kDrop };
 
 struct PlanOptions {
   DTypeChoice dtype = DTypeChoice::kKeep;
+  std::string recipe;        // canonical JSON (RecipeJson, lib/plan/recipe.h); "" without one; then dtype is kKeep
   std::string qkv = "keep";  // keep | split | split:independent | fused | fused:C
   std::string source_qkv;    // "" (decide) | split | independent | fused:C
   StraddlePolicy on_straddle = StraddlePolicy::kRequantize;
@@ -50,11 +51,13 @@ struct SourceBand {
 
 // A stored array that the plan reads.
 struct PlanSource {
-  uint32_t array = kNone;      // into Catalogue::arrays
-  bool quantized = false;      // `codec` is a block codec and the fields below are set
-  Codec codec = Codec::kBf16;  // of the values; meaningless for arrays that are only moved (other dtypes)
-  uint32_t scale = kNone;      // into Plan::sources; kMxfp4, and kFp8Block with a uniform grid (bands empty)
-  int64_t block_rows = 128;    // uniform grids
+  uint32_t array = kNone;       // into Catalogue::arrays
+  bool quantized = false;       // `codec` is a block codec and the fields below are set
+  Codec codec = Codec::kBf16;   // of the values; meaningless for arrays that are only moved (other dtypes)
+  uint32_t scale = kNone;       // into Plan::sources; all but kFp8Block with a grid of its own (bands not empty)
+  uint32_t global = kNone;      // into Plan::sources; kNvfp4: one F32
+  bool global_divides = false;  // kNvfp4: kernels::Source::global_divides
+  int64_t block_rows = 128;     // uniform grids of kFp8Block
   int64_t block_cols = 128;
   std::vector<SourceBand> bands;  // kFp8Block with a grid of its own: ascending, covering every row
 };
@@ -74,6 +77,9 @@ enum class Transform : uint8_t {
   kConvert,   // decode and encode: value codecs -> BF16, FP16, FP32
   kRelayout,  // FP8 codes under a new block grid: described by the group's cells, `pieces` is empty
   kScales,    // the scales of kRelayout outputs: likewise
+  kEncode,    // codes of one of the group's encoded weights, made from the values of `pieces`
+  kBeside,    // its scales, global and input scale: `pieces` is empty
+  kInvert,    // one F32 each: 1 / x (global scales between dialects)
 };
 
 struct OutputArray {
@@ -112,12 +118,27 @@ struct CellRow {
   std::vector<CellSegment> segments;  // not empty
 };
 
-// Outputs that are made together; the unit of execution. Row strips of a group are independent (cells of kRelayout
-// excepted).
+// A weight in a block codec that is made from values. Its arrays are outputs of one group.
+struct EncodedWeight {
+  kernels::Encoding encoding;
+  uint32_t codes = kNone;   // into Plan::outputs, kEncode; rows of the matrix are rows of codes
+  uint32_t scales = kNone;  // kBeside, as are those below
+  uint32_t global = kNone;  // kNvfp4: one F32
+  bool global_divides = false;
+  uint32_t input = kNone;  // one F32, `input_value` as it is stored
+  float input_value = 1;
+};
+
+// Outputs that are made together; the unit of execution. Row strips of a group are independent, but for cells of
+// kRelayout (never cut), rows of encoded weights (cut at multiples of kEncodeRows and of the block) and the global
+// scale: all NVFP4 weights of a group share one, taken from all of them before the first is encoded.
+inline constexpr int64_t kEncodeRows = kernels::kStatRows;
 struct FuseGroup {
-  std::string label;               // "model.layers.3.self_attn", for people
-  std::vector<uint32_t> outputs;   // into Plan::outputs, ascending
-  std::vector<CellRow> cells;      // kRelayout only, in (scale_output, scale_row) order
+  std::string label;                   // "model.layers.3.self_attn", for people
+  std::vector<uint32_t> outputs;       // into Plan::outputs, ascending
+  std::vector<CellRow> cells;          // kRelayout only, in (scale_output, scale_row) order
+  std::vector<EncodedWeight> encoded;  // kEncode only, by `codes`
+  bool SharesGlobal() const { return !encoded.empty() && encoded[0].encoding.codec == Codec::kNvfp4; }
   uint64_t straddling_blocks = 0;  // blocks that will be re-quantized unless their scales turn out equal
   uint32_t file_group = 0;
 };

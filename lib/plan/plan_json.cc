@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/plan/encoding_text.h"
 #include "lib/plan/json_text.h"
 #include "lib/plan/plan_words.h"
 
@@ -53,6 +54,7 @@ class Lines {
 void AppendOptions(std::string& out, const PlanOptions& options) {
   JsonObject object(out);
   object.String("dtype", WordOf(kDTypeChoices, options.dtype));
+  if (!options.recipe.empty()) object.String("recipe", options.recipe);
   object.String("qkv", options.qkv);
   object.String("source_qkv", options.source_qkv);
   object.String("on_straddle", WordOf(kStraddlePolicies, options.on_straddle));
@@ -105,14 +107,16 @@ void AppendSource(std::string& out, const Catalogue& catalogue, const PlanSource
   static const PlanSource kUsual;
   const std::string name = source.array < catalogue.arrays.size() ? catalogue.arrays[source.array].name : "";
   const bool usual = !source.quantized && source.codec == kUsual.codec && source.scale == kNone &&
-                     source.block_rows == kUsual.block_rows && source.block_cols == kUsual.block_cols &&
-                     source.bands.empty();
+                     source.global == kNone && source.block_rows == kUsual.block_rows &&
+                     source.block_cols == kUsual.block_cols && source.bands.empty();
   if (usual) return AppendJsonString(out, name);
   JsonObject object(out);
   object.String("array", name);
   if (source.quantized) object.Bool("quantized", true);
   object.String("codec", WordOf(kCodecs, source.codec));
   if (source.scale != kNone) object.Number("scale", source.scale);
+  if (source.global != kNone) object.Number("global", source.global);
+  if (source.global_divides) object.Bool("global_divides", true);
   if (source.block_rows != kUsual.block_rows) object.Number("block_rows", source.block_rows);
   if (source.block_cols != kUsual.block_cols) object.Number("block_cols", source.block_cols);
   if (!source.bands.empty()) {
@@ -174,6 +178,20 @@ void AppendOutput(std::string& out, const SourceNames& names, const OutputArray&
   object.Close();
 }
 
+void AppendEncoded(std::string& out, const EncodedWeight& weight) {
+  JsonObject object(out);
+  object.String("encoding", EncodingText(weight.encoding));
+  object.Number("codes", weight.codes);
+  object.Number("scales", weight.scales);
+  if (weight.global != kNone) object.Number("global", weight.global);
+  if (weight.global_divides) object.Bool("global_divides", true);
+  if (weight.input != kNone) {
+    object.Number("input", weight.input);
+    object.Number("input_value", static_cast<double>(weight.input_value));
+  }
+  object.Close();
+}
+
 void AppendGroup(std::string& out, const FuseGroup& group) {
   JsonObject object(out);
   object.String("label", group.label);
@@ -204,6 +222,16 @@ void AppendGroup(std::string& out, const FuseGroup& group) {
       out += ']';
       row.Close();
       separator = ",\n ";
+    }
+    out += ']';
+  }
+  if (!group.encoded.empty()) {
+    object.Key("encoded") += '[';
+    const char* separator = "";
+    for (const EncodedWeight& weight : group.encoded) {
+      out += separator;
+      AppendEncoded(out, weight);
+      separator = ",";
     }
     out += ']';
   }

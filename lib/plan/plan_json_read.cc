@@ -3,6 +3,7 @@
 #include <unordered_map>
 
 #include "lib/io/safetensors.h"
+#include "lib/plan/encoding_text.h"
 #include "lib/plan/json_members.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/plan_words.h"
@@ -33,6 +34,7 @@ PlanOptions ReadOptions(const Json& object, JsonProblems& problems) {
   PlanOptions options;
   JsonMembers members(object, problems, "options");
   options.dtype = Word(members, problems, "dtype", kDTypeChoices, std::optional(options.dtype));
+  options.recipe = members.String("recipe", std::string());
   options.qkv = members.String("qkv", options.qkv);
   options.source_qkv = members.String("source_qkv", options.source_qkv);
   options.on_straddle = Word(members, problems, "on_straddle", kStraddlePolicies, std::optional(options.on_straddle));
@@ -167,6 +169,8 @@ class PlanReader {
         source.quantized = members.Bool("quantized");
         source.codec = Word(members, problems_, "codec", kCodecs, std::optional<Codec>());
         source.scale = members.Integer<uint32_t>("scale", kNone);
+        source.global = members.Integer<uint32_t>("global", kNone);
+        source.global_divides = members.Bool("global_divides");
         source.block_rows = members.Integer<int64_t>("block_rows", source.block_rows);
         source.block_cols = members.Integer<int64_t>("block_cols", source.block_cols);
         if (const Json* bands = members.Find("bands")) {
@@ -220,6 +224,9 @@ class PlanReader {
       if (const Json* cells = members.Find("cells")) {
         for (const Json& cell : *cells) group.cells.push_back(ReadCell(cell, i));
       }
+      if (const Json* encoded = members.Find("encoded")) {
+        for (const Json& weight : *encoded) group.encoded.push_back(ReadEncoded(weight, i));
+      }
       members.Close();
       plan_.groups.push_back(std::move(group));
     }
@@ -237,6 +244,23 @@ class PlanReader {
     }
     members.Close();
     return cell;
+  }
+
+  EncodedWeight ReadEncoded(const Json& value, size_t group) {
+    JsonMembers members(value, problems_, "encoded of groups", group);
+    EncodedWeight weight;
+    const std::string text = members.String("encoding");
+    const std::optional<kernels::Encoding> encoding = EncodingFromText(text);
+    if (!encoding) problems_.AddText(members.Place() + " \"encoding\"", "an encoding", text);
+    weight.encoding = encoding.value_or(kernels::Encoding());
+    weight.codes = members.Integer<uint32_t>("codes");
+    weight.scales = members.Integer<uint32_t>("scales");
+    weight.global = members.Integer<uint32_t>("global", kNone);
+    weight.global_divides = members.Bool("global_divides");
+    weight.input = members.Integer<uint32_t>("input", kNone);
+    weight.input_value = static_cast<float>(members.Real("input_value", 1.0));
+    members.Close();
+    return weight;
   }
 
   void ReadOutputs(const Json& outputs) {

@@ -22,19 +22,30 @@ inline constexpr Words<StraddlePolicy, 3> kStraddlePolicies{
     {{StraddlePolicy::kRequantize, "requant"}, {StraddlePolicy::kBf16, "bf16"}, {StraddlePolicy::kRefuse, "refuse"}}};
 inline constexpr Words<UnknownPolicy, 3> kUnknownPolicies{
     {{UnknownPolicy::kRefuse, "refuse"}, {UnknownPolicy::kCarry, "carry"}, {UnknownPolicy::kDrop, "drop"}}};
-inline constexpr Words<Codec, 5> kCodecs{{{Codec::kFp32, "fp32"},
+inline constexpr Words<Codec, 7> kCodecs{{{Codec::kFp32, "fp32"},
                                           {Codec::kFp16, "fp16"},
                                           {Codec::kBf16, "bf16"},
                                           {Codec::kFp8Block, "fp8"},
-                                          {Codec::kMxfp4, "mxfp4"}}};
-inline constexpr Words<Transform, 4> kTransforms{{{Transform::kMove, "move"},
+                                          {Codec::kMxfp4, "mxfp4"},
+                                          {Codec::kMxfp8, "mxfp8"},
+                                          {Codec::kNvfp4, "nvfp4"}}};
+inline constexpr Words<Transform, 7> kTransforms{{{Transform::kMove, "move"},
                                                   {Transform::kConvert, "convert"},
                                                   {Transform::kRelayout, "relayout"},
-                                                  {Transform::kScales, "scales"}}};
+                                                  {Transform::kScales, "scales"},
+                                                  {Transform::kEncode, "encode"},
+                                                  {Transform::kBeside, "beside"},
+                                                  {Transform::kInvert, "invert"}}};
 inline constexpr Words<QkvKind, 3> kQkvKinds{
     {{QkvKind::kFused, "fused"}, {QkvKind::kSplit, "split"}, {QkvKind::kSplitIndependent, "independent"}}};
-inline constexpr Words<Part, 3> kParts{
-    {{Part::kWeight, "weight"}, {Part::kFp8Scale, "fp8_scale"}, {Part::kMxScale, "mx_scale"}}};
+inline constexpr Words<Part, 8> kParts{{{Part::kWeight, "weight"},
+                                        {Part::kScaleInv, "scale_inv"},
+                                        {Part::kScale, "scale"},
+                                        {Part::kScale2, "scale_2"},
+                                        {Part::kInputScale, "input_scale"},
+                                        {Part::kPacked, "packed"},
+                                        {Part::kGlobalScale, "global_scale"},
+                                        {Part::kInputGlobal, "input_global_scale"}}};
 
 template <class T, size_t N>
 constexpr std::string_view WordOf(const Words<T, N>& words, T value) {

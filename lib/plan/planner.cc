@@ -1,110 +1,51 @@
 #include "lib/plan/planner.h"
 
 #include <algorithm>
-#include <regex>
+#include <map>
+#include <tuple>
 
 #include "lib/form/hf.h"
 #include "lib/plan/builder.h"
+#include "lib/plan/choice.h"
+#include "lib/plan/filter.h"
+#include "lib/plan/hf_output.h"
 #include "lib/plan/plan_json.h"
+#include "lib/plan/usage_error.h"
 
 namespace mimo {
 
 namespace {
 
-Error Usage(std::string what, std::string expected, std::string found, std::string advice) {
-  Error e;
-  e.code = ErrorCode::kUsage;
-  e.what = std::move(what);
-  e.expected = std::move(expected);
-  e.found = std::move(found);
-  e.advice = std::move(advice);
-  return e;
-}
-
 bool IsTower(Role role) {
   return role == Role::kVision || role == Role::kAudio || role == Role::kSpeech;
-}
-bool IsRouter(Role role) {
-  return role == Role::kRouter || role == Role::kRouterBias;
 }
 bool IsAttentionProjection(Role role) {
   return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
 }
 
-// --include and --exclude, on the names of weights; scales follow.
-class NameFilter {
- public:
-  static Result<NameFilter> Make(const PlanOptions& options) {
-    NameFilter filter;
-    MIMO_RETURN_IF_ERROR(filter.Add(options.include, "--include", &filter.include_));
-    MIMO_RETURN_IF_ERROR(filter.Add(options.exclude, "--exclude", &filter.exclude_));
-    return filter;
-  }
-  bool empty() const { return include_.empty() && exclude_.empty(); }
-  // Why `name` stays out; "" when it is in.
-  std::string Rejects(const std::string& name) {
-    bool in = include_.empty();
-    for (Pattern& p : include_) in |= p.Matches(name);
-    std::string reason = in ? "" : "not included";
-    for (Pattern& p : exclude_)
-      if (p.Matches(name)) reason = "excluded by " + p.text;
-    return reason;
-  }
-  Status CheckAllMatched() const {
-    for (const auto* patterns : {&include_, &exclude_})
-      for (const Pattern& p : *patterns)
-        if (!p.matched)
-          return Usage(
-              std::string(patterns == &include_ ? "--include" : "--exclude") + " matches no tensor of the output",
-              "a regular expression found in at least one tensor name", p.text,
-              "list the names with --dry-run --verbose");
-    return {};
-  }
-
- private:
-  struct Pattern {
-    std::string text;
-    std::regex regex;
-    bool matched = false;
-    bool Matches(const std::string& name) {
-      const bool found = std::regex_search(name, regex);
-      matched |= found;
-      return found;
-    }
-  };
-  std::vector<Pattern> include_, exclude_;
-
-  Status Add(const std::vector<std::string>& texts, const char* flag, std::vector<Pattern>* patterns) {
-    for (const std::string& text : texts) {
-      try {
-        patterns->push_back({text, std::regex(text, std::regex::ECMAScript | std::regex::optimize), false});
-      } catch (const std::regex_error& error) {
-        return Usage(std::string(flag) + " is not a regular expression", "ECMAScript syntax", text, error.what());
-      }
-    }
-    return {};
-  }
-};
-
 class Planner {
  public:
   Planner(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& verdict,
-          const PlanOptions& options)
+          const PlanOptions& options, const SurveyFacts& facts)
       : catalogue_(catalogue),
         inventory_(inventory),
         verdict_(verdict),
         options_(options),
+        facts_(facts),
         builder_(catalogue, inventory) {}
 
   Result<Plan> Make() {
-    MIMO_ASSIGN_OR_RETURN(filter_, NameFilter::Make(options_));
+    MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue_, options_));
+    chooser_ = &chooser;
     dropped_.resize(catalogue_.arrays.size());
     MIMO_RETURN_IF_ERROR(ChooseTarget());
     MIMO_RETURN_IF_ERROR(PlanUnknown());
-    PlanAttentionLayers();
+    MIMO_RETURN_IF_ERROR(PlanAttentionLayers());
     for (const Weight& weight : inventory_.weights)
-      if (!IsAttentionProjection(weight.id.role)) PlanWeight(weight);
-    MIMO_RETURN_IF_ERROR(Filter());
+      if (!IsAttentionProjection(weight.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(weight));
+    MIMO_RETURN_IF_ERROR(PlanFused());
+    MIMO_RETURN_IF_ERROR(chooser.CheckAllUsed());
+    MIMO_RETURN_IF_ERROR(ApplyFilter(options_, builder_, &dropped_));
     MIMO_RETURN_IF_ERROR(CheckPromises());
     builder_.plan().target_layout = target_;
     PlaceOutputs(builder_, options_.max_shard_bytes);
@@ -113,12 +54,6 @@ class Planner {
   }
 
  private:
-  static Codec CodecOf(DTypeChoice choice) {
-    return choice == DTypeChoice::kFp16 ? Codec::kFp16 : choice == DTypeChoice::kFp32 ? Codec::kFp32 : Codec::kBf16;
-  }
-  bool keep() const { return options_.dtype == DTypeChoice::kKeep; }
-  bool KeepsFp8() const { return keep() && inventory_.quantized_attention; }
-
   // Every attention kind that the model has layers of.
   std::vector<AttentionShape> Shapes() const {
     std::vector<AttentionShape> shapes;
@@ -138,11 +73,14 @@ class Planner {
 
   Status ChooseTarget() {
     const QkvLayout source = verdict_.layout;
-    const std::string& wish = options_.qkv;
+    const Recipe* recipe = chooser_->recipe();
+    const std::string wish =
+        options_.qkv == "keep" && recipe != nullptr && !recipe->qkv.empty() ? recipe->qkv : options_.qkv;
+    MIMO_ASSIGN_OR_RETURN(keeps_fp8_, KeepsFp8());
     const int64_t kv_heads = LogicalShape(catalogue_.config, false).kv_heads;
     if (wish == "keep") {
       target_ = source;
-    } else if (wish == "split" && !KeepsFp8()) {
+    } else if (wish == "split" && !keeps_fp8_) {
       target_ = {QkvKind::kSplitIndependent, 1};
     } else if (wish == "split") {
       // The cut of the chunks as they are loses nothing; replicas are dropped.
@@ -158,13 +96,28 @@ class Planner {
       for (const AttentionShape& s : Shapes())
         heads += (heads.empty() ? "" : " and ") + std::to_string(s.heads) + " Q, " + std::to_string(s.kv_heads) +
                  " KV heads";
-      return Usage("--qkv " + wish + " does not fit this model",
-                   "a chunk count that divides the Q heads, and that divides the KV heads "
-                   "or is a multiple of them: " +
-                       heads,
-                   target_.ToString(), "");
+      return UsageError("--qkv " + wish + " does not fit this model",
+                        "a chunk count that divides the Q heads, and that divides the KV heads "
+                        "or is a multiple of them: " +
+                            heads,
+                        target_.ToString(), "");
     }
     return {};
+  }
+
+  // Whether attention is block FP8 and stays so. The first layer speaks for all: a rule that tells layers apart by name
+  // is still honoured layer by layer, in the layout that this chooses.
+  Result<bool> KeepsFp8() {
+    if (!inventory_.quantized_attention) return false;
+    for (const AttentionWeights& a : inventory_.attention) {
+      const uint32_t first = a.fused() ? a.qkv : a.q;
+      if (first == kNone || inventory_.weights[first].storage != Storage::kFp8Block) continue;
+      const Weight& weight = inventory_.weights[first];
+      MIMO_ASSIGN_OR_RETURN(const Choice choice,
+                            chooser_->Choose(weight, weight.id, catalogue_.arrays[weight.array].name));
+      return choice.kind == Choice::Kind::kKeep;
+    }
+    return false;
   }
 
   bool SameAsIndependent() const {
@@ -197,8 +150,33 @@ class Planner {
     return {};
   }
 
-  void PlanAttentionLayers() {
-    const bool decode = !keep();
+  // What the projections of a layer are stored as: one choice for all, for engines run them as one.
+  Result<Choice> ChooseAttention(const AttentionWeights& a, AttentionRequest* request) {
+    const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
+    std::vector<Role> roles = {Role::kAttnQkv};
+    if (!target_.fused()) roles = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
+    std::array<std::optional<float>, 3> input_scales;
+    Choice chosen;
+    for (size_t i = 0; i < roles.size(); ++i) {
+      TensorId id = first.id;
+      id.role = roles[i];
+      const std::string name = catalogue_.table->NameOf(id);
+      MIMO_ASSIGN_OR_RETURN(const Choice choice, chooser_->Choose(first, id, name));
+      input_scales[i] = choice.input_scale;
+      if (i == 0) chosen = choice;
+      if (choice.kind != chosen.kind || (choice.kind == Choice::Kind::kPlain && choice.codec != chosen.codec) ||
+          (choice.kind == Choice::Kind::kEncode && choice.encoding != chosen.encoding) ||
+          choice.input_scale != chosen.input_scale)
+        return UsageError("a recipe tells the attention projections of one layer apart", "one type for q, k and v",
+                          name + " differs from " + std::string(RoleName(roles[0])), "widen the rule");
+    }
+    if (chosen.kind == Choice::Kind::kPlain) request->decode = chosen.codec;
+    if (chosen.kind == Choice::Kind::kEncode)
+      request->encode = AttentionRequest::Encode{chosen.encoding, chosen.arrays, input_scales};
+    return chosen;
+  }
+
+  Status PlanAttentionLayers() {
     for (const AttentionWeights& a : inventory_.attention) {
       if (a.qkv == kNone && a.q == kNone) continue;
       const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
@@ -207,101 +185,142 @@ class Planner {
       request.weights = &a;
       request.source = BuildQkvMap(verdict_.layout, shape);
       request.target = BuildQkvMap(target_, shape);
-      request.codec = CodecOf(options_.dtype);
-      request.decode = decode && NeedsConversion(first);
+      MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
+      MIMO_RETURN_IF_ERROR(CheckMovable(a, choice));
+      if (choice.kind == Choice::Kind::kRename) {
+        PlanRenamed(a, choice);
+        continue;
+      }
       const bool refuse = options_.on_straddle != StraddlePolicy::kRequantize || options_.lossless;
       if (PlanAttention(builder_, request, refuse) == AttentionResult::kDone) {
-        if (request.decode) Decoded(first, request.codec);
+        Rounds(first, choice);
         continue;
       }
       straddling_layers_.push_back(std::string(a.mtp ? "mtp " : "") + std::to_string(a.layer));
       if (options_.on_straddle == StraddlePolicy::kBf16 && !options_.lossless) {
-        request.decode = true;
-        request.codec = Codec::kBf16;
+        request.decode = Codec::kBf16;
         PlanAttention(builder_, request, false);
-        Decoded(first, Codec::kBf16);
+        Choice decoded;
+        decoded.kind = Choice::Kind::kPlain;
+        Rounds(first, decoded);
       }
     }
+    return {};
   }
 
-  // Whether --dtype changes how a weight is stored (docs/commands.md, table of roles).
-  bool NeedsConversion(const Weight& weight) const {
-    if (keep()) return false;
-    if (weight.storage != Storage::kPlain) return true;
-    const DType dtype = catalogue_.arrays[weight.array].dtype;
-    if (IsRouter(weight.id.role) || (dtype != DType::kBF16 && dtype != DType::kF16)) return false;
-    return dtype != DTypeOf(CodecOf(options_.dtype));
+  // Global scales cannot be joined without new arithmetic, and names are changed array by array.
+  Status CheckMovable(const AttentionWeights& a, const Choice& choice) const {
+    const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
+    const bool moves = choice.kind == Choice::Kind::kKeep || choice.kind == Choice::Kind::kRename;
+    const bool same = verdict_.layout == target_;
+    if (!moves || same) return {};
+    const std::string name = catalogue_.arrays[first.array].name;
+    if (first.storage == Storage::kNvfp4 && !a.fused())
+      return UsageError("NVFP4 projections with global scales of their own cannot be fused as they are",
+                        "--qkv keep, or attention of another type", name);
+    if (choice.kind == Choice::Kind::kRename)
+      return UsageError("quantized attention cannot change its layout and its dialect at once",
+                        "--qkv keep, or the dialect of the source", name);
+    return {};
   }
 
-  void Decoded(const Weight& weight, Codec codec) {
+  void PlanRenamed(const AttentionWeights& a, const Choice& choice) {
+    builder_.BeginGroup(catalogue_.arrays[inventory_.weights[a.fused() ? a.qkv : a.q].array].name);
+    for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
+      if (weight != kNone) builder_.AddRenamed(inventory_.weights[weight], choice.arrays);
+  }
+
+  // Keeps count of what rounds. Exact paths are known only when the data is seen; under --lossless the run checks them.
+  void Rounds(const Weight& weight, const Choice& choice) {
     const DType plain = catalogue_.arrays[weight.array].dtype;
-    const bool exact = weight.storage == Storage::kMxfp4   ? codec != Codec::kFp16
-                       : weight.storage == Storage::kPlain ? codec == Codec::kFp32 && plain != DType::kF32
-                                                           : false;
+    bool exact = true;
+    if (choice.kind == Choice::Kind::kPlain) {
+      exact = weight.storage == Storage::kMxfp4   ? choice.codec != Codec::kFp16
+              : weight.storage == Storage::kPlain ? choice.codec == Codec::kFp32 && plain != DType::kF32
+                                                  : false;
+    } else if (choice.kind == Choice::Kind::kEncode) {
+      const Codec to = choice.encoding.codec;
+      exact = (weight.storage == Storage::kMxfp4 && (to == Codec::kNvfp4 || to == Codec::kFp8Block)) ||
+              (weight.storage == Storage::kFp8Block && to == Codec::kMxfp8);
+      // The survey has seen the scales of attention; those of experts are of the same making.
+      const bool powers_of_two = facts_.attention_scales > 0 && facts_.power_of_two_scales == facts_.attention_scales;
+      maybe_exact_ += exact && (weight.storage == Storage::kMxfp4 || powers_of_two);
+    } else if (choice.kind == Choice::Kind::kRename) {
+      exact = weight.global == kNone || weight.global_divides == choice.arrays.global_divides;
+    }
     if (!exact) ++rounded_;
   }
 
-  void PlanWeight(const Weight& weight) {
+  Status PlanWeight(const Weight& weight) {
     const StoredArray& stored = catalogue_.arrays[weight.array];
     if (options_.text_only && IsTower(weight.id.role)) {
       dropped_[weight.array] = "tower, --text-only";
-      return;
+      return {};
     }
-    builder_.BeginGroup(stored.name);
-    if (!NeedsConversion(weight)) {
-      builder_.AddUnchanged(weight.array);
-      if (weight.scale != kNone) builder_.AddUnchanged(weight.scale);
-      return;
+    // "attention_sink_bias" has no parts; "weight_packed" is "weight" to everyone but its reader.
+    const std::string name = stored.id.part == Part::kPacked ? NameOfPart(stored.name, Part::kWeight) : stored.name;
+    MIMO_ASSIGN_OR_RETURN(const Choice choice, chooser_->Choose(weight, weight.id, name));
+    Rounds(weight, choice);
+    switch (choice.kind) {
+      case Choice::Kind::kKeep:
+        builder_.BeginGroup(stored.name);
+        builder_.AddKept(weight);
+        break;
+      case Choice::Kind::kRename:
+        builder_.BeginGroup(stored.name);
+        builder_.AddRenamed(weight, choice.arrays);
+        break;
+      case Choice::Kind::kPlain:
+        builder_.BeginGroup(stored.name);
+        PlanPlain(weight, choice.codec, name);
+        break;
+      case Choice::Kind::kEncode: {
+        EncodedRequest request;
+        request.id = weight.id;
+        request.name = name;
+        request.rows = weight.rows;
+        request.cols = weight.cols;
+        request.encoding = choice.encoding;
+        request.arrays = choice.arrays;
+        request.input_scale = choice.input_scale;
+        request.pieces.push_back({builder_.DecodedSource(weight), 0, 0, weight.rows});
+        // Only NVFP4 has something to share; without it every weight is a group of its own.
+        const std::string_view fuse =
+            choice.encoding.codec == Codec::kNvfp4 ? catalogue_.table->FuseOf(weight.id) : std::string_view();
+        const std::string label = fuse.empty() ? name : name.substr(0, name.rfind('.', name.rfind('.') - 1));
+        fused_[{weight.id.mtp, weight.id.layer, weight.id.expert, fuse.empty() ? name : std::string(fuse)}].push_back(
+            {label, std::move(request), weight.array});
+        break;
+      }
     }
-    OutputArray output;
-    output.name = stored.name;
-    output.id = weight.id;
-    output.target_codec = CodecOf(options_.dtype);
-    output.dtype = DTypeOf(output.target_codec);
-    output.shape = stored.shape;
-    if (weight.storage == Storage::kMxfp4) output.shape.back() = weight.cols;
-    output.transform = Transform::kConvert;
-    output.pieces.push_back({builder_.DecodedSource(weight), 0, 0, stored.rows()});
-    builder_.AddOutput(std::move(output), weight.array);
-    Decoded(weight, CodecOf(options_.dtype));
+    return {};
   }
 
-  // Drops what --include and --exclude leave out. Done on the whole plan, so that patterns see output names.
-  Status Filter() {
-    if (filter_.empty()) return {};
-    Plan& plan = builder_.plan();
-    std::vector<std::string> reason(plan.outputs.size());
-    std::vector<std::string> group_reason(plan.groups.size());
-    for (size_t g = 0; g < plan.groups.size(); ++g) {
-      size_t in = 0, weights = 0;
-      for (uint32_t i : plan.groups[g].outputs) {
-        if (plan.outputs[i].id.part != Part::kWeight) continue;
-        ++weights;
-        reason[i] = filter_.Rejects(plan.outputs[i].name);
-        in += reason[i].empty();
-        if (!reason[i].empty()) group_reason[g] = reason[i];
-      }
-      if (in == weights) continue;
-      const bool shared_scales =
-          std::any_of(plan.groups[g].outputs.begin(), plan.groups[g].outputs.end(), [&](uint32_t i) {
-            return plan.outputs[i].id.part == Part::kFp8Scale && IsAttentionProjection(plan.outputs[i].id.role);
-          });
-      if (in > 0 && shared_scales)
-        return Usage("--include/--exclude keep a part of " + plan.groups[g].label,
-                     "all of its projections, or none: K and V share scales",
-                     std::to_string(in) + " of " + std::to_string(weights), "widen the pattern, or add --dtype bf16");
-    }
-    MIMO_RETURN_IF_ERROR(filter_.CheckAllMatched());
-    std::vector<uint8_t> gone(plan.outputs.size(), 0);
-    for (size_t g = 0; g < plan.groups.size(); ++g) {
-      for (uint32_t i : plan.groups[g].outputs) {
-        const std::string& why = plan.outputs[i].id.part == Part::kWeight ? reason[i] : group_reason[g];
-        if (why.empty()) continue;
-        gone[i] = 1;
+  void PlanPlain(const Weight& weight, Codec codec, const std::string& name) {
+    OutputArray output;
+    output.name = name;
+    output.id = weight.id;
+    output.target_codec = codec;
+    output.dtype = DTypeOf(codec);
+    output.shape = catalogue_.arrays[weight.array].shape;
+    if (weight.storage != Storage::kPlain) output.shape.back() = weight.cols;
+    output.transform = Transform::kConvert;
+    output.pieces.push_back({builder_.DecodedSource(weight), 0, 0, output.rows()});
+    builder_.AddOutput(std::move(output), weight.array);
+  }
+
+  // Weights that engines run as one are encoded together, under one global scale.
+  Status PlanFused() {
+    for (auto& [key, members] : fused_) {
+      builder_.BeginGroup(members[0].label);
+      for (FusedMember& member : members) {
+        if (member.request.input_scale != members[0].request.input_scale)
+          return UsageError("different input scales for weights that engines run as one", "equal input scales",
+                            member.request.name, "give " + members[0].request.name + " the same");
+        builder_.AddEncoded(member.request, member.near);
       }
     }
-    builder_.RemoveOutputs(gone, [&](uint32_t array, uint32_t group) { dropped_[array] = group_reason[group]; });
-    if (plan.outputs.empty()) return Usage("--include/--exclude leave nothing", "at least one tensor", "none", "");
+    fused_.clear();
     return {};
   }
 
@@ -322,7 +341,7 @@ class Planner {
       return e;
     }
     if (options_.lossless && rounded_ > 0) {
-      e.what = "--dtype rounds";
+      e.what = options_.recipe.empty() ? "--dtype rounds" : "the recipe rounds";
       e.expected = "nothing that rounds (--lossless)";
       e.found = std::to_string(rounded_) + " weights whose values do not fit the target type exactly";
       e.advice = "keep them (--dtype keep), or leave --lossless out";
@@ -332,31 +351,6 @@ class Planner {
     return {};
   }
 
-  // Linear modules that the output stores without scales; what ignore lists must name.
-  std::vector<std::string> UnquantizedModules() const {
-    std::vector<std::string> modules;
-    const auto module_of = [](const std::string& tensor) { return tensor.substr(0, tensor.rfind(".weight")); };
-    const auto add = [&](TensorId id, Role role) {
-      id.role = role;
-      modules.push_back(module_of(catalogue_.table->NameOf(id)));
-    };
-    for (const AttentionWeights& a : inventory_.attention) {
-      TensorId id;
-      id.layer = a.layer;
-      id.mtp = a.mtp;
-      const uint32_t first = a.fused() ? a.qkv : a.q;
-      const std::string layer = std::string(a.mtp ? "mtp " : "") + std::to_string(a.layer);
-      const bool straddled =
-          options_.on_straddle == StraddlePolicy::kBf16 &&
-          std::find(straddling_layers_.begin(), straddling_layers_.end(), layer) != straddling_layers_.end();
-      if (straddled || (first != kNone && inventory_.weights[first].storage == Storage::kPlain))
-        for (Role role : {Role::kAttnQ, Role::kAttnK, Role::kAttnV, Role::kAttnQkv}) add(id, role);
-      add(id, Role::kAttnO);
-      if (a.mtp) add(id, Role::kMtpEhProj);
-    }
-    return modules;
-  }
-
   Status Describe() {
     Plan& plan = builder_.plan();
     HfDescription d;
@@ -364,15 +358,22 @@ class Planner {
     d.global = LogicalShape(catalogue_.config, false);
     d.window = LogicalShape(catalogue_.config, true);
     d.text_only = options_.text_only;
-    d.quantized = std::any_of(plan.outputs.begin(), plan.outputs.end(), [](const OutputArray& o) {
-      return o.dtype == DType::kF8E4M3 || o.id.part != Part::kWeight;
-    });
-    if (!keep())
-      d.dtype = options_.dtype == DTypeChoice::kBf16   ? "bfloat16"
-                : options_.dtype == DTypeChoice::kFp16 ? "float16"
-                                                       : "float32";
-    d.unquantized = UnquantizedModules();
-    const bool edited = target_ != verdict_.layout || !keep() || options_.text_only;
+    d.quantization = DescribeQuantization(catalogue_, inventory_, plan, chooser_->dialect());
+    switch (options_.dtype) {
+      case DTypeChoice::kBf16:
+        d.dtype = "bfloat16";
+        break;
+      case DTypeChoice::kFp16:
+        d.dtype = "float16";
+        break;
+      case DTypeChoice::kFp32:
+        d.dtype = "float32";
+        break;
+      case DTypeChoice::kKeep:
+        break;
+    }
+    const bool requantized = !chooser_->keeps();
+    const bool edited = target_ != verdict_.layout || requantized || options_.text_only;
     std::string config = catalogue_.config.text;
     if (edited) {
       MIMO_ASSIGN_OR_RETURN(config, EditHfConfig(catalogue_.config, d));
@@ -385,8 +386,16 @@ class Planner {
     std::sort(where.begin(), where.end());
     plan.texts.push_back({kHfConfigName, std::move(config)});
     plan.texts.push_back({kHfIndexName, BuildHfIndex(catalogue_.index, d, plan.payload_bytes, where)});
-    for (const CarriedFile& file : catalogue_.carried)
-      if (!options_.text_only || file.name.rfind("audio_tokenizer/", 0) != 0) plan.carried.push_back(file.name);
+    std::string quant_config;
+    if (edited) {
+      MIMO_ASSIGN_OR_RETURN(quant_config, HfQuantConfig(d.quantization));
+    }
+    if (!quant_config.empty()) plan.texts.push_back({kHfQuantConfigName, std::move(quant_config)});
+    for (const CarriedFile& file : catalogue_.carried) {
+      if (options_.text_only && file.name.rfind("audio_tokenizer/", 0) == 0) continue;
+      if (edited && file.name == kHfQuantConfigName) continue;  // it would contradict config.json
+      plan.carried.push_back(file.name);
+    }
     AddNotes(d);
     return {};
   }
@@ -396,9 +405,9 @@ class Planner {
     if (verdict_.assumed)
       notes.push_back("the source layout " + verdict_.layout.ToString() + " is assumed by the documented rule (" +
                       verdict_.basis + "); --source-qkv overrides it");
-    if (target_.fused() && !KeepsFp8())
+    if (target_.fused() && !keeps_fp8_)
       notes.push_back("engines read unquantized fused QKV as plain [Q;K;V]: --qkv split is what they load");
-    if (target_.fused() && KeepsFp8() && target_ != verdict_.layout && target_.chunks < d.global.kv_heads)
+    if (target_.fused() && keeps_fp8_ && target_ != verdict_.layout && target_.chunks < d.global.kv_heads)
       notes.push_back("released engines take the chunk count from num_key_value_heads (" +
                       std::to_string(d.global.kv_heads) + "): " + target_.ToString() +
                       " needs a reader that takes it from tp_size or mimo_layout");
@@ -408,6 +417,16 @@ class Planner {
     if (!straddling_layers_.empty() && options_.on_straddle == StraddlePolicy::kBf16)
       notes.push_back("attention of " + std::to_string(straddling_layers_.size()) +
                       " layers becomes BF16 (--on-straddle bf16)");
+    if (maybe_exact_ > 0)
+      notes.push_back(
+          std::to_string(maybe_exact_) +
+          " weights should take an exact path: their scales are powers of two; the manifest counts the blocks that do");
+    if (const Recipe* recipe = chooser_->recipe(); recipe != nullptr && !recipe->engines.empty()) {
+      std::string engines;
+      for (const RecipeEngine& engine : recipe->engines)
+        engines += (engines.empty() ? "" : ", ") + engine.name + " " + engine.status;
+      notes.push_back("recipe " + recipe->name + ": " + engines + " (docs/recipes.md says why)");
+    }
   }
 
   Plan Finish() {
@@ -431,19 +450,29 @@ class Planner {
   const Inventory& inventory_;
   const LayoutVerdict& verdict_;
   const PlanOptions& options_;
+  const SurveyFacts& facts_;
+  StorageChooser* chooser_ = nullptr;
   PlanBuilder builder_;
-  NameFilter filter_;
   QkvLayout target_;
   std::vector<std::string> dropped_;            // reasons, by catalogue array
   std::vector<std::string> straddling_layers_;  // whose blocks would be re-quantized, when that is not wanted
   uint64_t rounded_ = 0;                        // weights whose decoded values need rounding
+  uint64_t maybe_exact_ = 0;                    // weights that an exact path may take
+  bool keeps_fp8_ = false;                      // attention is block FP8, in and out
+  struct FusedMember {
+    std::string label;
+    EncodedRequest request;
+    uint32_t near = kNone;
+  };
+  // By (mtp, layer, expert, what they fuse to).
+  std::map<std::tuple<bool, int32_t, int32_t, std::string>, std::vector<FusedMember>> fused_;
 };
 
 }  // namespace
 
 Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& source,
-                      const PlanOptions& options) {
-  return Planner(catalogue, inventory, source, options).Make();
+                      const PlanOptions& options, const SurveyFacts& facts) {
+  return Planner(catalogue, inventory, source, options, facts).Make();
 }
 
 }  // namespace mimo

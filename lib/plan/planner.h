@@ -3,6 +3,7 @@
 
 #include "lib/base/status.h"
 #include "lib/layout/decide.h"
+#include "lib/layout/survey.h"
 #include "lib/model/inventory.h"
 #include "lib/plan/plan.h"
 
@@ -12,6 +13,6 @@ namespace mimo {
 // tensors under UnknownPolicy::kRefuse, ...). kCheckFailed: `lossless` or on_straddle=refuse does not hold; the message
 // lists the layers.
 Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& source,
-                      const PlanOptions& options);
+                      const PlanOptions& options, const SurveyFacts& facts = {});
 
 }  // namespace mimo

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "lib/plan/reads.h"
+
 namespace mimo {
 namespace {
 
@@ -17,28 +19,14 @@ class GroupReads {
   uint64_t Of(uint32_t g) {
     group_ = g;
     bytes_ = 0;
-    for (uint32_t i : plan_.groups[g].outputs) {
-      for (const Piece& piece : plan_.outputs[i].pieces) {
-        Add(piece.source);
-        const PlanSource& source = plan_.sources[piece.source];
-        if (!source.quantized) continue;
-        Add(source.scale);
-        for (const SourceBand& band : source.bands) Add(band.scale);
-      }
-    }
-    for (const CellRow& cell : plan_.groups[g].cells) {
-      for (const CellSegment& segment : cell.segments) {
-        Add(segment.source);
-        Add(segment.scale);
-      }
-    }
+    VisitGroupReads(plan_, plan_.groups[g], [&](uint32_t source) { Add(source); });
     return bytes_;
   }
   uint64_t total() const { return total_; }  // each array once
 
  private:
   void Add(uint32_t source) {
-    if (source == kNone || last_group_[source] == group_) return;
+    if (last_group_[source] == group_) return;
     last_group_[source] = group_;
     const uint64_t bytes = catalogue_.arrays[plan_.sources[source].array].bytes;
     bytes_ += bytes;
@@ -63,6 +51,7 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
   for (const OutputArray& output : plan.outputs) {
     switch (output.transform) {
       case Transform::kMove:
+      case Transform::kInvert:
         ++summary.moved;
         break;
       case Transform::kConvert:
@@ -71,6 +60,10 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
       case Transform::kRelayout:
       case Transform::kScales:
         ++summary.relaid;
+        break;
+      case Transform::kEncode:
+      case Transform::kBeside:
+        ++summary.encoded;
         break;
     }
   }
@@ -87,6 +80,7 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
     uint64_t bytes = reads.Of(g);
     for (uint32_t i : group.outputs) bytes += plan.outputs[i].end - plan.outputs[i].begin;
     summary.largest_group_bytes = std::max(summary.largest_group_bytes, bytes);
+    if (group.SharesGlobal()) summary.shared_group_bytes.push_back(bytes);
     if (group.cells.empty()) continue;
     LayerSummary layer;
     layer.label = group.label;

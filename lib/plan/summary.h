@@ -16,12 +16,14 @@ struct LayerSummary {  // one per group with cells, in group order
 };
 
 struct PlanSummary {
-  uint64_t outputs = 0, moved = 0, converted = 0, relaid = 0, dropped = 0;  // tensors
+  uint64_t outputs = 0, moved = 0, converted = 0, relaid = 0, encoded = 0, dropped = 0;  // tensors
   uint64_t files = 0, files_unchanged = 0;
-  uint64_t bytes_read = 0;           // payload that will be read (without linking)
-  uint64_t bytes_written = 0;        // file bytes
-  uint64_t bytes_unchanged = 0;      // file bytes that --link saves
-  uint64_t largest_group_bytes = 0;  // source and output bytes of the largest fuse group
+  uint64_t bytes_read = 0;                   // payload that will be read (without linking)
+  uint64_t bytes_written = 0;                // file bytes
+  uint64_t bytes_unchanged = 0;              // file bytes that --link saves
+  uint64_t largest_group_bytes = 0;          // source and output bytes of the largest fuse group
+  std::vector<uint64_t> shared_group_bytes;  // the same of each group that shares a global scale: when it exceeds the
+                                             // memory of a run, its sources are read twice
   std::vector<LayerSummary> relayouts;
 };
 

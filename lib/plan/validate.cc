@@ -107,29 +107,42 @@ class Validator {
     return {};
   }
 
+  // Codes of a codec with a scale per group of a row.
+  Status CheckGrouped(const PlanSource& source) const {
+    const StoredArray& array = catalogue_.arrays[source.array];
+    const bool packed = source.codec != Codec::kMxfp8;
+    const int64_t group = source.codec == Codec::kNvfp4 ? 16 : 32;
+    const DType codes = packed ? DType::kU8 : DType::kF8E4M3;
+    const DType scales = source.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
+    if (array.dtype != codes || !IsSource(source.scale) || !source.bands.empty())
+      return Bad("quantized source", "codes with one array of scales", "another", array.name);
+    const StoredArray& scale = ArrayOf(source.scale);
+    const int64_t columns = array.shape[1] * (packed ? 2 : 1);
+    if (scale.dtype != scales || scale.shape != std::vector<int64_t>{array.shape[0], CeilDiv(columns, group)})
+      return Bad("scales", "one per " + std::to_string(group) + " columns", "another shape or dtype", scale.name);
+    if ((source.codec == Codec::kNvfp4) != (source.global != kNone))
+      return Bad("global scale", "one where the codec has one", "another", array.name);
+    if (source.global == kNone) return {};
+    if (!IsSource(source.global) || ArrayOf(source.global).dtype != DType::kF32 || ArrayOf(source.global).bytes != 4)
+      return Bad("global scale", "one F32", "another", array.name);
+    return {};
+  }
+
   Status CheckSource(const PlanSource& source) const {
     const StoredArray& array = catalogue_.arrays[source.array];
-    const bool block_codec = source.codec == Codec::kFp8Block || source.codec == Codec::kMxfp4;
+    const bool plain = source.codec == Codec::kBf16 || source.codec == Codec::kFp16 || source.codec == Codec::kFp32;
     if (source.block_rows <= 0 || source.block_cols <= 0) return Bad("block size", "positive", "another", array.name);
     if (!source.quantized) {
-      if (block_codec || source.scale != kNone || !source.bands.empty()) {
+      if (!plain || source.scale != kNone || source.global != kNone || !source.bands.empty()) {
         return Bad("source", "no scales", "scales", array.name);
       }
       return {};
     }
-    if (!block_codec || array.shape.size() != 2)
-      return Bad("source", "a matrix in a block codec", "another", array.name);
+    if (plain || array.shape.size() != 2) return Bad("source", "a matrix in a block codec", "another", array.name);
     const int64_t rows = array.shape[0];
     const int64_t columns = array.shape[1];
-    if (source.codec == Codec::kMxfp4) {
-      if (array.dtype != DType::kU8 || !IsSource(source.scale))
-        return Bad("MXFP4 source", "U8 with scales", "another", array.name);
-      const StoredArray& scale = ArrayOf(source.scale);
-      if (scale.dtype != DType::kU8 || scale.shape != std::vector<int64_t>{rows, CeilDiv(2 * columns, 32)}) {
-        return Bad("MXFP4 scales", "U8, one per 32 columns", "another shape or dtype", scale.name);
-      }
-      return {};
-    }
+    if (source.codec != Codec::kFp8Block) return CheckGrouped(source);
+    if (source.global != kNone) return Bad("source", "no global scale", "one", array.name);
     if (array.dtype != DType::kF8E4M3)
       return Bad("FP8 source", "F8_E4M3", std::string(DTypeName(array.dtype)), array.name);
     if (source.bands.empty()) {
@@ -163,6 +176,11 @@ class Validator {
       }
       return {};
     }
+    if (output.transform == Transform::kBeside) {
+      if (!output.pieces.empty() || output.unchanged)
+        return Bad("scales of an encoded weight", "no pieces", "pieces", name);
+      return {};
+    }
     int64_t next = 0;
     for (const Piece& piece : output.pieces) {
       if (piece.target_row != next || piece.rows <= 0 || !IsSource(piece.source)) {
@@ -191,15 +209,24 @@ class Validator {
       }
       return {};
     }
+    if (output.transform == Transform::kInvert) {
+      if (array.dtype != DType::kF32 || output.dtype != DType::kF32 || array.bytes != 4 || output.row_bytes() != 4)
+        return Bad("inverted output", "one F32 from one F32", "another", output.name);
+      return {};
+    }
     const auto matches = [](Codec codec, DType dtype) {
       return (codec == Codec::kFp32 && dtype == DType::kF32) || (codec == Codec::kFp16 && dtype == DType::kF16) ||
              (codec == Codec::kBf16 && dtype == DType::kBF16);
     };
-    if (!matches(output.target_codec, output.dtype)) return Bad("codec", "that of the dtype", "another", output.name);
+    const bool encoded = output.transform == Transform::kEncode;
+    if (!encoded && !matches(output.target_codec, output.dtype))
+      return Bad("codec", "that of the dtype", "another", output.name);
     if (!source.quantized && !matches(source.codec, array.dtype))
       return Bad("codec", "that of the dtype", "another", array.name);
-    const int64_t columns = Columns(array.shape) * (source.quantized && source.codec == Codec::kMxfp4 ? 2 : 1);
-    if (columns != Columns(output.shape)) return Bad("columns", Columns(output.shape), columns, output.name);
+    const auto packed = [](Codec codec) { return codec == Codec::kMxfp4 || codec == Codec::kNvfp4 ? 2 : 1; };
+    const int64_t columns = Columns(array.shape) * (source.quantized ? packed(source.codec) : 1);
+    const int64_t wanted = Columns(output.shape) * (encoded ? packed(output.target_codec) : 1);
+    if (columns != wanted) return Bad("columns", wanted, columns, output.name);
     return {};
   }
 
@@ -227,7 +254,55 @@ class Validator {
           return Bad("file group", group.file_group, file_group, plan_.outputs[i].name);
       }
       MIMO_RETURN_IF_ERROR(CheckCells(static_cast<uint32_t>(g)));
+      MIMO_RETURN_IF_ERROR(CheckEncoded(static_cast<uint32_t>(g)));
     }
+    return {};
+  }
+
+  // Every kEncode and kBeside output of the group belongs to exactly one encoded weight, in the shape that it makes.
+  Status CheckEncoded(uint32_t g) const {
+    const FuseGroup& group = plan_.groups[g];
+    std::set<uint32_t> taken;
+    for (const EncodedWeight& e : group.encoded) {
+      if (!IsOutput(e.codes, g, Transform::kEncode) || !IsOutput(e.scales, g, Transform::kBeside))
+        return Bad("encoded weight of " + group.label, "codes and scales of this group", "others");
+      const OutputArray& codes = plan_.outputs[e.codes];
+      const OutputArray& scales = plan_.outputs[e.scales];
+      const kernels::Encoding& encoding = e.encoding;
+      const bool cells = encoding.codec == Codec::kFp8Block;
+      const bool packed = encoding.codec == Codec::kNvfp4 || encoding.codec == Codec::kMxfp4;
+      const bool plain =
+          encoding.codec == Codec::kBf16 || encoding.codec == Codec::kFp16 || encoding.codec == Codec::kFp32;
+      if (plain || codes.target_codec != encoding.codec || codes.shape.size() != 2 || scales.shape.size() != 2)
+        return Bad("encoded weight", "matrices of its codec", "others", codes.name);
+      if (encoding.block_rows == 0 || encoding.block_cols == 0 || encoding.block_rows > 1u << 20 ||
+          (cells && encoding.block_cols % 32 != 0))
+        return Bad("block of an encoding", "rows, and columns that are a multiple of 32", "another", codes.name);
+      const int64_t columns = codes.shape[1] * (packed ? 2 : 1);
+      const int64_t column_group = kernels::GroupColumns(encoding);
+      const int64_t rows = cells ? CeilDiv(codes.shape[0], int64_t{encoding.block_rows}) : codes.shape[0];
+      const DType scale_dtype = cells ? DType::kF32 : encoding.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
+      if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(scale_dtype) ||
+          (!cells && columns % column_group != 0) ||
+          scales.shape != std::vector<int64_t>{rows, CeilDiv(columns, column_group)})
+        return Bad("scales of an encoded weight", "those of its codes", "another shape or dtype", scales.name);
+      if ((encoding.codec == Codec::kNvfp4) != (e.global != kNone))
+        return Bad("global scale", "one where the codec has one", "another", codes.name);
+      taken.insert({e.codes, e.scales});
+      for (const uint32_t scalar : {e.global, e.input}) {
+        if (scalar == kNone) continue;
+        if (!IsOutput(scalar, g, Transform::kBeside) || plan_.outputs[scalar].dtype != DType::kF32 ||
+            plan_.outputs[scalar].row_bytes() != 4 || plan_.outputs[scalar].rows() != 1)
+          return Bad("scalar of an encoded weight", "one F32", "another", codes.name);
+        taken.insert(scalar);
+      }
+    }
+    size_t wanted = 0, made = 0;
+    for (const EncodedWeight& e : group.encoded) wanted += 2 + (e.global != kNone) + (e.input != kNone);
+    for (uint32_t i : group.outputs)
+      made += plan_.outputs[i].transform == Transform::kEncode || plan_.outputs[i].transform == Transform::kBeside;
+    if (taken.size() != wanted || made != wanted)
+      return Bad("encoded weights of " + group.label, "each output once", "another count");
     return {};
   }
 

@@ -18,7 +18,7 @@ std::vector<SourcePiece> PiecesOf(const Job& job, uint32_t group) {
   for (const uint32_t o : job.plan.groups[group].outputs) {
     const OutputArray& output = job.plan.outputs[o];
     if (job.modes[o] == OutputMode::kSkip || output.row_bytes() == 0) continue;
-    if (output.transform != Transform::kMove && output.transform != Transform::kConvert) continue;
+    if (output.transform == Transform::kEncode) continue;  // cut along the target: encode_strips.h
     for (const Piece& piece : output.pieces) {
       if (piece.rows <= 0) continue;
       pieces.push_back({piece.source, piece.source_row, piece.source_row + piece.rows, {o, piece.target_row}});

@@ -15,6 +15,10 @@ class CpuBackend final : public Backend {
   Result<kernels::Anomalies> Convert(std::span<const kernels::Band> bands) override {
     return kernels::ConvertBands(bands, 1);  // the workers are the parallelism
   }
+  Result<kernels::Measured> Measure(std::span<const kernels::SourceRows> rows, uint64_t cols, bool via_bf16) override {
+    return kernels::MeasureRows(rows, cols, via_bf16);
+  }
+  Result<kernels::EncodeCounts> Encode(const kernels::EncodeJob& job) override { return kernels::EncodeRows(job); }
   std::string name() const override { return std::string("cpu (") + kernels::IsaName(kernels::BestIsa()) + ")"; }
 };
 
@@ -36,6 +40,10 @@ class CudaBackend final : public Backend {
     if (!converter_->Convert(bands, &anomalies, &error)) return DeviceError(std::move(error));
     return anomalies;
   }
+  Result<kernels::Measured> Measure(std::span<const kernels::SourceRows> rows, uint64_t cols, bool via_bf16) override {
+    return kernels::MeasureRows(rows, cols, via_bf16);
+  }
+  Result<kernels::EncodeCounts> Encode(const kernels::EncodeJob& job) override { return kernels::EncodeRows(job); }
   std::string name() const override { return converter_->name(); }
 
  private:

@@ -5,7 +5,7 @@
 #include <span>
 #include <string>
 
-#include "kernels/convert.h"
+#include "kernels/encode.h"
 #include "lib/base/status.h"
 #include "lib/run/executor.h"
 
@@ -17,6 +17,9 @@ class Backend {
   virtual ~Backend() = default;
   // kDevice when the device fails; the targets are then unspecified.
   virtual Result<kernels::Anomalies> Convert(std::span<const kernels::Band> bands) = 0;
+  virtual Result<kernels::Measured> Measure(std::span<const kernels::SourceRows> rows, uint64_t cols,
+                                            bool via_bf16) = 0;
+  virtual Result<kernels::EncodeCounts> Encode(const kernels::EncodeJob& job) = 0;
   virtual std::string name() const = 0;
 };
 

@@ -6,12 +6,15 @@
 #include <utility>
 
 #include "lib/base/checked.h"
+#include "lib/plan/encoding_text.h"
+#include "lib/run/encode_strips.h"
 #include "lib/run/publish.h"
 
 namespace mimo {
 namespace {
 
 constexpr uint64_t kStepBytes = 32 << 20;  // large requests, and little enough to stay in the cache between passes
+constexpr uint64_t kLargeStepBytes = 96 << 20;
 constexpr size_t kOpenReaders = 128;
 constexpr size_t kOpenWriters = 128;
 constexpr uint64_t kHeaderChunk = 1 << 20;
@@ -26,8 +29,15 @@ uint64_t Memory(const RunOptions& options) {
   return options.memory_bytes != 0 ? options.memory_bytes : DefaultMemoryBytes();
 }
 
-uint64_t StepBytes(uint64_t memory, int workers) {
-  return std::min(kStepBytes, memory / static_cast<uint64_t>(workers));
+// Large enough for the usual group that shares a global scale, so that its buffer is one of those that are reused.
+uint64_t StepBytes(const Job& job, uint64_t memory, int workers) {
+  uint64_t bytes = kStepBytes;
+  for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
+    if (!job.plan.groups[g].SharesGlobal()) continue;
+    const uint64_t group = GroupMemory(job, g);
+    if (group <= kLargeStepBytes) bytes = std::max(bytes, group);
+  }
+  return std::min(bytes, memory / static_cast<uint64_t>(workers));
 }
 
 Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
@@ -39,6 +49,15 @@ Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& opti
       job.modes[o] = options.hash_linked ? OutputMode::kHashOnly : OutputMode::kSkip;
   }
   return job;
+}
+
+// No memory; or the run has failed elsewhere, and this is lost to the first error.
+Error Stopped(uint64_t bytes) {
+  Error error;
+  error.code = ErrorCode::kIo;
+  error.what = "no memory for a step of " + std::to_string(bytes) + " bytes";
+  error.advice = "lower --memory and run again with --resume";
+  return error;
 }
 
 void Count(std::string& text, uint64_t count, const char* what) {
@@ -59,7 +78,7 @@ Engine::Engine(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, con
       job_(MakeJob(catalogue, plan, options)),
       workers_(Workers(options)),
       memory_bytes_(Memory(options)),
-      step_bytes_(StepBytes(memory_bytes_, workers_)),
+      step_bytes_(StepBytes(job_, memory_bytes_, workers_)),
       budget_(memory_bytes_, step_bytes_),
       readers_(
           kOpenReaders,
@@ -107,7 +126,7 @@ Status Engine::Run(RunResults& results, RunReport& report) {
     if (!file_groups_[g].done && size.busy_file_groups[g] == 0) MIMO_RETURN_IF_ERROR(FinishFileGroup(g));
   }
   if (options_.progress != nullptr) options_.progress->Start(size.progress_bytes);
-  cutter_.emplace(job_, step_bytes_);
+  cutter_.emplace(job_, step_bytes_, memory_bytes_);
   std::vector<std::thread> threads;
   for (int i = 1; i < workers_; ++i) threads.emplace_back([this, i] { Work(*backends_[static_cast<size_t>(i)]); });
   Work(*backends_[0]);
@@ -119,7 +138,8 @@ Status Engine::Run(RunResults& results, RunReport& report) {
 Status Engine::LoadRecords(RunResults& results, RunReport& report) {
   std::vector<uint32_t> kept;
   for (uint32_t g = 0; g < plan_.file_groups; ++g) {
-    MIMO_ASSIGN_OR_RETURN(file_groups_[g].done, partial_.LoadRecord(plan_, g, options_.hash_linked, &results));
+    MIMO_ASSIGN_OR_RETURN(file_groups_[g].done,
+                          partial_.LoadRecord(plan_, g, {options_.hash_linked, options_.measure_errors}, &results));
     if (!file_groups_[g].done) continue;
     kept.push_back(g);
     ++report.groups_resumed;
@@ -219,6 +239,7 @@ void Engine::Fail(Error error) {
   const std::lock_guard lock(mutex_);
   if (status_.ok()) status_ = std::move(error);
   budget_.Cancel();
+  measured_.notify_all();
 }
 
 // False when there is nothing left to take. `finished`: file groups whose last step was done before this was known.
@@ -233,6 +254,7 @@ bool Engine::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished
     error.advice = "continue with --resume";
     status_ = std::move(error);
     budget_.Cancel();
+    measured_.notify_all();
     return false;
   }
   *step = cutter_->Next();
@@ -248,6 +270,11 @@ bool Engine::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished
   if (!*step) return false;
   cutting_ = (*step)->file_group;
   ++file_groups_[*cutting_].running;
+  if ((*step)->pass == GlobalPass::kMeasure) {
+    const auto [measure, fresh] = measures_.try_emplace((*step)->encodes[0].group);
+    ++measure->second.running;
+    report_->groups_read_twice += fresh;
+  }
   for (const CellJob& cell : (*step)->cells) cell_sums_[cell.group].resize(plan_.groups[cell.group].cells.size());
   return true;
 }
@@ -289,24 +316,36 @@ void Engine::Work(Backend& backend) {
   }
 }
 
+// Every measuring step of the group was handed out before `step`, so someone is at work on each. False when the run has
+// failed.
+bool Engine::WaitForMeasure(const Step& step, kernels::Measured* measured) {
+  std::unique_lock lock(mutex_);
+  const Measure& measure = measures_.at(step.encodes[0].group);
+  measured_.wait(lock, [&] { return measure.running == 0 || !status_.ok(); });
+  *measured = measure.sum;
+  return status_.ok();
+}
+
 Status Engine::RunStep(const Step& step, Backend& backend) {
-  const StepWork work(job_, step, step_bytes_);
-  const Buffer buffer = budget_.Acquire(work.buffer_bytes());
-  if (!buffer) {
-    Error error;
-    error.code = ErrorCode::kIo;  // lost to the first error when it is only cancelled
-    error.what = "no memory for a step of " + std::to_string(work.buffer_bytes()) + " bytes";
-    error.advice = "lower --memory and run again with --resume";
-    return error;
+  kernels::Measured measured;
+  TransformRequest request;
+  request.errors = options_.measure_errors;
+  if (step.pass == GlobalPass::kMeasured) {
+    if (!WaitForMeasure(step, &measured)) return Stopped(0);
+    request.measured = &measured;
   }
+  const StepWork work(job_, step, std::max(step_bytes_, step.memory_bytes));
+  const Buffer buffer = budget_.Acquire(work.buffer_bytes());
+  if (!buffer) return Stopped(work.buffer_bytes());
   uint64_t read = 0;
   for (const Extent& extent : work.reads()) {
     MIMO_ASSIGN_OR_RETURN(const auto file, readers_.Get(extent.file));
     MIMO_RETURN_IF_ERROR(file->ReadAt(extent.begin, {buffer.data() + extent.offset, extent.bytes}));
     read += extent.bytes;
   }
-  MIMO_ASSIGN_OR_RETURN(const StepResult result, work.Transform(buffer.data(), backend));
+  MIMO_ASSIGN_OR_RETURN(StepResult result, work.Transform(buffer.data(), backend, request));
   if (!options_.allow_anomalies) MIMO_RETURN_IF_ERROR(CheckAnomalies(result));
+  if (plan_.options.lossless) MIMO_RETURN_IF_ERROR(CheckExact(result));
   uint64_t written = 0;
   for (const WriteJob& write : result.writes) {
     MIMO_ASSIGN_OR_RETURN(const auto file, writers_.Get(write.file));
@@ -339,7 +378,25 @@ Status Engine::CheckAnomalies(const StepResult& result) const {
   return {};
 }
 
-void Engine::Add(const Step& step, const StepResult& result, uint64_t read, uint64_t written) {
+// What the plan left open: whether the data takes the exact paths.
+Status Engine::CheckExact(const StepResult& result) const {
+  for (const EncodeDelta& delta : result.encodes) {
+    if (delta.exact_blocks == delta.blocks) continue;
+    const EncodedWeight& weight = plan_.groups[delta.strip.group].encoded[delta.strip.weight];
+    Error error;
+    error.code = ErrorCode::kCheckFailed;
+    error.what = "blocks that cannot become " + EncodingText(weight.encoding) + " without rounding";
+    error.tensor = plan_.outputs[weight.codes].name;
+    error.expected = "nothing that rounds (--lossless)";
+    error.found = std::to_string(delta.blocks - delta.exact_blocks) + " of " + std::to_string(delta.blocks) +
+                  " blocks in the rows read so far";
+    error.advice = "leave --lossless out, or keep these weights";
+    return error;
+  }
+  return {};
+}
+
+void Engine::Add(const Step& step, StepResult& result, uint64_t read, uint64_t written) {
   if (options_.progress != nullptr) options_.progress->Advance(step.progress_bytes);
   const std::lock_guard lock(mutex_);
   for (const OutputDelta& delta : result.outputs) {
@@ -347,6 +404,22 @@ void Engine::Add(const Step& step, const StepResult& result, uint64_t read, uint
     results_->tensors[delta.output].anomalies += delta.anomalies;
   }
   for (const CellDelta& cell : result.cells) cell_sums_[cell.job.group][cell.job.cell] = cell.sums;
+  for (EncodeDelta& delta : result.encodes) {
+    const uint32_t codes = plan_.groups[delta.strip.group].encoded[delta.strip.weight].codes;
+    results_->tensors[codes].blocks += delta.blocks;
+    results_->tensors[codes].exact_blocks += delta.exact_blocks;
+    if (delta.errors.empty()) continue;
+    std::vector<kernels::ErrorSums>& all = errors_[codes];
+    const auto first = static_cast<size_t>(delta.strip.row / kEncodeRows);
+    if (all.size() < first + delta.errors.size()) all.resize(first + delta.errors.size());
+    std::move(delta.errors.begin(), delta.errors.end(), all.begin() + static_cast<ptrdiff_t>(first));
+  }
+  if (step.pass == GlobalPass::kMeasure) {
+    Measure& measure = measures_.at(step.encodes[0].group);
+    measure.sum += result.measured;
+    --measure.running;
+    measured_.notify_all();
+  }
   report_->bytes_read += read;
   report_->bytes_written += written;
 }
@@ -366,8 +439,24 @@ void Engine::FoldCells(uint32_t file_group) {
   }
 }
 
+// Likewise, in the order of rows.
+void Engine::FoldErrors(uint32_t file_group) {
+  const std::lock_guard lock(mutex_);
+  for (auto it = errors_.begin(); it != errors_.end();) {
+    if (plan_.files[plan_.outputs[it->first].file].file_group != file_group) {
+      ++it;
+      continue;
+    }
+    kernels::ErrorSums total;
+    for (const kernels::ErrorSums& rows : it->second) total += rows;
+    results_->tensors[it->first].error = total;
+    it = errors_.erase(it);
+  }
+}
+
 Status Engine::FinishFileGroup(uint32_t file_group) {
   FoldCells(file_group);
+  FoldErrors(file_group);
   std::vector<std::string> names;
   for (uint32_t f = 0; f < plan_.files.size(); ++f) {
     if (plan_.files[f].file_group != file_group) continue;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -38,6 +39,11 @@ class Engine {
     bool cut = false;      // all its steps are handed out
     uint32_t running = 0;  // steps handed out and not finished
   };
+  // A fuse group that is read twice: its measuring steps, all handed out before the first step that encodes.
+  struct Measure {
+    uint32_t running = 0;
+    kernels::Measured sum;
+  };
 
   Status LoadRecords(RunResults& results, RunReport& report);
   Status CheckSpace();
@@ -48,11 +54,14 @@ class Engine {
   bool TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished);
   Status RunStep(const Step& step, Backend& backend);
   Status CheckAnomalies(const StepResult& result) const;
-  void Add(const Step& step, const StepResult& result, uint64_t read, uint64_t written);
+  Status CheckExact(const StepResult& result) const;
+  bool WaitForMeasure(const Step& step, kernels::Measured* measured);
+  void Add(const Step& step, StepResult& result, uint64_t read, uint64_t written);
   std::vector<uint32_t> StepDone(const Step& step);
   Status FinishFileGroups(const std::vector<uint32_t>& file_groups);
   Status FinishFileGroup(uint32_t file_group);
   void FoldCells(uint32_t file_group);
+  void FoldErrors(uint32_t file_group);
   void Fail(Error error);
 
   FileSystem& fs_;
@@ -72,8 +81,11 @@ class Engine {
   std::mutex mutex_;  // guards all below
   std::optional<StepCutter> cutter_;
   std::vector<FileGroup> file_groups_;
-  std::optional<uint32_t> cutting_;               // the file group of the last step handed out
-  std::vector<std::vector<CellSums>> cell_sums_;  // per fuse group, while it is made
+  std::optional<uint32_t> cutting_;                             // the file group of the last step handed out
+  std::vector<std::vector<CellSums>> cell_sums_;                // per fuse group, while it is made
+  std::map<uint32_t, Measure> measures_;                        // per fuse group that is read twice, while it is made
+  std::condition_variable measured_;                            // a measuring step is done, or the run has failed
+  std::map<uint32_t, std::vector<kernels::ErrorSums>> errors_;  // per output of codes, by run of rows, while it is made
   RunResults* results_ = nullptr;
   RunReport* report_ = nullptr;
   Status status_;  // the first error

@@ -35,6 +35,7 @@ class Execution {
 
   Result<RunReport> Run() {
     MIMO_RETURN_IF_ERROR(CheckOutput(fs_, catalogue_.root, options_));
+    MIMO_RETURN_IF_ERROR(CheckThresholds(plan_, options_.thresholds));
     MIMO_RETURN_IF_ERROR(Engine::CheckMemory(catalogue_, plan_, options_));
     MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(fs_, plan_, options_));
     if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
@@ -42,14 +43,22 @@ class Execution {
     RunResults results;
     Status made = Engine(fs_, catalogue_, plan_, options_, partial_).Run(results, report_);
     if (made.ok()) {
+      results.thresholds = options_.thresholds;
+      results.rejections = Rejections(plan_, results, options_.thresholds);
+      if (options_.measure_errors) report_.error_report = ErrorReportJson(plan_, results);
+      report_.rejections = results.rejections;
       Step("publishing");
       made = PreparePublication(fs_, catalogue_, plan_, options_, output_.overwrite, partial_, results, report_);
     }
     if (!made.ok()) {
-      if (made.error().code == ErrorCode::kBadInput) CleanUp();
+      if (made.error().code == ErrorCode::kBadInput || made.error().code == ErrorCode::kCheckFailed) CleanUp();
       return made.TakeError();
     }
-    for (const TensorResult& tensor : results.tensors) report_.anomalies += tensor.anomalies;
+    for (const TensorResult& tensor : results.tensors) {
+      report_.anomalies += tensor.anomalies;
+      report_.encoded_blocks += tensor.blocks;
+      report_.exact_blocks += tensor.exact_blocks;
+    }
     for (const RelayoutResult& group : results.groups) AddBlocks(group, report_);
     MIMO_RETURN_IF_ERROR(FinishPublication(fs_, options_.output, partial_));
     return report_;
@@ -78,6 +87,9 @@ class Execution {
     MIMO_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(fs_, JoinPath(options_.output, kManifestName)));
     report_.groups_resumed = plan_.file_groups;
     report_.anomalies = manifest.anomalies;
+    report_.encoded_blocks = manifest.encoded_blocks;
+    report_.exact_blocks = manifest.exact_blocks;
+    report_.rejections = manifest.rejections;
     AddBlocks(manifest.blocks, report_);
     report_.device = "none";
     return report_;

@@ -5,11 +5,13 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
 #include "lib/plan/plan.h"
 #include "lib/run/progress.h"
+#include "lib/verify/errors.h"
 
 namespace mimo {
 
@@ -27,6 +29,8 @@ struct RunOptions {
   uint64_t memory_bytes = 0;               // budget for data in flight; 0: min(8 GiB, a quarter of RAM)
   bool overwrite = false;                  // replace what OUT holds, once the new output is complete
   bool resume = false;                     // continue OUT/.mimo-partial of the same plan
+  bool measure_errors = false;             // of encoded weights, into the manifest
+  std::vector<Threshold> thresholds;       // need measure_errors; what does not hold makes the output rejected
   bool allow_anomalies = false;            // NaN codes, bad scales, overflows: count, do not stop
   ProgressObserver* progress = nullptr;    // may be null
   const std::atomic<int>* stop = nullptr;  // a signal number once the user wants to stop; checked between steps
@@ -43,6 +47,11 @@ struct RunReport {
   uint64_t equal_scale_blocks = 0;  // straddling blocks whose source scales were bit-equal: exact too
   uint64_t requantized_blocks = 0;
   double squared_error = 0, squared_sum = 0;  // over re-quantized blocks
+  uint64_t encoded_blocks = 0;                // blocks of weights that were made in a block codec
+  uint64_t exact_blocks = 0;                  // of these, moved without arithmetic on their elements
+  uint64_t groups_read_twice = 0;             // fuse groups larger than the memory budget
+  std::vector<std::string> rejections;        // thresholds that do not hold
+  std::string error_report;                   // JSON (schemas/report.schema.json); "" unless errors were measured
   double seconds = 0;
   std::string device;  // "cpu (avx2)" or the GPU's name
 };

@@ -134,7 +134,7 @@ std::string PartialDirectory::RecordName(uint32_t file_group) const {
   return digits;
 }
 
-Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group, bool hash_linked,
+Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group, const RecordNeeds& needs,
                                           RunResults* results) const {
   const std::string path = JoinPath(JoinPath(path_, kRecords), RecordName(file_group));
   MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, path, "mimo-record"));
@@ -162,7 +162,7 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
   std::vector<TensorResult> tensors(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (hashes[i].is_string()) tensors[i].hash = HashOf(hashes[i].get<std::string>());
-    const bool wanted = hash_linked || results->linked[plan.outputs[outputs[i]].file] == 0;
+    const bool wanted = needs.hash_linked || results->linked[plan.outputs[outputs[i]].file] == 0;
     if (wanted != tensors[i].hash.has_value()) return false;
   }
   for (const json& value : members.Array("anomalies")) {
@@ -174,6 +174,18 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     JsonMembers entry(value, problems, "relayouts");
     const auto group = entry.Integer<uint32_t>("group");
     if (group < results->groups.size()) results->groups[group] = TakeBlocks(entry);
+  }
+  for (const json& value : members.Array("encoded")) {
+    JsonMembers entry(value, problems, "encoded");
+    const auto tensor = entry.Integer<uint32_t>("tensor");
+    if (tensor >= tensors.size()) return false;
+    tensors[tensor].blocks = entry.Integer<uint64_t>("blocks");
+    tensors[tensor].exact_blocks = entry.Integer<uint64_t>("exact_blocks");
+    const json* error = entry.Find("error");
+    if (needs.errors && error == nullptr) return false;
+    if (!needs.errors || error == nullptr) continue;
+    JsonMembers sums(*error, problems, "error");
+    tensors[tensor].error = TakeError(sums);
   }
   if (!problems.ok()) return false;
   for (size_t i = 0; i < outputs.size(); ++i) results->tensors[outputs[i]] = tensors[i];
@@ -217,6 +229,23 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     JsonObject entry(next());
     entry.Number("tensor", i);
     AddAnomalies(entry, anomalies);
+    entry.Close();
+  }
+  text += ']';
+  object.Key("encoded") += '[';
+  separator = "";
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const TensorResult& tensor = results.tensors[outputs[i]];
+    if (plan.outputs[outputs[i]].transform != Transform::kEncode) continue;
+    JsonObject entry(next());
+    entry.Number("tensor", i);
+    entry.Number("blocks", tensor.blocks);
+    entry.Number("exact_blocks", tensor.exact_blocks);
+    if (tensor.error) {
+      JsonObject error(entry.Key("error"));
+      AddError(error, *tensor.error);
+      error.Close();
+    }
     entry.Close();
   }
   text += ']';

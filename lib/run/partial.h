@@ -50,10 +50,15 @@ class PartialDirectory {
   Status Start(const Plan& plan, const State& state);
 
   // ---- records
+  // What a record must hold to be of use to this run.
+  struct RecordNeeds {
+    bool hash_linked = false;  // a hash for every tensor
+    bool errors = false;       // of every encoded weight
+  };
   // Results of the outputs and groups of `file_group`, taken into `results`; false when there is no valid record of
-  // this plan, a file is missing or has another length, or `hashes` (a hash for every tensor) or `linked` (per plan
-  // file) does not match.
-  Result<bool> LoadRecord(const Plan& plan, uint32_t file_group, bool hash_linked, RunResults* results) const;
+  // this plan, a file is missing or has another length, it lacks what is needed, or `linked` (per plan file) does not
+  // match.
+  Result<bool> LoadRecord(const Plan& plan, uint32_t file_group, const RecordNeeds& needs, RunResults* results) const;
   Status WriteRecord(const Plan& plan, uint32_t file_group, const RunResults& results);
   // Removes all records but those of `kept`, durably: before their files are touched, lest they vouch for what comes
   // after.

@@ -6,6 +6,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/run/atoms.h"
+#include "lib/run/encode_strips.h"
 
 namespace mimo {
 namespace {
@@ -20,17 +21,6 @@ uint64_t Rows(int64_t rows, uint64_t row_bytes) {
 bool Decoded(const Job& job, const RowStrip& strip) {
   return std::any_of(strip.targets.begin(), strip.targets.end(),
                      [&](const RowTarget& t) { return job.plan.outputs[t.output].transform == Transform::kConvert; });
-}
-
-uint64_t ScaleMemory(const Job& job, const RowStrip& strip) {
-  const PlanSource& source = job.plan.sources[strip.source];
-  if (!source.quantized || !Decoded(job, strip)) return 0;
-  if (source.codec == Codec::kMxfp4) return Rows(strip.rows, job.array(source.scale).row_bytes()) + kSlack;
-  uint64_t bytes = 0;  // twice: a row of scales that is not aligned to 4 bytes is copied
-  for (const SourceBand& band : BandsOf(source, strip.row, strip.rows)) {
-    bytes += 2 * (job.array(band.scale).row_bytes() + kSlack);
-  }
-  return bytes;
 }
 
 uint64_t StripProgress(const Job& job, const RowStrip& strip) {
@@ -120,11 +110,26 @@ std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t r
   return bands;
 }
 
+uint64_t ScaleMemory(const Job& job, uint32_t source_index, int64_t row, int64_t rows) {
+  const PlanSource& source = job.plan.sources[source_index];
+  if (!source.quantized) return 0;
+  if (source.codec != Codec::kFp8Block) {
+    const uint64_t global = source.global == kNone ? 0 : job.array(source.global).bytes + kSlack;
+    return Rows(rows, job.array(source.scale).row_bytes()) + kSlack + global;
+  }
+  uint64_t bytes = 0;  // twice: a row of scales that is not aligned to 4 bytes is copied
+  for (const SourceBand& band : BandsOf(source, row, rows)) {
+    bytes += 2 * (job.array(band.scale).row_bytes() + kSlack);
+  }
+  return bytes;
+}
+
 uint64_t StripMemory(const Job& job, const RowStrip& strip) {
-  uint64_t bytes = Rows(strip.rows, job.array(strip.source).row_bytes()) + kSlack + ScaleMemory(job, strip);
+  uint64_t bytes = Rows(strip.rows, job.array(strip.source).row_bytes()) + kSlack;
+  if (Decoded(job, strip)) bytes += ScaleMemory(job, strip.source, strip.row, strip.rows);
   for (const RowTarget& target : strip.targets) {
     const OutputArray& output = job.plan.outputs[target.output];
-    if (output.transform == Transform::kConvert) bytes += Rows(strip.rows, output.row_bytes()) + kSlack;
+    if (output.transform != Transform::kMove) bytes += Rows(strip.rows, output.row_bytes()) + kSlack;
   }
   return bytes;
 }
@@ -157,12 +162,20 @@ JobSize MeasureJob(const Job& job) {
       size.largest_unit_bytes = std::max(size.largest_unit_bytes, CellMemory(job, group.cells[c]));
       busy = true;
     }
+    for (const EncodeStrip& weight : EncodesOf(job, g)) {
+      size.progress_bytes += EncodeProgress(job, weight);
+      EncodeStrip unit = weight;
+      unit.rows = std::min(unit.rows, EncodeUnit(group.encoded[weight.weight]));
+      size.largest_unit_bytes = std::max(size.largest_unit_bytes, EncodeMemory(job, unit, GlobalPass::kMeasured));
+      busy = true;
+    }
     if (busy) size.busy_file_groups[group.file_group] = 1;
   }
   return size;
 }
 
-StepCutter::StepCutter(const Job& job, uint64_t limit) : job_(job), limit_(limit) {
+StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t group_limit)
+    : job_(job), limit_(limit), group_limit_(group_limit) {
   using Key = std::tuple<uint32_t, uint32_t, uint64_t, uint32_t>;
   std::vector<Key> keys;
   for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
@@ -192,7 +205,10 @@ void StepCutter::Load(uint32_t group) {
     const CellSegment& y = job_.plan.groups[group].cells[b].segments[0];
     return Place(job_, x.source, x.source_row) < Place(job_, y.source, y.source_row);
   });
-  next_atom_ = next_cell_ = 0;
+  encodes_ = EncodesOf(job_, group);
+  pass_ = GlobalPass::kWhole;
+  if (job_.plan.groups[group].SharesGlobal() && GroupMemory(job_, group) > group_limit_) pass_ = GlobalPass::kMeasure;
+  next_atom_ = next_cell_ = next_encode_ = 0;
   loaded_ = true;
 }
 
@@ -234,6 +250,57 @@ bool StepCutter::TakeCells(Step* step) {
   return true;
 }
 
+bool StepCutter::TakeEncodes(Step* step) {
+  if (encodes_.empty()) return true;
+  const uint32_t group = order_[next_group_];
+  if (!job_.plan.groups[group].SharesGlobal()) return TakeEncodedRows(step, GlobalPass::kWhole);
+  if (pass_ == GlobalPass::kWhole) {
+    const uint64_t memory = GroupMemory(job_, group);
+    if (!step->empty() && (step->memory_bytes + memory > limit_ || step->encodes.size() >= kMaxItems)) return false;
+    for (const EncodeStrip& weight : encodes_) {
+      step->progress_bytes += EncodeProgress(job_, weight);
+      step->encodes.push_back(weight);
+    }
+    step->memory_bytes += memory;
+    return true;
+  }
+  // Alone in their steps, so that those who wait for a measure hold nothing that others need.
+  if (!step->empty()) return false;
+  step->pass = pass_;
+  const bool all = TakeEncodedRows(step, pass_);
+  if (all && pass_ == GlobalPass::kMeasure) {
+    pass_ = GlobalPass::kMeasured;
+    encodes_ = EncodesOf(job_, group);
+    next_encode_ = 0;
+    return false;
+  }
+  // A step that ends a group of its own must not take up the next group.
+  ended_ = all;
+  return false;
+}
+
+bool StepCutter::TakeEncodedRows(Step* step, GlobalPass pass) {
+  const FuseGroup& group = job_.plan.groups[order_[next_group_]];
+  while (next_encode_ < encodes_.size()) {
+    EncodeStrip& weight = encodes_[next_encode_];
+    const uint64_t whole = EncodeMemory(job_, weight, pass);
+    EncodeStrip strip = weight;
+    const bool fits = step->memory_bytes + whole <= limit_ && step->encodes.size() < kMaxItems;
+    if (!fits) {
+      if (!step->empty()) return false;
+      strip.rows = EncodeRowsThatFit(job_, weight, EncodeUnit(group.encoded[weight.weight]), limit_, pass);
+      weight.row += strip.rows;
+      weight.rows -= strip.rows;
+    }
+    step->memory_bytes += EncodeMemory(job_, strip, pass);
+    if (pass != GlobalPass::kMeasure) step->progress_bytes += EncodeProgress(job_, strip);
+    step->encodes.push_back(strip);
+    if (fits || weight.rows == 0) ++next_encode_;
+    if (!fits) return next_encode_ == encodes_.size();
+  }
+  return true;
+}
+
 std::optional<Step> StepCutter::Next() {
   Step step;
   while (next_group_ < order_.size()) {
@@ -242,9 +309,15 @@ std::optional<Step> StepCutter::Next() {
     if (!step.empty() && step.file_group != file_group) return step;
     if (!loaded_) Load(group);
     step.file_group = file_group;
-    if (!TakeStrips(&step) || !TakeCells(&step)) return step;
-    ++next_group_;
-    loaded_ = false;
+    const bool all = TakeStrips(&step) && TakeCells(&step) && TakeEncodes(&step);
+    if (all || ended_) {
+      ++next_group_;
+      loaded_ = false;
+    }
+    if (!all) {
+      ended_ = false;
+      return step;
+    }
   }
   if (step.empty()) return std::nullopt;
   return step;

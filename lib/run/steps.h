@@ -3,7 +3,9 @@
 //
 // Rows are cut along the SOURCE: an atom is a run of source rows that all go to the same outputs (several where KV
 // heads are replicated), so every source byte is read once however finely a group is cut. Cells of a new block grid are
-// never cut.
+// never cut. Encoded weights are cut along the TARGET, at multiples of EncodeUnit rows. A group that shares a global
+// scale is one step; where it exceeds the memory of the run, its rows are measured in steps of their own first, and
+// read again.
 #pragma once
 
 #include <cstdint>
@@ -49,13 +51,30 @@ struct CellJob {
   uint32_t cell = 0;
 };
 
+// Rows [row, row + rows) of an encoded weight.
+struct EncodeStrip {
+  uint32_t group = 0;
+  uint32_t weight = 0;  // into FuseGroup::encoded
+  int64_t row = 0;
+  int64_t rows = 0;
+};
+
+// How a step comes by the global scales of its encoded weights.
+enum class GlobalPass : uint8_t {
+  kWhole,     // all rows of every group that shares one are in the step
+  kMeasure,   // it measures rows of one group, and writes nothing
+  kMeasured,  // the group's measuring steps have been handed out before
+};
+
 struct Step {
   uint32_t file_group = 0;
   std::vector<RowStrip> strips;
   std::vector<CellJob> cells;
+  std::vector<EncodeStrip> encodes;  // by group
+  GlobalPass pass = GlobalPass::kWhole;
   uint64_t memory_bytes = 0;    // bound on source and output buffers
   uint64_t progress_bytes = 0;  // payload read and written
-  bool empty() const { return strips.empty() && cells.empty(); }
+  bool empty() const { return strips.empty() && cells.empty() && encodes.empty(); }
 };
 
 // [first, last] bands of a block-FP8 source that rows [row, row + rows) touch, cut to those rows.
@@ -64,6 +83,8 @@ std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t r
 // Buffer bytes that a strip or a cell needs, alignment included.
 uint64_t StripMemory(const Job& job, const RowStrip& strip);
 uint64_t CellMemory(const Job& job, const CellRow& cell);
+// The same of scales and globals that rows of a source need to be decoded.
+uint64_t ScaleMemory(const Job& job, uint32_t source, int64_t row, int64_t rows);
 
 // What a job comes to, before it starts.
 struct JobSize {
@@ -76,18 +97,22 @@ JobSize MeasureJob(const Job& job);
 // Hands out the steps, file group after file group. Not thread-safe.
 class StepCutter {
  public:
-  // No step needs more than `limit` bytes unless a single row or cell row does.
-  StepCutter(const Job& job, uint64_t limit);
+  // No step needs more than `limit` bytes unless a single row, cell row or encode unit does, or a group that shares a
+  // global scale, which may need `group_limit`.
+  StepCutter(const Job& job, uint64_t limit, uint64_t group_limit);
   // nullopt at the end.
   std::optional<Step> Next();
 
  private:
   bool TakeStrips(Step* step);
   bool TakeCells(Step* step);
+  bool TakeEncodes(Step* step);
+  bool TakeEncodedRows(Step* step, GlobalPass pass);
   void Load(uint32_t group);
 
   const Job& job_;
   const uint64_t limit_;
+  const uint64_t group_limit_;
   std::vector<uint32_t> order_;  // groups by (file group, place of their first source)
   size_t next_group_ = 0;
   bool loaded_ = false;
@@ -95,6 +120,10 @@ class StepCutter {
   size_t next_atom_ = 0;
   std::vector<uint32_t> cells_;  // by place of their first source
   size_t next_cell_ = 0;
+  std::vector<EncodeStrip> encodes_;  // whole weights; the next one may be cut already
+  size_t next_encode_ = 0;
+  GlobalPass pass_ = GlobalPass::kWhole;  // of the group being cut
+  bool ended_ = false;                    // the group is cut, and its last step is alone
 };
 
 }  // namespace mimo

@@ -41,8 +41,10 @@ uint64_t Columns(Codec codec, uint64_t row_bytes) {
     case Codec::kBf16:
       return row_bytes / 2;
     case Codec::kFp8Block:
+    case Codec::kMxfp8:
       return row_bytes;
     case Codec::kMxfp4:
+    case Codec::kNvfp4:
       return row_bytes * 2;
   }
   return 0;
@@ -94,6 +96,7 @@ void MergeWrites(std::vector<WriteJob>* writes) {
 StepWork::StepWork(const Job& job, const Step& step, uint64_t limit) : job_(job), step_(step) {
   for (const RowStrip& strip : step.strips) AddStrip(strip);
   for (const CellJob& cell : step.cells) AddCell(job.plan.groups[cell.group].cells[cell.cell]);
+  for (const EncodeStrip& strip : step.encodes) AddEncode(strip);
   outputs_.Place(0, 0, 0);
   const uint64_t output_bytes = outputs_.end();
   sources_.Place(output_bytes, kMaxGap, limit > output_bytes ? limit - output_bytes : 0);
@@ -109,18 +112,23 @@ void StepWork::AddStrip(const RowStrip& strip) {
   bool decoded = false;
   for (const RowTarget& target : strip.targets) {
     const OutputArray& output = job_.plan.outputs[target.output];
-    if (output.transform != Transform::kConvert) continue;
-    decoded = true;
+    if (output.transform == Transform::kMove) continue;
+    decoded |= output.transform == Transform::kConvert;
     outputs_.Add(output.file, output.begin + Rows(target.row, output.row_bytes()),
                  Rows(strip.rows, output.row_bytes()));
   }
-  const PlanSource& source = job_.plan.sources[strip.source];
-  if (!decoded || !source.quantized) return;
-  if (source.codec == Codec::kMxfp4) {
-    AddRows(source.scale, strip.row, strip.rows);
-  } else {
-    for (const SourceBand& band : BandsOf(source, strip.row, strip.rows)) AddRows(band.scale, band.scale_row, 1);
+  if (decoded) AddScales(strip.source, strip.row, strip.rows);
+}
+
+void StepWork::AddScales(uint32_t index, int64_t row, int64_t rows) {
+  const PlanSource& source = job_.plan.sources[index];
+  if (!source.quantized) return;
+  if (source.codec != Codec::kFp8Block) {
+    AddRows(source.scale, row, rows);
+    if (source.global != kNone) AddRows(source.global, 0, 1);
+    return;
   }
+  for (const SourceBand& band : BandsOf(source, row, rows)) AddRows(band.scale, band.scale_row, 1);
 }
 
 void StepWork::AddCell(const CellRow& cell) {
@@ -163,10 +171,29 @@ void StepWork::Move(const std::byte* buffer, const RowStrip& strip, const RowTar
   const OutputArray& output = job_.plan.outputs[target.output];
   const std::byte* data = SourceRow(buffer, strip.source, strip.row);
   kernels::Anomalies anomalies;
-  if (output.id.part == Part::kFp8Scale && output.dtype == DType::kF32) {
+  if (output.id.part == Part::kScaleInv && output.dtype == DType::kF32) {
     anomalies.bad_scales = BadScales(data, Rows(strip.rows, output.row_bytes()));
   }
   Emit(target.output, target.row, strip.rows, data, strip.source, anomalies, result);
+}
+
+void StepWork::SetGroupScales(const std::byte* buffer, const PlanSource& source, int64_t row,
+                              kernels::Source* from) const {
+  from->scales = SourceRow(buffer, source.scale, row);
+  from->scale_row_bytes = job_.array(source.scale).row_bytes();
+  if (source.global == kNone) return;
+  from->global = LoadFloat(SourceRow(buffer, source.global, 0));
+  from->global_divides = source.global_divides;
+}
+
+void StepWork::Invert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const {
+  const float value = LoadFloat(SourceRow(buffer, strip.source, strip.row));
+  const float inverse = 1.0f / value;
+  kernels::Anomalies anomalies;
+  anomalies.bad_scales = !std::isfinite(inverse) || !(value > 0);
+  std::byte* out = OutputRow(buffer, target.output, target.row);
+  std::memcpy(out, &inverse, sizeof inverse);
+  Emit(target.output, target.row, 1, out, strip.source, anomalies, result);
 }
 
 Status StepWork::Convert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, Backend& backend,
@@ -184,10 +211,7 @@ Status StepWork::Convert(std::byte* buffer, const RowStrip& strip, const RowTarg
   whole.cols = Columns(source.codec, whole.source.row_bytes);
   kernels::Anomalies anomalies;
   if (!source.quantized || source.codec != Codec::kFp8Block) {
-    if (source.quantized) {
-      whole.source.scales = SourceRow(buffer, source.scale, strip.row);
-      whole.source.scale_row_bytes = job_.array(source.scale).row_bytes();
-    }
+    if (source.quantized) SetGroupScales(buffer, source, strip.row, &whole.source);
     MIMO_ASSIGN_OR_RETURN(anomalies, backend.Convert(std::span(&whole, 1)));
     Emit(target.output, target.row, strip.rows, out, strip.source, anomalies, result);
     return {};
@@ -272,12 +296,15 @@ void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, 
   Emit(cell.scale_output, cell.scale_row, 1, scales, first.scale, {}, result);
 }
 
-Result<StepResult> StepWork::Transform(std::byte* buffer, Backend& backend) const {
+Result<StepResult> StepWork::Transform(std::byte* buffer, Backend& backend, const TransformRequest& request) const {
   StepResult result;
   for (const RowStrip& strip : step_.strips) {
     for (const RowTarget& target : strip.targets) {
-      if (job_.plan.outputs[target.output].transform == Transform::kMove) {
+      const mimo::Transform what = job_.plan.outputs[target.output].transform;
+      if (what == mimo::Transform::kMove) {
         Move(buffer, strip, target, &result);
+      } else if (what == mimo::Transform::kInvert) {
+        Invert(buffer, strip, target, &result);
       } else {
         MIMO_RETURN_IF_ERROR(Convert(buffer, strip, target, backend, &result));
       }
@@ -293,6 +320,7 @@ Result<StepResult> StepWork::Transform(std::byte* buffer, Backend& backend) cons
     }
     result.cells.push_back({job, sums});
   }
+  MIMO_RETURN_IF_ERROR(Encode(buffer, backend, request, &result));
   MergeWrites(&result.writes);
   return result;
 }

@@ -43,10 +43,26 @@ struct CellDelta {
   CellSums sums;
 };
 
+// What a strip of an encoded weight came to.
+struct EncodeDelta {
+  EncodeStrip strip;
+  uint64_t blocks = 0;
+  uint64_t exact_blocks = 0;
+  std::vector<kernels::ErrorSums> errors;  // one per kernels::kStatRows rows, when asked for
+};
+
+// What a step must be told.
+struct TransformRequest {
+  bool errors = false;                          // measure the error of encoded weights
+  const kernels::Measured* measured = nullptr;  // of the step's group, when its pass is kMeasured
+};
+
 struct StepResult {
   std::vector<WriteJob> writes;  // by (file, offset); they point into the buffer
   std::vector<OutputDelta> outputs;
   std::vector<CellDelta> cells;
+  std::vector<EncodeDelta> encodes;
+  kernels::Measured measured;  // by a step whose pass is kMeasure
 };
 
 class StepWork {
@@ -57,14 +73,22 @@ class StepWork {
   const std::vector<Extent>& reads() const { return sources_.list(); }
   uint64_t buffer_bytes() const { return sources_.end(); }
   // `buffer` holds the extents of reads() at their offsets.
-  Result<StepResult> Transform(std::byte* buffer, Backend& backend) const;
+  Result<StepResult> Transform(std::byte* buffer, Backend& backend, const TransformRequest& request = {}) const;
 
  private:
   void AddRows(uint32_t source, int64_t row, int64_t rows);
   void AddStrip(const RowStrip& strip);
+  void AddScales(uint32_t source, int64_t row, int64_t rows);
   void AddCell(const CellRow& cell);
+  void AddEncode(const EncodeStrip& strip);
+  Status Encode(std::byte* buffer, Backend& backend, const TransformRequest& request, StepResult* result) const;
+  Status EncodeGroup(std::byte* buffer, std::span<const EncodeStrip> strips, Backend& backend,
+                     const TransformRequest& request, StepResult* result) const;
   const std::byte* SourceRow(const std::byte* buffer, uint32_t source, int64_t row) const;
   std::byte* OutputRow(std::byte* buffer, uint32_t output, int64_t row) const;
+  // Scales and global of a source that has them per group of a row.
+  void SetGroupScales(const std::byte* buffer, const PlanSource& source, int64_t row, kernels::Source* from) const;
+  void Invert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const;
   void Move(const std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const;
   Status Convert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, Backend& backend,
                  StepResult* result) const;

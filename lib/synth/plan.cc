@@ -98,7 +98,7 @@ class Planner {
       cells = table_.NameOf(fused);
     }
     TensorId scale = tensor.id;
-    scale.part = Part::kFp8Scale;
+    scale.part = Part::kScaleInv;
     const std::vector<int64_t> scale_shape = {grid.chunks * (grid.last_block() - grid.first_block()),
                                               grid.col_blocks()};
     MIMO_RETURN_IF_ERROR(Add(tensor.id, tensor.name, DType::kF8E4M3, tensor.shape, Fill::kFp8Codes, grid, cells));
@@ -109,7 +109,7 @@ class Planner {
     const std::vector<int64_t> codes = {tensor.shape[0], tensor.shape[1] / 2};
     const std::vector<int64_t> scales = {tensor.shape[0], CeilDiv(tensor.shape[1], config_.mxfp4_block)};
     TensorId scale = tensor.id;
-    scale.part = Part::kMxScale;
+    scale.part = Part::kScale;
     MIMO_RETURN_IF_ERROR(Add(tensor.id, tensor.name, DType::kU8, codes, Fill::kMxfp4Codes));
     return Add(scale, table_.NameOf(scale), DType::kU8, scales, Fill::kMxfp4Scales);
   }

@@ -90,9 +90,9 @@ class Describer {
       role.role = array.id.role;
       role.mtp = array.id.mtp;
       role.bytes += array.bytes;
-      if (array.id.part != Part::kWeight) continue;
+      if (!HoldsElements(array.id.part)) continue;
       ++role.weights;
-      Merge(role.storage, StorageName(array));
+      Merge(role.storage, StorageName(catalogue_, array));
     }
     for (auto& [name, total] : dtypes) out->dtypes.push_back(total);
     for (auto& [key, total] : roles) out->roles.push_back(std::move(total));
@@ -130,12 +130,15 @@ class Describer {
       LayerRow& row = rows[key];
       ++row.tensors;
       row.bytes += array.bytes;
-      const bool weight = array.id.part == Part::kWeight;
+      const bool weight = HoldsElements(array.id.part);
+      const bool scale = array.id.part == Part::kScale || array.id.part == Part::kScaleInv;
       if (IsAttention(array.id.role) && !array.shape.empty()) {
-        (weight ? row.qkv_rows : row.qkv_scale_rows) += array.shape[0];
-        if (weight) Merge(row.qkv_storage, StorageName(array));
+        if (weight) row.qkv_rows += array.shape[0];
+        if (scale) row.qkv_scale_rows += array.shape[0];
+        if (weight) Merge(row.qkv_storage, StorageName(catalogue_, array));
       }
-      if (weight && (IsExpert(array.id.role) || IsMlp(array.id.role))) Merge(row.mlp_storage, StorageName(array));
+      if (weight && (IsExpert(array.id.role) || IsMlp(array.id.role)))
+        Merge(row.mlp_storage, StorageName(catalogue_, array));
       if (IsExpert(array.id.role)) experts[key].insert(array.id.expert);
     }
     for (auto& [key, row] : rows) {

@@ -17,13 +17,18 @@ bool AnyAttention(Role role) {
   return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
 }
 
+// Of few columns of one row per scale.
+bool IsMicroscaled(const std::string& storage) {
+  return storage == "mxfp4" || storage == "mxfp8" || storage == "nvfp4";
+}
+
 // FP8 wins over what else occurs: one quantized tensor brings in the grids.
 std::string StorageOf(const Catalogue& catalogue, bool (*wanted)(Role)) {
   std::string storage = "none";
   for (const StoredArray& array : catalogue.arrays) {
-    if (array.id.part != Part::kWeight || !wanted(array.id.role)) continue;
-    const std::string name = StorageName(array);
-    if (storage == "none" || name == "fp8" || (name == "mxfp4" && storage != "fp8")) storage = name;
+    if (!HoldsElements(array.id.part) || !wanted(array.id.role)) continue;
+    const std::string name = StorageName(catalogue, array);
+    if (storage == "none" || name == "fp8" || (IsMicroscaled(name) && storage != "fp8")) storage = name;
   }
   return storage;
 }
@@ -84,10 +89,17 @@ Result<EngineReport> Judge(const Json& entry, const std::vector<Facts>& facts) {
 
 }  // namespace
 
-std::string StorageName(const StoredArray& array) {
+std::string StorageName(const Catalogue& catalogue, const StoredArray& array) {
+  const auto scaled_by = [&](DType dtype) {
+    for (Part part : {Part::kScale, Part::kScaleInv}) {
+      const StoredArray* scale = catalogue.Find(NameOfPart(array.name, part));
+      if (scale != nullptr && scale->dtype == dtype) return true;
+    }
+    return false;
+  };
   switch (array.dtype) {
     case DType::kF8E4M3:
-      return "fp8";
+      return scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0) ? "mxfp8" : "fp8";
     case DType::kBF16:
       return "bf16";
     case DType::kF16:
@@ -95,7 +107,8 @@ std::string StorageName(const StoredArray& array) {
     case DType::kF32:
       return "fp32";
     case DType::kU8:
-      if (AnyExpert(array.id.role)) return "mxfp4";
+      if (scaled_by(DType::kF8E4M3)) return "nvfp4";
+      if (AnyExpert(array.id.role) || scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0)) return "mxfp4";
       break;
     default:
       break;
@@ -121,6 +134,9 @@ Facts EngineFacts(const Catalogue& catalogue, const Inventory& inventory, const 
   word("router", StorageOf(catalogue, [](Role role) { return role == Role::kRouter; }));
   word("quant_method", config.quant_method.empty() ? "none" : config.quant_method);
   word("model_type", config.model_type);
+  const auto& attention = std::get<std::string>(facts.at("attention"));
+  const auto& experts = std::get<std::string>(facts.at("experts"));
+  word("microscaled", IsMicroscaled(attention) || (IsMicroscaled(experts) && experts != "mxfp4") ? "yes" : "no");
   const bool fits = TpFits(config.global, tp) && TpFits(config.window, tp);
   word("tp_fits", fits ? "yes" : "no");
   word("expert_blocks", config.moe_intermediate % (tp * config.block_rows) == 0 ? "whole" : "cut");

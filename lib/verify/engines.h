@@ -34,7 +34,8 @@ Facts EngineFacts(const Catalogue& catalogue, const Inventory& inventory, const 
 Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const Inventory& inventory,
                                                const QkvLayout& layout, const std::vector<int64_t>& tps);
 
-// "fp8", "mxfp4", "bf16", "fp16", "fp32" or the dtype's own name, for one stored weight.
-std::string StorageName(const StoredArray& array);
+// "fp8", "mxfp4", "mxfp8", "nvfp4", "bf16", "fp16", "fp32" or the dtype's own name, for one stored weight (an array
+// that HoldsElements). By dtypes alone, so that it also tells what TakeInventory refuses.
+std::string StorageName(const Catalogue& catalogue, const StoredArray& array);
 
 }  // namespace mimo

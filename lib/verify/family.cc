@@ -14,7 +14,7 @@ constexpr char kNoFamily[] = "mimo-v2";
 
 std::string FirstStorage(const Catalogue& catalogue, Role role) {
   for (const StoredArray& array : catalogue.arrays) {
-    if (array.id.role == role && array.id.part == Part::kWeight) return StorageName(array);
+    if (array.id.role == role && HoldsElements(array.id.part)) return StorageName(catalogue, array);
   }
   return "none";
 }

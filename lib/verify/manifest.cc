@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "lib/plan/encoding_text.h"
 #include "lib/plan/plan_words.h"
+#include "lib/plan/reads.h"
 #include "lib/verify/result_json.h"
 
 namespace mimo {
@@ -28,6 +30,7 @@ class Writer {
     Tensors();
     Dropped();
     Relayouts();
+    Verdict();
     Totals();
     text_ += "\n}\n";
     Flush();
@@ -123,7 +126,8 @@ class Writer {
     End();
   }
 
-  // Arrays that each relaid output is made from; other outputs say so in their pieces.
+  // Arrays that each relaid output, and each array beside encoded codes, is made from; other outputs say so in their
+  // pieces.
   void CollectRelaid() {
     const auto add = [&](uint32_t output, uint32_t source) {
       std::vector<uint32_t>& arrays = relaid_[output];
@@ -140,6 +144,17 @@ class Writer {
           add(cell.scale_output, segment.source);
         }
       }
+      for (const EncodedWeight& weight : group.encoded) {
+        encodings_[weight.codes] = &weight.encoding;
+        for (const Piece& piece : plan_.outputs[weight.codes].pieces) {
+          const auto from = [&](uint32_t source) { add(weight.scales, source); };
+          VisitDecoded(plan_, piece.source, from);
+        }
+        // A shared global is made from all of them; an input scale from none.
+        if (weight.global == kNone) continue;
+        for (const EncodedWeight& other : group.encoded)
+          for (const Piece& piece : plan_.outputs[other.codes].pieces) add(weight.global, piece.source);
+      }
     }
   }
 
@@ -154,8 +169,9 @@ class Writer {
     for (const Piece& piece : array.pieces) {
       add(piece.source);
       const PlanSource& source = plan_.sources[piece.source];
-      if (array.transform != Transform::kConvert || !source.quantized) continue;
+      if (!Decodes(array.transform) || !source.quantized) continue;
       if (source.bands.empty()) add(source.scale);
+      if (source.global != kNone) add(source.global);
       for (const SourceBand& band : source.bands) {
         if (band.row_begin < piece.source_row + piece.rows && band.row_end > piece.source_row) add(band.scale);
       }
@@ -180,6 +196,16 @@ class Writer {
       object.String("transform", output.unchanged ? "unchanged" : WordOf(kTransforms, output.transform));
       object.StringList("sources", SourceNames(i));
       if (result.anomalies != kernels::Anomalies()) Anomalies(object, result.anomalies);
+      if (const auto encoding = encodings_.find(i); encoding != encodings_.end()) {
+        object.String("encoding", EncodingText(*encoding->second));
+        object.Number("blocks", result.blocks);
+        object.Number("exact_blocks", result.exact_blocks);
+      }
+      if (result.error) {
+        JsonObject error(object.Key("error"));
+        AddError(error, *result.error);
+        error.Close();
+      }
       object.Close();
     }
     End();
@@ -215,6 +241,22 @@ class Writer {
     End();
   }
 
+  void Verdict() {
+    if (results_.thresholds.empty()) return;
+    Key("accepted") += results_.rejections.empty() ? "true" : "false";
+    Begin("thresholds");
+    for (const Threshold& threshold : results_.thresholds) {
+      JsonObject object(Element());
+      object.String("role", threshold.role);
+      AppendDouble(object.Key("min_sqnr_db"), threshold.min_sqnr_db);
+      object.Close();
+    }
+    End();
+    Begin("rejections");
+    for (const std::string& line : results_.rejections) AppendJsonString(Element(), line);
+    End();
+  }
+
   void Totals() {
     kernels::Anomalies anomalies;
     for (const TensorResult& tensor : results_.tensors) anomalies += tensor.anomalies;
@@ -225,6 +267,13 @@ class Writer {
     object.Number("payload_bytes", plan_.payload_bytes);
     Anomalies(object, anomalies);
     AddBlocks(object, blocks);
+    uint64_t encoded = 0, exact = 0;
+    for (const TensorResult& tensor : results_.tensors) {
+      encoded += tensor.blocks;
+      exact += tensor.exact_blocks;
+    }
+    object.Number("encoded_blocks", encoded);
+    object.Number("exact_blocks", exact);
     object.Close();
   }
 
@@ -234,6 +283,7 @@ class Writer {
   const TextSink& sink_;
   std::string text_;
   std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;
+  std::unordered_map<uint32_t, const kernels::Encoding*> encodings_;  // by output of codes
   Status status_;
   bool first_ = true;
 };

@@ -14,6 +14,7 @@
 #include "lib/base/status.h"
 #include "lib/plan/plan.h"
 #include "lib/plan/plan_json.h"
+#include "lib/verify/errors.h"
 
 namespace mimo {
 
@@ -24,6 +25,9 @@ inline constexpr char kManifestName[] = "mimo-manifest.json";
 struct TensorResult {
   std::optional<Hash128> hash;  // none: the file was linked and not read
   kernels::Anomalies anomalies;
+  uint64_t blocks = 0;  // codes of an encoded weight: its blocks, and those of them that were moved exactly
+  uint64_t exact_blocks = 0;
+  std::optional<kernels::ErrorSums> error = std::nullopt;  // likewise, when it was asked for
 };
 
 // Blocks of the new grid of one fuse group.
@@ -45,10 +49,12 @@ struct CarriedResult {
 };
 
 struct RunResults {
-  std::vector<TensorResult> tensors;   // per Plan::outputs
-  std::vector<RelayoutResult> groups;  // per Plan::groups
-  std::vector<uint8_t> linked;         // per Plan::files
-  std::vector<CarriedResult> carried;  // per Plan::carried
+  std::vector<TensorResult> tensors;    // per Plan::outputs
+  std::vector<RelayoutResult> groups;   // per Plan::groups
+  std::vector<uint8_t> linked;          // per Plan::files
+  std::vector<CarriedResult> carried;   // per Plan::carried
+  std::vector<Threshold> thresholds;    // that were asked for
+  std::vector<std::string> rejections;  // why the output is not acceptable
 };
 
 Status WriteManifest(const Catalogue& catalogue, const Plan& plan, const RunResults& results, const TextSink& sink);
@@ -80,6 +86,9 @@ struct Manifest {
   std::vector<ManifestTensor> tensors;    // by (file, offset)
   kernels::Anomalies anomalies;           // totals
   RelayoutResult blocks;
+  uint64_t encoded_blocks = 0;
+  uint64_t exact_blocks = 0;
+  std::vector<std::string> rejections;  // thresholds that do not hold; the output is not acceptable
 };
 
 // kIo when it cannot be read, kBadInput when it is not a manifest.

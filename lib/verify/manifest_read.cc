@@ -50,7 +50,7 @@ class Reader {
     } else if (list_ == "texts" || list_ == "carried") {
       ReadFile(parsed, list_.c_str(), "hash", &out_.other_files);
     } else {
-      return list_ != "source_files" && list_ != "dropped" && list_ != "relayouts";
+      return list_ != "source_files" && list_ != "dropped" && list_ != "relayouts" && list_ != "thresholds";
     }
     return false;
   }
@@ -94,7 +94,7 @@ class Reader {
     tensor.hash = ReadHash(members, "hash");
     members.String("transform");
     members.Array("sources");
-    members.Find("anomalies");
+    for (const char* passed : {"anomalies", "encoding", "blocks", "exact_blocks", "error"}) members.Find(passed);
     members.Close();
     out_.tensors.push_back(std::move(tensor));
   }
@@ -107,6 +107,8 @@ class Reader {
     JsonMembers anomalies(members.Object("anomalies"), problems_, "totals anomalies");
     out_.anomalies = TakeAnomalies(anomalies);
     anomalies.Close();
+    out_.encoded_blocks = members.Integer<uint64_t>("encoded_blocks", 0);
+    out_.exact_blocks = members.Integer<uint64_t>("exact_blocks", 0);
     members.Close();
   }
 
@@ -129,6 +131,8 @@ class Reader {
     for (const char* list : {"source_files", "files", "texts", "carried", "tensors", "dropped", "relayouts"}) {
       members.Array(list);
     }
+    members.Find("accepted");
+    if (members.Find("thresholds") != nullptr) out_.rejections = members.Strings("rejections");
     ReadTotals(members.Object("totals"));
     members.Close();
   }

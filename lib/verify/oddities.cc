@@ -13,8 +13,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kWeightSuffix = ".weight";
-
 bool EndsWith(std::string_view text, std::string_view end) {
   return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
 }
@@ -100,7 +98,7 @@ class OddityFinder {
 
   std::set<std::string> Ignored(const Json& quantization) const {
     std::set<std::string> names;
-    for (const char* key : {"ignored_layers", "modules_to_not_convert"}) {
+    for (const char* key : {"ignored_layers", "modules_to_not_convert", "ignore"}) {
       auto it = quantization.find(key);
       if (it == quantization.end() || !it->is_array()) continue;
       for (const Json& name : *it) {
@@ -130,11 +128,14 @@ class OddityFinder {
     std::map<std::string, uint64_t> missing;
     uint64_t quantized = 0;
     for (const StoredArray& array : catalogue_.arrays) {
-      if (array.id.part != Part::kWeight || !IsLinear(array.id.role) || !EndsWith(array.name, kWeightSuffix)) continue;
-      const std::string module = array.name.substr(0, array.name.size() - kWeightSuffix.size());
-      const std::string storage = StorageName(array);
-      const bool plain = storage != "fp8" && storage != "mxfp4";
-      const bool listed = ignored.count(module) != 0;
+      if (!HoldsElements(array.id.part) || !IsLinear(array.id.role)) continue;
+      const std::string module = array.name.substr(0, array.name.rfind('.'));
+      const std::string storage = StorageName(catalogue_, array);
+      const bool plain = storage == "bf16" || storage == "fp16" || storage == "fp32";
+      const bool listed =
+          ignored.count(module) != 0 || std::any_of(ignored.begin(), ignored.end(), [&](const std::string& name) {
+            return EndsWith(name, "*") && module.rfind(name.substr(0, name.size() - 1), 0) == 0;
+          });
       if (plain && !listed) ++missing[std::string(array.id.mtp ? "MTP " : "") + module.substr(module.rfind('.') + 1)];
       if (!plain && listed) ++quantized;
     }
@@ -143,7 +144,7 @@ class OddityFinder {
     }
     if (quantized > 0) Add("the ignore list names " + Count(quantized, "module") + " stored with scales");
     for (const std::string& name : ignored) {
-      if (name.rfind("re:", 0) != 0 && !Matches(name))
+      if (name.rfind("re:", 0) != 0 && name.find('*') == std::string::npos && !Matches(name))
         Add("the ignore list names " + name + ", which matches no tensor");
     }
   }
@@ -152,18 +153,17 @@ class OddityFinder {
     uint64_t cut = 0;
     std::string example;
     for (const StoredArray& scale : catalogue_.arrays) {
-      if (scale.id.part == Part::kWeight) continue;
-      const size_t suffix = scale.id.part == Part::kFp8Scale ? sizeof("_scale_inv") - 1 : sizeof("_scale") - 1;
-      if (scale.name.size() <= suffix) continue;
-      const StoredArray* weight = catalogue_.Find(scale.name.substr(0, scale.name.size() - suffix));
+      if (scale.id.part != Part::kScale && scale.id.part != Part::kScaleInv) continue;
+      const StoredArray* weight = catalogue_.Find(NameOfPart(scale.name, Part::kWeight));
+      if (weight == nullptr) weight = catalogue_.Find(NameOfPart(scale.name, Part::kPacked));
       if (weight == nullptr || weight->file == scale.file) continue;
       if (cut++ == 0) example = weight->name;
     }
     if (cut > 0) Add(Count(cut, "weight") + " in another file than the scale, such as " + example);
     const std::string& said = catalogue_.config.store_dtype;
     for (const StoredArray& array : catalogue_.arrays) {
-      if (array.id.role != Role::kExpertDown || array.id.part != Part::kWeight) continue;
-      const std::string storage = StorageName(array);
+      if (array.id.role != Role::kExpertDown || !HoldsElements(array.id.part)) continue;
+      const std::string storage = StorageName(catalogue_, array);
       if (!said.empty() && said != storage && (said == "mxfp4" || storage == "mxfp4")) {
         Add("store_dtype says " + said + ", the experts are " + storage);
       }

@@ -71,4 +71,48 @@ inline RelayoutResult TakeBlocks(JsonMembers& members) {
   return blocks;
 }
 
+// The figures of one tensor or of several. An infinite SQNR (no error at all) is null.
+inline void AddError(JsonObject& object, const kernels::ErrorSums& sums) {
+  const auto real = [&](const char* key, double value) { AppendDouble(object.Key(key), value); };
+  real("sqnr_db", SqnrDb(sums));
+  real("relative_rms", RelativeRms(sums));
+  real("max_error_by_amax", MaxErrorByAmax(sums));
+  real("cosine", Cosine(sums));
+  object.Number("elements", sums.elements);
+  object.Number("zero_blocks", sums.zero_blocks);
+  object.Number("saturated", sums.saturated);
+  object.Number("least_scales", sums.least_scales);
+  object.Number("largest_scales", sums.largest_scales);
+  object.Number("nan_codes", sums.nan_codes);
+  real("squared_error", sums.error);
+  real("squared_source", sums.source);
+  real("squared_target", sums.target);
+  real("product", sums.product);
+  real("max_error", sums.max_error);
+  real("amax", sums.amax);
+}
+
+// The sums that AddError wrote; derived figures are passed over.
+inline kernels::ErrorSums TakeError(JsonMembers& members) {
+  const auto real = [&](const char* key) {
+    const nlohmann::json* value = members.Find(key);
+    return value != nullptr && value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
+  };
+  for (const char* derived : {"sqnr_db", "relative_rms", "max_error_by_amax", "cosine"}) members.Find(derived);
+  kernels::ErrorSums sums;
+  sums.elements = members.Integer<uint64_t>("elements");
+  sums.zero_blocks = members.Integer<uint64_t>("zero_blocks");
+  sums.saturated = members.Integer<uint64_t>("saturated");
+  sums.least_scales = members.Integer<uint64_t>("least_scales");
+  sums.largest_scales = members.Integer<uint64_t>("largest_scales");
+  sums.nan_codes = members.Integer<uint64_t>("nan_codes");
+  sums.error = real("squared_error");
+  sums.source = real("squared_source");
+  sums.target = real("squared_target");
+  sums.product = real("product");
+  sums.max_error = real("max_error");
+  sums.amax = real("amax");
+  return sums;
+}
+
 }  // namespace mimo

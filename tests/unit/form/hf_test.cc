@@ -30,7 +30,7 @@ HfDescription Describe(QkvLayout layout) {
   d.layout = layout;
   d.global = Parsed().global;
   d.window = Parsed().window;
-  d.quantized = true;
+  d.quantization.quantized = {{"model.layers.0.mlp.up_proj"}};
   return d;
 }
 
@@ -82,7 +82,7 @@ TEST(HfConfig, SplitDropsTheFusedKey) {
 
 TEST(HfConfig, IgnoreListsAreCompleteUnderBothNames) {
   HfDescription d = Describe({QkvKind::kFused, 4});
-  d.unquantized = {"model.layers.0.self_attn.o_proj", "model.mtp.layers.0.eh_proj"};
+  d.quantization.unquantized = {"model.layers.0.self_attn.o_proj", "model.mtp.layers.0.eh_proj"};
   const ordered_json q = Edit(d)["quantization_config"];
   const ordered_json expected = {"model.layers.0.self_attn.o_proj", "model.decoder.self_attn.o_proj",
                                  "model.mtp.layers.0.eh_proj"};
@@ -93,7 +93,7 @@ TEST(HfConfig, IgnoreListsAreCompleteUnderBothNames) {
 
 TEST(HfConfig, UnquantizedTextOnlyFp16) {
   HfDescription d = Describe({QkvKind::kSplitIndependent, 1});
-  d.quantized = false;
+  d.quantization.quantized.clear();
   d.text_only = true;
   d.dtype = "float16";
   const ordered_json config = Edit(d);
@@ -115,9 +115,27 @@ TEST(HfIndex, MetadataAndMap) {
             ordered_json::parse(R"({"total_size": 1033369538304, "save_format": "fp8", "by": "x\"y", "tp_size": 8})"));
   EXPECT_EQ(index["weight_map"]["b\""], "2.safetensors");
   d.layout = {QkvKind::kSplitIndependent, 1};
-  d.quantized = false;
+  d.quantization.quantized.clear();
   index = ordered_json::parse(BuildHfIndex(parsed.value().info, d, 1, where));
   EXPECT_EQ(index["metadata"], ordered_json::parse(R"({"total_size": 1, "by": "x\"y"})"));
+}
+
+TEST(HfIndex, SaveFormatFollowsTheWeights) {
+  const auto parsed = ParseIndex(R"({"metadata": {"save_format": "fp8"}, "weight_map": {}})", "i");
+  HfDescription d = Describe({QkvKind::kSplitIndependent, 1});
+  d.quantization.quantized.push_back({"model.layers.1.mlp.experts.0.up_proj", kernels::Codec::kMxfp4});
+  const auto metadata = [&] { return ordered_json::parse(BuildHfIndex(parsed.value().info, d, 1, {}))["metadata"]; };
+  EXPECT_EQ(metadata()["save_format"], "mxfp4");
+  d.quantization.dialect = Dialect::kModelOpt;
+  EXPECT_FALSE(metadata().contains("save_format"));
+}
+
+TEST(HfConfig, AMixtureThatTheDialectCannotDescribeIsAUsageError) {
+  HfDescription d = Describe({QkvKind::kSplitIndependent, 1});
+  d.quantization.quantized[0].codec = kernels::Codec::kNvfp4;
+  const auto config = EditHfConfig(Parsed(), d);
+  ASSERT_FALSE(config.ok());
+  EXPECT_EQ(config.error().code, ErrorCode::kUsage);
 }
 
 TEST(HfMetadata, KeepsTheSourcesKeysAndStatesTheLayout) {

@@ -40,16 +40,16 @@ const Known kKnown[] = {
     {"lm_head.weight", {Role::kLmHead, Part::kWeight, false, -1, -1}},
     {"model.norm.weight", {Role::kFinalNorm, Part::kWeight, false, -1, -1}},
     {"model.layers.0.self_attn.k_proj.weight", {Role::kAttnK, Part::kWeight, false, 0, -1}},
-    {"model.layers.47.self_attn.qkv_proj.weight_scale_inv", {Role::kAttnQkv, Part::kFp8Scale, false, 47, -1}},
+    {"model.layers.47.self_attn.qkv_proj.weight_scale_inv", {Role::kAttnQkv, Part::kScaleInv, false, 47, -1}},
     {"model.layers.11.self_attn.attention_sink_bias", {Role::kAttnSink, Part::kWeight, false, 11, -1}},
     {"model.layers.3.mlp.gate.weight", {Role::kRouter, Part::kWeight, false, 3, -1}},
     {"model.layers.3.mlp.gate.e_score_correction_bias", {Role::kRouterBias, Part::kWeight, false, 3, -1}},
     {"model.layers.69.mlp.experts.383.down_proj.weight", {Role::kExpertDown, Part::kWeight, false, 69, 383}},
-    {"model.layers.69.mlp.experts.0.up_proj.weight_scale", {Role::kExpertUp, Part::kMxScale, false, 69, 0}},
-    {"model.layers.0.mlp.gate_proj.weight_scale_inv", {Role::kMlpGate, Part::kFp8Scale, false, 0, -1}},
+    {"model.layers.69.mlp.experts.0.up_proj.weight_scale", {Role::kExpertUp, Part::kScale, false, 69, 0}},
+    {"model.layers.0.mlp.gate_proj.weight_scale_inv", {Role::kMlpGate, Part::kScaleInv, false, 0, -1}},
     {"model.mtp.layers.2.eh_proj.weight", {Role::kMtpEhProj, Part::kWeight, true, 2, -1}},
     {"model.mtp.layers.0.input_layernorm.weight", {Role::kInputNorm, Part::kWeight, true, 0, -1}},
-    {"model.mtp.layers.1.mlp.down_proj.weight_scale_inv", {Role::kMlpDown, Part::kFp8Scale, true, 1, -1}},
+    {"model.mtp.layers.1.mlp.down_proj.weight_scale_inv", {Role::kMlpDown, Part::kScaleInv, true, 1, -1}},
 };
 
 TEST(Names, KnownNamesAreIdentifiedAndNamedBack) {
@@ -57,6 +57,43 @@ TEST(Names, KnownNamesAreIdentifiedAndNamedBack) {
     EXPECT_EQ(Table().Identify(known.name), known.id) << known.name;
     EXPECT_EQ(Table().NameOf(known.id), known.name);
   }
+}
+
+TEST(Names, EveryPartHasItsSuffixAndIsFoundByIt) {
+  const std::pair<Part, std::string> kSuffixes[] = {
+      {Part::kWeight, "weight"},
+      {Part::kScaleInv, "weight_scale_inv"},
+      {Part::kScale, "weight_scale"},
+      {Part::kScale2, "weight_scale_2"},
+      {Part::kInputScale, "input_scale"},
+      {Part::kPacked, "weight_packed"},
+      {Part::kGlobalScale, "weight_global_scale"},
+      {Part::kInputGlobal, "input_global_scale"},
+  };
+  ASSERT_EQ(std::size(kSuffixes), kPartCount);
+  for (const auto& [part, suffix] : kSuffixes) {
+    EXPECT_EQ(PartSuffix(part), suffix);
+    EXPECT_EQ(HoldsElements(part), suffix == "weight" || suffix == "weight_packed");
+    for (const auto& [prefix, id] : {std::pair<std::string, TensorId>{"lm_head.", {Role::kLmHead, part, false, -1, -1}},
+                                     {"model.layers.7.mlp.experts.3.up_proj.", {Role::kExpertUp, part, false, 7, 3}},
+                                     {"model.mtp.layers.2.self_attn.o_proj.", {Role::kAttnO, part, true, 2, -1}}}) {
+      EXPECT_EQ(Table().Identify(prefix + suffix), id) << prefix + suffix;
+      EXPECT_EQ(Table().NameOf(id), prefix + suffix);
+      for (const auto& [other, other_suffix] : kSuffixes)
+        EXPECT_EQ(NameOfPart(prefix + suffix, other), prefix + other_suffix);
+    }
+  }
+  // Names that merely look like parts.
+  EXPECT_EQ(Table().Identify("model.layers.1.input_layernorm.weight"),
+            (TensorId{Role::kInputNorm, Part::kWeight, false, 1, -1}));
+  for (const char* name :
+       {"model.layers.1.self_attn.input_scale", "model.layers.1.mlp.gate.e_score_correction_bias.weight_scale",
+        "model.layers.1.self_attn.attention_sink_bias.input_scale", "input_scale", "weight_scale",
+        "model.layers.1.mlp.up_proj.weight_scale_3", "model.layers.1.mlp.up_proj.xweight_scale",
+        "model.layers.1.mlp.up_proj.weight.weight_scale", "model.layers.1.self_attn.k_proj.k_scale"})
+    EXPECT_EQ(Table().Identify(name), TensorId()) << name;
+  EXPECT_EQ(Table().NameOf({Role::kAttnSink, Part::kScale, false, 1, -1}), "");
+  EXPECT_EQ(Table().NameOf({Role::kRouterBias, Part::kInputScale, false, 1, -1}), "");
 }
 
 TEST(Names, TowersAreKnownByPrefix) {

@@ -151,7 +151,7 @@ Plan MakePlan(const Catalogue& catalogue) {
 
   Add(plan, Output("codes", DType::kF8E4M3, {256, 256}, Transform::kRelayout, Codec::kFp8Block), 0, 0);
   Add(plan, Output("codes_scale_inv", DType::kF32, {2, 2}, Transform::kScales, Codec::kFp32), 0, 0);
-  plan.outputs[1].id = {Role::kAttnQkv, Part::kFp8Scale, true, 2, -1};
+  plan.outputs[1].id = {Role::kAttnQkv, Part::kScaleInv, true, 2, -1};
   plan.groups[0].cells = {{1, 0, false, {{0, 0, 0, 0, 100, 1, 0}, {0, 100, 0, 100, 28, 1, 1}}},
                           {1, 1, true, {{0, 128, 0, 128, 128, 1, 2}}}};
   OutputArray fp32 = Output("codes.fp32", DType::kF32, {256, 256}, Transform::kConvert, Codec::kFp32);

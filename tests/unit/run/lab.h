@@ -144,7 +144,7 @@ class Checkpoint {
     catalogue.files.push_back({name, file.size(), header.size(), HashBytes(std::as_bytes(std::span(header))), {}});
     for (const TensorInfo& info : infos) {
       StoredArray array{info.name, info.dtype, info.shape, index, info.begin, info.bytes(), {}};
-      if (info.name.ends_with("_scale_inv")) array.id.part = Part::kFp8Scale;
+      if (info.name.ends_with("_scale_inv")) array.id.part = Part::kScaleInv;
       catalogue.by_name[info.name] = static_cast<uint32_t>(catalogue.arrays.size());
       catalogue.arrays.push_back(std::move(array));
     }
@@ -209,7 +209,7 @@ class PlanBuilder {
     output.shape = std::move(shape);
     output.transform = transform;
     output.target_codec = dtype == DType::kF32 ? Codec::kFp32 : dtype == DType::kF16 ? Codec::kFp16 : Codec::kBf16;
-    if (name.ends_with("_scale_inv")) output.id.part = Part::kFp8Scale;
+    if (name.ends_with("_scale_inv")) output.id.part = Part::kScaleInv;
     output.pieces = std::move(pieces);
     output.file = static_cast<uint32_t>(plan.files.size() - 1);
     output.group = group;

@@ -25,7 +25,7 @@ TEST(Steps, EveryRowAndCellIsMadeOnceWithinTheLimit) {
     std::vector<std::set<int64_t>> rows(model.plan().outputs.size());
     std::set<std::pair<uint32_t, uint32_t>> cells;
     uint64_t progress = 0, steps = 0;
-    StepCutter cutter(job, limit);
+    StepCutter cutter(job, limit, uint64_t{1} << 40);
     uint32_t last = 0;
     while (const auto step = cutter.Next()) {
       ++steps;
@@ -59,7 +59,7 @@ TEST(Steps, ReplicatedRowsAreReadOnceHoweverFinelyCut) {
   const lab::Model model;
   const Job job = MakeJob(model);
   std::vector<int> reads(192, 0);
-  StepCutter cutter(job, 5'000);
+  StepCutter cutter(job, 5'000, uint64_t{1} << 40);
   while (const auto step = cutter.Next()) {
     for (const RowStrip& strip : step->strips) {
       if (job.array(strip.source).name != "qkv") continue;
@@ -79,7 +79,7 @@ TEST(Steps, ThousandsOfTinyTensorsAreFewSteps) {
   builder.UnchangedFile("t.safetensors", 0);
   builder.Finish();
   const Job job{checkpoint.catalogue, builder.plan, std::vector<OutputMode>(3000, OutputMode::kWrite)};
-  StepCutter cutter(job, 32 << 20);
+  StepCutter cutter(job, 32 << 20, uint64_t{1} << 40);
   const auto step = cutter.Next();
   ASSERT_TRUE(step.has_value());
   EXPECT_FALSE(cutter.Next().has_value());

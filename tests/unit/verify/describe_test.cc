@@ -71,14 +71,14 @@ Catalogue SmallFused() {
       {"model.layers.0.self_attn.qkv_proj.weight_scale_inv",
        DType::kF32,
        {108, 1},
-       Id(Role::kAttnQkv, 0, Part::kFp8Scale)},
+       Id(Role::kAttnQkv, 0, Part::kScaleInv)},
       {"model.layers.0.self_attn.o_proj.weight", DType::kBF16, {4, 8}, Id(Role::kAttnO, 0)},
       {"model.layers.0.mlp.gate_proj.weight", DType::kBF16, {4, 4}, Id(Role::kMlpGate, 0)},
       {"model.layers.1.self_attn.qkv_proj.weight", DType::kF8E4M3, {14848, 4}, Id(Role::kAttnQkv, 1)},
       {"model.layers.1.self_attn.qkv_proj.weight_scale_inv",
        DType::kF32,
        {116, 1},
-       Id(Role::kAttnQkv, 1, Part::kFp8Scale)},
+       Id(Role::kAttnQkv, 1, Part::kScaleInv)},
       {"model.layers.1.mlp.experts.0.down_proj.weight",
        DType::kU8,
        {4, 16},
@@ -86,7 +86,7 @@ Catalogue SmallFused() {
       {"model.layers.1.mlp.experts.0.down_proj.weight_scale",
        DType::kU8,
        {4, 1},
-       Id(Role::kExpertDown, 1, Part::kMxScale, 0)},
+       Id(Role::kExpertDown, 1, Part::kScale, 0)},
       {"model.layers.1.mlp.experts.1.down_proj.weight",
        DType::kU8,
        {4, 16},
@@ -94,7 +94,7 @@ Catalogue SmallFused() {
       {"model.layers.1.mlp.experts.1.down_proj.weight_scale",
        DType::kU8,
        {4, 1},
-       Id(Role::kExpertDown, 1, Part::kMxScale, 1)},
+       Id(Role::kExpertDown, 1, Part::kScale, 1)},
       {"model.mtp.layers.0.eh_proj.weight", DType::kBF16, {4, 8}, MtpId(Role::kMtpEhProj, 0)},
       {"model.mtp.layers.0.self_attn.o_proj.weight", DType::kBF16, {4, 8}, MtpId(Role::kAttnO, 0)},
   });
@@ -106,6 +106,24 @@ Catalogue SmallFused() {
 bool Mentions(const std::vector<std::string>& lines, const std::string& text) {
   return std::any_of(lines.begin(), lines.end(),
                      [&](const std::string& line) { return line.find(text) != std::string::npos; });
+}
+
+TEST(Describe, TellsStoragesApartByTheScalesBesideThem) {
+  const auto storage = [](const char* codes, DType dtype, const char* scales, DType scale_dtype) {
+    const std::string module = "model.layers.1.mlp.experts.0.down_proj.";
+    const Catalogue catalogue =
+        MakeCatalogue({{module + codes, dtype, {4, 16}, Id(Role::kExpertDown, 1, Part::kWeight, 0)},
+                       {module + scales, scale_dtype, {4, 1}, Id(Role::kExpertDown, 1, Part::kScale, 0)}});
+    return StorageName(catalogue, *catalogue.Find(module + codes));
+  };
+  EXPECT_EQ(storage("weight", DType::kF8E4M3, "weight_scale_inv", DType::kF32), "fp8");
+  EXPECT_EQ(storage("weight", DType::kF8E4M3, "weight_scale", DType::kF32), "fp8");
+  EXPECT_EQ(storage("weight", DType::kF8E4M3, "weight_scale", DType::kU8), "mxfp8");
+  EXPECT_EQ(storage("weight", DType::kF8E4M3, "weight_scale_inv", DType::kU8), "mxfp8");
+  EXPECT_EQ(storage("weight", DType::kU8, "weight_scale", DType::kU8), "mxfp4");
+  EXPECT_EQ(storage("weight_packed", DType::kU8, "weight_scale", DType::kU8), "mxfp4");
+  EXPECT_EQ(storage("weight", DType::kU8, "weight_scale", DType::kF8E4M3), "nvfp4");
+  EXPECT_EQ(storage("weight_packed", DType::kU8, "weight_scale", DType::kF8E4M3), "nvfp4");
 }
 
 TEST(Describe, CountsTensorsBytesRolesAndLayers) {

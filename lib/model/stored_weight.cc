@@ -1,0 +1,273 @@
+#include "lib/model/stored_weight.h"
+
+#include <initializer_list>
+
+#include "lib/base/checked.h"
+#include "lib/base/file_system.h"
+
+namespace mimo {
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string what, std::string expected,
+               std::string found, std::string advice) {
+  Error e;
+  e.what = std::move(what);
+  e.file = JoinPath(catalogue.root, catalogue.files[array.file].name);
+  e.tensor = array.name;
+  e.expected = std::move(expected);
+  e.found = std::move(found);
+  e.advice = std::move(advice);
+  return e;
+}
+
+namespace {
+
+constexpr char kIncomplete[] = "complete the checkpoint: fetch the shard that holds it";
+constexpr int64_t kBlock = 128;      // rows and columns of a block FP8 block
+constexpr int64_t kMxGroup = 32;     // columns that share a scale
+constexpr int64_t kNvfp4Group = 16;  // likewise
+
+bool IsE8M0(DType dtype) {
+  return dtype == DType::kU8 || dtype == DType::kF8E8M0;
+}
+bool IsTower(Role role) {
+  return role == Role::kVision || role == Role::kAudio || role == Role::kSpeech;
+}
+bool IsAttentionProjection(Role role) {
+  return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
+}
+std::string TypeAndShape(const StoredArray& array) {
+  return std::string(DTypeName(array.dtype)) + " " + ShapeText(array.shape);
+}
+
+class Pairing {
+ public:
+  Pairing(const Catalogue& catalogue, const WeightParts& parts) : catalogue_(catalogue), parts_(parts) {}
+
+  Result<Weight> Pair() {
+    const bool packed = parts_[Part::kPacked] != kNone;
+    if (packed && parts_[Part::kWeight] != kNone)
+      return Bad(parts_[Part::kPacked], "a weight stored twice", "either " + NameOf(Part::kWeight) + " or this", "both",
+                 "remove the stale one, or export the checkpoint again");
+    weight_.array = parts_[packed ? Part::kPacked : Part::kWeight];
+    if (weight_.array == kNone) return Orphan();
+    weight_.id = Codes().id;
+    weight_.id.part = Part::kWeight;
+    MIMO_RETURN_IF_ERROR(packed                            ? PairPacked()
+                         : Codes().dtype == DType::kF8E4M3 ? PairBytes()
+                         : Codes().dtype == DType::kU8     ? PairNibbles()
+                                                           : PairPlain());
+    const std::vector<int64_t>& shape = Codes().shape;
+    const bool nibbles = weight_.storage == Storage::kMxfp4 || weight_.storage == Storage::kNvfp4;
+    weight_.rows = shape.empty() ? 1 : shape[0];
+    weight_.cols = shape.size() < 2 ? 1 : shape[1] * (nibbles ? 2 : 1);
+    return weight_;
+  }
+
+ private:
+  const StoredArray& Codes() const { return catalogue_.arrays[weight_.array]; }
+  const StoredArray& At(Part part) const { return catalogue_.arrays[parts_[part]]; }
+  bool Has(Part part) const { return parts_[part] != kNone; }
+
+  std::string NameOf(Part part) const {
+    for (uint32_t array : parts_.of)
+      if (array != kNone) return NameOfPart(catalogue_.arrays[array].name, part);
+    return "";
+  }
+  Error Bad(uint32_t array, std::string what, std::string expected, std::string found, std::string advice) const {
+    return BadArray(catalogue_, catalogue_.arrays[array], std::move(what), std::move(expected), std::move(found),
+                    std::move(advice));
+  }
+
+  Error Orphan() const {
+    for (uint32_t array : parts_.of)
+      if (array != kNone)
+        return Bad(array, "a scale without its weight",
+                   "tensor " + NameOf(Part::kWeight) + " or " + NameOf(Part::kPacked), "none in any file", kIncomplete);
+    return {};
+  }
+  Error Lacks(const std::string& what, const std::string& name) const {
+    return Bad(weight_.array, what, "tensor " + name, "none in any file", kIncomplete);
+  }
+  // Companions other than these make no storage that is known.
+  Status Only(std::initializer_list<Part> known, const std::string& storage) const {
+    for (size_t i = 0; i < kPartCount; ++i) {
+      const auto part = static_cast<Part>(i);
+      bool expected = parts_[part] == weight_.array || !Has(part);
+      for (Part one : known) expected |= one == part;
+      if (!expected)
+        return Bad(parts_[part], "a companion that " + storage + " does not have",
+                   "no such tensor beside " + Codes().name, TypeAndShape(At(part)),
+                   "export the checkpoint again, or remove what another quantization left");
+    }
+    return {};
+  }
+
+  Status PairPlain() {
+    if (Has(Part::kScale) || Has(Part::kScaleInv)) {
+      const Part scale = Has(Part::kScale) ? Part::kScale : Part::kScaleInv;
+      return Bad(weight_.array, "a weight with scales of another kind", "F8_E4M3 or U8 codes, two-dimensional",
+                 TypeAndShape(Codes()) + " beside " + At(scale).name,
+                 "fetch the shard again, or remove the scales if the weight is not quantized");
+    }
+    return Only({}, "an unquantized weight");
+  }
+
+  // F8_E4M3: the type of the scales tells block FP8 from MXFP8, under either name.
+  Status PairBytes() {
+    if (!Has(Part::kScale) && !Has(Part::kScaleInv))
+      return Lacks("FP8 codes without their scales",
+                   NameOf(Part::kScaleInv) + " (block FP8) or " + NameOf(Part::kScale) + " (MXFP8)");
+    if (Has(Part::kScale) && Has(Part::kScaleInv))
+      return Bad(parts_[Part::kScale], "FP8 codes with two arrays of scales", "one of them",
+                 TypeAndShape(At(Part::kScale)) + " beside " + At(Part::kScaleInv).name,
+                 "remove what another quantization left");
+    MIMO_RETURN_IF_ERROR(Only({Part::kScale, Part::kScaleInv}, "a weight of FP8 codes"));
+    const Part part = Has(Part::kScaleInv) ? Part::kScaleInv : Part::kScale;
+    const StoredArray& scale = At(part);
+    weight_.scale = parts_[part];
+    if (IsE8M0(scale.dtype)) {
+      weight_.storage = Storage::kMxfp8;
+      return CheckGroups(kMxGroup);
+    }
+    if (scale.dtype != DType::kF32)
+      return Bad(weight_.scale, "scale of the wrong type", "F32 (block FP8), or U8 (MXFP8), two-dimensional",
+                 TypeAndShape(scale), "export the checkpoint again with one of these");
+    weight_.storage = Storage::kFp8Block;
+    MIMO_RETURN_IF_ERROR(CheckBlockSize());
+    return CheckBlocks();
+  }
+
+  // U8 under "weight": MXFP4 as the family stores it, or NVFP4 as ModelOpt does.
+  Status PairNibbles() {
+    if (IsTower(Codes().id.role) || Codes().shape.size() != 2) return PairPlain();
+    if (!Has(Part::kScale)) {
+      if (Has(Part::kScaleInv))
+        return Bad(weight_.array, "a weight with scales of another kind", "F8_E4M3 codes, two-dimensional",
+                   TypeAndShape(Codes()) + " beside " + At(Part::kScaleInv).name, "fetch the shard again");
+      return Lacks("4-bit codes without their scales", NameOf(Part::kScale));
+    }
+    return PairGroups(Part::kScale2, Part::kInputScale);
+  }
+
+  // compressed-tensors.
+  Status PairPacked() {
+    if (Codes().dtype != DType::kU8)
+      return Bad(weight_.array, "packed codes of the wrong type", "U8, two 4-bit codes per byte", TypeAndShape(Codes()),
+                 "only 4-bit floating-point codes are known under this name");
+    if (!Has(Part::kScale)) return Lacks("4-bit codes without their scales", NameOf(Part::kScale));
+    MIMO_RETURN_IF_ERROR(PairGroups(Part::kGlobalScale, Part::kInputGlobal));
+    weight_.global_divides = weight_.storage == Storage::kNvfp4;
+    return {};
+  }
+
+  // 4-bit codes: the type of the scales tells MXFP4 from NVFP4.
+  Status PairGroups(Part global, Part input) {
+    const StoredArray& scale = At(Part::kScale);
+    weight_.scale = parts_[Part::kScale];
+    if (IsE8M0(scale.dtype)) {
+      weight_.storage = Storage::kMxfp4;
+      MIMO_RETURN_IF_ERROR(Only({Part::kScale}, "an MXFP4 weight"));
+      return CheckGroups(kMxGroup);
+    }
+    if (scale.dtype != DType::kF8E4M3)
+      return Bad(weight_.scale, "scale of the wrong type", "U8 (MXFP4) or F8_E4M3 (NVFP4), two-dimensional",
+                 TypeAndShape(scale), "export the checkpoint again with one of these");
+    weight_.storage = Storage::kNvfp4;
+    MIMO_RETURN_IF_ERROR(Only({Part::kScale, global, input}, "this kind of NVFP4 weight"));
+    if (!Has(global)) return Lacks("NVFP4 codes without their global scale", NameOf(global));
+    weight_.global = parts_[global];
+    weight_.input = parts_[input];
+    MIMO_RETURN_IF_ERROR(CheckScalar(weight_.global));
+    if (weight_.input != kNone) MIMO_RETURN_IF_ERROR(CheckScalar(weight_.input));
+    return CheckGroups(kNvfp4Group);
+  }
+
+  Status CheckScalar(uint32_t array) const {
+    const StoredArray& scalar = catalogue_.arrays[array];
+    const bool one = scalar.shape.empty() || (scalar.shape.size() == 1 && scalar.shape[0] == 1);
+    if (scalar.dtype == DType::kF32 && one) return {};
+    return Bad(array, "not a scale of a whole tensor", "F32 [] or [1]", TypeAndShape(scalar),
+               "export the checkpoint again with one global scale per tensor");
+  }
+
+  Status CheckMatrix() const {
+    if (Codes().shape.size() == 2) return {};
+    return Bad(weight_.array, "codes that are no matrix", "two-dimensional codes", TypeAndShape(Codes()),
+               "experts are stored one by one, under their own names");
+  }
+
+  // Other blocks are not known to be those of this family.
+  Status CheckBlockSize() const {
+    const ModelConfig& c = catalogue_.config;
+    if (c.block_rows == kBlock && c.block_cols == kBlock) return {};
+    Error e;
+    e.what = "unsupported quantization block";
+    e.file = c.path;
+    e.expected = "weight_block_size [128, 128], since " + Codes().name + " is block FP8";
+    e.found = ShapeText({c.block_rows, c.block_cols});
+    e.advice = "convert the checkpoint to 128 x 128 blocks or to BF16 with the tool that wrote it";
+    return e;
+  }
+
+  Status CheckBlocks() const {
+    MIMO_RETURN_IF_ERROR(CheckMatrix());
+    const std::vector<int64_t>& codes = Codes().shape;
+    const StoredArray& scale = catalogue_.arrays[weight_.scale];
+    std::vector<int64_t> expected = {CeilDiv(codes[0], kBlock), CeilDiv(codes[1], kBlock)};
+    if (IsAttentionProjection(Codes().id.role) && scale.shape.size() == 2) expected[0] = scale.shape[0];
+    if (scale.shape == expected) return {};
+    return WrongShape(expected);
+  }
+
+  Status CheckGroups(int64_t group) const {
+    MIMO_RETURN_IF_ERROR(CheckMatrix());
+    const std::vector<int64_t>& codes = Codes().shape;
+    const bool nibbles = weight_.storage != Storage::kMxfp8;
+    const int64_t stored = nibbles ? group / 2 : group;  // elements of `codes` per scale
+    if (codes[1] % stored != 0)
+      return Bad(weight_.array, "rows that are no whole groups of " + std::to_string(group),
+                 "a multiple of " + std::to_string(stored) + (nibbles ? " bytes" : " codes") + " per row",
+                 TypeAndShape(Codes()), "the file is damaged or not of this family");
+    const std::vector<int64_t> expected = {codes[0], codes[1] / stored};
+    if (catalogue_.arrays[weight_.scale].shape == expected) return {};
+    return WrongShape(expected);
+  }
+
+  Error WrongShape(const std::vector<int64_t>& expected) const {
+    const std::vector<int64_t>& found = catalogue_.arrays[weight_.scale].shape;
+    int64_t elements = 1;
+    for (int64_t extent : found) {
+      // A hostile header may hold extents whose product does not fit; no advice depends on that one.
+      if (extent != 0 && elements > INT64_MAX / extent) elements = INT64_MAX / extent;
+      elements *= extent;
+    }
+    const int64_t tiles = CeilDiv(expected[0], int64_t{128}) * CeilDiv(expected[1], int64_t{4});
+    std::string advice = "the file is damaged or not of this family";
+    if (found.size() == 2 && found[0] == expected[1] && found[1] == expected[0]) {
+      advice = "the scales are transposed: export the checkpoint again with one row of scales per row of the weight";
+    } else if (weight_.storage != Storage::kFp8Block && elements / 512 == tiles && elements % 512 == 0) {
+      advice =
+          "the scales are swizzled into tiles of 128 x 4 for a kernel: export the checkpoint again with linear scales";
+    }
+    return Bad(weight_.scale, "scale of the wrong shape",
+               ShapeText(expected) + " for codes of " + ShapeText(Codes().shape), ShapeText(found), advice);
+  }
+
+  const Catalogue& catalogue_;
+  const WeightParts& parts_;
+  Weight weight_;
+};
+
+}  // namespace
+
+Result<Weight> PairWeight(const Catalogue& catalogue, const WeightParts& parts) {
+  return Pairing(catalogue, parts).Pair();
+}
+
+}  // namespace mimo

@@ -1,0 +1,62 @@
+// What each weight is stored as in the output: --dtype's table of roles, or the rules of a recipe.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "lib/base/status.h"
+#include "lib/form/dialect.h"
+#include "lib/model/inventory.h"
+#include "lib/plan/plan.h"
+#include "lib/plan/recipe.h"
+
+namespace mimo {
+
+struct Choice {
+  enum class Kind : uint8_t {
+    kKeep,    // every array as it is
+    kRename,  // the same codec under the names of another dialect
+    kPlain,   // decoded, to `codec`
+    kEncode,  // made anew, in `encoding`
+  };
+  Kind kind = Kind::kKeep;
+  Codec codec = Codec::kBf16;
+  kernels::Encoding encoding;
+  WeightArrays arrays;               // kRename, kEncode
+  std::optional<float> input_scale;  // kEncode: of activations, as a multiplier
+};
+
+class StorageChooser {
+ public:
+  // kUsage when the options contradict each other, or the recipe is not one.
+  static Result<StorageChooser> Make(const Catalogue& catalogue, const PlanOptions& options);
+
+  const Recipe* recipe() const { return recipe_.get(); }
+  // Whether every weight keeps what it is stored as.
+  bool keeps() const { return recipe_ == nullptr && dtype_ == DTypeChoice::kKeep; }
+  // Of the output. Without a recipe, that of the source.
+  Dialect dialect() const { return dialect_; }
+
+  // For weight `id` of the output, called `name` and made from `weight`. kUsage when what the rules ask for cannot be.
+  Result<Choice> Choose(const Weight& weight, const TensorId& id, const std::string& name);
+  // kUsage when a rule matched no weight, or an input scale belongs to no module.
+  Status CheckAllUsed() const;
+
+ private:
+  StorageChooser(const Catalogue& catalogue, const PlanOptions& options)
+      : catalogue_(&catalogue), dtype_(options.dtype) {}
+  Result<StoredAs> Wanted(const Weight& weight, const TensorId& id, const std::string& name);
+  Result<Choice> Encoded(const Weight& weight, StoredAs wanted, const std::string& name);
+  std::optional<float> InputScale(const std::string& name);
+
+  const Catalogue* catalogue_;
+  DTypeChoice dtype_;
+  Dialect dialect_ = Dialect::kNative;
+  std::unique_ptr<Recipe> recipe_;
+  std::unique_ptr<RecipeMatcher> matcher_;
+  std::set<std::string> scaled_modules_;  // that took their input scale from Recipe::input_scales
+};
+
+}  // namespace mimo

@@ -1,0 +1,154 @@
+#include "lib/plan/hf_output.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "lib/plan/builder.h"
+
+namespace mimo {
+
+namespace {
+
+bool IsTower(Role role) {
+  return role == Role::kVision || role == Role::kAudio || role == Role::kSpeech;
+}
+bool IsAttentionProjection(Role role) {
+  return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
+}
+
+// Weights that a reader builds a linear layer for.
+bool IsLinear(const OutputArray& output) {
+  switch (output.id.role) {
+    case Role::kAttnQ:
+    case Role::kAttnK:
+    case Role::kAttnV:
+    case Role::kAttnQkv:
+    case Role::kAttnO:
+    case Role::kMlpGate:
+    case Role::kMlpUp:
+    case Role::kMlpDown:
+    case Role::kRouter:
+    case Role::kExpertGate:
+    case Role::kExpertUp:
+    case Role::kExpertDown:
+    case Role::kMtpEhProj:
+    case Role::kLmHead:
+      return true;
+    case Role::kVision:
+    case Role::kAudio:
+      return output.shape.size() == 2 && output.name.ends_with(".weight") &&
+             output.name.find("embed") == std::string::npos;
+    default:
+      return false;
+  }
+}
+
+struct Module {
+  const OutputArray* values = nullptr;
+  std::optional<Codec> codec;  // none: plain
+  bool input_scale = false;
+  bool power_of_two = false;
+};
+
+class Describer {
+ public:
+  Describer(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan)
+      : catalogue_(catalogue), plan_(plan) {
+    codec_of_.resize(catalogue.arrays.size());
+    for (const Weight& weight : inventory.weights) codec_of_[weight.array] = CodecOf(weight.storage);
+    for (const FuseGroup& group : plan.groups)
+      for (const EncodedWeight& e : group.encoded) encodings_[e.codes] = &e.encoding;
+  }
+
+  HfQuantization Describe(Dialect dialect) {
+    Collect();
+    HfQuantization result;
+    result.dialect = dialect;
+    for (const auto& [name, module] : InModelOrder()) {
+      if (module.codec) {
+        result.quantized.push_back({name, *module.codec, module.input_scale, module.power_of_two});
+      } else if (dialect == Dialect::kNative) {
+        AddNative(module.values->id, name, &result.unquantized);
+      } else {
+        result.unquantized.push_back(name);
+      }
+    }
+    for (const auto& [codes, encoding] : encodings_) {
+      if (encoding->codec != Codec::kFp8Block) continue;
+      result.fp8_block_rows = encoding->block_rows;
+      result.fp8_block_cols = encoding->block_cols;
+    }
+    return result;
+  }
+
+ private:
+  std::optional<Codec> CodecOfOutput(uint32_t index) const {
+    const OutputArray& output = plan_.outputs[index];
+    switch (output.transform) {
+      case Transform::kEncode:
+        return output.target_codec;
+      case Transform::kRelayout:
+        return Codec::kFp8Block;
+      case Transform::kMove:
+        return output.pieces.empty() ? std::nullopt : codec_of_[plan_.sources[output.pieces[0].source].array];
+      default:
+        return std::nullopt;
+    }
+  }
+
+  void Collect() {
+    for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
+      const OutputArray& output = plan_.outputs[i];
+      const std::string name = output.name.substr(0, output.name.rfind('.'));
+      if (output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal) {
+        modules_[name].input_scale = true;
+      } else if (HoldsElements(output.id.part) && IsLinear(output)) {
+        Module& module = modules_[name];
+        module.values = &output;
+        module.codec = CodecOfOutput(i);
+        module.power_of_two =
+            module.codec == Codec::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";  // as it was stored
+        if (const auto e = encodings_.find(i); e != encodings_.end()) module.power_of_two = e->second->power_of_two;
+      }
+    }
+    std::erase_if(modules_, [](const auto& entry) { return entry.second.values == nullptr; });
+  }
+
+  std::vector<std::pair<std::string, Module>> InModelOrder() const {
+    std::vector<std::pair<std::string, Module>> sorted(modules_.begin(), modules_.end());
+    const auto key = [](const Module& m) {
+      const TensorId& id = m.values->id;
+      return std::tuple(id.mtp, id.layer, id.expert, id.role);
+    };
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [&](const auto& a, const auto& b) { return key(a.second) < key(b.second); });
+    return sorted;
+  }
+
+  void AddNative(TensorId id, const std::string& name, std::vector<std::string>* list) const {
+    if (id.role == Role::kRouter || id.role == Role::kLmHead || IsTower(id.role)) return;
+    if (!IsAttentionProjection(id.role)) return list->push_back(name);
+    if (id.role == Role::kAttnK || id.role == Role::kAttnV) return;  // named with Q
+    for (const Role role : {Role::kAttnQ, Role::kAttnK, Role::kAttnV, Role::kAttnQkv}) {
+      id.role = role;
+      const std::string tensor = catalogue_.table->NameOf(id);
+      list->push_back(tensor.substr(0, tensor.rfind('.')));
+    }
+  }
+
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  std::vector<std::optional<Codec>> codec_of_;  // by catalogue array, for arrays of codes
+  std::map<uint32_t, const kernels::Encoding*> encodings_;
+  std::map<std::string, Module> modules_;
+};
+
+}  // namespace
+
+HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
+                                    Dialect dialect) {
+  return Describer(catalogue, inventory, plan).Describe(dialect);
+}
+
+}  // namespace mimo

@@ -1,0 +1,16 @@
+// What the config files of a planned Hugging Face directory must say about its quantization.
+#pragma once
+
+#include "lib/form/hf_quant.h"
+#include "lib/model/inventory.h"
+#include "lib/plan/plan.h"
+
+namespace mimo {
+
+// The quantized and the unquantized linear modules among the outputs of `plan`, in model order. The native dialect's
+// ignore lists name attention under all four names that readers look for, and leave out what the family never lists
+// (router, lm_head, towers).
+HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
+                                    Dialect dialect);
+
+}  // namespace mimo

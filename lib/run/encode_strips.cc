@@ -1,0 +1,100 @@
+#include "lib/run/encode_strips.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "lib/base/checked.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kSlack = 64;  // alignment of one range in the buffer
+
+uint64_t Rows(int64_t rows, uint64_t row_bytes) {
+  return static_cast<uint64_t>(rows) * row_bytes;
+}
+
+const EncodedWeight& WeightOf(const Job& job, const EncodeStrip& strip) {
+  return job.plan.groups[strip.group].encoded[strip.weight];
+}
+
+}  // namespace
+
+std::vector<EncodeStrip> EncodesOf(const Job& job, uint32_t group) {
+  std::vector<EncodeStrip> weights;
+  const FuseGroup& fuse = job.plan.groups[group];
+  for (uint32_t w = 0; w < fuse.encoded.size(); ++w) {
+    const uint32_t codes = fuse.encoded[w].codes;
+    if (job.modes[codes] == OutputMode::kSkip || job.plan.outputs[codes].pieces.empty()) continue;
+    weights.push_back({group, w, 0, job.plan.outputs[codes].rows()});
+  }
+  return weights;
+}
+
+int64_t EncodeUnit(const EncodedWeight& weight) {
+  if (weight.encoding.codec != Codec::kFp8Block) return kEncodeRows;
+  return std::lcm(kEncodeRows, int64_t{weight.encoding.block_rows});
+}
+
+std::vector<StripPiece> PiecesOf(const Job& job, const EncodeStrip& strip) {
+  std::vector<StripPiece> pieces;
+  for (const Piece& piece : job.plan.outputs[WeightOf(job, strip).codes].pieces) {
+    const int64_t begin = std::max(piece.target_row, strip.row);
+    const int64_t end = std::min(piece.target_row + piece.rows, strip.row + strip.rows);
+    if (begin >= end) continue;
+    pieces.push_back(
+        {piece.source, piece.source_row + begin - piece.target_row, end - begin, begin == piece.target_row});
+  }
+  return pieces;
+}
+
+ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
+  const kernels::Encoding& encoding = WeightOf(job, strip).encoding;
+  if (encoding.codec != Codec::kFp8Block) return {strip.row, strip.rows};
+  const int64_t block = encoding.block_rows;
+  return {strip.row / block, CeilDiv(strip.rows, block)};
+}
+
+uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass) {
+  uint64_t bytes = 0;
+  for (const StripPiece& piece : PiecesOf(job, strip)) {
+    bytes += Rows(piece.rows, job.array(piece.source).row_bytes()) + kSlack +
+             ScaleMemory(job, piece.source, piece.source_row, piece.rows);
+  }
+  if (pass == GlobalPass::kMeasure) return bytes;
+  const EncodedWeight& weight = WeightOf(job, strip);
+  bytes += Rows(strip.rows, job.plan.outputs[weight.codes].row_bytes()) + kSlack;
+  bytes += Rows(ScaleRowsOf(job, strip).count, job.plan.outputs[weight.scales].row_bytes()) + kSlack;
+  return bytes + 2 * (sizeof(float) + kSlack);
+}
+
+uint64_t GroupMemory(const Job& job, uint32_t group) {
+  uint64_t bytes = 0;
+  for (const EncodeStrip& weight : EncodesOf(job, group)) bytes += EncodeMemory(job, weight, GlobalPass::kWhole);
+  return bytes;
+}
+
+int64_t EncodeRowsThatFit(const Job& job, const EncodeStrip& weight, int64_t unit, uint64_t limit, GlobalPass pass) {
+  EncodeStrip strip = weight;
+  int64_t low = 1, high = CeilDiv(weight.rows, unit);
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    strip.rows = std::min(middle * unit, weight.rows);
+    if (EncodeMemory(job, strip, pass) <= limit) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return std::min(low * unit, weight.rows);
+}
+
+uint64_t EncodeProgress(const Job& job, const EncodeStrip& strip) {
+  uint64_t bytes = 0;
+  for (const StripPiece& piece : PiecesOf(job, strip)) bytes += Rows(piece.rows, job.array(piece.source).row_bytes());
+  const EncodedWeight& weight = WeightOf(job, strip);
+  return bytes + Rows(strip.rows, job.plan.outputs[weight.codes].row_bytes()) +
+         Rows(ScaleRowsOf(job, strip).count, job.plan.outputs[weight.scales].row_bytes());
+}
+
+}  // namespace mimo

@@ -1,0 +1,43 @@
+// Encoded weights in pieces that fit in memory: what they read, how many bytes they need, where they may be cut.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "lib/run/steps.h"
+
+namespace mimo {
+
+// Every encoded weight of a group that is not skipped, whole.
+std::vector<EncodeStrip> EncodesOf(const Job& job, uint32_t group);
+
+// Strips begin at multiples of this many rows: whole blocks, and whole runs of rows that errors are summed over.
+int64_t EncodeUnit(const EncodedWeight& weight);
+
+// Rows of one source that become consecutive rows of a strip.
+struct StripPiece {
+  uint32_t source = 0;
+  int64_t source_row = 0;
+  int64_t rows = 0;
+  bool begins = false;  // the first row is the first of its piece in the plan
+};
+std::vector<StripPiece> PiecesOf(const Job& job, const EncodeStrip& strip);
+
+// Rows of scales that belong to the strip's rows of codes, [first, first + count).
+struct ScaleRows {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip);
+
+// Buffer bytes that a strip needs, alignment included.
+uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass);
+// The same of all encoded weights of a group at once.
+uint64_t GroupMemory(const Job& job, uint32_t group);
+// How many of the first rows of `weight`, a multiple of `unit`, need at most `limit` bytes; at least one unit.
+int64_t EncodeRowsThatFit(const Job& job, const EncodeStrip& weight, int64_t unit, uint64_t limit, GlobalPass pass);
+
+// Payload bytes read and written.
+uint64_t EncodeProgress(const Job& job, const EncodeStrip& strip);
+
+}  // namespace mimo

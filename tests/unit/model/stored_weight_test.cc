@@ -1,0 +1,288 @@
+// Every storage that a weight may have, and everything that may be wrong with one.
+#include "lib/model/stored_weight.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+
+namespace mimo {
+namespace {
+
+// One dense layer with MTP, so small that every expected shape is written out: hidden 128, 1 expert layer of 2 experts.
+constexpr char kConfig[] =
+    R"({"model_type": "mimo_v2", "hidden_size": 128, "num_hidden_layers": 2, "vocab_size": 4, "intermediate_size": 192,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 192, "v_head_dim": 128,
+        "hybrid_layer_pattern": [0, 0], "moe_layer_freq": [0, 1], "n_routed_experts": 2, "moe_intermediate_size": 64})";
+
+struct Stored {
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> shape;
+};
+using Arrays = std::vector<Stored>;
+
+constexpr DType kU8 = DType::kU8, kE4M3 = DType::kF8E4M3, kF32 = DType::kF32, kBf16 = DType::kBF16;
+
+Catalogue MakeCatalogue(Arrays arrays, const std::string& config) {
+  Catalogue catalogue;
+  catalogue.root = "ckpt";
+  auto parsed = ParseModelConfig(config, "ckpt/config.json");
+  EXPECT_TRUE(parsed.ok()) << parsed.error().Message();
+  catalogue.config = std::move(parsed).value();
+  catalogue.table = ModelTable::Get("mimo_v2").value();
+  catalogue.files.push_back({"model.safetensors", 0, 0, {}, {}});
+  std::sort(arrays.begin(), arrays.end(), [](const Stored& a, const Stored& b) { return a.name < b.name; });
+  for (const Stored& array : arrays) {
+    StoredArray stored;
+    stored.name = array.name;
+    stored.dtype = array.dtype;
+    stored.shape = array.shape;
+    stored.id = catalogue.table->Identify(array.name);
+    catalogue.by_name.emplace(array.name, static_cast<uint32_t>(catalogue.arrays.size()));
+    catalogue.arrays.push_back(std::move(stored));
+  }
+  return catalogue;
+}
+
+// The whole model of kConfig in BF16, split or fused.
+Arrays Model(bool fused = false) {
+  Arrays arrays;
+  const ModelConfig config = ParseModelConfig(kConfig, "c").value();
+  const std::vector<ExpectedTensor> expected =
+      ExpectedTensors(*ModelTable::Get("mimo_v2").value(), config, fused, 1).value();
+  for (const ExpectedTensor& tensor : expected) arrays.push_back({tensor.name, kBf16, tensor.shape});
+  return arrays;
+}
+
+Stored* Find(Arrays& arrays, const std::string& name) {
+  const auto it = std::find_if(arrays.begin(), arrays.end(), [&](const Stored& a) { return a.name == name; });
+  return it == arrays.end() ? nullptr : &*it;
+}
+
+// Stores module X as these arrays instead of X.weight.
+void Store(Arrays& arrays, const std::string& module, const std::vector<Stored>& parts) {
+  std::erase_if(arrays, [&](const Stored& a) { return a.name == module + ".weight"; });
+  for (const Stored& part : parts) arrays.push_back({module + "." + part.name, part.dtype, part.shape});
+}
+
+// All storages of a matrix of `rows` x `cols`, as the formats define them (reference quantization-formats.md 3.1, 4.3).
+struct Form {
+  const char* label;
+  Storage storage;
+  bool divides;
+  std::vector<Stored> parts;
+};
+std::vector<Form> Forms(int64_t rows, int64_t cols) {
+  const std::vector<int64_t> whole = {rows, cols}, half = {rows, cols / 2}, by16 = {rows, cols / 16},
+                             by32 = {rows, cols / 32}, blocks = {(rows + 127) / 128, (cols + 127) / 128};
+  return {
+      {"plain", Storage::kPlain, false, {{"weight", kBf16, whole}}},
+      {"block FP8", Storage::kFp8Block, false, {{"weight", kE4M3, whole}, {"weight_scale_inv", kF32, blocks}}},
+      {"FP8_BLOCK", Storage::kFp8Block, false, {{"weight", kE4M3, whole}, {"weight_scale", kF32, blocks}}},
+      {"MXFP4", Storage::kMxfp4, false, {{"weight", kU8, half}, {"weight_scale", kU8, by32}}},
+      {"MXFP4 E8M0", Storage::kMxfp4, false, {{"weight", kU8, half}, {"weight_scale", DType::kF8E8M0, by32}}},
+      {"MXFP4 packed", Storage::kMxfp4, false, {{"weight_packed", kU8, half}, {"weight_scale", kU8, by32}}},
+      {"MXFP8", Storage::kMxfp8, false, {{"weight", kE4M3, whole}, {"weight_scale", kU8, by32}}},
+      {"MXFP8 vendor", Storage::kMxfp8, false, {{"weight", kE4M3, whole}, {"weight_scale_inv", kU8, by32}}},
+      {"MXFP8 E8M0", Storage::kMxfp8, false, {{"weight", kE4M3, whole}, {"weight_scale_inv", DType::kF8E8M0, by32}}},
+      {"NVFP4",
+       Storage::kNvfp4,
+       false,
+       {{"weight", kU8, half}, {"weight_scale", kE4M3, by16}, {"weight_scale_2", kF32, {}}}},
+      {"NVFP4 W4A4",
+       Storage::kNvfp4,
+       false,
+       {{"weight", kU8, half},
+        {"weight_scale", kE4M3, by16},
+        {"weight_scale_2", kF32, {1}},
+        {"input_scale", kF32, {}}}},
+      {"NVFP4 packed",
+       Storage::kNvfp4,
+       true,
+       {{"weight_packed", kU8, half}, {"weight_scale", kE4M3, by16}, {"weight_global_scale", kF32, {1}}}},
+      {"NVFP4 packed W4A4",
+       Storage::kNvfp4,
+       true,
+       {{"weight_packed", kU8, half},
+        {"weight_scale", kE4M3, by16},
+        {"weight_global_scale", kF32, {1}},
+        {"input_global_scale", kF32, {1}}}},
+  };
+}
+
+// Every projection of the model, by module and shape.
+const std::vector<std::tuple<std::string, int64_t, int64_t, bool>> kModules = {
+    {"model.layers.0.self_attn.qkv_proj", 704, 128, true},    {"model.layers.0.self_attn.q_proj", 384, 128, false},
+    {"model.layers.1.self_attn.k_proj", 192, 128, false},     {"model.layers.0.self_attn.v_proj", 128, 128, false},
+    {"model.layers.0.self_attn.o_proj", 128, 256, false},     {"lm_head", 4, 128, false},
+    {"model.layers.0.mlp.up_proj", 192, 128, false},          {"model.layers.0.mlp.down_proj", 128, 192, false},
+    {"model.layers.1.mlp.experts.1.up_proj", 64, 128, false}, {"model.mtp.layers.0.mlp.gate_proj", 192, 128, false},
+    {"model.mtp.layers.0.eh_proj", 128, 256, false},          {"model.mtp.layers.0.self_attn.qkv_proj", 704, 128, true},
+};
+
+TEST(StoredWeight, EveryStorageOfEveryProjectionIsRead) {
+  for (const auto& [module, rows, cols, fused] : kModules) {
+    for (const Form& form : Forms(rows, cols)) {
+      Arrays arrays = Model(fused);
+      ASSERT_NE(Find(arrays, module + ".weight"), nullptr) << module;
+      Store(arrays, module, form.parts);
+      const Catalogue catalogue = MakeCatalogue(arrays, kConfig);
+      const auto inventory = TakeInventory(catalogue);
+      ASSERT_TRUE(inventory.ok()) << module << ", " << form.label << ": " << inventory.error().Message();
+      EXPECT_EQ(inventory.value().unknown.size(), 0u);
+      const TensorId id = catalogue.table->Identify(module + ".weight");
+      size_t found = 0;
+      for (const Weight& weight : inventory.value().weights) {
+        if (weight.id != id) {
+          EXPECT_EQ(weight.storage, Storage::kPlain);
+          continue;
+        }
+        ++found;
+        const auto name = [&](uint32_t array) {
+          return array == kNone ? std::string() : catalogue.arrays[array].name.substr(module.size() + 1);
+        };
+        const bool w4a4 = form.parts.size() == 4;
+        EXPECT_EQ(weight.storage, form.storage) << form.label;
+        EXPECT_EQ(weight.rows, rows) << form.label;
+        EXPECT_EQ(weight.cols, cols) << form.label;
+        EXPECT_EQ(name(weight.array), form.parts[0].name);
+        EXPECT_EQ(name(weight.scale), form.parts.size() > 1 ? form.parts[1].name : "");
+        EXPECT_EQ(name(weight.global), form.parts.size() > 2 ? form.parts[2].name : "");
+        EXPECT_EQ(name(weight.input), w4a4 ? form.parts[3].name : "");
+        EXPECT_EQ(weight.global_divides, form.divides);
+      }
+      EXPECT_EQ(found, 1u) << module;
+      const bool attention = module.find("self_attn") != std::string::npos && !module.ends_with("o_proj");
+      EXPECT_EQ(inventory.value().quantized_attention, attention && form.storage == Storage::kFp8Block) << form.label;
+    }
+  }
+}
+
+TEST(StoredWeight, NoCompanionMayBeMissingOrOfAnotherTypeOrShape) {
+  const std::string module = "model.layers.1.mlp.experts.0.down_proj";  // [128, 64]
+  for (const Form& form : Forms(128, 64)) {
+    if (form.storage == Storage::kPlain) continue;
+    for (size_t i = 0; i < form.parts.size(); ++i) {
+      const std::string part = module + "." + form.parts[i].name;
+      const bool input = form.parts[i].name.starts_with("input_");
+      const auto take = [&](const std::function<void(std::vector<Stored>&)>& edit) {
+        Arrays arrays = Model();
+        std::vector<Stored> parts = form.parts;
+        edit(parts);
+        Store(arrays, module, parts);
+        return TakeInventory(MakeCatalogue(arrays, kConfig));
+      };
+      const auto refused = [&](const std::string& tensor, const std::function<void(std::vector<Stored>&)>& edit) {
+        const auto inventory = take(edit);
+        ASSERT_FALSE(inventory.ok()) << form.label << " " << part;
+        EXPECT_EQ(inventory.error().code, ErrorCode::kBadInput);
+        EXPECT_FALSE(inventory.error().expected.empty() || inventory.error().found.empty() ||
+                     inventory.error().advice.empty())
+            << inventory.error().Message();
+        if (!tensor.empty()) {
+          EXPECT_EQ(inventory.error().tensor, tensor) << form.label << ": " << inventory.error().Message();
+        }
+      };
+      if (input) {
+        EXPECT_TRUE(take([&](auto& parts) { parts.erase(parts.begin() + static_cast<long>(i)); }).ok());
+      } else {
+        // Named is the codes' array, or the orphan when the codes are gone.
+        refused(i > 0 ? module + "." + form.parts[0].name : "",
+                [&](auto& parts) { parts.erase(parts.begin() + static_cast<long>(i)); });
+      }
+      if (i == 0) continue;
+      refused(part, [&](auto& parts) { parts[i].dtype = kBf16; });
+      refused(part, [&](auto& parts) { parts[i].shape.push_back(2); });
+      refused(part, [&](auto& parts) { parts[i].shape = {3, 5}; });
+    }
+  }
+}
+
+TEST(StoredWeight, NothingMayStandBesideAWeightThatItsStorageDoesNotHave) {
+  const std::string module = "model.layers.0.mlp.up_proj";  // [192, 128]
+  for (const Form& form : Forms(192, 128)) {
+    for (const char* extra : {"weight_scale_inv", "weight_scale", "weight_scale_2", "input_scale", "weight_packed",
+                              "weight_global_scale", "input_global_scale"}) {
+      const auto same = [&](const Stored& part) { return part.name == extra; };
+      if (std::any_of(form.parts.begin(), form.parts.end(), same)) continue;
+      const bool nvfp4 = form.storage == Storage::kNvfp4;
+      const bool input = std::string(extra) == (form.divides ? "input_global_scale" : "input_scale");
+      Arrays arrays = Model();
+      Store(arrays, module, form.parts);
+      arrays.push_back({module + "." + extra, kF32, {}});
+      const auto inventory = TakeInventory(MakeCatalogue(arrays, kConfig));
+      EXPECT_EQ(inventory.ok(), nvfp4 && input) << form.label << " with " << extra;
+      if (inventory.ok()) continue;
+      EXPECT_EQ(inventory.error().code, ErrorCode::kBadInput);
+      EXPECT_TRUE(inventory.error().tensor.starts_with(module)) << inventory.error().Message();
+    }
+  }
+}
+
+TEST(StoredWeight, ErrorsSayWhatWentWrong) {
+  const std::string module = "model.layers.0.mlp.up_proj";  // [192, 128]
+  const auto message = [&](const std::vector<Stored>& parts) {
+    Arrays arrays = Model();
+    Store(arrays, module, parts);
+    const auto inventory = TakeInventory(MakeCatalogue(arrays, kConfig));
+    EXPECT_FALSE(inventory.ok());
+    return inventory.ok() ? "" : inventory.error().Message();
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  const Stored codes = {"weight", kU8, {192, 64}}, global = {"weight_scale_2", kF32, {}};
+  std::string text = message({codes, {"weight_scale", kE4M3, {8, 192}}, global});
+  EXPECT_TRUE(has(text, "transposed") && has(text, "[192, 8]") && has(text, "[8, 192]")) << text;
+  text = message({codes, {"weight_scale", kE4M3, {256, 8}}, global});  // rows padded to 128
+  EXPECT_TRUE(has(text, "swizzled")) << text;
+  text = message({codes, {"weight_scale", kE4M3, {2, 2, 32, 4, 4}}, global});
+  EXPECT_TRUE(has(text, "swizzled")) << text;
+  text = message({{"weight", kE4M3, {192, 128}}, {"weight_scale", kU8, {1024}}});
+  EXPECT_TRUE(has(text, "swizzled")) << text;
+  text = message({codes, {"weight_scale", kE4M3, {192, 8}}});
+  EXPECT_TRUE(has(text, "without their global scale") && has(text, "weight_scale_2")) << text;
+  text = message({{"weight_packed", kU8, {192, 64}}, {"weight_scale", kE4M3, {192, 8}}});
+  EXPECT_TRUE(has(text, "weight_global_scale")) << text;
+  text = message({codes, {"weight_scale", kU8, {192, 4}}, global});
+  EXPECT_TRUE(has(text, "an MXFP4 weight does not have")) << text;
+  text = message({{"weight", kE4M3, {192, 128}}, {"weight_scale", kF32, {192, 1}}});  // per channel
+  EXPECT_TRUE(has(text, "[2, 1]")) << text;
+  text = message({{"weight", kU8, {192, 60}}, {"weight_scale", kE4M3, {192, 7}}, global});
+  EXPECT_TRUE(has(text, "whole groups of 16")) << text;
+  text = message({codes});
+  EXPECT_TRUE(has(text, "4-bit codes without their scales")) << text;
+  // Shapes that fit each other and not the config.
+  text = message({{"weight", kU8, {192, 128}}, {"weight_scale", kE4M3, {192, 16}}, global});
+  EXPECT_TRUE(has(text, "contradicts config.json") && has(text, "[192, 256]")) << text;
+}
+
+TEST(StoredWeight, TheConfigDecidesNothingButTheBlockOfBlockFp8) {
+  const std::string base(kConfig, sizeof(kConfig) - 2);
+  const auto config = [&](const std::string& quantization) {
+    return base + ", \"quantization_config\": " + quantization + "}";
+  };
+  const auto take = [&](const Form& form, const std::string& text) {
+    Arrays arrays = Model();
+    Store(arrays, "model.layers.0.mlp.up_proj", form.parts);
+    return TakeInventory(MakeCatalogue(arrays, text));
+  };
+  for (const Form& form : Forms(192, 128)) {
+    for (const char* quantization :
+         {R"({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head"],
+              "config_groups": {"group_0": {"weights": {"num_bits": 4}, "targets": ["Linear"]}}})",
+          R"({"quant_method": "compressed-tensors", "format": "mixed-precision", "kv_cache_scheme": null,
+              "config_groups": {}, "weight_block_size": null})",
+          R"({"quant_method": "fp8", "weight_block_size": [128, 128], "store_dtype": "mxfp4"})"}) {
+      const auto inventory = take(form, config(quantization));
+      EXPECT_TRUE(inventory.ok()) << form.label << ": " << inventory.error().Message();
+    }
+    const bool fp8 = form.storage == Storage::kFp8Block;
+    EXPECT_EQ(take(form, config(R"({"quant_method": "mxfp8", "weight_block_size": [1, 32]})")).ok(), !fp8)
+        << form.label;
+  }
+}
+
+}  // namespace
+}  // namespace mimo

@@ -1,0 +1,78 @@
+#include "tools/recipe_flags.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "lib/plan/usage_error.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kMaxInputScaleBytes = 256ull << 20;
+
+Status ParseBlock(const std::string& text, Recipe* recipe) {
+  const char* end = text.data() + text.size();
+  const auto rows = std::from_chars(text.data(), end, recipe->fp8_block_rows);
+  if (rows.ec == std::errc() && rows.ptr != end && *rows.ptr == 'x') {
+    const auto cols = std::from_chars(rows.ptr + 1, end, recipe->fp8_block_cols);
+    if (cols.ec == std::errc() && cols.ptr == end) return {};
+  }
+  return UsageError("--fp8-block is not a block", "ROWSxCOLUMNS, as 128x128", text);
+}
+
+// {"model.layers.3.mlp.experts.0.up_proj": 0.0123, ...}
+Status ReadInputScales(FileSystem& fs, const std::string& path, Recipe* recipe) {
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxInputScaleBytes));
+  const nlohmann::json document = nlohmann::json::parse(text, nullptr, false);
+  constexpr char kForm[] = "a JSON object of numbers by module name";
+  if (!document.is_object()) return UsageError("not a file of input scales", kForm, path);
+  recipe->input_scales.clear();
+  for (const auto& [module, value] : document.items()) {
+    if (!value.is_number()) return UsageError("not an input scale: " + module, kForm, value.dump());
+    recipe->input_scales.emplace_back(module, value.get<float>());
+  }
+  std::sort(recipe->input_scales.begin(), recipe->input_scales.end());
+  return {};
+}
+
+}  // namespace
+
+void AddRecipeFlags(CLI::App& app, RecipeFlags& flags) {
+  app.add_option("--nvfp4-scale", flags.nvfp4_scale,
+                 "max|four-over-six|sweep|mse: how NVFP4 block scales are chosen (searches cost time)")
+      ->check(CLI::IsMember({"max", "four-over-six", "sweep", "mse"}));
+  app.add_option("--mx-scale", flags.mx_scale, "rceil|floor|even|ceil: the same of MXFP4 and MXFP8")
+      ->check(CLI::IsMember({"rceil", "floor", "even", "ceil"}));
+  app.add_option("--mx-ties", flags.mx_ties, "even|zero: where MXFP4 rounds what lies halfway")
+      ->check(CLI::IsMember({"even", "zero"}));
+  app.add_option("--fp8-scale", flags.fp8_scale, "f32|ue8m0: any block FP8 scale, or powers of two")
+      ->check(CLI::IsMember({"f32", "ue8m0"}));
+  app.add_option("--fp8-block", flags.fp8_block, "ROWSxCOLUMNS of a block FP8 scale (128x128)");
+  app.add_flag("--via-bf16", flags.via_bf16,
+               "round values to BF16 before they are quantized, as tools do that pass through BF16");
+  app.add_option("--dialect", flags.dialect, "modelopt|compressed-tensors|native: names and config of the output")
+      ->check(CLI::IsMember({"modelopt", "compressed-tensors", "native"}));
+  app.add_flag("--w4a4", flags.w4a4, "declare NVFP4 activations too, with the input scales below");
+  app.add_option("--input-scale", flags.input_scale, "of modules that --input-scales does not name (1.0)");
+  app.add_option("--input-scales", flags.input_scales, "JSON file: input scale by module name");
+}
+
+Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe) {
+  if (!flags.nvfp4_scale.empty()) recipe->nvfp4_rule = *ScaleRuleFromName(flags.nvfp4_scale);
+  if (!flags.mx_scale.empty()) recipe->mx_rule = *ScaleRuleFromName(flags.mx_scale);
+  if (!flags.mx_ties.empty())
+    recipe->mx_ties = flags.mx_ties == "zero" ? kernels::Ties::kTowardZero : kernels::Ties::kEven;
+  if (!flags.fp8_scale.empty()) recipe->fp8_power_of_two = flags.fp8_scale == "ue8m0";
+  if (!flags.fp8_block.empty()) MIMO_RETURN_IF_ERROR(ParseBlock(flags.fp8_block, recipe));
+  if (!flags.dialect.empty()) recipe->dialect = *DialectFromName(flags.dialect);
+  recipe->via_bf16 |= flags.via_bf16;
+  recipe->w4a4 |= flags.w4a4;
+  if (!recipe->w4a4 && (flags.input_scale || !flags.input_scales.empty()))
+    return UsageError("input scales without quantized activations", "--w4a4 beside them", "none");
+  if (flags.input_scale) recipe->input_scale = *flags.input_scale;
+  if (!flags.input_scales.empty()) MIMO_RETURN_IF_ERROR(ReadInputScales(fs, flags.input_scales, recipe));
+  return {};
+}
+
+}  // namespace mimo

@@ -30,6 +30,7 @@ struct Arguments {
   std::string plan_out, plan_in;
   std::string recipe;
   RecipeFlags flags;
+  const CLI::Option* qkv_option = nullptr;
   std::vector<std::string> min_sqnr;
   std::string report;
   std::string to = "hf", dtype = "keep", on_straddle = "requant", scale_policy = "sticky", unknown = "refuse";
@@ -50,6 +51,12 @@ constexpr char kExamples[] =
     "Exit codes: 0 done, 1 a required property does not hold, 2 usage, 3 bad input, 4 I/O, 5 device, 130/143 "
     "interrupted.";
 
+std::string RecipeList() {
+  std::string names;
+  for (const std::string& name : RecipeNames()) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
 void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("CKPT", a.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
   app.add_option("OUT", a.run.output, "output directory; absent or empty (not needed with --dry-run)");
@@ -61,10 +68,12 @@ void AddOptions(CLI::App& app, Arguments& a) {
                    "fp8|nvfp4|mxfp4|mxfp8: the recipe of that type")
       ->check(CLI::IsMember({"keep", "bf16", "fp16", "fp32", "fp8", "nvfp4", "mxfp4", "mxfp8"}))
       ->capture_default_str();
-  shape->add_option("--recipe", a.recipe, "what each weight is stored as: a name (--list-recipes) or a JSON file");
+  shape->add_option("--recipe", a.recipe, "what each weight is stored as: " + RecipeList() + ", or a JSON file");
   AddRecipeFlags(*shape, a.flags);
-  shape->add_option("--qkv", a.plan.qkv, "keep|split|fused[:C]|split:independent: layout of the attention projections")
-      ->capture_default_str();
+  a.qkv_option = shape
+                     ->add_option("--qkv", a.plan.qkv,
+                                  "keep|split|fused[:C]|split:independent: layout of the attention projections")
+                     ->capture_default_str();
   shape->add_option("--source-qkv", a.plan.source_qkv,
                     "split|independent|fused:C: overrides the decision about the source");
   shape->add_flag("--lossless", a.plan.lossless, "refuse (exit 1) instead of rounding anything");
@@ -163,6 +172,7 @@ Status ResolveRecipe(Arguments& a) {
   }
   MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
   MIMO_RETURN_IF_ERROR(AdjustRecipe(PosixFileSystem(), a.flags, &recipe));
+  if (a.qkv_option->count() > 0) recipe.qkv.clear();  // an explicit layout wins, keep included
   a.plan.recipe = RecipeJson(recipe);
   MIMO_ASSIGN_OR_RETURN(recipe, ParseRecipe(a.plan.recipe, name));  // the flags may contradict it
   return {};

@@ -175,6 +175,27 @@ uint64_t CountNans(const uint8_t* codes, uint64_t n) {
   return nans;
 }
 
+// One block of one row. Not inlined: its loop needs all registers.
+[[gnu::noinline]] void EncodeStretch(const uint8_t* from, uint64_t n, Thresholds* thresholds, const uint8_t* select,
+                                     uint8_t* codes, uint8_t* scales, __m256i* nans) {
+  __m256i found = *nans;
+  uint64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i in = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
+    const __m128i out = EncodePair(in, thresholds, scales + i / kNvfp4Group, select, &found);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + i / 2), out);
+  }
+  if (i < n) {  // one group more
+    uint8_t pair[2];
+    const __m256i in = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+    const __m256i padded = _mm256_inserti128_si256(in, _mm_setzero_si128(), 1);
+    const __m128i out = EncodePair(padded, thresholds, pair, select, &found);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(codes + i / 2), out);
+    scales[i / kNvfp4Group] = pair[0];
+  }
+  *nans = found;
+}
+
 }  // namespace
 
 uint64_t EncodeFp8ToNvfp4Avx2(const Fp8ToNvfp4& panel) {
@@ -191,22 +212,9 @@ uint64_t EncodeFp8ToNvfp4Avx2(const Fp8ToNvfp4& panel) {
     uint8_t* scales = panel.scales + row * panel.scale_row_bytes;
     __m256i nans = _mm256_setzero_si256();
     for (uint32_t block = 0; block < panel.blocks; ++block) {
-      Thresholds* mine = &thresholds[block];
-      const uint64_t end = panel.edges[block + 1];
-      uint64_t i = panel.edges[block];
-      for (; i + 32 <= end; i += 32) {
-        const __m256i in = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i));
-        const __m128i out = EncodePair(in, mine, scales + i / kNvfp4Group, select, &nans);
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + i / 2), out);
-      }
-      if (i < end) {  // one group more
-        uint8_t pair[2];
-        const __m256i in = _mm256_castsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
-        const __m256i padded = _mm256_inserti128_si256(in, _mm_setzero_si128(), 1);
-        const __m128i out = EncodePair(padded, mine, pair, select, &nans);
-        _mm_storel_epi64(reinterpret_cast<__m128i*>(codes + i / 2), out);
-        scales[i / kNvfp4Group] = pair[0];
-      }
+      const uint64_t start = panel.edges[block];
+      EncodeStretch(from + start, panel.edges[block + 1] - start, &thresholds[block], select, codes + start / 2,
+                    scales + start / kNvfp4Group, &nans);
     }
     if (!_mm256_testz_si256(nans, nans)) [[unlikely]] {
       nan_codes += CountNans(from, panel.edges[panel.blocks]);

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job end to end on a synthetic checkpoint: make a small MiMo-V2.5, inspect it, see the plan, convert it to BF16 with split
-# QKV, re-lay its FP8 attention out for TP 8, and inspect the results.
+# QKV, re-lay its FP8 attention out for TP 8, re-quantize its experts to NVFP4, and inspect and verify the results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh build
@@ -19,3 +19,5 @@ say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split --dry-run
 say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split
 say mimo-convert MiMo-V2.5 TP8 --qkv fused:8 --link hard
 say mimo-inspect TP8
+say mimo-convert MiMo-V2.5 NVFP4 --dtype nvfp4 --error-report --min-sqnr experts=19
+say mimo-verify check NVFP4

@@ -7,6 +7,14 @@ namespace mimo {
 
 namespace {
 
+// What is not finite is null.
+std::string Figure(const nlohmann::json& value) {
+  if (!value.is_number()) return "-";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.7f", value.get<double>());
+  return text;
+}
+
 std::string Decibels(const nlohmann::json& value) {
   if (!value.is_number()) return "exact";
   char text[32];
@@ -14,19 +22,30 @@ std::string Decibels(const nlohmann::json& value) {
   return text;
 }
 
+void PrintRow(const std::string& name, const nlohmann::json& row, bool aggregate) {
+  std::printf("%-18s ", name.c_str());
+  if (aggregate) std::printf("%8ld ", row["tensors"].get<long>());
+  std::printf("%9s ", Decibels(row["sqnr_db"]).c_str());
+  if (aggregate) std::printf("%9s %9s ", Decibels(row["min_sqnr_db"]).c_str(), Decibels(row["median_sqnr_db"]).c_str());
+  std::printf("%9s %10s %10s %9ld\n", Figure(row["relative_rms"]).c_str(), Figure(row["max_error_by_amax"]).c_str(),
+              Figure(row["cosine"]).c_str(), row["saturated"].get<long>());
+}
+
 }  // namespace
 
-void PrintErrorTable(const std::string& report) {
+void PrintErrorTable(const std::string& report, bool all) {
   const nlohmann::json document = nlohmann::json::parse(report, nullptr, false);
   if (!document.is_object() || document["roles"].empty()) return;
-  std::printf("%-18s %8s %9s %9s %9s %9s %10s %10s %9s\n", "role", "tensors", "SQNR dB", "min", "median", "rel. RMS",
-              "max/amax", "cosine", "saturated");
-  for (const nlohmann::json& role : document["roles"]) {
-    std::printf("%-18s %8ld %9s %9s %9s %9.5f %10.5f %10.7f %9ld\n", role["role"].get<std::string>().c_str(),
-                role["tensors"].get<long>(), Decibels(role["sqnr_db"]).c_str(), Decibels(role["min_sqnr_db"]).c_str(),
-                Decibels(role["median_sqnr_db"]).c_str(), role["relative_rms"].get<double>(),
-                role["max_error_by_amax"].get<double>(), role["cosine"].get<double>(), role["saturated"].get<long>());
-  }
+  constexpr char kAggregates[] = "%-18s %8s %9s %9s %9s %9s %10s %10s %9s\n";
+  std::printf(kAggregates, "role", "tensors", "SQNR dB", "min", "median", "rel. RMS", "max/amax", "cosine",
+              "saturated");
+  for (const nlohmann::json& role : document["roles"]) PrintRow(role["role"].get<std::string>(), role, true);
+  if (!all) return;
+  std::printf(kAggregates, "layer", "tensors", "SQNR dB", "min", "median", "rel. RMS", "max/amax", "cosine",
+              "saturated");
+  for (const nlohmann::json& layer : document["layers"]) PrintRow(layer["layer"].get<std::string>(), layer, true);
+  std::printf("%-18s %9s %9s %10s %10s %9s\n", "tensor", "SQNR dB", "rel. RMS", "max/amax", "cosine", "saturated");
+  for (const nlohmann::json& tensor : document["tensors"]) PrintRow(tensor["name"].get<std::string>(), tensor, false);
 }
 
 }  // namespace mimo

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -98,7 +99,10 @@ std::string RoleLabel(const RoleTotal& total) {
 void Storage(Report& report, const Description& d, bool verbose) {
   std::string quantization = d.quant_method.empty() ? "none" : d.quant_method;
   if (!d.quant_method.empty()) {
-    quantization += ", blocks of " + std::to_string(d.block_rows) + " x " + std::to_string(d.block_cols);
+    const bool blocks = std::any_of(d.roles.begin(), d.roles.end(), [](const RoleTotal& total) {
+      return total.storage.find("fp8") != std::string::npos && total.storage.find("mxfp8") == std::string::npos;
+    });
+    if (blocks) quantization += ", blocks of " + std::to_string(d.block_rows) + " x " + std::to_string(d.block_cols);
     if (!d.store_dtype.empty()) quantization += ", store_dtype " + d.store_dtype;
   }
   report.Line("quantization", quantization);

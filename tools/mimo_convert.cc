@@ -9,6 +9,7 @@
 #include "lib/plan/plan_json.h"
 #include "lib/plan/planner.h"
 #include "lib/plan/summary.h"
+#include "lib/plan/usage_error.h"
 #include "lib/run/executor.h"
 #include "tools/cli.h"
 #include "tools/error_table.h"
@@ -124,16 +125,6 @@ void AddOptions(CLI::App& app, Arguments& a) {
   cli::AddCommonOptions(app, a.common, kExamples);
 }
 
-Error Usage(std::string what, std::string expected, std::string found, std::string advice = "") {
-  Error e;
-  e.code = ErrorCode::kUsage;
-  e.what = std::move(what);
-  e.expected = std::move(expected);
-  e.found = std::move(found);
-  e.advice = std::move(advice);
-  return e;
-}
-
 Status ResolveDevice(Arguments& a) {
   if (a.device == "auto") return {};
   if (a.device == "cpu") {
@@ -147,7 +138,7 @@ Status ResolveDevice(Arguments& a) {
     a.run.cuda_device = std::stoi(a.device.substr(5));
     return {};
   }
-  return Usage("not a device", "auto, cpu, cuda or cuda:INDEX", "--device " + a.device);
+  return UsageError("not a device", "auto, cpu, cuda or cuda:INDEX", "--device " + a.device);
 }
 
 // --dtype and --recipe with the flags that adjust one, as the plan knows them.
@@ -158,7 +149,7 @@ Status ResolveRecipe(Arguments& a) {
                                                             {"fp32", DTypeChoice::kFp32}};
   constexpr std::pair<const char*, const char*> kRecipeOf[] = {
       {"nvfp4", "nvfp4"}, {"mxfp4", "mxfp4-experts"}, {"mxfp8", "mxfp8"}, {"fp8", "fp8-all"}};
-  if (!a.recipe.empty() && a.dtype != "keep") return Usage("contradicting options", "--dtype or --recipe", "both");
+  if (!a.recipe.empty() && a.dtype != "keep") return UsageError("contradicting options", "--dtype or --recipe", "both");
   std::string name = a.recipe;
   for (const auto& [word, recipe] : kRecipeOf)
     if (a.dtype == word) name = recipe;
@@ -166,8 +157,8 @@ Status ResolveRecipe(Arguments& a) {
     if (a.dtype == word) a.plan.dtype = choice;
   if (name.empty()) {
     if (a.flags.any())
-      return Usage("a flag that adjusts a recipe, without one", "--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8",
-                   "--dtype " + a.dtype);
+      return UsageError("a flag that adjusts a recipe, without one", "--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8",
+                        "--dtype " + a.dtype);
     return {};
   }
   MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
@@ -203,18 +194,19 @@ Status Resolve(Arguments& a) {
   a.plan.fresh_scales = a.scale_policy == "fresh";
   if (a.shard_size != "keep") {
     const Result<uint64_t> bytes = ParseSize(a.shard_size);
-    if (!bytes.ok()) return Usage("--max-shard-size is not a size", bytes.error().expected, a.shard_size);
+    if (!bytes.ok()) return UsageError("--max-shard-size is not a size", bytes.error().expected, a.shard_size);
     a.plan.max_shard_bytes = bytes.value();
     if (a.plan.max_shard_bytes == 0)
-      return Usage("shards of no size", "keep, or a size above 0", "--max-shard-size " + a.shard_size);
+      return UsageError("shards of no size", "keep, or a size above 0", "--max-shard-size " + a.shard_size);
   }
   MIMO_RETURN_IF_ERROR(ResolveDevice(a));
   MIMO_RETURN_IF_ERROR(ResolveErrors(a));
   if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())
-    return Usage("no output directory", "mimo-convert CKPT OUT", "CKPT alone", "name OUT, or pass --dry-run");
-  if (a.run.overwrite && a.run.resume) return Usage("contradicting options", "--overwrite or --resume", "both");
+    return UsageError("no output directory", "mimo-convert CKPT OUT", "CKPT alone", "name OUT, or pass --dry-run");
+  if (a.run.overwrite && a.run.resume) return UsageError("contradicting options", "--overwrite or --resume", "both");
   if (!a.plan_in.empty() && PlanOptionsJson(a.plan) != PlanOptionsJson(PlanOptions{}))
-    return Usage("--plan already says what is written", "no option of the output group beside --plan", "at least one");
+    return UsageError("--plan already says what is written", "no option of the output group beside --plan",
+                      "at least one");
   return {};
 }
 
@@ -368,7 +360,7 @@ void PrintReport(const Arguments& a, const RunReport& r) {
                 r.moved_blocks, r.equal_scale_blocks, r.requantized_blocks);
   if (r.encoded_blocks > 0)
     std::printf("quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", r.encoded_blocks, r.exact_blocks);
-  if (!r.error_report.empty()) PrintErrorTable(r.error_report);
+  if (!r.error_report.empty()) PrintErrorTable(r.error_report, a.common.verbose);
 }
 
 // What a threshold rejects is published, and says of itself that it is not to be used.

@@ -4,6 +4,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/base/file_system.h"
+#include "lib/model/role_groups.h"
 
 namespace mimo {
 
@@ -34,12 +35,6 @@ constexpr int64_t kNvfp4Group = 16;  // likewise
 
 bool IsE8M0(DType dtype) {
   return dtype == DType::kU8 || dtype == DType::kF8E8M0;
-}
-bool IsTower(Role role) {
-  return role == Role::kVision || role == Role::kAudio || role == Role::kSpeech;
-}
-bool IsAttentionProjection(Role role) {
-  return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
 }
 std::string TypeAndShape(const StoredArray& array) {
   return std::string(DTypeName(array.dtype)) + " " + ShapeText(array.shape);

@@ -4,44 +4,20 @@
 #include <map>
 #include <tuple>
 
+#include "lib/model/role_groups.h"
 #include "lib/plan/builder.h"
 
 namespace mimo {
 
 namespace {
 
-bool IsTower(Role role) {
-  return role == Role::kVision || role == Role::kAudio || role == Role::kSpeech;
-}
-bool IsAttentionProjection(Role role) {
-  return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
-}
-
 // Weights that a reader builds a linear layer for.
 bool IsLinear(const OutputArray& output) {
-  switch (output.id.role) {
-    case Role::kAttnQ:
-    case Role::kAttnK:
-    case Role::kAttnV:
-    case Role::kAttnQkv:
-    case Role::kAttnO:
-    case Role::kMlpGate:
-    case Role::kMlpUp:
-    case Role::kMlpDown:
-    case Role::kRouter:
-    case Role::kExpertGate:
-    case Role::kExpertUp:
-    case Role::kExpertDown:
-    case Role::kMtpEhProj:
-    case Role::kLmHead:
-      return true;
-    case Role::kVision:
-    case Role::kAudio:
-      return output.shape.size() == 2 && output.name.ends_with(".weight") &&
-             output.name.find("embed") == std::string::npos;
-    default:
-      return false;
-  }
+  const Role role = output.id.role;
+  if (role == Role::kVision || role == Role::kAudio)
+    return output.shape.size() == 2 && output.name.ends_with(".weight") &&
+           output.name.find("embed") == std::string::npos;
+  return IsLayerLinear(role) || role == Role::kRouter || role == Role::kLmHead;
 }
 
 struct Module {

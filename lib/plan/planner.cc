@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "lib/form/hf.h"
+#include "lib/model/role_groups.h"
 #include "lib/plan/builder.h"
 #include "lib/plan/choice.h"
 #include "lib/plan/filter.h"
@@ -15,13 +16,6 @@
 namespace mimo {
 
 namespace {
-
-bool IsTower(Role role) {
-  return role == Role::kVision || role == Role::kAudio || role == Role::kSpeech;
-}
-bool IsAttentionProjection(Role role) {
-  return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
-}
 
 class Planner {
  public:

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "lib/model/role_groups.h"
+
 namespace mimo {
 namespace {
 
@@ -21,29 +23,9 @@ constexpr std::pair<StoredAs, std::string_view> kStoredAs[] = {
     {StoredAs::kFp8, "fp8"},   {StoredAs::kNvfp4, "nvfp4"}, {StoredAs::kMxfp4, "mxfp4"}, {StoredAs::kMxfp8, "mxfp8"},
 };
 
-bool IsAttentionProjection(Role role) {
-  return role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV || role == Role::kAttnQkv;
-}
-
 // Roles that a rule matches without naming them.
 bool IsProjection(Role role) {
-  switch (role) {
-    case Role::kLmHead:
-    case Role::kAttnQ:
-    case Role::kAttnK:
-    case Role::kAttnV:
-    case Role::kAttnQkv:
-    case Role::kAttnO:
-    case Role::kMlpGate:
-    case Role::kMlpUp:
-    case Role::kMlpDown:
-    case Role::kExpertGate:
-    case Role::kExpertUp:
-    case Role::kExpertDown:
-      return true;
-    default:
-      return false;
-  }
+  return role == Role::kLmHead || (IsLayerLinear(role) && role != Role::kMtpEhProj);
 }
 
 bool RolesMatch(const RecipeRule& rule, Role role) {

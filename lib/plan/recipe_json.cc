@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
+#include "lib/model/role_groups.h"
 #include "lib/plan/recipe.h"
 #include "schemas/embedded.h"
 
@@ -43,9 +44,6 @@ bool IsVector(Role role) {
     default:
       return false;
   }
-}
-bool IsTower(Role role) {
-  return role == Role::kVision || role == Role::kAudio || role == Role::kSpeech;
 }
 bool IsQuantized(StoredAs to) {
   return to == StoredAs::kFp8 || to == StoredAs::kNvfp4 || to == StoredAs::kMxfp4 || to == StoredAs::kMxfp8;

@@ -41,9 +41,17 @@ class CudaBackend final : public Backend {
     return anomalies;
   }
   Result<kernels::Measured> Measure(std::span<const kernels::SourceRows> rows, uint64_t cols, bool via_bf16) override {
-    return kernels::MeasureRows(rows, cols, via_bf16);
+    kernels::Measured measured;
+    std::string error;
+    if (!converter_->Measure(rows, cols, via_bf16, &measured, &error)) return DeviceError(std::move(error));
+    return measured;
   }
-  Result<kernels::EncodeCounts> Encode(const kernels::EncodeJob& job) override { return kernels::EncodeRows(job); }
+  Result<kernels::EncodeCounts> Encode(const kernels::EncodeJob& job) override {
+    kernels::EncodeCounts counts;
+    std::string error;
+    if (!converter_->Encode(job, &counts, &error)) return DeviceError(std::move(error));
+    return counts;
+  }
   std::string name() const override { return converter_->name(); }
 
  private:

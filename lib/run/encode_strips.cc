@@ -4,15 +4,12 @@
 #include <numeric>
 
 #include "lib/base/checked.h"
+#include "lib/run/row_bytes.h"
 
 namespace mimo {
 namespace {
 
 constexpr uint64_t kSlack = 64;  // alignment of one range in the buffer
-
-uint64_t Rows(int64_t rows, uint64_t row_bytes) {
-  return static_cast<uint64_t>(rows) * row_bytes;
-}
 
 const EncodedWeight& WeightOf(const Job& job, const EncodeStrip& strip) {
   return job.plan.groups[strip.group].encoded[strip.weight];

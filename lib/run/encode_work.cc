@@ -5,31 +5,11 @@
 
 #include "lib/base/checked.h"
 #include "lib/run/encode_strips.h"
+#include "lib/run/row_bytes.h"
 #include "lib/run/transform.h"
 
 namespace mimo {
 namespace {
-
-uint64_t Rows(int64_t rows, uint64_t row_bytes) {
-  return static_cast<uint64_t>(rows) * row_bytes;
-}
-
-uint64_t ValueColumns(Codec codec, uint64_t row_bytes) {
-  switch (codec) {
-    case Codec::kFp32:
-      return row_bytes / 4;
-    case Codec::kFp16:
-    case Codec::kBf16:
-      return row_bytes / 2;
-    case Codec::kFp8Block:
-    case Codec::kMxfp8:
-      return row_bytes;
-    case Codec::kMxfp4:
-    case Codec::kNvfp4:
-      return row_bytes * 2;
-  }
-  return 0;
-}
 
 // What the kernels read for one strip. Rows of scales that are not aligned as floats are copied.
 struct StripSource {

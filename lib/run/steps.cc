@@ -7,16 +7,13 @@
 #include "lib/base/checked.h"
 #include "lib/run/atoms.h"
 #include "lib/run/encode_strips.h"
+#include "lib/run/row_bytes.h"
 
 namespace mimo {
 namespace {
 
 constexpr uint64_t kSlack = 64;     // alignment of one range in the buffer
 constexpr size_t kMaxItems = 4096;  // strips or cells of one step
-
-uint64_t Rows(int64_t rows, uint64_t row_bytes) {
-  return static_cast<uint64_t>(rows) * row_bytes;
-}
 
 bool Decoded(const Job& job, const RowStrip& strip) {
   return std::any_of(strip.targets.begin(), strip.targets.end(),

@@ -7,15 +7,12 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
+#include "lib/run/row_bytes.h"
 
 namespace mimo {
 namespace {
 
 constexpr uint64_t kMaxGap = 64 << 10;
-
-uint64_t Rows(int64_t rows, uint64_t row_bytes) {
-  return static_cast<uint64_t>(rows) * row_bytes;
-}
 
 float LoadFloat(const std::byte* at) {
   float value = 0;
@@ -30,24 +27,6 @@ uint64_t BadScales(const std::byte* data, uint64_t bytes) {
     if (!std::isfinite(scale) || scale < 0) ++bad;
   }
   return bad;
-}
-
-// Element columns of a row of codes or values.
-uint64_t Columns(Codec codec, uint64_t row_bytes) {
-  switch (codec) {
-    case Codec::kFp32:
-      return row_bytes / 4;
-    case Codec::kFp16:
-    case Codec::kBf16:
-      return row_bytes / 2;
-    case Codec::kFp8Block:
-    case Codec::kMxfp8:
-      return row_bytes;
-    case Codec::kMxfp4:
-    case Codec::kNvfp4:
-      return row_bytes * 2;
-  }
-  return 0;
 }
 
 // Bands of a strip of block FP8. Rows of scales that are not aligned as floats are copied to `copies`.
@@ -208,7 +187,7 @@ Status StepWork::Convert(std::byte* buffer, const RowStrip& strip, const RowTarg
   whole.source.row_bytes = job_.array(strip.source).row_bytes();
   whole.target = {output.target_codec, out, output.row_bytes()};
   whole.rows = static_cast<uint64_t>(strip.rows);
-  whole.cols = Columns(source.codec, whole.source.row_bytes);
+  whole.cols = ValueColumns(source.codec, whole.source.row_bytes);
   kernels::Anomalies anomalies;
   if (!source.quantized || source.codec != Codec::kFp8Block) {
     if (source.quantized) SetGroupScales(buffer, source, strip.row, &whole.source);

@@ -5,20 +5,11 @@
 #include <set>
 #include <tuple>
 
+#include "lib/model/role_groups.h"
 #include "lib/verify/oddities.h"
 
 namespace mimo {
 namespace {
-
-bool IsAttention(Role role) {
-  return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
-}
-bool IsExpert(Role role) {
-  return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
-}
-bool IsMlp(Role role) {
-  return role == Role::kMlpGate || role == Role::kMlpUp || role == Role::kMlpDown;
-}
 
 void Merge(std::string& storage, const std::string& name) {
   if (storage.empty()) {
@@ -132,12 +123,12 @@ class Describer {
       row.bytes += array.bytes;
       const bool weight = HoldsElements(array.id.part);
       const bool scale = array.id.part == Part::kScale || array.id.part == Part::kScaleInv;
-      if (IsAttention(array.id.role) && !array.shape.empty()) {
+      if (IsAttentionProjection(array.id.role) && !array.shape.empty()) {
         if (weight) row.qkv_rows += array.shape[0];
         if (scale) row.qkv_scale_rows += array.shape[0];
         if (weight) Merge(row.qkv_storage, StorageName(catalogue_, array));
       }
-      if (weight && (IsExpert(array.id.role) || IsMlp(array.id.role)))
+      if (weight && (IsExpert(array.id.role) || IsDenseMlp(array.id.role)))
         Merge(row.mlp_storage, StorageName(catalogue_, array));
       if (IsExpert(array.id.role)) experts[key].insert(array.id.expert);
     }

@@ -7,6 +7,7 @@
 #include <limits>
 #include <map>
 
+#include "lib/model/role_groups.h"
 #include "lib/plan/encoding_text.h"
 #include "lib/plan/usage_error.h"
 #include "lib/verify/result_json.h"
@@ -79,26 +80,9 @@ Result<Threshold> ParseThreshold(const std::string& text) {
 bool InRole(const TensorId& id, std::string_view role) {
   if (role == "all") return true;
   if (role == "mtp") return id.mtp;
-  switch (id.role) {
-    case Role::kExpertGate:
-    case Role::kExpertUp:
-    case Role::kExpertDown:
-      if (role == "experts") return true;
-      break;
-    case Role::kAttnQ:
-    case Role::kAttnK:
-    case Role::kAttnV:
-    case Role::kAttnQkv:
-      if (role == "attention") return true;
-      break;
-    case Role::kMlpGate:
-    case Role::kMlpUp:
-    case Role::kMlpDown:
-      if (role == "dense") return true;
-      break;
-    default:
-      break;
-  }
+  if (role == "experts") return IsExpert(id.role);
+  if (role == "attention") return IsAttentionProjection(id.role);
+  if (role == "dense") return IsDenseMlp(id.role);
   return RoleName(id.role) == role;
 }
 

@@ -6,6 +6,7 @@
 #include <set>
 #include <string_view>
 
+#include "lib/model/role_groups.h"
 #include "lib/verify/engines.h"
 
 namespace mimo {
@@ -19,26 +20,6 @@ bool EndsWith(std::string_view text, std::string_view end) {
 
 std::string Count(uint64_t count, const std::string& what) {
   return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
-}
-
-bool IsLinear(Role role) {
-  switch (role) {
-    case Role::kAttnQ:
-    case Role::kAttnK:
-    case Role::kAttnV:
-    case Role::kAttnQkv:
-    case Role::kAttnO:
-    case Role::kMlpGate:
-    case Role::kMlpUp:
-    case Role::kMlpDown:
-    case Role::kExpertGate:
-    case Role::kExpertUp:
-    case Role::kExpertDown:
-    case Role::kMtpEhProj:
-      return true;
-    default:
-      return false;
-  }
 }
 
 class OddityFinder {
@@ -128,7 +109,7 @@ class OddityFinder {
     std::map<std::string, uint64_t> missing;
     uint64_t quantized = 0;
     for (const StoredArray& array : catalogue_.arrays) {
-      if (!HoldsElements(array.id.part) || !IsLinear(array.id.role)) continue;
+      if (!HoldsElements(array.id.part) || !IsLayerLinear(array.id.role)) continue;
       const std::string module = array.name.substr(0, array.name.rfind('.'));
       const std::string storage = StorageName(catalogue_, array);
       const bool plain = storage == "bf16" || storage == "fp16" || storage == "fp32";

@@ -21,7 +21,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   description.layout = {mimo::QkvKind::kFused, 8};
   description.global = config.value().global;
   description.window = config.value().window;
-  description.quantized = true;
+  description.quantization.dialect = static_cast<mimo::Dialect>(data[0] >> 2 & 1 ? data[0] >> 3 & 1 ? 2 : 1 : 0);
+  description.quantization.quantized.push_back({"model.layers.0.mlp.up_proj", mimo::kernels::Codec::kFp8Block});
   description.text_only = (data[0] & 2) != 0;
   const auto edited = mimo::EditHfConfig(config.value(), description);
   if (edited.ok() && !mimo::ParseModelConfig(edited.value(), "edited").ok() && description.global.kv_heads <= 8)

@@ -1,0 +1,32 @@
+// Arithmetic on rows of stored arrays.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/convert.h"
+
+namespace mimo {
+
+inline uint64_t Rows(int64_t rows, uint64_t row_bytes) {
+  return static_cast<uint64_t>(rows) * row_bytes;
+}
+
+// Element columns of a row of values or codes.
+inline uint64_t ValueColumns(kernels::Codec codec, uint64_t row_bytes) {
+  switch (codec) {
+    case kernels::Codec::kFp32:
+      return row_bytes / 4;
+    case kernels::Codec::kFp16:
+    case kernels::Codec::kBf16:
+      return row_bytes / 2;
+    case kernels::Codec::kFp8Block:
+    case kernels::Codec::kMxfp8:
+      return row_bytes;
+    case kernels::Codec::kMxfp4:
+    case kernels::Codec::kNvfp4:
+      return row_bytes * 2;
+  }
+  return 0;
+}
+
+}  // namespace mimo

@@ -4,11 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "lib/io/dtype.h"
 #include "lib/plan/builder.h"
+#include "lib/plan/plan_json.h"
 
 namespace mimo {
 namespace {
@@ -321,6 +324,124 @@ TEST(Planner, DigestIsAFunctionOfTheOptions) {
   EXPECT_EQ(digest(Qkv("split")), digest(Qkv("split")));
   EXPECT_NE(digest(Qkv("split")), digest(Qkv("keep")));
   EXPECT_NE(digest(Qkv("keep", DTypeChoice::kBf16)), digest(Qkv("keep", DTypeChoice::kFp16)));
+}
+
+PlanOptions WithRecipe(const std::string& rules, const std::string& more = "") {
+  PlanOptions options;
+  options.recipe = "{\"name\": \"test\", \"rules\": [" + rules + "]" + more + "}";
+  return options;
+}
+
+const OutputArray* Find(const Plan& plan, const std::string& name) {
+  for (const OutputArray& output : plan.outputs)
+    if (output.name == name) return &output;
+  return nullptr;
+}
+
+TEST(Planner, WhatEnginesRunAsOneSharesAGlobalScale) {
+  const Planned p = PlanIt(WithRecipe(R"({"roles": ["expert.gate", "expert.up", "expert.down"], "to": "nvfp4"},
+                                                         {"roles": ["attn.qkv"], "to": "nvfp4"})",
+                                      R"(, "qkv": "split")"));
+  ASSERT_TRUE(p.plan.ok()) << p.plan.error().Message();
+  const Plan& plan = p.plan.value();
+  std::map<std::string, std::set<std::string>> shared;
+  for (const FuseGroup& group : plan.groups)
+    for (const EncodedWeight& e : group.encoded) shared[group.label].insert(plan.outputs[e.codes].name);
+  const std::string expert = "model.layers.1.mlp.experts.0";
+  EXPECT_EQ(shared[expert], (std::set<std::string>{expert + ".gate_proj.weight", expert + ".up_proj.weight"}));
+  EXPECT_EQ(shared[expert + ".down_proj.weight"], (std::set<std::string>{expert + ".down_proj.weight"}));
+  EXPECT_EQ(shared["model.layers.0.self_attn"].size(), 3u);
+  const OutputArray* codes = Find(plan, expert + ".up_proj.weight");
+  ASSERT_NE(codes, nullptr);
+  EXPECT_EQ(codes->dtype, DType::kU8);
+  EXPECT_EQ(codes->shape, (std::vector<int64_t>{256, kHidden / 2}));
+  EXPECT_EQ(Find(plan, expert + ".up_proj.weight_scale")->shape, (std::vector<int64_t>{256, kHidden / 16}));
+  EXPECT_EQ(Find(plan, expert + ".up_proj.weight_scale_2")->shape, std::vector<int64_t>{});
+  EXPECT_EQ(Find(plan, expert + ".up_proj.weight_scale_inv"), nullptr);
+  EXPECT_EQ(Find(plan, expert + ".up_proj.input_scale"), nullptr);
+  // The dense MLP is kept.
+  EXPECT_TRUE(Find(plan, "model.layers.0.mlp.up_proj.weight_scale_inv")->unchanged);
+  // As text and back, and checked in every index.
+  std::string text;
+  const auto sink = [&](std::string_view piece) {
+    text += piece;
+    return Status();
+  };
+  ASSERT_TRUE(WritePlanJson(p.catalogue, plan, sink).ok());
+  const auto read = ParsePlanJson(p.catalogue, text, "plan.json");
+  ASSERT_TRUE(read.ok()) << read.error().Message();
+  const std::string first = text;
+  text.clear();
+  ASSERT_TRUE(WritePlanJson(p.catalogue, read.value(), sink).ok());
+  EXPECT_EQ(text, first);
+}
+
+TEST(Planner, EncodedWeightsThatDoNotFitTogetherAreRefused) {
+  const Planned p = PlanIt(WithRecipe(R"({"roles": ["expert.up", "expert.gate"], "to": "nvfp4"})"));
+  ASSERT_TRUE(p.plan.ok()) << p.plan.error().Message();
+  ASSERT_TRUE(ValidatePlan(p.catalogue, p.plan.value()).ok());
+  const std::function<void(EncodedWeight&, Plan&)> defects[] = {
+      [](EncodedWeight& e, Plan&) { e.scales = e.codes; },
+      [](EncodedWeight& e, Plan&) { e.global = kNone; },
+      [](EncodedWeight& e, Plan& plan) { e.codes = static_cast<uint32_t>(plan.outputs.size()); },
+      [](EncodedWeight& e, Plan&) { e.encoding.codec = Codec::kMxfp4; },
+      [](EncodedWeight& e, Plan&) { e.input = e.global; },
+      [](EncodedWeight& e, Plan& plan) { e = plan.groups[plan.outputs[e.codes].group].encoded[1]; },
+      [](EncodedWeight& e, Plan& plan) { plan.outputs[e.codes].transform = Transform::kMove; },
+      [](EncodedWeight& e, Plan& plan) {
+        plan.outputs[e.scales].pieces.push_back({0, 0, 0, 1});
+      },
+      [](EncodedWeight& e, Plan& plan) { plan.outputs[e.codes].pieces[0].rows -= 1; },
+  };
+  size_t number = 0;
+  for (const auto& defect : defects) {
+    Plan plan = p.plan.value();
+    for (FuseGroup& group : plan.groups) {
+      if (group.encoded.size() != 2) continue;
+      defect(group.encoded[0], plan);
+      break;
+    }
+    EXPECT_FALSE(ValidatePlan(p.catalogue, plan).ok()) << number;
+    ++number;
+  }
+}
+
+TEST(Planner, RecipesThatCannotBeCarriedOutAreUsageErrors) {
+  const auto code = [](const PlanOptions& options) {
+    const Planned p = PlanIt(options);
+    return p.plan.ok() ? ErrorCode::kIo : p.plan.error().code;
+  };
+  // One projection of three; a name that is not there; a dialect without the type; half of a pair.
+  EXPECT_EQ(code(WithRecipe(R"({"names": "q_proj", "to": "nvfp4"})", R"(, "qkv": "split")")), ErrorCode::kUsage);
+  EXPECT_EQ(code(WithRecipe(R"({"names": "no_such_tensor", "to": "nvfp4"})")), ErrorCode::kUsage);
+  EXPECT_EQ(code(WithRecipe(R"({"roles": ["expert.up"], "to": "nvfp4"})", R"(, "dialect": "native")")),
+            ErrorCode::kUsage);
+  PlanOptions half = WithRecipe(R"({"roles": ["expert.up", "expert.gate"], "to": "nvfp4"})");
+  half.include = {"experts.0.up_proj"};
+  EXPECT_EQ(code(half), ErrorCode::kUsage);
+  PlanOptions both = WithRecipe(R"({"roles": ["expert.up"], "to": "nvfp4"})");
+  both.dtype = DTypeChoice::kBf16;
+  EXPECT_EQ(code(both), ErrorCode::kUsage);
+  PlanOptions lossless = WithRecipe(R"({"roles": ["expert.up"], "to": "nvfp4"})");
+  lossless.lossless = true;
+  EXPECT_EQ(code(lossless), ErrorCode::kCheckFailed);
+}
+
+TEST(Planner, DialectsNameTheArrays) {
+  const Planned p =
+      PlanIt(WithRecipe(R"({"roles": ["expert.up", "expert.gate", "expert.down"], "to": "nvfp4"},
+                    {"roles": ["attn.qkv"], "to": "bf16"})",
+                        R"(, "dialect": "compressed-tensors", "w4a4": true, "input_scale": 0.25, "qkv": "split")"));
+  ASSERT_TRUE(p.plan.ok()) << p.plan.error().Message();
+  const std::string up = "model.layers.1.mlp.experts.1.up_proj.";
+  EXPECT_NE(Find(p.plan.value(), up + "weight_packed"), nullptr);
+  EXPECT_EQ(Find(p.plan.value(), up + "weight_global_scale")->shape, std::vector<int64_t>{1});
+  EXPECT_NE(Find(p.plan.value(), up + "input_global_scale"), nullptr);
+  for (const FuseGroup& group : p.plan.value().groups)
+    for (const EncodedWeight& e : group.encoded) {
+      EXPECT_TRUE(e.global_divides);
+      EXPECT_EQ(e.input_value, 4.0f);
+    }
 }
 
 TEST(Planner, ImpossibleLayoutsAreUsageErrors) {

@@ -59,13 +59,25 @@ Result<StoredAs> StorageChooser::Wanted(const Weight& weight, const TensorId& id
 Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, const std::string& name) {
   MIMO_ASSIGN_OR_RETURN(const StoredAs wanted, Wanted(weight, id, name));
   const std::optional<Codec> codec = CodecOf(wanted);
-  if (!codec) return Choice();
+  if (!codec) return Kept(weight);
   if (*codec != Codec::kBf16 && *codec != Codec::kFp16 && *codec != Codec::kFp32) return Encoded(weight, wanted, name);
   Choice choice;
   choice.codec = *codec;
   const DType dtype = catalogue_->arrays[weight.array].dtype;
   const bool half = dtype == DType::kBF16 || dtype == DType::kF16;  // F32 stays F32
   if (weight.storage != Storage::kPlain || (half && dtype != DTypeOf(*codec))) choice.kind = Choice::Kind::kPlain;
+  return choice;
+}
+
+// What is kept takes the names of the output's dialect, where it has any for it.
+Choice StorageChooser::Kept(const Weight& weight) const {
+  Choice choice;
+  const std::optional<Codec> codec = CodecOf(weight.storage);
+  if (recipe_ == nullptr || !codec) return choice;
+  const std::optional<WeightArrays> arrays = ArraysOf(dialect_, *codec);
+  if (!arrays || NamedAs(*catalogue_, weight, *arrays)) return choice;
+  choice.kind = Choice::Kind::kRename;
+  choice.arrays = *arrays;
   return choice;
 }
 

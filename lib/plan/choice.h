@@ -48,6 +48,7 @@ class StorageChooser {
   StorageChooser(const Catalogue& catalogue, const PlanOptions& options)
       : catalogue_(&catalogue), dtype_(options.dtype) {}
   Result<StoredAs> Wanted(const Weight& weight, const TensorId& id, const std::string& name);
+  Choice Kept(const Weight& weight) const;
   Result<Choice> Encoded(const Weight& weight, StoredAs wanted, const std::string& name);
   std::optional<float> InputScale(const std::string& name);
 

@@ -109,7 +109,7 @@ class Planner {
       const Weight& weight = inventory_.weights[first];
       MIMO_ASSIGN_OR_RETURN(const Choice choice,
                             chooser_->Choose(weight, weight.id, catalogue_.arrays[weight.array].name));
-      return choice.kind == Choice::Kind::kKeep;
+      return choice.kind == Choice::Kind::kKeep || choice.kind == Choice::Kind::kRename;
     }
     return false;
   }

@@ -437,6 +437,9 @@ TEST(Planner, DialectsNameTheArrays) {
   EXPECT_NE(Find(p.plan.value(), up + "weight_packed"), nullptr);
   EXPECT_EQ(Find(p.plan.value(), up + "weight_global_scale")->shape, std::vector<int64_t>{1});
   EXPECT_NE(Find(p.plan.value(), up + "input_global_scale"), nullptr);
+  // What is kept is called as the dialect calls it.
+  EXPECT_NE(Find(p.plan.value(), "model.layers.0.mlp.up_proj.weight_scale"), nullptr);
+  EXPECT_EQ(Find(p.plan.value(), "model.layers.0.mlp.up_proj.weight_scale_inv"), nullptr);
   for (const FuseGroup& group : p.plan.value().groups)
     for (const EncodedWeight& e : group.encoded) {
       EXPECT_TRUE(e.global_divides);

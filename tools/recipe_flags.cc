@@ -44,8 +44,8 @@ void AddRecipeFlags(CLI::App& app, RecipeFlags& flags) {
       ->check(CLI::IsMember({"max", "four-over-six", "sweep", "mse"}));
   app.add_option("--mx-scale", flags.mx_scale, "rceil|floor|even|ceil: the same of MXFP4 and MXFP8")
       ->check(CLI::IsMember({"rceil", "floor", "even", "ceil"}));
-  app.add_option("--mx-ties", flags.mx_ties, "even|zero: where MXFP4 rounds what lies halfway")
-      ->check(CLI::IsMember({"even", "zero"}));
+  app.add_option("--mx-ties", flags.mx_ties, "even|toward-zero: where MXFP4 rounds what lies halfway")
+      ->check(CLI::IsMember({"even", "toward-zero", "zero"}));
   app.add_option("--fp8-scale", flags.fp8_scale, "f32|ue8m0: any block FP8 scale, or powers of two")
       ->check(CLI::IsMember({"f32", "ue8m0"}));
   app.add_option("--fp8-block", flags.fp8_block, "ROWSxCOLUMNS of a block FP8 scale (128x128)");
@@ -62,7 +62,7 @@ Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe) {
   if (!flags.nvfp4_scale.empty()) recipe->nvfp4_rule = *ScaleRuleFromName(flags.nvfp4_scale);
   if (!flags.mx_scale.empty()) recipe->mx_rule = *ScaleRuleFromName(flags.mx_scale);
   if (!flags.mx_ties.empty())
-    recipe->mx_ties = flags.mx_ties == "zero" ? kernels::Ties::kTowardZero : kernels::Ties::kEven;
+    recipe->mx_ties = flags.mx_ties != "even" ? kernels::Ties::kTowardZero : kernels::Ties::kEven;
   if (!flags.fp8_scale.empty()) recipe->fp8_power_of_two = flags.fp8_scale == "ue8m0";
   if (!flags.fp8_block.empty()) MIMO_RETURN_IF_ERROR(ParseBlock(flags.fp8_block, recipe));
   if (!flags.dialect.empty()) recipe->dialect = *DialectFromName(flags.dialect);

@@ -151,6 +151,9 @@ class AttentionPlanner {
       encoded.rows = request_.target.rows[i];
       encoded.cols = first_->cols;
       encoded.encoding = request_.encode->encoding;
+      const QkvLayout& layout = request_.target.layout;
+      if (encoded.encoding.codec == Codec::kFp8Block && layout.fused() && layout.chunks > 1)
+        encoded.period = encoded.rows / layout.chunks;
       encoded.arrays = request_.encode->arrays;
       encoded.input_scale = request_.encode->input_scales[i];
       encoded.pieces = Pieces(i);

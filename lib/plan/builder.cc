@@ -152,12 +152,12 @@ void PlanBuilder::AddEncoded(const EncodedRequest& request, uint32_t near) {
   };
   EncodedWeight weight;
   weight.encoding = e;
+  weight.period = request.period;
   const int64_t columns = kernels::GroupColumns(e);
   weight.codes = add(request.arrays.codes, Transform::kEncode, request.arrays.code_dtype,
                      {request.rows, packed ? request.cols / 2 : request.cols});
-  weight.scales =
-      add(request.arrays.scales, Transform::kBeside, request.arrays.scale_dtype,
-          {cells ? CeilDiv(request.rows, int64_t{e.block_rows}) : request.rows, CeilDiv(request.cols, columns)});
+  weight.scales = add(request.arrays.scales, Transform::kBeside, request.arrays.scale_dtype,
+                      {cells ? BlockRowsOf(request.rows, weight) : request.rows, CeilDiv(request.cols, columns)});
   const std::vector<int64_t> scalar = request.arrays.global_divides ? std::vector<int64_t>{1} : std::vector<int64_t>{};
   if (request.arrays.global) {
     weight.global = add(*request.arrays.global, Transform::kBeside, DType::kF32, scalar);

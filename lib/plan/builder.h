@@ -20,6 +20,7 @@ struct EncodedRequest {
   int64_t rows = 0;  // logical elements
   int64_t cols = 0;
   kernels::Encoding encoding;
+  int64_t period = 0;  // EncodedWeight::period
   WeightArrays arrays;
   std::optional<float> input_scale;  // of activations, as a multiplier
   std::vector<Piece> pieces;         // of decoded sources

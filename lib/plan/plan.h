@@ -121,6 +121,7 @@ struct CellRow {
 // A weight in a block codec that is made from values. Its arrays are outputs of one group.
 struct EncodedWeight {
   kernels::Encoding encoding;
+  int64_t period = 0;       // kFp8Block: the grid begins anew every so many rows (chunks of fused attention); 0: never
   uint32_t codes = kNone;   // into Plan::outputs, kEncode; rows of the matrix are rows of codes
   uint32_t scales = kNone;  // kBeside, as are those below
   uint32_t global = kNone;  // kNvfp4: one F32
@@ -128,6 +129,13 @@ struct EncodedWeight {
   uint32_t input = kNone;  // one F32, `input_value` as it is stored
   float input_value = 1;
 };
+
+// Rows of scales of a block FP8 matrix of `rows` rows.
+inline int64_t BlockRowsOf(int64_t rows, const EncodedWeight& weight) {
+  const int64_t period = weight.period > 0 ? weight.period : rows;
+  const int64_t block = weight.encoding.block_rows;
+  return period == 0 ? 0 : rows / period * ((period + block - 1) / block);
+}
 
 // Outputs that are made together; the unit of execution. Row strips of a group are independent, but for cells of
 // kRelayout (never cut), rows of encoded weights (cut at multiples of kEncodeRows and of the block) and the global

@@ -181,6 +181,7 @@ void AppendOutput(std::string& out, const SourceNames& names, const OutputArray&
 void AppendEncoded(std::string& out, const EncodedWeight& weight) {
   JsonObject object(out);
   object.String("encoding", EncodingText(weight.encoding));
+  if (weight.period != 0) object.Number("period", weight.period);
   object.Number("codes", weight.codes);
   object.Number("scales", weight.scales);
   if (weight.global != kNone) object.Number("global", weight.global);

@@ -253,6 +253,7 @@ class PlanReader {
     const std::optional<kernels::Encoding> encoding = EncodingFromText(text);
     if (!encoding) problems_.AddText(members.Place() + " \"encoding\"", "an encoding", text);
     weight.encoding = encoding.value_or(kernels::Encoding());
+    weight.period = members.Integer<int64_t>("period", int64_t{0});
     weight.codes = members.Integer<uint32_t>("codes");
     weight.scales = members.Integer<uint32_t>("scales");
     weight.global = members.Integer<uint32_t>("global", kNone);

@@ -164,6 +164,10 @@ class Planner {
         return UsageError("a recipe tells the attention projections of one layer apart", "one type for q, k and v",
                           name + " differs from " + std::string(RoleName(roles[0])), "widen the rule");
     }
+    if (chosen.kind == Choice::Kind::kEncode && chosen.encoding.codec == Codec::kFp8Block &&
+        target_.kind == QkvKind::kSplit)
+      return UsageError("block FP8 that is made anew has a grid for each of q, k and v",
+                        "--qkv split:independent or fused", target_.ToString());
     if (chosen.kind == Choice::Kind::kPlain) request->decode = chosen.codec;
     if (chosen.kind == Choice::Kind::kEncode)
       request->encode = AttentionRequest::Encode{chosen.encoding, chosen.arrays, input_scales};

@@ -280,7 +280,9 @@ class Validator {
         return Bad("block of an encoding", "rows, and columns that are a multiple of 32", "another", codes.name);
       const int64_t columns = codes.shape[1] * (packed ? 2 : 1);
       const int64_t column_group = kernels::GroupColumns(encoding);
-      const int64_t rows = cells ? CeilDiv(codes.shape[0], int64_t{encoding.block_rows}) : codes.shape[0];
+      if (e.period < 0 || (e.period > 0 && (!cells || codes.shape[0] % e.period != 0)))
+        return Bad("period of an encoded weight", "a divisor of its rows", std::to_string(e.period), codes.name);
+      const int64_t rows = cells ? BlockRowsOf(codes.shape[0], e) : codes.shape[0];
       const DType scale_dtype = cells ? DType::kF32 : encoding.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
       if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(scale_dtype) ||
           (!cells && columns % column_group != 0) ||

@@ -23,7 +23,9 @@ std::vector<EncodeStrip> EncodesOf(const Job& job, uint32_t group) {
   for (uint32_t w = 0; w < fuse.encoded.size(); ++w) {
     const uint32_t codes = fuse.encoded[w].codes;
     if (job.modes[codes] == OutputMode::kSkip || job.plan.outputs[codes].pieces.empty()) continue;
-    weights.push_back({group, w, 0, job.plan.outputs[codes].rows()});
+    const int64_t rows = job.plan.outputs[codes].rows();
+    const int64_t period = fuse.encoded[w].period > 0 ? fuse.encoded[w].period : rows;
+    for (int64_t row = 0; row < rows; row += period) weights.push_back({group, w, row, period});
   }
   return weights;
 }
@@ -49,7 +51,10 @@ ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
   const kernels::Encoding& encoding = WeightOf(job, strip).encoding;
   if (encoding.codec != Codec::kFp8Block) return {strip.row, strip.rows};
   const int64_t block = encoding.block_rows;
-  return {strip.row / block, CeilDiv(strip.rows, block)};
+  const int64_t period = WeightOf(job, strip).period;
+  const int64_t before = period > 0 ? strip.row / period : 0;  // whole periods
+  const int64_t row = strip.row - before * period;
+  return {before * CeilDiv(period, block) + row / block, CeilDiv(strip.rows, block)};
 }
 
 uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass) {

@@ -8,10 +8,12 @@
 
 namespace mimo {
 
-// Every encoded weight of a group that is not skipped, whole.
+// Every encoded weight of a group that is not skipped, whole; where its grid begins anew, one strip from there to
+// there.
 std::vector<EncodeStrip> EncodesOf(const Job& job, uint32_t group);
 
-// Strips begin at multiples of this many rows: whole blocks, and whole runs of rows that errors are summed over.
+// Where those are cut: at multiples of this many rows from their first: whole blocks, and whole runs of rows that
+// errors are summed over.
 int64_t EncodeUnit(const EncodedWeight& weight);
 
 // Rows of one source that become consecutive rows of a strip.

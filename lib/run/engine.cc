@@ -408,11 +408,11 @@ void Engine::Add(const Step& step, StepResult& result, uint64_t read, uint64_t w
     const uint32_t codes = plan_.groups[delta.strip.group].encoded[delta.strip.weight].codes;
     results_->tensors[codes].blocks += delta.blocks;
     results_->tensors[codes].exact_blocks += delta.exact_blocks;
-    if (delta.errors.empty()) continue;
-    std::vector<kernels::ErrorSums>& all = errors_[codes];
-    const auto first = static_cast<size_t>(delta.strip.row / kEncodeRows);
-    if (all.size() < first + delta.errors.size()) all.resize(first + delta.errors.size());
-    std::move(delta.errors.begin(), delta.errors.end(), all.begin() + static_cast<ptrdiff_t>(first));
+    int64_t row = delta.strip.row;
+    for (const kernels::ErrorSums& sums : delta.errors) {
+      errors_[codes][row] = sums;
+      row += kEncodeRows;
+    }
   }
   if (step.pass == GlobalPass::kMeasure) {
     Measure& measure = measures_.at(step.encodes[0].group);
@@ -448,7 +448,7 @@ void Engine::FoldErrors(uint32_t file_group) {
       continue;
     }
     kernels::ErrorSums total;
-    for (const kernels::ErrorSums& rows : it->second) total += rows;
+    for (const auto& [row, sums] : it->second) total += sums;
     results_->tensors[it->first].error = total;
     it = errors_.erase(it);
   }

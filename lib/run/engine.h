@@ -81,11 +81,11 @@ class Engine {
   std::mutex mutex_;  // guards all below
   std::optional<StepCutter> cutter_;
   std::vector<FileGroup> file_groups_;
-  std::optional<uint32_t> cutting_;                             // the file group of the last step handed out
-  std::vector<std::vector<CellSums>> cell_sums_;                // per fuse group, while it is made
-  std::map<uint32_t, Measure> measures_;                        // per fuse group that is read twice, while it is made
-  std::condition_variable measured_;                            // a measuring step is done, or the run has failed
-  std::map<uint32_t, std::vector<kernels::ErrorSums>> errors_;  // per output of codes, by run of rows, while it is made
+  std::optional<uint32_t> cutting_;               // the file group of the last step handed out
+  std::vector<std::vector<CellSums>> cell_sums_;  // per fuse group, while it is made
+  std::map<uint32_t, Measure> measures_;          // per fuse group that is read twice, while it is made
+  std::condition_variable measured_;              // a measuring step is done, or the run has failed
+  std::map<uint32_t, std::map<int64_t, kernels::ErrorSums>> errors_;  // per output of codes, by row, while it is made
   RunResults* results_ = nullptr;
   RunReport* report_ = nullptr;
   Status status_;  // the first error

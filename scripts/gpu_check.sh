@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds with CUDA on a machine that has a GPU, a compiler and CMake but neither network nor packages, and checks everything that
-# needs the GPU: unit tests, compute-sanitizer, benchmark, and mimo-convert --device cuda against --device cpu.
+# needs the GPU: unit tests, compute-sanitizer, benchmarks, and mimo-convert --device cuda against --device cpu.
 #   scripts/gpu_check.sh --prepare      where the packages are: copies the header-only dependencies to .carry/
 #   scripts/gpu_check.sh [--out DIR]    on the GPU machine; logs and figures go to DIR (default build/gpu-check)
 # Exit 0 when every check passed, 1 otherwise, 2 for usage.
@@ -61,6 +61,18 @@ check() {
   fi
 }
 
+# What matters of the benchmarks: the fraction of the device's copy bandwidth.
+table() {
+  [ -s "$out/bench_encode.txt" ] || return 0
+  echo
+  head -n 1 "$out/bench_encode.txt"
+  local name
+  for name in 'copy (device)' 'fp8 -> bf16' 'fp8 -> nvfp4 max' 'bf16 -> nvfp4 max' 'fp8 -> mxfp4' 'fp8 -> mxfp8' \
+    'bf16 -> mxfp8' 'fp8 -> nvfp4 four-over-six' 'fp8 -> nvfp4 sweep'; do
+    grep -F "$name  " "$out/bench_encode.txt" || echo "$name: not measured"
+  done
+}
+
 summary() {
   echo
   echo "---- gpu_check ----"
@@ -69,6 +81,7 @@ summary() {
     echo
     cat "$out/bench.txt"
   fi
+  table
   exit "$failed"
 }
 
@@ -91,25 +104,35 @@ configure() {
 
 # Tests that find no device skip; here that is a failure.
 cuda_tests_ran() {
-  grep -q 'OK \] ConvertCuda\.' "$out/test_kernels.log" && ! grep -q 'SKIPPED \] ConvertCuda\.' "$out/test_kernels.log"
+  local suite
+  for suite in ConvertCuda EncodeCuda; do
+    grep -q "OK \] $suite\." "$out/test_kernels.log" || return 1
+    ! grep -q "SKIPPED \] $suite\." "$out/test_kernels.log" || return 1
+  done
 }
 
 sanitize() {
-  compute-sanitizer --tool "$1" --error-exitcode 9 "$tests/test_kernels" --gtest_filter='ConvertCuda.*'
+  compute-sanitizer --tool "$1" --error-exitcode 9 "$tests/test_kernels" \
+    --gtest_filter='ConvertCuda.*:EncodeCuda.RunsOfDifferentSources:EncodeCuda.DevicePointers'
 }
 
 bench() {
   "$tests/bench_convert" --device all >"$out/bench.txt"
 }
 
+bench_encode() {
+  "$tests/bench_encode_cuda" >"$out/bench_encode.txt"
+}
+
 # The same checkpoint with both devices: every tensor file equal, byte for byte.
+#   compare_devices OPTION...
 compare_devices() {
   local work=$build/convert device file compared=0
   rm -rf "$work"
   mkdir -p "$work"
   "$tools/mimo-synth" mimo-v2.5 "$work/source" --layers 3 --experts 4 --hidden 1024 || return 1
   for device in cpu cuda; do
-    "$tools/mimo-convert" "$work/source" "$work/$device" --dtype bf16 --qkv split --device "$device" || return 1
+    "$tools/mimo-convert" "$work/source" "$work/$device" "$@" --device "$device" || return 1
   done
   while IFS= read -r -d '' file; do
     cmp "$file" "$work/cuda/${file#"$work/cpu/"}" || return 1
@@ -124,7 +147,7 @@ if [ -f "$carry/include/xxhash.h" ]; then xxhash=$carry/include; fi
 check "configure" configure.log configure || summary
 tests=$build/mimo/tests
 tools=$build/mimo/tools
-check "build kernels, tests, bench" build.log cmake --build "$build/mimo" --parallel "$jobs" --target test_kernels bench_convert || summary
+check "build kernels, tests, bench" build.log cmake --build "$build/mimo" --parallel "$jobs" --target test_kernels bench_convert bench_encode_cuda || summary
 check "test_kernels" test_kernels.log "$tests/test_kernels"
 check "CUDA tests ran" ran.log cuda_tests_ran
 if command -v compute-sanitizer >/dev/null; then
@@ -134,7 +157,9 @@ else
   results+=("SKIP  compute-sanitizer is not installed")
 fi
 check "bench_convert" bench.log bench
+check "bench_encode_cuda" bench_encode.log bench_encode
 if check "build tools" tools.log cmake --build "$build/mimo" --parallel "$jobs" --target mimo-synth mimo-convert; then
-  check "mimo-convert: cuda equals cpu" convert.log compare_devices
+  check "mimo-convert --dtype bf16: cuda equals cpu" convert.log compare_devices --dtype bf16 --qkv split
+  check "mimo-convert --dtype nvfp4: cuda equals cpu" nvfp4.log compare_devices --dtype nvfp4
 fi
 summary

@@ -26,6 +26,10 @@ Kernel KernelFor(Codec from, Codec to) {
       return KernelTo<Codec::kFp8Block>(to);
     case Codec::kMxfp4:
       return KernelTo<Codec::kMxfp4>(to);
+    case Codec::kMxfp8:
+      return KernelTo<Codec::kMxfp8>(to);
+    case Codec::kNvfp4:
+      return KernelTo<Codec::kNvfp4>(to);
     default:
       return KernelTo<Codec::kBf16>(to);
   }

@@ -16,7 +16,8 @@ Anomalies RunTiles(const Band& band, uint64_t first_col, uint64_t cols) {
   DeviceBand device{};
   device.data = static_cast<const uint8_t*>(band.source.data) + RowBytes(kFrom, first_col);
   device.data_row_bytes = band.source.row_bytes;
-  device.scales = static_cast<const uint8_t*>(band.source.scales) + (kFrom == Codec::kMxfp4 ? first_col / 32 : 0);
+  device.scales = static_cast<const uint8_t*>(band.source.scales) +
+                  (cuda::kScaleColumns<kFrom> > 1 ? first_col / cuda::kScaleColumns<kFrom> : 0);
   device.scale_row_bytes = band.source.scale_row_bytes;
   device.out = static_cast<uint8_t*>(band.target.data) + RowBytes(kTo, first_col);
   device.out_row_bytes = band.target.row_bytes;
@@ -26,6 +27,8 @@ Anomalies RunTiles(const Band& band, uint64_t first_col, uint64_t cols) {
   device.edges = band.column_edges;
   device.blocks = band.column_blocks;
   device.block_width = band.column_block;
+  device.global = band.source.global;
+  device.global_divides = band.source.global_divides;
   device.judge_scales = true;
   cuda::ShapeTiles(kFrom, &device);
   Tally tally;
@@ -65,6 +68,12 @@ TEST(CudaTile, Fp8) {
 }
 TEST(CudaTile, Mxfp4) {
   ExpectEqualsPortableToAll<Codec::kMxfp4>();
+}
+TEST(CudaTile, Mxfp8) {
+  ExpectEqualsPortableToAll<Codec::kMxfp8>();
+}
+TEST(CudaTile, Nvfp4) {
+  ExpectEqualsPortableToAll<Codec::kNvfp4>();
 }
 TEST(CudaTile, Fp32) {
   ExpectEqualsPortableToAll<Codec::kFp32>();

@@ -1,0 +1,97 @@
+#include <algorithm>
+
+#include "kernels/cuda/convert_batch.h"
+
+namespace mimo::kernels::cuda {
+
+Columns ColumnsOf(const Band& band, uint64_t begin, uint64_t end) {
+  Columns columns{begin, end, 0, 0};
+  if (band.source.codec != Codec::kFp8Block) return columns;
+  if (band.column_edges == nullptr) {
+    columns.first_block = begin / band.column_block;
+    columns.blocks = (end + band.column_block - 1) / band.column_block - columns.first_block;
+  } else {
+    const uint32_t* edges = band.column_edges;
+    const uint32_t* last = edges + band.column_blocks + 1;
+    columns.first_block = static_cast<uint64_t>(std::upper_bound(edges, last, begin) - edges) - 1;
+    const uint64_t stop = static_cast<uint64_t>(std::lower_bound(edges, last, end) - edges);
+    columns.blocks = stop - columns.first_block;
+  }
+  return columns;
+}
+
+Cost CostOf(const Band& band, const Columns& columns) {
+  Cost cost;
+  cost.in_row = Aligned(RowBytes(band.source.codec, columns.count()));
+  cost.out_row = Aligned(RowBytes(band.target.codec, columns.count()));
+  cost.scale_row = ScaleRowBytes(band.source.codec, columns.count());
+  if (band.source.codec == Codec::kFp8Block) {
+    cost.fixed = Aligned(columns.blocks * 4) + (band.column_edges != nullptr ? Aligned((columns.blocks + 1) * 4) : 0);
+  }
+  return cost;
+}
+
+void ConvertBatch::Add(const Band& band, const Columns& columns, uint64_t row, uint64_t rows) {
+  const Cost cost = CostOf(band, columns);
+  const Source& source = band.source;
+  PairedBand paired{source.codec, band.target.codec, {}};
+  DeviceBand& out = paired.band;
+  const auto* data = static_cast<const uint8_t*>(source.data) + row * source.row_bytes;
+  const auto* scales = static_cast<const uint8_t*>(source.scales);
+  out.data_row_bytes = cost.in_row;
+  out.data = slot_->TakeRows(data + RowBytes(source.codec, columns.begin), source.row_bytes,
+                             RowBytes(source.codec, columns.count()), cost.in_row, rows);
+  if (cost.scale_row > 0) {
+    out.scale_row_bytes = cost.scale_row;
+    out.scales = slot_->TakeRows(scales + row * source.scale_row_bytes + ScaleRowBytes(source.codec, columns.begin),
+                                 source.scale_row_bytes, cost.scale_row, cost.scale_row, rows);
+  } else if (source.codec == Codec::kFp8Block) {
+    out.scales = slot_->TakeRows(scales + columns.first_block * 4, 0, columns.blocks * 4, columns.blocks * 4, 1);
+    if (band.column_edges != nullptr) {
+      const uint64_t bytes = (columns.blocks + 1) * 4;
+      out.edges = reinterpret_cast<const uint32_t*>(
+          slot_->TakeRows(band.column_edges + columns.first_block, 0, bytes, bytes, 1));
+    }
+  }
+  out.out = slot_->TakeOutput(static_cast<uint8_t*>(band.target.data) + row * band.target.row_bytes +
+                                  RowBytes(band.target.codec, columns.begin),
+                              band.target.row_bytes, RowBytes(band.target.codec, columns.count()), cost.out_row, rows);
+  out.out_row_bytes = cost.out_row;
+  out.rows = rows;
+  out.cols = columns.count();
+  out.first_col = columns.begin;
+  out.first_block = static_cast<uint32_t>(columns.first_block);
+  out.blocks = static_cast<uint32_t>(columns.blocks);
+  out.block_width = band.column_block;
+  out.global = source.global;
+  out.global_divides = source.global_divides;
+  out.judge_scales = row == 0;
+  ShapeTiles(paired.from, &out);
+  bands_.push_back(paired);
+}
+
+bool ConvertBatch::Start(int multiprocessors, std::string* error) {
+  if (bands_.empty()) return true;
+  const std::vector<Group> groups = GroupByPair(&bands_);
+  std::vector<DeviceBand> descriptors;
+  for (const PairedBand& paired : bands_) descriptors.push_back(paired.band);
+  return slot_->Upload({}, descriptors.data(), descriptors.size() * sizeof(DeviceBand), error) &&
+         Launch(groups, reinterpret_cast<const DeviceBand*>(slot_->descriptors()), slot_->counters(), multiprocessors,
+                slot_->stream(), error) &&
+         slot_->Download(error);
+}
+
+bool ConvertBatch::Finish(Anomalies* anomalies, std::string* error) {
+  Counters counters{};
+  if (!slot_->Finish(&counters, error)) return false;
+  *anomalies += AnomaliesOf(counters);
+  bands_.clear();
+  return true;
+}
+
+void ConvertBatch::Abandon() {
+  slot_->Abandon();
+  bands_.clear();
+}
+
+}  // namespace mimo::kernels::cuda

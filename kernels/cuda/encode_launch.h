@@ -1,0 +1,50 @@
+// Runs of encoders and of measuring to launches: grouped by source codec, one launch per codec.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/encode_tile.h"
+
+namespace mimo::kernels::cuda {
+
+// Runs or bands that one launch takes, in sorted order.
+struct CodecGroup {
+  Codec from;
+  uint32_t first = 0;
+  uint32_t count = 0;
+  uint64_t tiles = 0;
+};
+
+struct DeviceMeasured;
+
+// The source of a run: all columns of rows [row, row + rows) of `from`, which are at the given places of the device.
+struct DeviceSource {
+  const uint8_t* data = nullptr;
+  uint64_t row_bytes = 0;
+  const uint8_t* scales = nullptr;
+  uint64_t scale_row_bytes = 0;
+  const uint32_t* edges = nullptr;
+};
+DeviceBand BandFrom(const SourceRows& from, uint64_t row, uint64_t rows, uint64_t cols, const DeviceSource& at);
+
+// Sorts (stable), aligns, numbers the tiles of each group and returns the groups. For all codecs but block FP8.
+std::vector<CodecGroup> GroupRuns(const Encoding& encoding, std::vector<DeviceRun>* runs);
+// For block FP8, whose runs stay in order.
+void AlignCells(std::vector<DeviceRun>* runs);
+// Sorts bands that are to be measured.
+std::vector<CodecGroup> GroupBands(std::vector<DeviceBand>* bands);
+
+// runs, bands: device memory, in the order that grouping left them. counters: device memory, kCounters sums.
+bool LaunchEncode(const std::vector<CodecGroup>& groups, const DeviceRun* runs, const EncodeParams& params,
+                  unsigned long long* counters, int multiprocessors, cudaStream_t stream, std::string* error);
+// runs: ascending first_row without gaps, together `rows` rows; all have the same `scales`.
+bool LaunchCells(const DeviceRun* runs, uint32_t run_count, uint64_t rows, uint64_t cols, const EncodeParams& params,
+                 unsigned long long* counters, int multiprocessors, cudaStream_t stream, std::string* error);
+bool LaunchMeasure(const std::vector<CodecGroup>& groups, const DeviceBand* bands, bool via_bf16,
+                   DeviceMeasured* measured, int multiprocessors, cudaStream_t stream, std::string* error);
+
+}  // namespace mimo::kernels::cuda

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests need and the machine lacks: system packages (Debian/Ubuntu, as root or with sudo) and a
-# Python environment in .venv for the tests. Does nothing when all is there. `setup.sh build` leaves the Python part out.
+# Installs what the build and the tests need and the machine lacks: system packages (Debian/Ubuntu, as root or with sudo) and
+# Python environments for the tests: .venv, and .venv-interop unless MIMO_INTEROP=0. Does nothing when all is there.
+# `setup.sh build` leaves the Python part out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -42,9 +43,18 @@ if [[ ${1:-all} != build ]]; then
     echo "setup: installing numpy, safetensors and jsonschema into .venv"
     .venv/bin/python3 -m pip install -q --disable-pip-version-check numpy safetensors jsonschema
   fi
-  # The interop tests read outputs with torch where it is wanted: large, so by request only.
-  if [[ ${MIMO_INTEROP_TORCH:-0} == 1 ]] && ! .venv/bin/python3 -c 'import torch' >/dev/null 2>&1; then
-    echo "setup: installing torch into .venv"
-    .venv/bin/python3 -m pip install -q --disable-pip-version-check torch
+  # The packages whose bytes the interop tests compare ours with. They bring torch with its GPU libraries: 6 GB on disk, some
+  # minutes to fetch. MIMO_INTEROP=0 does without them, and those tests are skipped.
+  peers=(nvidia-modelopt==0.47.0 compressed-tensors==0.20.0 safetensors numpy requests)
+  if [[ ${MIMO_INTEROP:-1} != 0 ]]; then
+    if [[ $(cat .venv-interop/installed 2>/dev/null) != "${peers[*]}" ]]; then
+      echo "setup: installing ${peers[*]} into .venv-interop (MIMO_INTEROP=0 leaves them out)"
+      python3 -m venv .venv-interop
+      if ! .venv-interop/bin/python3 -m pip install -q --disable-pip-version-check --no-cache-dir "${peers[@]}"; then
+        echo "setup: the interop packages cannot be installed; set MIMO_INTEROP=0 to build and test without them" >&2
+        exit 1
+      fi
+      echo "${peers[*]}" >.venv-interop/installed
+    fi
   fi
 fi

@@ -70,7 +70,9 @@ class Planner {
     const Recipe* recipe = chooser_->recipe();
     const std::string wish =
         options_.qkv == "keep" && recipe != nullptr && !recipe->qkv.empty() ? recipe->qkv : options_.qkv;
-    MIMO_ASSIGN_OR_RETURN(keeps_fp8_, KeepsFp8());
+    MIMO_ASSIGN_OR_RETURN(const Choice attention, AttentionChoice());
+    const bool kept = attention.kind == Choice::Kind::kKeep || attention.kind == Choice::Kind::kRename;
+    keeps_fp8_ = inventory_.quantized_attention && kept;
     const int64_t kv_heads = LogicalShape(catalogue_.config, false).kv_heads;
     if (wish == "keep") {
       target_ = source;
@@ -85,6 +87,9 @@ class Planner {
     } else {
       MIMO_ASSIGN_OR_RETURN(target_, ParseLayoutFlag(wish, catalogue_));
     }
+    // A grid that is made anew is each tensor's own: that of the chunks was an accident of how the release was made.
+    const bool fresh_grid = attention.kind == Choice::Kind::kEncode && attention.encoding.codec == Codec::kFp8Block;
+    if (fresh_grid && wish == "keep" && target_.kind == QkvKind::kSplit) target_ = {QkvKind::kSplitIndependent, 1};
     if (!Fits(target_)) {
       std::string heads;
       for (const AttentionShape& s : Shapes())
@@ -99,19 +104,17 @@ class Planner {
     return {};
   }
 
-  // Whether attention is block FP8 and stays so. The first layer speaks for all: a rule that tells layers apart by name
-  // is still honoured layer by layer, in the layout that this chooses.
-  Result<bool> KeepsFp8() {
-    if (!inventory_.quantized_attention) return false;
+  // What attention becomes. The first layer speaks for all: a rule that tells layers apart by name is still honoured
+  // layer by layer, in the layout that this chooses.
+  Result<Choice> AttentionChoice() {
     for (const AttentionWeights& a : inventory_.attention) {
       const uint32_t first = a.fused() ? a.qkv : a.q;
-      if (first == kNone || inventory_.weights[first].storage != Storage::kFp8Block) continue;
+      if (first == kNone) continue;
       const Weight& weight = inventory_.weights[first];
-      MIMO_ASSIGN_OR_RETURN(const Choice choice,
-                            chooser_->Choose(weight, weight.id, catalogue_.arrays[weight.array].name));
-      return choice.kind == Choice::Kind::kKeep || choice.kind == Choice::Kind::kRename;
+      if (inventory_.quantized_attention && weight.storage != Storage::kFp8Block) continue;
+      return chooser_->Choose(weight, weight.id, catalogue_.arrays[weight.array].name);
     }
-    return false;
+    return Choice();
   }
 
   bool SameAsIndependent() const {

@@ -43,21 +43,45 @@ def config(spec):
         result["vision_config"] = dict(VISION, out_hidden_size=spec.hidden)
         result["audio_config"] = dict(AUDIO, out_hidden_size=spec.hidden)
         result["processor_config"] = {"patch_size": VISION["patch_size"], "merge_size": 2}
-    if spec.store == "fp8":
+    if not spec.dequantized:
         quantization = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
                         "weight_block_size": [128, 128]}
         quantization["ignored_layers"] = [f"model.layers.{n}.self_attn.o_proj" for n in range(layers)]
         quantization["ignored_layers"].append("model.decoder.self_attn.o_proj")
         if new:
             quantization.update(store_dtype="mxfp4", mxfp4_block_size=32)
+        if spec.store == "ue8m0":
+            quantization["scale_fmt"] = "ue8m0"
         result["quantization_config"] = quantization
+    elif spec.store != "bf16":
+        result["quantization_config"] = requantized(spec)
     return result
+
+
+def requantized(spec):
+    """quantization_config of a checkpoint whose routed experts alone are quantized, as the tools write it."""
+    bits, group = (8, 32) if spec.store == "mxfp8" else (4, 16)
+    weights = {"dynamic": False, "num_bits": bits, "type": "float", "group_size": group}
+    ignore = ["lm_head", "model.mtp*"]
+    for layer in range(len(spec.pattern)):
+        ignore += [f"model.layers.{layer}.self_attn*", f"model.layers.{layer}.mlp.gate"]
+    ignore += [f"model.layers.{n}.mlp.{x}_proj" for n,
+               moe in enumerate(spec.moe) if not moe for x in ("gate", "up", "down")]
+    if spec.store == "nvfp4-ct":
+        weights.update(strategy="tensor_group", symmetric=True, scale_dtype="torch.float8_e4m3fn")
+        return {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized",
+                "config_groups": {"group_0": {"weights": weights, "targets": ["Linear"]}},
+                "ignore": [name if "*" not in name else "re:" + name.replace(".", "\\.").replace("*", ".*")
+                           for name in ignore], "quantization_status": "compressed"}
+    return {"quant_method": "modelopt", "quant_algo": "MXFP8" if spec.store == "mxfp8" else "W4A16_NVFP4",
+            "config_groups": {"group_0": {"weights": weights, "targets": ["Linear"]}}, "ignore": ignore,
+            "producer": {"name": "modelopt", "version": "0.47.0"}}
 
 
 def index_metadata(spec, total_size):
     result = {"total_size": total_size}
     if spec.variant != "plain":
-        result["save_format"] = "bf16" if spec.store == "bf16" else "mxfp4" if spec.variant == "v2.6" else "fp8"
+        result["save_format"] = "bf16" if spec.dequantized else "mxfp4" if spec.variant == "v2.6" else "fp8"
     if spec.tp_size is not None:
         result["tp_size"] = spec.tp_size
     return result

@@ -11,14 +11,13 @@ from collections import namedtuple
 
 import numpy as np
 
-from reference import codecs, container, layouts
+from reference import codecs, container, layouts, quantize
 
 # dtype: as stored ("F8_E4M3" and "U8" when quantized). array: raw stored array, None when quantized. values: float32.
 Value = namedtuple("Value", "dtype array values")
 # Of one letter of one attention, in logical row order. codes is None when not FP8; cell numbers the scale rows.
 Logical = namedtuple("Logical", "values codes scales cell")
 
-SCALE = "weight_scale_inv"
 TARGETS = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 
 
@@ -32,15 +31,40 @@ def geometry(config, prefix):
 
 def stored_layout(tensors, prefix, heads, kv, chunks):
     """Which of the layouts the stored shapes of this attention fit, given the chunk count."""
-    if f"{prefix}.qkv_proj.weight" in tensors:
+    if any(f"{prefix}.qkv_proj.weight{packed}" in tensors for packed in ("", "_packed")):
         return layouts.fused(heads, kv, chunks)
-    if f"{prefix}.k_proj.{SCALE}" not in tensors:
+    scales = {n: scales_of(tensors, f"{prefix}.{n}_proj.weight") for n in layouts.LETTERS}
+    if scales["k"] is None:
         return layouts.independent(heads, kv)
-    rows = {n: tensors[f"{prefix}.{n}_proj.{SCALE}"][1].shape[0] for n in layouts.LETTERS}
+    rows = {n: tensors[scales[n]][1].shape[0] for n in layouts.LETTERS}
     for candidate in (layouts.cut(heads, kv, chunks), layouts.independent(heads, kv)):
         if all(candidate[n].scale_rows == rows[n] for n in layouts.LETTERS):
             return candidate
     raise AssertionError(f"{prefix}: scale rows {rows} fit neither cut:{chunks} nor independent")
+
+
+def scales_of(tensors, weight):
+    """The name of a block FP8 weight's scales, or None: weight_scale_inv, or weight_scale where that is F32."""
+    if weight + "_scale_inv" in tensors:
+        return weight + "_scale_inv"
+    return weight + "_scale" if tensors.get(weight + "_scale", ("",))[0] == "F32" else None
+
+
+def quantized_by_rows(tensors, weight):
+    """float32 values of an MXFP4, MXFP8 or NVFP4 weight, whose scales lie in its own rows; None for any other."""
+    if weight + "_packed" in tensors:                       # compressed-tensors
+        packed, scale = tensors[weight + "_packed"][1], tensors[weight + "_scale"][1]
+        if weight + "_global_scale" in tensors:
+            return quantize.decode_nvfp4(packed, scale, tensors[weight + "_global_scale"][1], divides=True)
+        return codecs.decode_mxfp4(packed, scale)
+    if weight not in tensors or weight + "_scale" not in tensors:
+        return None
+    (dtype, codes), (scale_dtype, scale) = tensors[weight], tensors[weight + "_scale"]
+    if dtype == "U8" and scale_dtype == "F8_E4M3":
+        return quantize.decode_nvfp4(codes, scale, tensors[weight + "_scale_2"][1])
+    if dtype == "U8":
+        return codecs.decode_mxfp4(codes, scale)
+    return quantize.decode_mxfp8(codes, scale) if scale_dtype == "U8" else None
 
 
 def attention(tensors, prefix, stored, heads, kv):
@@ -49,11 +73,13 @@ def attention(tensors, prefix, stored, heads, kv):
     for name, part in stored.items():
         offsets[name] = total
         total += part.scale_rows
-    scale_name = {name: f"{prefix}.{name}_proj.{SCALE}" for name in stored}
-    quantized = scale_name[next(iter(stored))] in tensors
+    weights = {name: f"{prefix}.{name}_proj.weight" for name in stored}
+    scale_name = {name: scales_of(tensors, weights[name]) for name in stored}
+    quantized = scale_name[next(iter(stored))] is not None
     pieces = {letter: [] for letter in range(3)}
     for name, part in stored.items():
-        dtype, array = tensors[f"{prefix}.{name}_proj.weight"]
+        by_rows = quantized_by_rows(tensors, weights[name])
+        dtype, array = ("by rows", by_rows) if by_rows is not None else tensors[weights[name]]
         assert array.shape[0] == part.row.size, f"{prefix}.{name}_proj: {array.shape[0]} rows, not {part.row.size}"
         if quantized:
             assert dtype == "F8_E4M3", f"{prefix}.{name}_proj: {dtype} with a scale"
@@ -65,7 +91,7 @@ def attention(tensors, prefix, stored, heads, kv):
             values = codecs.decode_fp8(array, scales, np.arange(part.row.size))
         else:
             scales = cell = None
-            values = codecs.decode_plain(dtype, array)
+            values = array if by_rows is not None else codecs.decode_plain(dtype, array)
         for letter in range(3):
             mine = part.letter == letter
             pieces[letter].append((part.row[mine], values[mine], array[mine] if quantized else None,
@@ -100,41 +126,53 @@ def load(directory):
 
 def chunk_count(config, index):
     declared = ((index or {}).get("metadata") or {}).get("tp_size")
+    if not declared and (config.get("quantization_config") or {}).get("quant_method") == "modelopt":
+        return 1
     return int(declared) if declared else config["num_key_value_heads"]
 
 
 def attention_prefixes(tensors):
-    found = {re.sub(r"\.(qkv|q)_proj\.weight$", "", n) for n in tensors
-             if re.search(r"^model\..*\.self_attn\.(qkv|q)_proj\.weight$", n)}
+    found = {re.sub(r"\.(qkv|q)_proj\.weight(_packed)?$", "", n) for n in tensors
+             if re.search(r"^model\..*\.self_attn\.(qkv|q)_proj\.weight(_packed)?$", n)}
     return sorted(found)
+
+
+COMPANIONS = ("_packed", "_scale", "_scale_inv", "_scale_2", "_global_scale")
 
 
 def checkpoint(directory, chunks=None):
     tensors, config, index = load(directory)
     chunks = chunks or chunk_count(config, index)
     result, seen = {}, set()
+
+    def take(weight):
+        seen.update(n for n in (weight,) + tuple(weight + c for c in COMPANIONS) if n in tensors)
+
     for prefix in attention_prefixes(tensors):
         heads, kv = geometry(config, prefix)
         stored = stored_layout(tensors, prefix, heads, kv, chunks)
         for name in stored:
             weight = f"{prefix}.{name}_proj.weight"
-            seen.update(n for n in (weight, f"{prefix}.{name}_proj.{SCALE}") if n in tensors)
-            dtype = tensors[weight][0]
+            take(weight)
+            dtype = tensors[weight if weight in tensors else weight + "_packed"][0]
         for name, logical in attention(tensors, prefix, stored, heads, kv).items():
             full = logical.values
-            raw = None if dtype == "F8_E4M3" else codecs.encode_as(dtype, full)
+            raw = None if dtype in ("F8_E4M3", "U8") else codecs.encode_as(dtype, full)
             result[f"{prefix}.{name}_proj.weight"] = Value(dtype, raw, full)
-    for name, (dtype, array) in tensors.items():
-        if name in seen or name.endswith((".weight_scale_inv", ".weight_scale")):
+    for name in tensors:
+        weight = name[:-len("_packed")] if name.endswith(".weight_packed") else name
+        if name in seen or (not weight.endswith(".weight") and re.search(r"\.(weight_\w+|input_(global_)?scale)$",
+                                                                         name)):
             continue
-        if dtype == "F8_E4M3":
-            scales = tensors[name + "_scale_inv"][1]
-            values = codecs.decode_fp8(array, scales, np.arange(array.shape[0]) // 128)
-            result[name] = Value(dtype, None, values)
-        elif dtype == "U8" and name + "_scale" in tensors:
-            result[name] = Value(dtype, None, codecs.decode_mxfp4(array, tensors[name + "_scale"][1]))
+        dtype, array = tensors[name]
+        by_rows, scales = quantized_by_rows(tensors, weight), scales_of(tensors, weight)
+        if by_rows is not None:
+            result[weight] = Value(dtype, None, by_rows)
+        elif dtype == "F8_E4M3":
+            values = codecs.decode_fp8(array, tensors[scales][1], np.arange(array.shape[0]) // 128)
+            result[weight] = Value(dtype, None, values)
         else:
-            result[name] = Value(dtype, array, None)
+            result[weight] = Value(dtype, array, None)
     return result
 
 

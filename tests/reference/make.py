@@ -11,7 +11,7 @@ import re
 import numpy as np
 
 from reference import config, container, decode
-from reference.model import VARIANTS, Model, Spec
+from reference.model import STORES, VARIANTS, Model, Spec
 
 
 def shard_of(name, spec, chooser):
@@ -19,7 +19,7 @@ def shard_of(name, spec, chooser):
     lies in another file than its weight. random: anywhere."""
     if spec.placement == "random":
         return f"model_part{chooser.randrange(5)}.safetensors"
-    if spec.placement == "apart" and re.search(r"weight_scale(_inv)?$", name):
+    if spec.placement == "apart" and re.search(r"weight_scale(_inv|_2)?$|weight_global_scale$", name):
         return "model_scales.safetensors"
     if name.startswith("model.mtp."):
         return "model_mtp.safetensors"
@@ -98,7 +98,7 @@ def main():
     for flag in ("seed", "hidden", "experts", "heads", "intermediate", "moe-intermediate", "vocab", "replicate", "mtp"):
         parser.add_argument("--" + flag, type=int)
     parser.add_argument("--qkv", help="fused:C, cut:C or independent")
-    parser.add_argument("--store", choices=("fp8", "bf16"))
+    parser.add_argument("--store", choices=STORES)
     parser.add_argument("--placement", choices=("released", "apart", "random"))
     parser.add_argument("--no-tp-size", action="store_true")
     parser.add_argument("--no-towers", action="store_true")

@@ -6,7 +6,7 @@ and V scales lie orders of magnitude apart, and -0, subnormal codes and odd bit 
 """
 import numpy as np
 
-from reference import codecs, layouts
+from reference import codecs, layouts, quantize
 from reference.config import AUDIO, VISION
 from reference.decode import Value
 
@@ -14,8 +14,13 @@ VARIANTS = ("v2-flash", "v2.5", "v2.5-pro", "v2.6", "plain")
 LETTER_MAGNITUDE = {layouts.Q: 2.0**-12, layouts.K: 2.0**-8, layouts.V: 2.0**-16}
 
 
+STORES = ("fp8", "ue8m0", "bf16", "nvfp4", "nvfp4-ct", "mxfp8")
+
+
 class Spec:
-    """What to make. qkv: "" (the variant's own) or fused:C, cut:C, independent. store: fp8 or bf16 (dequantized)."""
+    """What to make. qkv: "" (the variant's own) or fused:C, cut:C, independent. store: fp8; ue8m0 (fp8 under powers of
+    two); bf16 (dequantized); or experts nvfp4 (ModelOpt's names), nvfp4-ct (those of compressed-tensors) or mxfp8, all
+    else dequantized."""
 
     def __init__(self, variant, seed=1, hidden=256, experts=4, heads=None, intermediate=384, moe_intermediate=256,
                  vocab=320, pattern=(0, 1, 1, 0), qkv="", store="fp8", replicate=0, towers=None, sidecars=True,
@@ -28,13 +33,15 @@ class Spec:
         self.intermediate, self.moe_intermediate, self.vocab = intermediate, moe_intermediate, vocab
         self.pattern, self.moe = list(pattern), [0] + [1] * (len(pattern) - 1)
         own = {"v2-flash": "cut:4", "plain": "fused:1", "v2.5-pro": "fused:8"}.get(variant, "fused:4")
-        self.qkv = qkv or (f"fused:{replicate}" if replicate else own)
+        re_exported = store in ("nvfp4", "mxfp8") and own.startswith("fused")     # as ModelOpt stores what it loaded
+        self.qkv = qkv or (f"fused:{replicate}" if replicate else "fused:1" if re_exported else own)
         self.store, self.mtp, self.extremes, self.placement = store, mtp, extremes, placement
+        self.dequantized = store not in ("fp8", "ue8m0")
         self.towers = variant in ("v2.5", "v2.6") if towers is None else towers
         self.sidecars = sidecars
         kind, _, chunks = self.qkv.partition(":")
         if tp_size == "auto":
-            tp_size = int(chunks) if kind == "fused" and variant != "plain" else None
+            tp_size = int(chunks) if kind == "fused" and variant != "plain" and not re_exported else None
         self.tp_size = tp_size
         self.fused = kind == "fused"
 
@@ -77,6 +84,8 @@ class Model:
     def _scales(self, rows, columns, magnitude):
         """Random mantissas over six binades around the magnitude; per row a scalar or an array."""
         binade = np.exp2(self.random.uniform(-3, 3, (rows, columns)))
+        if self.spec.store == "ue8m0":
+            binade = np.exp2(self.random.integers(-3, 4, (rows, columns)))
         return (np.asarray(magnitude).reshape(-1, 1) * binade).astype(np.float32)
 
     def _codes(self, cell, columns):
@@ -98,7 +107,7 @@ class Model:
 
     def _quantized(self, name, values, dtype, parts):
         """`parts` are what an unconverted checkpoint stores; a dequantized one stores the BF16 values instead."""
-        if self.spec.store == "bf16":
+        if self.spec.dequantized:
             return self._plain(name, "BF16", codecs.bf16_from_f32(values))
         self.values[name] = Value(dtype, None, values)
         self.tensors.update(parts)
@@ -120,8 +129,42 @@ class Model:
         self._quantized(name, codecs.decode_mxfp4(packed, scale), "U8",
                         {name: ("U8", packed), name + "_scale": ("U8", scale)})
 
-    def _expert(self, name, rows, columns):
-        (self._mxfp4 if self.spec.variant == "v2.6" else self._fp8)(name, rows, columns)
+    def _mxfp8(self, name, rows, columns):
+        codes = self.palette[self.random.integers(0, self.palette.size, (rows, columns), dtype=np.uint16)]
+        scale = self.random.integers(108, 118, (rows, columns // 32), dtype=np.uint8)
+        scale[::29, 0], codes[::29, :32] = 0, 0
+        self.tensors.update({name: ("F8_E4M3", codes), name + "_scale": ("U8", scale)})
+        self.values[name] = Value("F8_E4M3", None, quantize.decode_mxfp8(codes, scale))
+
+    def _nvfp4(self, name, rows, columns, multiplier):
+        packed = self.random.integers(0, 256, (rows, columns // 2), dtype=np.uint8)
+        scale = self.random.integers(1, 127, (rows, columns // 16), dtype=np.uint8)
+        scale[::23, 1], packed[::23, 8:16] = 0x38, 0
+        divides = self.spec.store == "nvfp4-ct"
+        stored = np.float32(1) / multiplier if divides else multiplier
+        self.values[name] = Value("U8", None, quantize.decode_nvfp4(packed, scale, stored, divides))
+        self.tensors[name + "_scale"] = ("F8_E4M3", scale)
+        self.tensors[name + ("_packed" if divides else "")] = ("U8", packed)
+        if divides:
+            self.tensors[name + "_global_scale"] = ("F32", np.array([stored], np.float32))
+        else:
+            self.tensors[name + "_scale_2"] = ("F32", np.array(stored, np.float32))
+
+    def _experts(self, prefix):
+        """The routed experts' three matrices; under NVFP4 gate and up share their global."""
+        spec = self.spec
+        shapes = {"gate": (spec.moe_intermediate, spec.hidden), "up": (spec.moe_intermediate, spec.hidden),
+                  "down": (spec.hidden, spec.moe_intermediate)}
+        if spec.store.startswith("nvfp4"):
+            shared, own = (np.float32(2.0**-16 * m) for m in self.random.uniform(1, 2, 2))
+        for letter, shape in shapes.items():
+            name = f"{prefix}.{letter}_proj.weight"
+            if spec.store.startswith("nvfp4"):
+                self._nvfp4(name, *shape, own if letter == "down" else shared)
+            elif spec.store == "mxfp8":
+                self._mxfp8(name, *shape)
+            else:
+                (self._mxfp4 if spec.variant == "v2.6" else self._fp8)(name, *shape)
 
     # ---- attention -------------------------------------------------------------------------------------------------
 
@@ -175,7 +218,7 @@ class Model:
                 scales["qkv"][part.scale_row[copy]] = scales["qkv"][part.scale_row[origin]]
 
     def _store_attention(self, prefix, stored, codes, scales, logical):
-        dequantized = self.spec.store == "bf16"
+        dequantized = self.spec.dequantized
         for letter, name in enumerate(layouts.LETTERS):
             raw = codecs.bf16_from_f32(logical[letter])
             self.values[f"{prefix}.{name}_proj.weight"] = Value(
@@ -221,10 +264,7 @@ class Model:
             self._plain(f"{base}.mlp.gate.weight", *router)
             self._plain(f"{base}.mlp.gate.e_score_correction_bias", "F32", self._f32(spec.experts, 70.9, 3e-4))
             for expert in range(spec.experts):
-                prefix = f"{base}.mlp.experts.{expert}"
-                self._expert(f"{prefix}.gate_proj.weight", spec.moe_intermediate, spec.hidden)
-                self._expert(f"{prefix}.up_proj.weight", spec.moe_intermediate, spec.hidden)
-                self._expert(f"{prefix}.down_proj.weight", spec.hidden, spec.moe_intermediate)
+                self._experts(f"{base}.mlp.experts.{expert}")
 
     def _mtp(self, base):
         spec = self.spec

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Re-quantizes a checkpoint in CI and lets thresholds decide:
+#   requantize.sh CKPT OUT RECIPE [--min-sqnr ROLE=dB ...] [other options of mimo-convert]
+#
+# Converts CKPT by RECIPE (a name of docs/recipes.md, or a JSON file) with an error report, then verifies what was
+# written (mimo-verify check). Leaves either
+#   OUT            accepted: every threshold holds, every hash is right; or
+#   OUT.rejected   a threshold or the check failed: the whole data, for inspection. Replaces an older one.
+# with report.json (schemas/report.schema.json) beside the data in both. While it works the data lies in OUT.partial; a run that
+# fails leaves that for the same command to resume. OUT must not exist, or be empty.
+#
+# Exit codes are those of mimo-convert: 0 accepted, 1 rejected, 2 usage, 3 bad checkpoint, 4 I/O (may be retried), 5 device.
+# The tools are taken from $MIMO_BIN, else from the build of this checkout, else from PATH.
+set -euo pipefail
+
+usage() {
+  sed -n '2,/^set -e/{/^set -e/d; s/^# \{0,1\}//; p}' "$0" >&2
+  exit 2
+}
+
+say() { echo "requantize: $*" >&2; }
+
+(($# >= 3)) || usage
+checkpoint=$1 out=${2%/} recipe=$3
+shift 3
+[[ -n $out ]] || usage
+
+build=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build/release/tools
+if [[ -z ${MIMO_BIN:-} && -x $build/mimo-convert ]]; then
+  MIMO_BIN=$build
+fi
+if [[ -n ${MIMO_BIN:-} ]]; then
+  PATH=$MIMO_BIN:$PATH
+fi
+
+partial=$out.partial
+rejected=$out.rejected
+report=$out.partial.report.json
+if [[ -e $out && ( ! -d $out || -n $(ls -A "$out") ) ]]; then
+  say "$out exists: remove it, or name another output"
+  exit 2
+fi
+
+again=()
+if [[ -f $partial/mimo-manifest.json && ! -f $report ]]; then
+  rm -rf "$partial" # complete, but its errors are lost: measure again
+fi
+if [[ -d $partial ]]; then
+  say "resuming $partial"
+  again=(--resume)
+fi
+
+code=0
+mimo-convert "$checkpoint" "$partial" --recipe "$recipe" --error-report --report "$report" "${again[@]}" "$@" || code=$?
+if ((code > 1)) || [[ ! -f $partial/mimo-manifest.json ]]; then
+  rmdir "$partial" 2>/dev/null || true # where nothing was written
+  say "failed with exit code $code"
+  exit "$code"
+fi
+
+verified=0
+mimo-verify check "$partial" || verified=$?
+if ((verified > 1)); then
+  say "the check could not be made: exit code $verified; $partial is kept"
+  exit "$verified"
+fi
+
+mv "$report" "$partial/report.json"
+if ((code == 0 && verified == 0)); then
+  rm -rf "$rejected"
+  if [[ -d $out ]]; then
+    rmdir "$out"
+  fi
+  mv "$partial" "$out"
+  say "accepted: $out"
+  exit 0
+fi
+rm -rf "$rejected"
+mv "$partial" "$rejected"
+say "rejected: $rejected (report.json says which tensors)"
+exit 1

@@ -6,7 +6,8 @@
 # written (mimo-verify check). Leaves either
 #   OUT            accepted: every threshold holds, every hash is right; or
 #   OUT.rejected   a threshold or the check failed: the whole data, for inspection. Replaces an older one.
-# with report.json (schemas/report.schema.json) beside the data in both. While it works the data lies in OUT.partial; a run that
+# with OUT.report.json or OUT.rejected.report.json (schemas/report.schema.json) beside it: an output holds what its manifest
+# names, and nothing else. While it works the data lies in OUT.partial; a run that
 # fails leaves that for the same command to resume. OUT must not exist, or be empty.
 #
 # Exit codes are those of mimo-convert: 0 accepted, 1 rejected, 2 usage, 3 bad checkpoint, 4 I/O (may be retried), 5 device.
@@ -65,17 +66,17 @@ if ((verified > 1)); then
   exit "$verified"
 fi
 
-mv "$report" "$partial/report.json"
+rm -rf "$rejected" "$rejected.report.json"
 if ((code == 0 && verified == 0)); then
-  rm -rf "$rejected"
   if [[ -d $out ]]; then
     rmdir "$out"
   fi
   mv "$partial" "$out"
+  mv "$report" "$out.report.json"
   say "accepted: $out"
   exit 0
 fi
-rm -rf "$rejected"
 mv "$partial" "$rejected"
-say "rejected: $rejected (report.json says which tensors)"
+mv "$report" "$rejected.report.json"
+say "rejected: $rejected ($rejected.report.json says which tensors)"
 exit 1

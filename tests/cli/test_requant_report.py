@@ -179,21 +179,22 @@ class Script(RequantCase):
     def test_accepted(self):
         out = self.at("out")
         self.script(self.source, out, "nvfp4", "--min-sqnr", "experts=17")
-        self.assertIs(compare.load_json(out, "report.json")["accepted"], True)
+        self.assertIs(compare.load_json(out + ".report.json")["accepted"], True)
         self.assert_same_tensors(requant.expected(self.source, "nvfp4").tensors, out)
-        self.assertEqual(sorted(os.listdir(self.tmp)), ["out"])
+        self.assertEqual(sorted(os.listdir(self.tmp)), ["out", "out.report.json"])
+        self.run_tool("mimo-verify", "check", out)  # the report is no part of the output
 
     def test_rejected(self):
         out = self.at("out")
         done = self.script(self.source, out, "nvfp4", "--min-sqnr", "experts=25", code=1)
         self.assertIn("rejected", done.stderr + done.stdout)
-        self.assertEqual(sorted(os.listdir(self.tmp)), ["out.rejected"])
-        self.assertIs(compare.load_json(out + ".rejected", "report.json")["accepted"], False)
+        self.assertEqual(sorted(os.listdir(self.tmp)), ["out.rejected", "out.rejected.report.json"])
+        self.assertIs(compare.load_json(out + ".rejected.report.json")["accepted"], False)
         self.assertEqual(len(json.loads(open(os.path.join(out + ".rejected",
                                                           "mimo-manifest.json")).read())["rejections"]), 6)
         # A rejected output is in the way of nothing: the next run replaces it.
         self.script(self.source, out, "nvfp4", "--min-sqnr", "experts=17")
-        self.assertEqual(sorted(os.listdir(self.tmp)), ["out"])
+        self.assertEqual(sorted(os.listdir(self.tmp)), ["out", "out.report.json"])
 
     def test_usage_and_failures(self):
         self.script(code=2)

@@ -44,10 +44,8 @@ class Describer {
     for (const auto& [name, module] : InModelOrder()) {
       if (module.codec) {
         result.quantized.push_back({name, *module.codec, module.input_scale, module.power_of_two});
-      } else if (dialect == Dialect::kNative) {
-        AddNative(module.values->id, name, &result.unquantized);
       } else {
-        result.unquantized.push_back(name);
+        AddUnquantized(dialect, module.values->id, name, &result.unquantized);
       }
     }
     for (const auto& [codes, encoding] : encodings_) {
@@ -102,8 +100,11 @@ class Describer {
     return sorted;
   }
 
-  void AddNative(TensorId id, const std::string& name, std::vector<std::string>* list) const {
-    if (id.role == Role::kRouter || id.role == Role::kLmHead || IsTower(id.role)) return;
+  static bool ListedInNative(Role role) { return role != Role::kRouter && role != Role::kLmHead && !IsTower(role); }
+
+  // Readers look attention up as q, k and v or as qkv, by the architecture and not by what is stored.
+  void AddUnquantized(Dialect dialect, TensorId id, const std::string& name, std::vector<std::string>* list) const {
+    if (dialect == Dialect::kNative && !ListedInNative(id.role)) return;
     if (!IsAttentionProjection(id.role)) return list->push_back(name);
     if (id.role == Role::kAttnK || id.role == Role::kAttnV) return;  // named with Q
     for (const Role role : {Role::kAttnQ, Role::kAttnK, Role::kAttnV, Role::kAttnQkv}) {

@@ -7,8 +7,8 @@
 
 namespace mimo {
 
-// The quantized and the unquantized linear modules among the outputs of `plan`, in model order. The native dialect's
-// ignore lists name attention under all four names that readers look for, and leave out what the family never lists
+// The quantized and the unquantized linear modules among the outputs of `plan`, in model order. Unquantized attention
+// is listed under all four names that readers look for; the native dialect leaves out what the family never lists
 // (router, lm_head, towers).
 HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
                                     Dialect dialect);

@@ -408,6 +408,9 @@ int Convert(Arguments& a) {
   Result<RunReport> report = RunPlan(fs, checkpoint.catalogue, *plan, a.run);
   if (!report.ok()) return fail(report.error());
   document["run"] = ReportJson(*report);
+  if (!a.report.empty() && report->error_report.empty())
+    cli::PrintWarning(kName, "the output was complete before: no report is written; its manifest holds the errors",
+                      a.common);
   if (!a.report.empty() && !report->error_report.empty())
     if (Status s = WriteText(a.report, report->error_report); !s.ok()) return fail(s.error());
   if (a.common.json)

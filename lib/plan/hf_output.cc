@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "lib/model/role_groups.h"
@@ -41,11 +42,18 @@ class Describer {
     Collect();
     HfQuantization result;
     result.dialect = dialect;
-    for (const auto& [name, module] : InModelOrder()) {
-      if (module.codec) {
-        result.quantized.push_back({name, *module.codec, module.input_scale, module.power_of_two});
-      } else {
-        AddUnquantized(dialect, module.values->id, name, &result.unquantized);
+    const std::vector<std::pair<std::string, Module>> modules = InModelOrder();
+    CollectDrafter(dialect, modules);
+    std::set<std::string> listed;
+    for (const auto& [name, module] : modules) {
+      if (!module.codec && dialect == Dialect::kNative && !ListedInNative(module.values->id.role)) continue;
+      for (const std::string& asked : WithDrafter(module, Names(dialect, name, module))) {
+        if (!listed.insert(asked).second) continue;
+        if (module.codec) {
+          result.quantized.push_back({asked, *module.codec, module.input_scale, module.power_of_two});
+        } else {
+          result.unquantized.push_back(asked);
+        }
       }
     }
     for (const auto& [codes, encoding] : encodings_) {
@@ -102,16 +110,44 @@ class Describer {
 
   static bool ListedInNative(Role role) { return role != Role::kRouter && role != Role::kLmHead && !IsTower(role); }
 
-  // Readers look attention up as q, k and v or as qkv, by the architecture and not by what is stored.
-  void AddUnquantized(Dialect dialect, TensorId id, const std::string& name, std::vector<std::string>* list) const {
-    if (dialect == Dialect::kNative && !ListedInNative(id.role)) return;
-    if (!IsAttentionProjection(id.role)) return list->push_back(name);
-    if (id.role == Role::kAttnK || id.role == Role::kAttnV) return;  // named with Q
-    for (const Role role : {Role::kAttnQ, Role::kAttnK, Role::kAttnV, Role::kAttnQkv}) {
-      id.role = role;
-      const std::string tensor = catalogue_.table->NameOf(id);
-      list->push_back(tensor.substr(0, tensor.rfind('.')));
+  // The names under which readers ask for a module, its own first. They look attention up as q, k and v or as qkv, by
+  // the architecture and not by what is stored; where algorithms are listed by module, some know merged modules only by
+  // their own names (docs/recipes.md).
+  std::vector<std::string> Names(Dialect dialect, const std::string& name, const Module& module) const {
+    const Role role = module.values->id.role;
+    const std::string parent = name.substr(0, name.rfind('.') + 1);
+    const auto up = modules_.find(parent + "up_proj");
+    const bool merged = role == Role::kMlpGate && up != modules_.end() && up->second.codec == module.codec;
+    if (module.codec && dialect != Dialect::kModelOpt) return {name};
+    if (merged) return {name, parent + "gate_up_proj"};
+    if (!IsAttentionProjection(role)) return {name};
+    if (module.codec) return role == Role::kAttnQ ? std::vector{name, parent + "qkv_proj"} : std::vector{name};
+    if (role == Role::kAttnK || role == Role::kAttnV) return {};  // named with Q
+    return {parent + "q_proj", parent + "k_proj", parent + "v_proj", parent + "qkv_proj"};
+  }
+
+  // SGLang's drafter calls every MTP layer model.decoder, as the ignore lists of the released checkpoints do.
+  static std::string DrafterName(const std::string& name) {
+    constexpr std::string_view kPrefix = "model.mtp.layers.";
+    return "model.decoder" + name.substr(name.find('.', kPrefix.size()));
+  }
+
+  // Names that all MTP layers agree about.
+  void CollectDrafter(Dialect dialect, const std::vector<std::pair<std::string, Module>>& modules) {
+    for (const auto& [name, module] : modules) {
+      if (!module.values->id.mtp || (module.codec && dialect != Dialect::kModelOpt)) continue;
+      for (const std::string& asked : Names(dialect, name, module)) drafter_[DrafterName(asked)].insert(module.codec);
     }
+  }
+
+  std::vector<std::string> WithDrafter(const Module& module, std::vector<std::string> names) const {
+    if (!module.values->id.mtp) return names;
+    const size_t own = names.size();
+    for (size_t i = 0; i < own; ++i) {
+      const auto found = drafter_.find(DrafterName(names[i]));
+      if (found != drafter_.end() && found->second.size() == 1) names.push_back(found->first);
+    }
+    return names;
   }
 
   const Catalogue& catalogue_;
@@ -119,6 +155,7 @@ class Describer {
   std::vector<std::optional<Codec>> codec_of_;  // by catalogue array, for arrays of codes
   std::map<uint32_t, const kernels::Encoding*> encodings_;
   std::map<std::string, Module> modules_;
+  std::map<std::string, std::set<std::optional<Codec>>> drafter_;
 };
 
 }  // namespace

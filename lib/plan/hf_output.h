@@ -7,9 +7,9 @@
 
 namespace mimo {
 
-// The quantized and the unquantized linear modules among the outputs of `plan`, in model order. Unquantized attention
-// is listed under all four names that readers look for; the native dialect leaves out what the family never lists
-// (router, lm_head, towers).
+// The quantized and the unquantized linear modules among the outputs of `plan`, in model order, under every name that
+// readers ask for them (hf_output.cc). The native dialect leaves out what the family never lists (router, lm_head,
+// towers).
 HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
                                     Dialect dialect);
 

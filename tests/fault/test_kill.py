@@ -14,7 +14,6 @@ import unittest
 from harness import checkpoints, compare, tools
 from harness.case import ToolCase
 
-OPTIONS = ("--dtype", "bf16", "--qkv", "split", "--max-shard-size", "6MB", "--threads", "1", "--memory", "64MiB")
 ROUNDS = int(os.environ.get("MIMO_KILL_ROUNDS", "12"))
 
 
@@ -30,6 +29,8 @@ def bytes_in(directory):
 
 
 class Killed(ToolCase):
+    OPTIONS = ("--dtype", "bf16", "--qkv", "split", "--max-shard-size", "6MB", "--threads", "1", "--memory", "64MiB")
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -39,7 +40,7 @@ class Killed(ToolCase):
     def setUp(self):
         super().setUp()
         began = time.monotonic()
-        self.reference = self.convert(self.source, "reference", *OPTIONS)
+        self.reference = self.convert(self.source, "reference", *self.OPTIONS)
         self.seconds = time.monotonic() - began
         self.size = bytes_in(self.reference)
         self.random = random.Random(20)
@@ -47,7 +48,7 @@ class Killed(ToolCase):
 
     def stop(self, number, moment, *flags):
         """Starts a run and signals it at `moment` (share of the bytes written; negative: of the time). -> exit code"""
-        process = tools.start("mimo-convert", self.source, self.out, *OPTIONS, *flags)
+        process = tools.start("mimo-convert", self.source, self.out, *self.OPTIONS, *flags)
         deadline = time.monotonic() + (abs(moment) * self.seconds if moment < 0 else 60)
         while process.poll() is None and time.monotonic() < deadline:
             if moment >= 0 and bytes_in(self.out) >= moment * self.size:
@@ -71,7 +72,7 @@ class Killed(ToolCase):
         return process.returncode
 
     def resume(self):
-        self.run_tool("mimo-convert", self.source, self.out, *OPTIONS, "--resume")
+        self.run_tool("mimo-convert", self.source, self.out, *self.OPTIONS, "--resume")
         self.assert_same_trees(self.reference, self.out)
         self.assertFalse(os.path.exists(os.path.join(self.out, ".mimo-partial")))
 
@@ -126,7 +127,7 @@ class Killed(ToolCase):
                         elif damage == "garbage record" and not shard:
                             with open(path, "w") as f:
                                 f.write("{")
-                result = tools.run("mimo-convert", self.source, self.out, *OPTIONS, "--resume")
+                result = tools.run("mimo-convert", self.source, self.out, *self.OPTIONS, "--resume")
                 if result.code == 0:
                     self.assert_same_trees(self.reference, self.out)
                 else:                                        # refused with a reason is allowed; wrong bytes are not
@@ -144,11 +145,17 @@ class Killed(ToolCase):
     def test_without_resume_a_partial_result_is_refused(self):
         if self.stop(signal.SIGKILL, 0.3) == 0:
             self.skipTest("the run ended before it could be killed")
-        refused = tools.run("mimo-convert", self.source, self.out, *OPTIONS)
+        refused = tools.run("mimo-convert", self.source, self.out, *self.OPTIONS)
         self.assertEqual(refused.code, 2, tools.describe(refused))
         self.assertIn("--resume", refused.stderr)
-        self.run_tool("mimo-convert", self.source, self.out, *OPTIONS, "--overwrite")
+        self.run_tool("mimo-convert", self.source, self.out, *self.OPTIONS, "--overwrite")
         self.assert_same_trees(self.reference, self.out)
+
+
+class KilledWhileQuantizing(Killed):
+    """The same of encoded weights: the figures of their errors come back from the records of finished file groups."""
+
+    OPTIONS = ("--recipe", "nvfp4", "--error-report", "--threads", "2", "--memory", "2MiB")
 
 
 if __name__ == "__main__":

@@ -140,15 +140,15 @@ class Summer {
     }
   }
 
+  alignas(64) float x_[kEncodeStrip];
+  alignas(64) float v_[kEncodeStrip];  // x rounded to BF16, when that is what was encoded
+  alignas(64) float y_[kEncodeStrip];
   const EncodeJob& job_;
   const Kernels& kernels_;
   const EncodeKernels& encoders_;
   const uint64_t group_;
   std::vector<bool> cell_seen_;  // cells of the block of rows at hand in which something was not zero
-  alignas(64) float x_[kEncodeStrip];
-  alignas(64) float v_[kEncodeStrip];  // x rounded to BF16, when that is what was encoded
-  alignas(64) float y_[kEncodeStrip];
-  bool any_odd_ = false;  // the strip at hand has NaN or infinities
+  bool any_odd_ = false;         // the strip at hand has NaN or infinities
 };
 
 }  // namespace

@@ -10,7 +10,6 @@ namespace mimo {
 namespace {
 
 using kernels::Encoding;
-using kernels::ScaleRule;
 using kernels::Ties;
 
 // "128x64"

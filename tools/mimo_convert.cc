@@ -387,6 +387,7 @@ int Convert(Arguments& a) {
   for (const std::string& oddity : checkpoint.catalogue.oddities) cli::PrintWarning(kName, oddity, a.common);
   if (!plan.ok()) return fail(plan.error());
   plan->tool_version = MIMO_VERSION;
+  if (Status s = CheckThresholds(*plan, a.run.thresholds); !s.ok()) return fail(s.error());
   if (!a.plan_out.empty())
     if (Status s = WritePlan(a.plan_out, checkpoint.catalogue, *plan); !s.ok()) return fail(s.error());
   const PlanSummary summary = Summarize(checkpoint.catalogue, *plan);

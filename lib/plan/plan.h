@@ -20,7 +20,7 @@ namespace mimo {
 using kernels::Codec;
 
 // ---- options that shape the output (docs/commands.md)
-// ----------------------------------------------------------------------
+
 enum class DTypeChoice : uint8_t { kKeep, kBf16, kFp16, kFp32 };
 enum class StraddlePolicy : uint8_t { kRequantize, kBf16, kRefuse };
 enum class UnknownPolicy : uint8_t { kRefuse, kCarry, kDrop };
@@ -40,8 +40,8 @@ struct PlanOptions {
 };
 
 // ---- what is read
-// ---------------------------------------------------------------------------------------------------------- Rows
-// [row_begin, row_end) of a block-FP8 source take row `scale_row` of plan source `scale`.
+
+// Rows [row_begin, row_end) of a block-FP8 source take row `scale_row` of plan source `scale`.
 struct SourceBand {
   int64_t row_begin = 0;
   int64_t row_end = 0;
@@ -63,8 +63,8 @@ struct PlanSource {
 };
 
 // ---- what is written
-// ------------------------------------------------------------------------------------------------------- Rows of a
-// source that become rows of an output, full width. Rows of an MXFP4 source count logical rows.
+
+// Rows of a source that become rows of an output, full width.
 struct Piece {
   uint32_t source = kNone;  // into Plan::sources
   int64_t source_row = 0;

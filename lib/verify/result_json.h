@@ -25,6 +25,12 @@ inline void AppendDouble(std::string& out, double value) {
   out.append(digits, end);
 }
 
+// What AppendDouble wrote; NaN for null.
+inline double TakeDouble(JsonMembers& members, const char* key) {
+  const nlohmann::json* value = members.Find(key);
+  return value != nullptr && value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
+}
+
 // Members that are zero are left out.
 inline void AddAnomalies(JsonObject& object, const kernels::Anomalies& anomalies) {
   const auto count = [&](const char* key, uint64_t value) {
@@ -57,17 +63,13 @@ inline void AddBlocks(JsonObject& object, const RelayoutResult& blocks) {
 }
 
 inline RelayoutResult TakeBlocks(JsonMembers& members) {
-  const auto number = [&](const char* key) {
-    const nlohmann::json* value = members.Find(key);
-    return value != nullptr && value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
-  };
   RelayoutResult blocks;
   blocks.moved_blocks = members.Integer<uint64_t>("moved_blocks");
   blocks.equal_scale_blocks = members.Integer<uint64_t>("equal_scale_blocks");
   blocks.requantized_blocks = members.Integer<uint64_t>("requantized_blocks");
-  blocks.squared_error = number("squared_error");
-  blocks.squared_sum = number("squared_sum");
-  blocks.max_error = number("max_error");
+  blocks.squared_error = TakeDouble(members, "squared_error");
+  blocks.squared_sum = TakeDouble(members, "squared_sum");
+  blocks.max_error = TakeDouble(members, "max_error");
   return blocks;
 }
 
@@ -94,10 +96,6 @@ inline void AddError(JsonObject& object, const kernels::ErrorSums& sums) {
 
 // The sums that AddError wrote; derived figures are passed over.
 inline kernels::ErrorSums TakeError(JsonMembers& members) {
-  const auto real = [&](const char* key) {
-    const nlohmann::json* value = members.Find(key);
-    return value != nullptr && value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
-  };
   for (const char* derived : {"sqnr_db", "relative_rms", "max_error_by_amax", "cosine"}) members.Find(derived);
   kernels::ErrorSums sums;
   sums.elements = members.Integer<uint64_t>("elements");
@@ -106,12 +104,12 @@ inline kernels::ErrorSums TakeError(JsonMembers& members) {
   sums.least_scales = members.Integer<uint64_t>("least_scales");
   sums.largest_scales = members.Integer<uint64_t>("largest_scales");
   sums.nan_codes = members.Integer<uint64_t>("nan_codes");
-  sums.error = real("squared_error");
-  sums.source = real("squared_source");
-  sums.target = real("squared_target");
-  sums.product = real("product");
-  sums.max_error = real("max_error");
-  sums.amax = real("amax");
+  sums.error = TakeDouble(members, "squared_error");
+  sums.source = TakeDouble(members, "squared_source");
+  sums.target = TakeDouble(members, "squared_target");
+  sums.product = TakeDouble(members, "product");
+  sums.max_error = TakeDouble(members, "max_error");
+  sums.amax = TakeDouble(members, "amax");
   return sums;
 }
 

@@ -18,6 +18,7 @@
 #include "kernels/convert.h"
 #include "kernels/cuda/convert_cuda.h"
 #include "kernels/cuda/device_memory.h"
+#include "tests/bench/bench_data.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -45,31 +46,6 @@ struct Result {
 
 // ---- random data
 // -------------------------------------------------------------------------------------------------------
-
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed * 2 + 1) {}
-  uint64_t Next() {  // xorshift64*
-    state_ ^= state_ >> 12;
-    state_ ^= state_ << 25;
-    state_ ^= state_ >> 27;
-    return state_ * 0x2545F4914F6CDD1Dull;
-  }
-
- private:
-  uint64_t state_;
-};
-
-using Buffer = std::unique_ptr<uint8_t, decltype(&std::free)>;
-
-Buffer Allocate(uint64_t bytes) {
-  Buffer buffer(static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)), &std::free);
-  if (buffer == nullptr) {
-    std::fprintf(stderr, "bench_convert: no memory for %llu bytes\n", static_cast<unsigned long long>(bytes));
-    std::exit(1);
-  }
-  return buffer;
-}
 
 // Values of ordinary weights: no NaN, no infinity.
 void FillValues(Codec codec, uint8_t* out, uint64_t elements, uint64_t seed) {

@@ -19,6 +19,7 @@
 #include "kernels/codec/bf16.h"
 #include "kernels/codec/block_scale.h"
 #include "kernels/encode.h"
+#include "tests/bench/bench_data.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -42,40 +43,6 @@ struct Result {
   double source = 0;   // GB/s
   double total = 0;    // GB/s, read and written
   double percent = 0;  // of the copy
-};
-
-using Buffer = std::unique_ptr<uint8_t, decltype(&std::free)>;
-
-Buffer Allocate(uint64_t bytes) {
-  Buffer buffer(static_cast<uint8_t*>(std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096)), &std::free);
-  if (buffer == nullptr) {
-    std::fprintf(stderr, "bench_encode: no memory for %llu bytes\n", static_cast<unsigned long long>(bytes));
-    std::exit(1);
-  }
-  std::memset(buffer.get(), 1, bytes);
-  return buffer;
-}
-
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_(seed * 2 + 1) {}
-  uint64_t Next() {  // xorshift64*
-    state_ ^= state_ >> 12;
-    state_ ^= state_ << 25;
-    state_ ^= state_ >> 27;
-    return state_ * 0x2545F4914F6CDD1Dull;
-  }
-  float Gaussian() {  // the sum of twelve uniforms
-    float sum = -6;
-    for (int i = 0; i < 3; ++i) {
-      const uint64_t bits = Next();
-      for (int k = 0; k < 4; ++k) sum += static_cast<float>(bits >> (16 * k) & 0xFFFF) / 65536.0f;
-    }
-    return sum;
-  }
-
- private:
-  uint64_t state_;
 };
 
 // ---- sources

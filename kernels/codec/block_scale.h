@@ -4,6 +4,7 @@
 
 #include "kernels/codec/e2m1.h"
 #include "kernels/codec/e4m3.h"
+#include "kernels/codec/e4m3_adjust.h"
 #include "kernels/codec/e8m0.h"
 
 namespace mimo::kernels {
@@ -29,10 +30,23 @@ MIMO_HD inline float Fp8PowerScale(float amax) {
   return E8m0ToFloat(E8m0RoundUp((amax > 1e-4f ? amax : 1e-4f) / kE4m3Max));
 }
 
+// Likewise for Neuron's E4M3, whose largest value is 240 (target-layouts.md 7.1).
+MIMO_HD inline float Fp8NeuronScale(float amax) {
+  const float scale = amax / kNeuronMax;
+  return scale > 1e-10f ? scale : 1e-10f;
+}
+
 // RNE(clamp(x / scale, +-448)). NaN gives sign | 0x7F, so that a NaN code under a positive scale stays what it is.
 MIMO_HD inline uint8_t Fp8Code(float x, float scale) {
   if (IsNan(x)) return static_cast<uint8_t>((FloatBits(x) >> 31 << 7) | kE4m3Nan);
   return E4m3FromFloat(x / scale, /*saturate=*/true);
+}
+
+// The code, or +-240 where it is beyond (rounding is monotonic: the same as clamping first). NaN stays.
+MIMO_HD inline uint8_t Fp8NeuronLimit(uint8_t code) {
+  const uint8_t magnitude = code & 0x7F;
+  if (magnitude <= kNeuronMaxCode || magnitude == kE4m3Nan) return code;
+  return static_cast<uint8_t>((code & 0x80) | kNeuronMaxCode);
 }
 
 MIMO_HD inline bool Fp8ScaleIsBad(float scale) {

@@ -54,8 +54,19 @@ MIMO_HD inline uint8_t MxGroupScale(ScaleRule rule, float amax, MxElement elemen
 }
 
 // `amax`: the largest FiniteMagnitude of the cell's encoded values.
-MIMO_HD inline float Fp8CellScale(bool power_of_two, float amax) {
-  return power_of_two ? Fp8PowerScale(amax) : Fp8FreshScale(amax);
+MIMO_HD inline float Fp8CellScale(const Encoding& encoding, float amax) {
+  if (encoding.neuron) return Fp8NeuronScale(amax);
+  return encoding.power_of_two ? Fp8PowerScale(amax) : Fp8FreshScale(amax);
+}
+
+MIMO_HD inline uint8_t Fp8CellCode(const Encoding& encoding, float x, float scale) {
+  const uint8_t code = Fp8Code(x, scale);
+  return encoding.neuron ? Fp8NeuronLimit(code) : code;
+}
+
+// The largest magnitude that has a code.
+MIMO_HD inline float Fp8CellMax(const Encoding& encoding) {
+  return encoding.neuron ? kNeuronMax : kE4m3Max;
 }
 
 }  // namespace mimo::kernels

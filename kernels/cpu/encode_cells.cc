@@ -83,9 +83,9 @@ class Cells {
     uint8_t* scales = job_.scales + block_row_ * job_.scale_row_bytes + start / width_ * 4;
     for (size_t i = 0; i < cells_.size(); ++i) {
       Cell& cell = cells_[i];
-      cell.exact = cell.all_mxfp4 && cell.largest >= cell.least && cell.largest - cell.least <= kFp8ExactSpan &&
-                   cell.largest <= kMxfp4LargestFinite;
-      cell.scale = cell.exact ? Fp8ExactScale(cell.largest) : Fp8CellScale(job_.encoding.power_of_two, cell.amax);
+      cell.exact = !job_.encoding.neuron && cell.all_mxfp4 && cell.largest >= cell.least &&
+                   cell.largest - cell.least <= kFp8ExactSpan && cell.largest <= kMxfp4LargestFinite;
+      cell.scale = cell.exact ? Fp8ExactScale(cell.largest) : Fp8CellScale(job_.encoding, cell.amax);
       StoreFloat(scales + 4 * i, cell.scale);
       counts_.exact_blocks += cell.exact;
     }
@@ -142,7 +142,10 @@ class Cells {
     for (const Cell& cell : cells_) all_exact &= cell.exact;
     if (!all_exact) {
       ForPieces(row, start, end, &again, [&](Cell* cell, const float* values, uint64_t col, uint64_t count) {
-        if (!cell->exact) encoders_.fp8(values, count, cell->scale, codes + col);
+        if (cell->exact) return;
+        encoders_.fp8(values, count, cell->scale, codes + col);
+        if (!job_.encoding.neuron) return;
+        for (uint64_t i = 0; i < count; ++i) codes[col + i] = Fp8NeuronLimit(codes[col + i]);
       });
     }
     for (size_t i = 0; i < cells_.size(); ++i) {

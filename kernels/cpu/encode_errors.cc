@@ -106,7 +106,7 @@ class Summer {
     const float divisor = Divisor(row, col);
     const bool four_bits = job_.encoding.codec == Codec::kNvfp4 || job_.encoding.codec == Codec::kMxfp4;
     if (!(divisor > 0)) return 0;
-    uint64_t beyond = encoders_.beyond(encoded, count, divisor, four_bits ? 6.0f : kE4m3Max);
+    uint64_t beyond = encoders_.beyond(encoded, count, divisor, four_bits ? 6.0f : Fp8CellMax(job_.encoding));
     if (any_odd_) {  // infinities of the source are no saturated elements
       for (size_t i = 0; i < count; ++i) beyond -= IsInf(x[i]);
     }

@@ -121,11 +121,11 @@ MIMO_HD inline void MeasureCell(const CellJob& job, uint64_t cell, uint32_t thre
 
 // Second step, one thread: the scale. Returns whether the cell is exact.
 MIMO_HD inline bool DecideCell(const CellJob& job, uint64_t cell, CellState* state) {
-  const bool exact = state->not_mxfp4 == 0 && state->largest >= state->least &&
+  const bool exact = !job.params.encoding.neuron && state->not_mxfp4 == 0 && state->largest >= state->least &&
                      state->largest - state->least <= kFp8ExactSpan && state->largest <= kMxfp4LargestFinite;
   state->exact = exact ? 1 : 0;
   state->scale = exact ? Fp8ExactScale(static_cast<uint8_t>(state->largest))
-                       : Fp8CellScale(job.params.encoding.power_of_two, FloatFromBits(state->amax));
+                       : Fp8CellScale(job.params.encoding, FloatFromBits(state->amax));
   uint8_t* to = job.runs[0].scales + cell / job.cells_across * job.runs[0].scale_row_bytes;
   StoreBytes(to + cell % job.cells_across * 4, FloatBits(state->scale), 4);
   return exact;
@@ -150,7 +150,8 @@ MIMO_HD inline void EncodeCell(const CellJob& job, uint64_t cell, uint32_t threa
                Tally again;  // counted by the first step
                DecodeAnyUnit(run.from, row, col, values, &again);
                for (uint32_t i = 0; i < columns; ++i) {
-                 made[i] = Fp8Code(EncodedValue(values[i], job.params.encoding.via_bf16), state.scale);
+                 const float value = EncodedValue(values[i], job.params.encoding.via_bf16);
+                 made[i] = Fp8CellCode(job.params.encoding, value, state.scale);
                }
              }
              if (run.from.aligned && columns == kUnit) {

@@ -38,6 +38,7 @@ std::string EncodingText(const Encoding& encoding) {
   if (encoding.codec == Codec::kFp8Block) {
     text += " " + std::to_string(encoding.block_rows) + "x" + std::to_string(encoding.block_cols);
     if (encoding.power_of_two) text += " ue8m0";
+    if (encoding.neuron) text += " neuron";
   } else {
     text += " " + std::string(ScaleRuleName(encoding.rule));
   }
@@ -61,6 +62,7 @@ std::optional<Encoding> EncodingFromText(std::string_view text) {
   }
   for (size_t i = 2; i < words.size(); ++i) {
     if (words[i] == "ue8m0") encoding.power_of_two = true;
+    if (words[i] == "neuron") encoding.neuron = true;
     if (words[i] == "ties-to-zero") encoding.ties = Ties::kTowardZero;
     if (words[i] == "via-bf16") encoding.via_bf16 = true;
   }

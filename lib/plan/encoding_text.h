@@ -1,5 +1,5 @@
 // An encoding in words, for plans, manifests and people: "nvfp4 max", "mxfp4 rceil", "mxfp4 floor ties-to-zero",
-// "fp8 128x128 ue8m0", each with " via-bf16" where values pass through BF16.
+// "fp8 128x128 ue8m0", "fp8 1x4096 neuron", each with " via-bf16" where values pass through BF16.
 #pragma once
 
 #include <optional>

@@ -197,6 +197,32 @@ TEST(EncodeGolden, BlockFp8WithFp32AndPowerOfTwoScales) {
   expect(true, "70f86a727c68f7620000017e0000ce1d", "0000003c00000039000080340000803f");
 }
 
+// Made in torch by the published rule of Neuron's row scales: s = clamp(amax / 240, min=1e-10), q = E4M3(x / s).
+TEST(EncodeGolden, NeuronRowScales) {
+  std::vector<float> values(4 * 32);
+  const auto fill = [&](size_t row, std::initializer_list<float> x) {
+    std::copy(x.begin(), x.end(), values.begin() + static_cast<ptrdiff_t>(32 * row));
+  };
+  fill(0, {1, -2, 0.01f, 0.02f, 3, 0.5f, -0.03f, 0.005f, 2.9f, -2.95f, 1.37f, 0});
+  fill(1, {1e-12f, -2e-9f, 3e-10f, 1e-9f, 2.3e-8f, -2.4e-8f, 5e-11f, 0});
+  fill(3, {448, -447, 239.5f, 100, -3.14159f, 0.7f, -0.001f, 17, 232, -231.9f});
+  const std::vector<std::string> codes = {"6af2353d7762c22d76f76e", "05da445276f730", "", "77f77065bd2c805170f0"};
+  std::string want = "cdcc4c3cffe6db2effe6db2eefeeee3f ";
+  for (const std::string& row : codes) want += row + std::string(64 - row.size(), '0');
+  EXPECT_EQ(EncodeHex(values, 32, {.codec = Codec::kFp8Block, .block_rows = 1, .block_cols = 32, .neuron = true}),
+            want);
+  // The same rows in cells far wider than they are.
+  EXPECT_EQ(EncodeHex(values, 32, {.codec = Codec::kFp8Block, .block_rows = 1, .block_cols = 24576, .neuron = true}),
+            want);
+}
+
+// Infinite values saturate to 240, not to 448; the anomaly is counted.
+TEST(EncodeGolden, NeuronCodesEndAt240) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const Encoding neuron{.codec = Codec::kFp8Block, .block_rows = 1, .block_cols = 32, .neuron = true};
+  EXPECT_EQ(EncodeHex(Padded({240, inf, -inf, 1}, 32), 32, neuron), "0000803f 7777f738" + std::string(56, '0'));
+}
+
 // ---- 9.9
 // ------------------------------------------------------------------------------------------------------------------
 

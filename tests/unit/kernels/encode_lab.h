@@ -127,7 +127,7 @@ inline std::string Hex(const std::vector<uint8_t>& bytes) {
 inline std::string Label(const Encoding& e) {
   return "codec " + std::to_string(int(e.codec)) + " rule " + std::to_string(int(e.rule)) + " ties " +
          std::to_string(int(e.ties)) + " blocks " + std::to_string(e.block_rows) + "x" + std::to_string(e.block_cols) +
-         (e.power_of_two ? " power" : "") + (e.via_bf16 ? " via bf16" : "");
+         (e.power_of_two ? " power" : "") + (e.neuron ? " neuron" : "") + (e.via_bf16 ? " via bf16" : "");
 }
 
 // Every codec with every rule.
@@ -146,6 +146,8 @@ inline std::vector<Encoding> AllEncodings() {
     all.push_back({.codec = Codec::kFp8Block, .block_rows = 7, .block_cols = 96, .power_of_two = power});
     all.push_back({.codec = Codec::kFp8Block, .block_rows = 1, .block_cols = 32, .power_of_two = power});
   }
+  all.push_back({.codec = Codec::kFp8Block, .neuron = true});
+  all.push_back({.codec = Codec::kFp8Block, .block_rows = 1, .block_cols = 24576, .neuron = true});
   return all;
 }
 

@@ -136,8 +136,9 @@ inline uint8_t MxByteOf(float amax, ScaleRule rule, bool e4m3) {
   return static_cast<uint8_t>(std::clamp(exponent + 127, 0, 254));
 }
 
-inline float CellScaleOf(bool power_of_two, float amax) {
-  if (!power_of_two) return std::max(amax, 1e-12f) / 448.0f;
+inline float CellScaleOf(const Encoding& encoding, float amax) {
+  if (encoding.neuron) return std::max(amax / 240.0f, 1e-10f);
+  if (!encoding.power_of_two) return std::max(amax, 1e-12f) / 448.0f;
   const float quotient = std::max(amax, 1e-4f) / 448.0f;
   int exponent = std::ilogb(quotient);
   if (std::ldexp(1.0, exponent) < quotient) ++exponent;
@@ -310,9 +311,9 @@ class Encoder {
         }
       }
     }
-    exact = exact && largest >= least && largest - least <= 14 && largest <= 252;
+    exact = exact && !encoding_.neuron && largest >= least && largest - least <= 14 && largest <= 252;
     const float scale =
-        exact ? static_cast<float>(std::ldexp(1.0, largest - 127 - 6)) : CellScaleOf(encoding_.power_of_two, AmaxOf(v));
+        exact ? static_cast<float>(std::ldexp(1.0, largest - 127 - 6)) : CellScaleOf(encoding_, AmaxOf(v));
     out_.scales.resize(out_.scales.size() + 4);
     std::memcpy(out_.scales.data() + out_.scales.size() - 4, &scale, 4);
     out_.counts.exact_blocks += exact;
@@ -323,11 +324,12 @@ class Encoder {
         const uint64_t at = row * cols_ + col;
         const float original = exact ? x_[at] : v_[at];
         const float scaled = original / scale;
-        const unsigned code = E4m3Of(scaled, original);
+        const float most = encoding_.neuron ? 240.0f : 448.0f;
+        const unsigned code = E4m3Of(std::isnan(scaled) ? scaled : std::clamp(scaled, -most, most), original);
         out_.codes[at] = static_cast<uint8_t>(code);
         y_[at] = static_cast<float>(E4m3(static_cast<uint8_t>(code)) * static_cast<double>(scale));
         SumsOf(row).nan_codes += (code & 0x7F) == 0x7F;
-        SumsOf(row).saturated += std::isfinite(x_[at]) && std::fabs(scaled) > 448;
+        SumsOf(row).saturated += std::isfinite(x_[at]) && std::fabs(scaled) > most;
       }
     }
   }

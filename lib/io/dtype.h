@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 namespace mimo {
 
@@ -35,5 +36,12 @@ enum class DType : uint8_t {
 uint32_t BitsPerElement(DType dtype);
 std::string_view DTypeName(DType dtype);  // as in a safetensors header: "F8_E4M3"
 std::optional<DType> DTypeFromName(std::string_view name);
+
+// Every array is a matrix to us: a row is one run of the last dimension. Rank 0 and 1 are one row.
+inline int64_t MatrixRows(const std::vector<int64_t>& shape) {
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  return rows;
+}
 
 }  // namespace mimo

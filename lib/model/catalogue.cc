@@ -14,6 +14,7 @@ namespace {
 constexpr char kIndexName[] = "model.safetensors.index.json";
 constexpr char kConfigName[] = "config.json";
 constexpr char kManifestName[] = "mimo-manifest.json";  // of an earlier conversion: describes that output, not this one
+constexpr char kOrigin[] = "mimo-source/";
 constexpr char kSuffix[] = ".safetensors";
 constexpr uint64_t kMaxConfigBytes = 64ull << 20;
 constexpr uint64_t kMaxIndexBytes = 1ull << 30;
@@ -72,6 +73,18 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
   return {};
 }
 
+// "rank3/" of "model-rank-3-part-0.safetensors"; "" for files of no rank.
+std::string RankPrefix(const std::string& file) {
+  size_t at = file.find("-rank-");
+  const std::string kind = file.substr(0, at);
+  if (at == std::string::npos || (kind != "model" && kind != "mtp")) return "";
+  at += 6;
+  size_t end = at;
+  while (end < file.size() && file[end] >= '0' && file[end] <= '9') ++end;
+  if (end == at || end - at > 5 || file.compare(end, 6, "-part-") != 0) return "";
+  return "rank" + file.substr(at, end - at) + "/";
+}
+
 std::string Some(const std::vector<std::string>& names) {
   std::string text;
   for (size_t i = 0; i < names.size() && i < 3; ++i) text += (i ? ", " : "") + names[i];
@@ -87,6 +100,7 @@ class CatalogueBuilder {
     MIMO_RETURN_IF_ERROR(ReadConfig());
     MIMO_RETURN_IF_ERROR(ListCarried(fs_, out_.root, "", 0, &out_.carried));
     MIMO_RETURN_IF_ERROR(ReadIndexFile());
+    MIMO_RETURN_IF_ERROR(ReadOrigin());
     MIMO_RETURN_IF_ERROR(ChooseTensorFiles());
     for (const std::string& name : tensor_files_) MIMO_RETURN_IF_ERROR(ReadShard(name));
     MIMO_RETURN_IF_ERROR(SortArrays());
@@ -134,6 +148,22 @@ class CatalogueBuilder {
     return {};
   }
 
+  Status ReadOrigin() {
+    const auto named = [](const std::string& name) {
+      return [path = kOrigin + name](const CarriedFile& f) { return f.name == path; };
+    };
+    if (std::erase_if(out_.carried, named(kConfigName)) == 0) return {};
+    const std::string path = JoinPath(out_.root, kOrigin + std::string(kConfigName));
+    CatalogueOrigin& origin = out_.origin.emplace();
+    MIMO_ASSIGN_OR_RETURN(origin.config, ReadWholeFile(fs_, path, kMaxConfigBytes));
+    if (auto parsed = ParseModelConfig(origin.config, path); !parsed.ok()) return parsed.TakeError();
+    if (std::erase_if(out_.carried, named(kIndexName)) == 0) return {};
+    const std::string index = JoinPath(out_.root, kOrigin + std::string(kIndexName));
+    MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, index, kMaxIndexBytes));
+    MIMO_ASSIGN_OR_RETURN(origin.index, ParseIndex(std::move(text), index));
+    return {};
+  }
+
   // All top-level .safetensors files; with an index whose files all exist, only those it names.
   Status ChooseTensorFiles() {
     std::set<std::string> on_disk, named;
@@ -176,10 +206,11 @@ class CatalogueBuilder {
     }
     const auto index = static_cast<uint32_t>(out_.files.size());
     out_.files.push_back(std::move(file));
+    const std::string rank = RankPrefix(name);
     for (TensorInfo& tensor : header.tensors) {
       StoredArray array;
-      array.id = out_.table->Identify(tensor.name);
-      array.name = std::move(tensor.name);
+      if (rank.empty()) array.id = out_.table->Identify(tensor.name);
+      array.name = rank + tensor.name;
       array.dtype = tensor.dtype;
       array.shape = std::move(tensor.shape);
       array.file = index;
@@ -293,6 +324,10 @@ Hash128 Catalogue::Fingerprint() const {
   field("catalogue 1");
   field(config.text);
   field(index.text);
+  if (origin) {
+    field(origin->config);
+    field(origin->index ? origin->index->info.text : "");
+  }
   for (const CatalogueFile& file : files) {
     field(file.name);
     field(std::to_string(file.bytes));

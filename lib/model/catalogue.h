@@ -1,6 +1,8 @@
-// Every stored array of a checkpoint directory, from the shard headers. The index is cross-checked; where it names
-// files that do not exist, the headers win (released indexes have been wrong: reference mimo-checkpoints.md
-// section 2.6). Read-only: symbolic links (the layout of the Hugging Face cache) are followed, nothing is ever written.
+// Every stored array of a checkpoint directory, from the shard headers. Arrays in the files of a rank
+// (model-rank-R-part-P.safetensors) are named "rankR/NAME": each rank has its own of one name. The index is
+// cross-checked; where it names files that do not exist, the headers win (released indexes have been wrong: reference
+// mimo-checkpoints.md section 2.6). Read-only: symbolic links (the layout of the Hugging Face cache) are followed,
+// nothing is ever written.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +37,8 @@ struct StoredArray {
   uint64_t begin = 0;  // from the start of the file
   uint64_t bytes = 0;
   TensorId id;
-  // As a matrix: the first dimension and the bytes of one index of it. Rank 0 and 1 are one row.
-  int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
+  // As a matrix (MatrixRows, lib/io/dtype.h).
+  int64_t rows() const { return MatrixRows(shape); }
   uint64_t row_bytes() const { return rows() == 0 ? 0 : bytes / static_cast<uint64_t>(rows()); }
 };
 
@@ -46,14 +48,21 @@ struct CarriedFile {
   uint64_t bytes = 0;
 };
 
+// What an earlier checkpoint said, kept by the conversion that made this one from it (mimo-source/).
+struct CatalogueOrigin {
+  std::string config;  // config.json
+  std::optional<ParsedIndex> index;
+};
+
 struct Catalogue {
   std::string root;
   ModelConfig config;
   const ModelTable* table = nullptr;
   IndexInfo index;
-  std::vector<CatalogueFile> files;   // by name
-  std::vector<StoredArray> arrays;    // by name
-  std::vector<CarriedFile> carried;   // by name; config.json and the index are not among them
+  std::vector<CatalogueFile> files;  // by name
+  std::vector<StoredArray> arrays;   // by name
+  std::vector<CarriedFile> carried;  // by name; config.json, the index and the origin are not among them
+  std::optional<CatalogueOrigin> origin;
   std::vector<std::string> oddities;  // warnings for people
   std::unordered_map<std::string, uint32_t> by_name;
 

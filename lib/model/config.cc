@@ -111,6 +111,19 @@ class Fields {
     return nullptr;
   }
 
+  std::optional<double> OptionalNumber(const char* key) {
+    const Json* value = Find(key);
+    if (value == nullptr) return std::nullopt;
+    if (value->is_number()) return value->get<double>();
+    Fail(key, "a number", Shown(*value));
+    return std::nullopt;
+  }
+
+  // Fields of an object inside this one.
+  Fields Inner(const Json& object, const std::string& prefix) const {
+    return Fields(object, prefix_ + prefix, path_, error_);
+  }
+
   // A list of 0 and 1, one per layer.
   std::vector<uint8_t> Flags(const char* key, const Json& value, int64_t layers) {
     std::vector<uint8_t> flags(static_cast<size_t>(layers), 0);
@@ -210,8 +223,39 @@ void ReadMarker(Fields fields, ModelConfig& config) {
     fields.Fail("qkv", "\"fused\" or \"split\"", marker.qkv.empty() ? "nothing" : "\"" + marker.qkv + "\"");
   }
   marker.chunks = fields.RequiredInteger("chunks");
+  marker.independent = fields.String("grid") == "independent";
   marker.kv_heads = fields.RequiredInteger("kv_heads");
   marker.swa_kv_heads = fields.RequiredInteger("swa_kv_heads");
+  if (const std::string form = fields.String("form"); !form.empty()) marker.form = form;
+  if (marker.form != "hf" && marker.form != "sharded-state" && marker.form != "nxdi")
+    fields.Fail("form", "\"hf\", \"sharded-state\" or \"nxdi\"", "\"" + marker.form + "\"");
+  marker.table = fields.String("table");
+  if (marker.form == "sharded-state") {
+    marker.tp = fields.RequiredInteger("tp");
+    marker.ep = fields.RequiredInteger("ep");
+  }
+  marker.expert_codes = fields.String("expert_codes");
+  marker.folded = fields.String("folded_value_scale");
+  marker.recoded = fields.Bool("recoded", false);
+  marker.router = fields.String("router");
+  if (const Json* source = fields.Object("source")) {
+    Fields inner = fields.Inner(*source, "source.");
+    marker.source =
+        MarkedLayout{inner.String("qkv"), inner.RequiredInteger("chunks"), inner.String("grid") == "independent"};
+    if (marker.source->qkv != "fused" && marker.source->qkv != "split")
+      fields.Fail("source.qkv", "\"fused\" or \"split\"", "\"" + marker.source->qkv + "\"");
+  }
+  if (const Json* unpadded = fields.Object("unpadded")) {
+    Fields inner = fields.Inner(*unpadded, "unpadded.");
+    UnpaddedDimensions& d = marker.unpadded.emplace();
+    d.heads = inner.RequiredInteger("heads", kMaxHeads);
+    d.kv_heads = inner.RequiredInteger("kv_heads", kMaxHeads);
+    d.swa_heads = inner.RequiredInteger("swa_heads", kMaxHeads);
+    d.swa_kv_heads = inner.RequiredInteger("swa_kv_heads", kMaxHeads);
+    d.intermediate = inner.RequiredInteger("intermediate");
+    d.moe_intermediate = inner.RequiredInteger("moe_intermediate");
+    d.vocab = inner.RequiredInteger("vocab");
+  }
   config.marker = std::move(marker);
 }
 
@@ -266,6 +310,8 @@ Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string&
   config.vocab = fields.RequiredInteger("vocab_size");
   config.intermediate = fields.RequiredInteger("intermediate_size");
   config.tied_embeddings = fields.Bool("tie_word_embeddings", false);
+  config.router_dtype = fields.String("moe_router_dtype");
+  config.value_scale = fields.OptionalNumber("attention_value_scale");
   ReadAttention(fields, config);
   ReadLayers(fields, config);
   config.has_vision = fields.Object("vision_config") != nullptr;

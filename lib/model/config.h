@@ -24,12 +24,38 @@ struct AttentionShape {
   bool operator==(const AttentionShape&) const = default;
 };
 
-// What mimo-convert wrote about the layout of its own output ("mimo_layout" in config.json).
+// A layout as "mimo_layout" writes it.
+struct MarkedLayout {
+  std::string qkv;           // "fused" or "split"
+  int64_t chunks = 0;        // C of fused(C), or of the chunks that a split grid was cut from; 1 with independent grids
+  bool independent = false;  // split: each array has a grid of its own
+};
+
+// Dimensions of a model before zeros were added for a TP that does not divide them.
+struct UnpaddedDimensions {
+  int64_t heads = 0, kv_heads = 0;
+  int64_t swa_heads = 0, swa_kv_heads = 0;
+  int64_t intermediate = 0, moe_intermediate = 0;
+  int64_t vocab = 0;
+  bool operator==(const UnpaddedDimensions&) const = default;
+};
+
+// What mimo-convert wrote about the layout of its own output ("mimo_layout" in config.json; docs/formats.md).
 struct LayoutMarker {
-  std::string qkv;       // "fused" or "split"
-  int64_t chunks = 0;    // C of fused(C), or of the chunks that a split grid was cut from; 1 with independent grids
-  int64_t kv_heads = 0;  // heads of the model before replication
+  std::string qkv;  // as in MarkedLayout
+  int64_t chunks = 0;
+  int64_t kv_heads = 0;  // heads of the model before replication, padding included
   int64_t swa_kv_heads = 0;
+  bool independent = false;
+  std::string form = "hf";                  // hf | sharded-state | nxdi
+  std::string table = {};                   // sharded-state: the form table that named the arrays
+  int64_t tp = 0, ep = 0;                   // sharded-state: its ranks
+  std::string expert_codes = {};            // nxdi: halve | rescale
+  std::string folded = {};                  // v | o: where attention_value_scale went
+  std::string router = {};           // sharded-state: the dtype that the source's router was widened from, "BF16"
+  bool recoded = false;              // weights are not in the codecs that the source had
+  std::optional<MarkedLayout> source = {};  // what it was made from
+  std::optional<UnpaddedDimensions> unpadded = {};
 };
 
 struct ModelConfig {
@@ -50,7 +76,9 @@ struct ModelConfig {
   bool global_sinks = false;
   bool window_sinks = false;
   bool tied_embeddings = false;
-  std::string projection_layout;  // attention_projection_layout; "" when absent
+  std::string projection_layout;      // attention_projection_layout; "" when absent
+  std::string router_dtype;           // moe_router_dtype; "" when absent
+  std::optional<double> value_scale;  // attention_value_scale: V is multiplied by it at run time
   std::optional<int64_t> nextn_layers;
   bool has_vision = false;
   bool has_audio = false;

@@ -80,7 +80,7 @@ Result<int64_t> Dimension(std::string_view symbol, const ModelConfig& config, in
 }
 
 Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, const ModelConfig& config, bool fused,
-                                                    int mtp_layers) {
+                                                    int mtp_layers, bool every_expert) {
   std::vector<ExpectedTensor> tensors;
   auto add = [&](const TensorRule& rule, int layer) -> Status {
     std::vector<int64_t> shape;
@@ -98,7 +98,10 @@ Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, con
       error.advice = "correct n_routed_experts or num_hidden_layers";
       return error;
     }
-    const int32_t experts = per_expert ? static_cast<int32_t>(config.experts) : 1;
+    const int32_t experts = !per_expert          ? 1
+                            : every_expert       ? static_cast<int32_t>(config.experts)
+                            : config.experts > 0 ? 1
+                                                 : 0;
     for (int32_t expert = 0; expert < experts; ++expert) {
       ExpectedTensor tensor;
       tensor.id = {rule.role, Part::kWeight, rule.mtp, layer, per_expert ? expert : -1};

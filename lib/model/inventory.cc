@@ -148,7 +148,7 @@ class InventoryTaker {
        : w.id.role == Role::kAttnQ ? a.q
        : w.id.role == Role::kAttnK ? a.k
                                    : a.v) = i;
-      out_.quantized_attention |= w.storage == Storage::kFp8Block;
+      out_.quantized_attention |= w.storage == Storage::kFp8Block && !w.per_row();
     }
   }
 

@@ -27,6 +27,9 @@ struct Weight {
   Storage storage = Storage::kPlain;
   int64_t rows = 0;  // logical elements
   int64_t cols = 0;
+  int64_t block_rows = 128;  // kFp8Block: of one scale; a row and all its columns where scales are per row
+  int64_t block_cols = 128;
+  bool per_row() const { return storage == Storage::kFp8Block && block_rows == 1 && block_cols >= cols; }
 };
 
 // The attention projections of one layer, as indices into Inventory::weights; kNone where absent.
@@ -44,7 +47,7 @@ struct Inventory {
   std::vector<uint32_t> unknown;            // arrays that no rule knows
   int mtp_layers = 0;
   bool fused = false;                // attention is stored fused (all layers alike)
-  bool quantized_attention = false;  // any attention projection is block FP8
+  bool quantized_attention = false;  // any attention projection is FP8 under a grid of blocks
 };
 
 // Checks: every expected tensor is there with the shape the config says (rows of fused or split attention included);

@@ -45,6 +45,7 @@ constexpr std::pair<Part, std::string_view> kPartSuffixes[] = {
     {Part::kPacked, "weight_packed"},
     {Part::kGlobalScale, "weight_global_scale"},
     {Part::kInputGlobal, "input_global_scale"},
+    {Part::kRowScale, "scale"},
 };
 
 // A name with its decimal path components replaced by '#', and their values.
@@ -89,10 +90,10 @@ std::string_view LastComponent(std::string_view name) {
   return dot == std::string_view::npos ? name : name.substr(dot + 1);
 }
 
-// nullopt for a component that no quantizer writes, and for "weight" itself.
+// nullopt for a component that no Hugging Face quantizer writes, and for "weight" itself.
 std::optional<Part> CompanionOf(std::string_view component) {
   for (const auto& [part, suffix] : kPartSuffixes) {
-    if (suffix == component && part != Part::kWeight) return part;
+    if (suffix == component && part != Part::kWeight && part != Part::kRowScale) return part;
   }
   return std::nullopt;
 }
@@ -128,6 +129,13 @@ std::string_view PartSuffix(Part part) {
 std::string NameOfPart(std::string_view name, Part part) {
   std::string result(name.substr(0, name.size() - LastComponent(name).size()));
   return result += PartSuffix(part);
+}
+
+std::string_view HeaderName(std::string_view name) {
+  if (!name.starts_with("rank")) return name;
+  size_t at = 4;
+  while (at < name.size() && name[at] >= '0' && name[at] <= '9') ++at;
+  return at > 4 && at < name.size() && name[at] == '/' ? name.substr(at + 1) : name;
 }
 
 TensorId ModelTable::Identify(std::string_view tensor_name) const {
@@ -168,10 +176,15 @@ std::string ModelTable::NameOf(const TensorId& id) const {
 }
 
 std::string_view ModelTable::FuseOf(const TensorId& id) const {
+  const TensorRule* rule = RuleOf(id);
+  return rule == nullptr ? std::string_view() : rule->fuse;
+}
+
+const TensorRule* ModelTable::RuleOf(const TensorId& id) const {
   for (const TensorRule& rule : rules_) {
-    if (rule.role == id.role && rule.mtp == id.mtp) return rule.fuse;
+    if (rule.role == id.role && rule.mtp == id.mtp) return &rule;
   }
-  return "";
+  return nullptr;
 }
 
 }  // namespace mimo

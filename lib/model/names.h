@@ -58,8 +58,9 @@ enum class Part : uint8_t {
   kPacked,       // weight_packed: FP4 codes (compressed-tensors)
   kGlobalScale,  // weight_global_scale: NVFP4 global divisor (compressed-tensors)
   kInputGlobal,  // input_global_scale: of activations (compressed-tensors)
+  kRowScale,     // scale: F32 per row or per block (Neuron)
 };
-inline constexpr size_t kPartCount = 8;
+inline constexpr size_t kPartCount = 9;
 std::string_view PartSuffix(Part part);  // "weight", "weight_scale_inv" ...
 // Whether arrays of this part hold the elements of a weight, as values or codes: kWeight and kPacked.
 constexpr bool HoldsElements(Part part) {
@@ -67,6 +68,9 @@ constexpr bool HoldsElements(Part part) {
 }
 // The array beside `name` (of any part) that is another part of the same weight: its last component replaced.
 std::string NameOfPart(std::string_view name, Part part);
+
+// An array of one rank is "rankR/NAME" to us (lib/model/catalogue.h) and NAME in its file.
+std::string_view HeaderName(std::string_view name);
 
 // What a tensor is. layer and expert are -1 where they do not apply; mtp layers count from 0.
 struct TensorId {
@@ -102,6 +106,8 @@ class ModelTable {
   std::string NameOf(const TensorId& id) const;
   // TensorRule::fuse of the rule of `id`; "" when it has none.
   std::string_view FuseOf(const TensorId& id) const;
+  // The rule of `id`, whatever its part; null for towers and unknown tensors.
+  const TensorRule* RuleOf(const TensorId& id) const;
 
  private:
   friend Result<ModelTable> ParseModelTable(std::string_view json);
@@ -123,8 +129,9 @@ struct ExpectedTensor {
   std::string name;
   std::vector<int64_t> shape;  // logical elements [rows, cols] or [n]
 };
-// Everything but towers, for `mtp_layers` MTP layers and fused or split attention, in table order by layer.
+// Everything but towers, for `mtp_layers` MTP layers and fused or split attention, in table order by layer. Without
+// `every_expert`, expert 0 stands for all of its layer.
 Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, const ModelConfig& config, bool fused,
-                                                    int mtp_layers);
+                                                    int mtp_layers, bool every_expert = true);
 
 }  // namespace mimo

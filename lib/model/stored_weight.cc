@@ -29,7 +29,6 @@ Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string
 namespace {
 
 constexpr char kIncomplete[] = "complete the checkpoint: fetch the shard that holds it";
-constexpr int64_t kBlock = 128;      // rows and columns of a block FP8 block
 constexpr int64_t kMxGroup = 32;     // columns that share a scale
 constexpr int64_t kNvfp4Group = 16;  // likewise
 
@@ -115,18 +114,20 @@ class Pairing {
 
   // F8_E4M3: the type of the scales tells block FP8 from MXFP8, under either name.
   Status PairBytes() {
-    if (!Has(Part::kScale) && !Has(Part::kScaleInv))
+    std::vector<Part> scales;
+    for (Part part : {Part::kScaleInv, Part::kScale, Part::kRowScale})
+      if (Has(part)) scales.push_back(part);
+    if (scales.empty())
       return Lacks("FP8 codes without their scales",
                    NameOf(Part::kScaleInv) + " (block FP8) or " + NameOf(Part::kScale) + " (MXFP8)");
-    if (Has(Part::kScale) && Has(Part::kScaleInv))
-      return Bad(parts_[Part::kScale], "FP8 codes with two arrays of scales", "one of them",
-                 TypeAndShape(At(Part::kScale)) + " beside " + At(Part::kScaleInv).name,
-                 "remove what another quantization left");
-    MIMO_RETURN_IF_ERROR(Only({Part::kScale, Part::kScaleInv}, "a weight of FP8 codes"));
-    const Part part = Has(Part::kScaleInv) ? Part::kScaleInv : Part::kScale;
+    const Part part = scales[0];
+    if (scales.size() > 1)
+      return Bad(parts_[scales[1]], "FP8 codes with two arrays of scales", "one of them",
+                 TypeAndShape(At(scales[1])) + " beside " + At(part).name, "remove what another quantization left");
+    MIMO_RETURN_IF_ERROR(Only({part}, "a weight of FP8 codes"));
     const StoredArray& scale = At(part);
     weight_.scale = parts_[part];
-    if (IsE8M0(scale.dtype)) {
+    if (IsE8M0(scale.dtype) && part != Part::kRowScale) {
       weight_.storage = Storage::kMxfp8;
       return CheckGroups(kMxGroup);
     }
@@ -134,6 +135,14 @@ class Pairing {
       return Bad(weight_.scale, "scale of the wrong type", "F32 (block FP8), or U8 (MXFP8), two-dimensional",
                  TypeAndShape(scale), "export the checkpoint again with one of these");
     weight_.storage = Storage::kFp8Block;
+    MIMO_RETURN_IF_ERROR(CheckMatrix());
+    const std::vector<int64_t>& codes = Codes().shape;
+    const bool one_per_row = scale.shape == std::vector<int64_t>{codes[0], 1};
+    if (one_per_row && (part == Part::kRowScale || codes[1] > catalogue_.config.block_cols)) {
+      weight_.block_rows = 1;
+      weight_.block_cols = codes[1];
+      return {};
+    }
     MIMO_RETURN_IF_ERROR(CheckBlockSize());
     return CheckBlocks();
   }
@@ -197,24 +206,25 @@ class Pairing {
                "experts are stored one by one, under their own names");
   }
 
-  // Other blocks are not known to be those of this family.
+  // Kernels encode in strips of 32 columns.
   Status CheckBlockSize() const {
     const ModelConfig& c = catalogue_.config;
-    if (c.block_rows == kBlock && c.block_cols == kBlock) return {};
+    if (c.block_rows > 0 && c.block_cols > 0 && c.block_cols % 32 == 0) return {};
     Error e;
     e.what = "unsupported quantization block";
     e.file = c.path;
-    e.expected = "weight_block_size [128, 128], since " + Codes().name + " is block FP8";
+    e.expected = "weight_block_size of columns in multiples of 32, since " + Codes().name + " is block FP8";
     e.found = ShapeText({c.block_rows, c.block_cols});
     e.advice = "convert the checkpoint to 128 x 128 blocks or to BF16 with the tool that wrote it";
     return e;
   }
 
-  Status CheckBlocks() const {
-    MIMO_RETURN_IF_ERROR(CheckMatrix());
+  Status CheckBlocks() {
     const std::vector<int64_t>& codes = Codes().shape;
     const StoredArray& scale = catalogue_.arrays[weight_.scale];
-    std::vector<int64_t> expected = {CeilDiv(codes[0], kBlock), CeilDiv(codes[1], kBlock)};
+    weight_.block_rows = catalogue_.config.block_rows;
+    weight_.block_cols = catalogue_.config.block_cols;
+    std::vector<int64_t> expected = {CeilDiv(codes[0], weight_.block_rows), CeilDiv(codes[1], weight_.block_cols)};
     if (IsAttentionProjection(Codes().id.role) && scale.shape.size() == 2) expected[0] = scale.shape[0];
     if (scale.shape == expected) return {};
     return WrongShape(expected);

@@ -17,9 +17,12 @@ struct WeightParts {
   uint32_t& operator[](Part part) { return of[static_cast<size_t>(part)]; }
 };
 
-// What decides is names, dtypes and shapes, never the config. Storages (codes; companions, E8M0 being U8 or F8_E8M0):
+// What decides is names, dtypes and shapes; the config only says how large the blocks of FP8 are. Storages (codes;
+// companions, E8M0 being U8 or F8_E8M0):
 //   plain       weight
-//   block FP8   weight F8_E4M3; weight_scale_inv or weight_scale F32 [ceil(rows/128), ceil(cols/128)]
+//   block FP8   weight F8_E4M3; weight_scale_inv, weight_scale or scale F32 [ceil(rows/R), ceil(cols/C)], R x C the
+//               config's weight_block_size (128 x 128 without one), C a multiple of 32; or F32 [rows, 1], one scale per
+//               row: whenever that is the shape of "scale", and of the others where a row has more columns than a block
 //   MXFP4       weight or weight_packed U8; weight_scale E8M0 [rows, cols/32]
 //   MXFP8       weight F8_E4M3; weight_scale or weight_scale_inv E8M0 [rows, cols/32]
 //   NVFP4       weight U8; weight_scale F8_E4M3 [rows, cols/16], weight_scale_2 F32 [] or [1]; maybe input_scale

@@ -156,6 +156,71 @@ TEST_F(CatalogueTest, FollowsTheSymbolicLinksOfAHubCache) {
   EXPECT_FALSE(Open().ok());  // a dangling link is an incomplete download
 }
 
+// Every rank has arrays of one name: they are told apart by the file that they are in, and have no place in the model
+// until the form gives them one.
+TEST_F(CatalogueTest, ArraysOfRankFilesAreNamedByTheirRank) {
+  const Tensors norm = {Tensor("model.norm.weight", DType::kBF16, {128})};
+  const Tensors mtp = {Tensor("model.mtp.layers.0.enorm.weight", DType::kBF16, {128})};
+  WriteShard("model-rank-0-part-0.safetensors", norm);
+  WriteShard("model-rank-12-part-0.safetensors", norm);
+  WriteShard("mtp-rank-3-part-0.safetensors", mtp);
+  WriteShard("hf-rest.safetensors", {Tensor("visual.x", DType::kBF16, {2})});
+  WriteShard("other-rank-1-part-0.safetensors", {Tensor("visual.other", DType::kBF16, {2})});
+  WriteShard("model-rank-x-part-0.safetensors", {Tensor("visual.letter", DType::kBF16, {2})});
+  WriteShard("model-rank-1.safetensors", {Tensor("visual.short", DType::kBF16, {2})});
+  const auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  std::vector<std::string> names;
+  for (const StoredArray& array : c.value().arrays) names.push_back(array.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"rank0/model.norm.weight", "rank12/model.norm.weight",
+                                             "rank3/model.mtp.layers.0.enorm.weight", "visual.letter", "visual.other",
+                                             "visual.short", "visual.x"}));
+  EXPECT_EQ(HeaderName(names[1]), "model.norm.weight");
+  EXPECT_EQ(HeaderName("rank/model.norm.weight"), "rank/model.norm.weight");
+  EXPECT_EQ(HeaderName("ranked"), "ranked");
+  ASSERT_NE(c.value().Find("rank12/model.norm.weight"), nullptr);
+  EXPECT_EQ(c.value().Find("rank12/model.norm.weight")->id.role, Role::kUnknown);
+  EXPECT_EQ(c.value().Find("visual.x")->id.role, Role::kVision);
+  // Twice in one rank is still twice.
+  WriteShard("model-rank-0-part-1.safetensors", norm);
+  ASSERT_FALSE(Open().ok());
+  EXPECT_EQ(Open().error().tensor, "rank0/model.norm.weight");
+}
+
+TEST_F(CatalogueTest, WhatTheSourceSaidIsReadAndNotCarried) {
+  WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
+  EXPECT_FALSE(Open().value().origin.has_value());
+  const Hash128 without = Open().value().Fingerprint();
+  std::string other = kConfig;
+  other.replace(other.find("\"hidden_size\": 128"), 18, "\"hidden_size\": 256");
+  Write("mimo-source/config.json", other);
+  Write("mimo-source/notes.txt", "x");
+  auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  ASSERT_TRUE(c.value().origin.has_value());
+  EXPECT_EQ(c.value().origin->config, other);
+  EXPECT_FALSE(c.value().origin->index.has_value());
+  EXPECT_EQ(c.value().config.hidden, 128);
+  ASSERT_EQ(c.value().carried.size(), 1u);
+  EXPECT_EQ(c.value().carried[0].name, "mimo-source/notes.txt");
+  const Hash128 with_config = c.value().Fingerprint();
+  EXPECT_NE(with_config, without);
+  Write("mimo-source/model.safetensors.index.json",
+        R"({"metadata": {"tp_size": 4}, "weight_map": {"q": "model_layer0.safetensors"}})");
+  c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  ASSERT_TRUE(c.value().origin->index.has_value());
+  EXPECT_EQ(c.value().origin->index->info.tp_size, 4);
+  ASSERT_EQ(c.value().origin->index->weight_map.size(), 1u);
+  EXPECT_TRUE(c.value().index.missing_files.empty());  // it is not the index of these files
+  EXPECT_TRUE(c.value().oddities.empty());
+  EXPECT_EQ(c.value().carried.size(), 1u);
+  EXPECT_NE(c.value().Fingerprint(), with_config);
+  Write("mimo-source/config.json", "{}");
+  ASSERT_FALSE(Open().ok());
+  EXPECT_NE(Open().error().file.find("mimo-source/config.json"), std::string::npos);
+}
+
 TEST_F(CatalogueTest, FingerprintFollowsHeadersAndConfig) {
   WriteShard("a.safetensors", {Tensor("model.norm.weight", DType::kBF16, {128})});
   const Hash128 first = Open().value().Fingerprint();

@@ -56,6 +56,8 @@ TEST(Config, AbsentFieldsHaveTheirDocumentedMeaning) {
   EXPECT_FALSE(config.has_vision || config.has_audio);
   EXPECT_FALSE(config.nextn_layers.has_value());
   EXPECT_FALSE(config.marker.has_value());
+  EXPECT_EQ(config.router_dtype, "");
+  EXPECT_FALSE(config.value_scale.has_value());
 }
 
 TEST(Config, SlidingWindowFieldsDefaultToTheGlobalOnes) {
@@ -128,6 +130,77 @@ TEST(Config, QuantizationAndMarkerAreRead) {
   EXPECT_EQ(config.marker->swa_kv_heads, 8);
   EXPECT_TRUE(config.has_vision);
   EXPECT_FALSE(config.has_audio);
+}
+
+TEST(Config, TheMarkerSaysWhatADirectoryIsAndWhatItWasMadeFrom) {
+  Json json = Minimal();
+  const Json plain = {{"version", 1}, {"qkv", "fused"}, {"chunks", 8}, {"kv_heads", 4}, {"swa_kv_heads", 8}};
+  json["mimo_layout"] = plain;
+  EXPECT_EQ(Parse(json).marker->form, "hf");
+  EXPECT_FALSE(Parse(json).marker->source.has_value());
+  EXPECT_FALSE(Parse(json).marker->unpadded.has_value());
+  Json& marker = json["mimo_layout"];
+  marker.update({{"form", "sharded-state"}, {"table", "vllm-0.33"}, {"tp", 8}, {"ep", 2}, {"folded_value_scale", "v"}});
+  marker["source"] = {{"qkv", "split"}, {"chunks", 1}, {"grid", "independent"}};
+  marker["unpadded"] = {{"heads", 64},       {"kv_heads", 4},        {"swa_heads", 32},
+                        {"swa_kv_heads", 8}, {"intermediate", 4096}, {"moe_intermediate", 2048},
+                        {"vocab", 1000}};
+  const ModelConfig sharded = Parse(json);
+  EXPECT_EQ(sharded.marker->form, "sharded-state");
+  EXPECT_EQ(sharded.marker->table, "vllm-0.33");
+  EXPECT_EQ(sharded.marker->tp, 8);
+  EXPECT_EQ(sharded.marker->ep, 2);
+  EXPECT_EQ(sharded.marker->folded, "v");
+  EXPECT_FALSE(sharded.marker->independent);
+  ASSERT_TRUE(sharded.marker->source.has_value());
+  EXPECT_EQ(sharded.marker->source->qkv, "split");
+  EXPECT_EQ(sharded.marker->source->chunks, 1);
+  EXPECT_TRUE(sharded.marker->source->independent);
+  EXPECT_EQ(sharded.marker->unpadded, (UnpaddedDimensions{64, 4, 32, 8, 4096, 2048, 1000}));
+  // Each key that a reader relies on is missed by its path.
+  const auto refused = [&](const Json& changed, const char* key) {
+    Json bad = json;
+    bad["mimo_layout"] = changed;
+    EXPECT_NE(Refused(bad.dump()).what.find(key), std::string::npos) << Refused(bad.dump()).Message();
+  };
+  for (const char* key : {"tp", "ep", "chunks", "kv_heads", "swa_kv_heads"}) {
+    Json changed = marker;
+    changed.erase(key);
+    refused(changed, key);
+  }
+  Json changed = marker;
+  changed["form"] = "gguf";
+  refused(changed, "mimo_layout.form");
+  changed = marker;
+  changed["source"]["qkv"] = "both";
+  refused(changed, "source.qkv");
+  changed = marker;
+  changed["source"].erase("chunks");
+  refused(changed, "source.chunks");
+  changed = marker;
+  changed["unpadded"].erase("vocab");
+  refused(changed, "unpadded.vocab");
+  changed = marker;
+  changed["unpadded"]["heads"] = 0;
+  refused(changed, "unpadded.heads");
+  // A Neuron directory: no ranks.
+  json["mimo_layout"] = plain;
+  json["mimo_layout"].update({{"form", "nxdi"}, {"expert_codes", "halve"}, {"qkv", "split"}, {"grid", "independent"}});
+  EXPECT_EQ(Parse(json).marker->expert_codes, "halve");
+  EXPECT_TRUE(Parse(json).marker->independent);
+}
+
+TEST(Config, ValueScaleAndRouterType) {
+  Json json = Minimal();
+  json["attention_value_scale"] = 0.612;
+  json["moe_router_dtype"] = "bfloat16";
+  EXPECT_EQ(Parse(json).value_scale, 0.612);
+  EXPECT_EQ(Parse(json).router_dtype, "bfloat16");
+  json["attention_value_scale"] = 1;
+  EXPECT_EQ(Parse(json).value_scale, 1.0);
+  json["attention_value_scale"] = nullptr;
+  EXPECT_FALSE(Parse(json).value_scale.has_value());
+  ExpectRefused(Minimal(), "attention_value_scale", "much");
 }
 
 TEST(Config, BadNumbersAreRefusedByName) {

@@ -70,7 +70,12 @@ TEST(Names, EveryPartHasItsSuffixAndIsFoundByIt) {
       {Part::kGlobalScale, "weight_global_scale"},
       {Part::kInputGlobal, "input_global_scale"},
   };
-  ASSERT_EQ(std::size(kSuffixes), kPartCount);
+  ASSERT_EQ(std::size(kSuffixes) + 1, kPartCount);
+  // Neuron's: a name that no Hugging Face checkpoint has.
+  EXPECT_EQ(PartSuffix(Part::kRowScale), "scale");
+  EXPECT_FALSE(HoldsElements(Part::kRowScale));
+  EXPECT_EQ(NameOfPart("lm_head.weight", Part::kRowScale), "lm_head.scale");
+  EXPECT_EQ(Table().Identify("model.layers.1.self_attn.k_proj.scale"), TensorId());
   for (const auto& [part, suffix] : kSuffixes) {
     EXPECT_EQ(PartSuffix(part), suffix);
     EXPECT_EQ(HoldsElements(part), suffix == "weight" || suffix == "weight_packed");

@@ -39,6 +39,10 @@ Catalogue MakeCatalogue(Arrays arrays, const std::string& config) {
     stored.dtype = array.dtype;
     stored.shape = array.shape;
     stored.id = catalogue.table->Identify(array.name);
+    if (array.name.ends_with(".scale")) {  // Neuron's, which no Hugging Face name is
+      stored.id = catalogue.table->Identify(NameOfPart(array.name, Part::kWeight));
+      stored.id.part = Part::kRowScale;
+    }
     catalogue.by_name.emplace(array.name, static_cast<uint32_t>(catalogue.arrays.size()));
     catalogue.arrays.push_back(std::move(stored));
   }
@@ -256,6 +260,97 @@ TEST(StoredWeight, ErrorsSayWhatWentWrong) {
   // Shapes that fit each other and not the config.
   text = message({{"weight", kU8, {192, 128}}, {"weight_scale", kE4M3, {192, 16}}, global});
   EXPECT_TRUE(has(text, "contradicts config.json") && has(text, "[192, 256]")) << text;
+}
+
+// kConfig with a quantization_config of these blocks.
+std::string WithBlocks(int64_t rows, int64_t cols) {
+  return std::string(kConfig, sizeof(kConfig) - 2) + R"(, "quantization_config": {"quant_method": "fp8",
+      "weight_block_size": [)" +
+         std::to_string(rows) + ", " + std::to_string(cols) + "]}}";
+}
+
+// The weight that module X is stored as.
+Result<Weight> WeightOf(const std::string& module, const std::vector<Stored>& parts, const std::string& config) {
+  Arrays arrays = Model();
+  Store(arrays, module, parts);
+  const Catalogue catalogue = MakeCatalogue(arrays, config);
+  auto inventory = TakeInventory(catalogue);
+  if (!inventory.ok()) return inventory.TakeError();
+  for (const Weight& weight : inventory.value().weights) {
+    if (catalogue.arrays[weight.array].name == module + ".weight") return weight;
+  }
+  return Error{};
+}
+
+TEST(StoredWeight, BlocksOfFp8AreThoseOfTheConfig) {
+  const std::string module = "model.layers.0.mlp.up_proj";  // [192, 128]
+  struct Case {
+    int64_t rows, cols;
+    std::vector<int64_t> scales;
+  };
+  for (const Case& c : std::vector<Case>{{128, 128, {2, 1}},
+                                         {64, 128, {3, 1}},
+                                         {64, 32, {3, 4}},
+                                         {128, 96, {2, 2}},
+                                         {7, 64, {28, 2}},
+                                         {1, 32, {192, 4}},
+                                         {1000, 1024, {1, 1}}}) {
+    const std::string config = WithBlocks(c.rows, c.cols);
+    for (const char* part : {"weight_scale_inv", "weight_scale", "scale"}) {
+      const auto weight = WeightOf(module, {{"weight", kE4M3, {192, 128}}, {part, kF32, c.scales}}, config);
+      ASSERT_TRUE(weight.ok()) << c.rows << "x" << c.cols << ": " << weight.error().Message();
+      EXPECT_EQ(weight.value().storage, Storage::kFp8Block);
+      EXPECT_EQ(weight.value().block_rows, c.rows);
+      EXPECT_EQ(weight.value().block_cols, c.cols);
+      EXPECT_FALSE(weight.value().per_row());
+      std::vector<int64_t> wrong = c.scales;
+      ++wrong[0];
+      EXPECT_FALSE(WeightOf(module, {{"weight", kE4M3, {192, 128}}, {part, kF32, wrong}}, config).ok());
+    }
+  }
+  const auto odd =
+      WeightOf(module, {{"weight", kE4M3, {192, 128}}, {"weight_scale_inv", kF32, {2, 3}}}, WithBlocks(128, 48));
+  ASSERT_FALSE(odd.ok());
+  EXPECT_NE(odd.error().Message().find("multiples of 32"), std::string::npos) << odd.error().Message();
+}
+
+TEST(StoredWeight, OneScalePerRowIsKnownByItsShapeOrByItsName) {
+  const std::string down = "model.layers.0.mlp.down_proj";  // [128, 192]: a row is wider than a block
+  for (const char* part : {"weight_scale_inv", "weight_scale", "scale"}) {
+    const auto weight = WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kF32, {128, 1}}}, kConfig);
+    ASSERT_TRUE(weight.ok()) << weight.error().Message();
+    EXPECT_EQ(weight.value().storage, Storage::kFp8Block);
+    EXPECT_EQ(weight.value().block_rows, 1);
+    EXPECT_EQ(weight.value().block_cols, 192);
+    EXPECT_TRUE(weight.value().per_row());
+    EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kF32, {127, 1}}}, kConfig).ok());
+    EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kF32, {128}}}, kConfig).ok());
+    EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kBf16, {128, 1}}}, kConfig).ok());
+  }
+  const std::string up = "model.layers.0.mlp.up_proj";  // [192, 128]: as wide as a block
+  const std::vector<Stored> codes = {{"weight", kE4M3, {192, 128}}};
+  const auto with = [&](const char* part) { return std::vector<Stored>{codes[0], {part, kF32, {192, 1}}}; };
+  EXPECT_FALSE(WeightOf(up, with("weight_scale"), kConfig).ok());
+  EXPECT_TRUE(WeightOf(up, with("weight_scale"), WithBlocks(128, 64)).value().per_row());
+  EXPECT_TRUE(WeightOf(up, with("scale"), kConfig).value().per_row());
+  std::vector<Stored> both = with("scale");
+  both.push_back({"weight_scale_inv", kF32, {2, 1}});
+  const auto refused = WeightOf(up, both, kConfig);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.error().what.find("two arrays of scales"), std::string::npos);
+  EXPECT_FALSE(WeightOf(up, {codes[0], {"scale", kU8, {192, 4}}}, kConfig).ok());  // no MXFP8 under this name
+}
+
+// Rows that carry their own scales ask nothing of the layout: attention of this kind has no grid.
+TEST(StoredWeight, AttentionWithOneScalePerRowHasNoGrid) {
+  const std::string module = "model.layers.0.self_attn.k_proj";  // [192, 128]
+  for (const bool per_row : {false, true}) {
+    Arrays arrays = Model();
+    Store(arrays, module, {{"weight", kE4M3, {192, 128}}, {"scale", kF32, {per_row ? 192 : 2, 1}}});
+    const auto inventory = TakeInventory(MakeCatalogue(arrays, kConfig));
+    ASSERT_TRUE(inventory.ok()) << inventory.error().Message();
+    EXPECT_EQ(inventory.value().quantized_attention, !per_row);
+  }
 }
 
 TEST(StoredWeight, TheConfigDecidesNothingButTheBlockOfBlockFp8) {

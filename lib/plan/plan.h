@@ -37,6 +37,18 @@ struct PlanOptions {
   UnknownPolicy unknown = UnknownPolicy::kRefuse;
   std::vector<std::string> include, exclude;  // regular expressions on output names
   uint64_t max_shard_bytes = 0;               // 0: keep the source's files
+  // What will load it (docs/commands.md). Where a number is 0, the target's default holds.
+  std::string to = "hf";           // hf | vllm | sglang | nxdi
+  std::string format;              // "" (the target's usual one) | sharded-state
+  std::string engine_version;      // of schemas/targets.json; "" the newest known
+  std::string attention = "auto";  // auto | fused | split | bf16: how an engine's attention is stored
+  int64_t tp = 0, ep = 0, etp = 0, pp = 0;
+  std::vector<int64_t> ranks;    // ascending: write only these; empty: all
+  bool pad = false;              // zero heads and columns where tp does not divide
+  std::string fold_value_scale;  // "" | v | o
+  int64_t fp8_block_rows = 0;    // of every block FP8 weight; columns keep 128
+  std::string expert_codes;      // nxdi: "" (halve) | rescale
+  std::string form_template;     // canonical JSON of --template; "" the shipped one
 };
 
 // ---- what is read
@@ -64,22 +76,38 @@ struct PlanSource {
 
 // ---- what is written
 
-// Rows of a source that become rows of an output, full width.
+// A rectangle of a source that becomes one of an output. Rows are those of OutputArray::rows(), columns are elements of
+// the last dimension: stored ones (bytes of packed codes) where the transform moves, values where it decodes.
 struct Piece {
-  uint32_t source = kNone;  // into Plan::sources
+  uint32_t source = kNone;  // into Plan::sources; kNone: padding, OutputArray::pad
   int64_t source_row = 0;
   int64_t target_row = 0;
-  int64_t rows = 0;
+  int64_t rows = 0;  // kTranspose: of the target; the source rectangle has `cols` rows and `rows` columns
+  int64_t source_col = 0;
+  int64_t target_col = 0;
+  int64_t cols = 0;  // 0: whole rows of both (not with kTranspose)
+};
+
+// What happens to each element on the way. Codes are E4M3.
+enum class Adjust : uint8_t {
+  kAsIs,
+  kHalve,   // codes / 2, ties to even where a bit is lost (counted)
+  kDouble,  // codes * 2; beyond 448 is an anomaly
+  kNeuron,  // E4M3(BF16(code) / (448 / 240)): the rule of the published Neuron scripts
+  kScale,   // values (kMove: of F32 arrays; kConvert) times OutputArray::factor, in FP32, before the one rounding
 };
 
 enum class Transform : uint8_t {
-  kMove,      // bytes as they are (whole rows)
-  kConvert,   // decode and encode: value codecs -> BF16, FP16, FP32
-  kRelayout,  // FP8 codes under a new block grid: described by the group's cells, `pieces` is empty
-  kScales,    // the scales of kRelayout outputs: likewise
-  kEncode,    // codes of one of the group's encoded weights, made from the values of `pieces`
-  kBeside,    // its scales, global and input scale: `pieces` is empty
-  kInvert,    // one F32 each: 1 / x (global scales between dialects)
+  kMove,       // bytes as they are (whole rows)
+  kConvert,    // decode and encode: value codecs -> BF16, FP16, FP32
+  kRelayout,   // FP8 codes under a new block grid: described by the group's cells, `pieces` is empty
+  kScales,     // the scales of kRelayout outputs: likewise
+  kEncode,     // codes of one of the group's encoded weights, made from the values of `pieces`
+  kBeside,     // its scales, global and input scale: `pieces` is empty
+  kInvert,     // one F32 each: 1 / x (global scales between dialects)
+  kTranspose,  // rectangles turned over: of stored elements where target_codec is a block codec, else of values,
+               // decoded first
+  kConstant,  // OutputArray::constant; `pieces` is empty
 };
 
 struct OutputArray {
@@ -93,28 +121,34 @@ struct OutputArray {
   Transform transform = Transform::kMove;
   Codec target_codec = Codec::kBf16;  // kConvert
   bool unchanged = false;             // name, dtype, shape and bytes are those of one source array
-  std::vector<Piece> pieces;          // ascending by target_row, covering every row once
+  Adjust adjust = Adjust::kAsIs;      // kMove, kConvert, kTranspose
+  float factor = 1;                   // Adjust::kScale
+  std::string pad;                    // bytes of one element, for pieces without a source; "" is zeros
+  std::string constant;               // kConstant: the bytes of the array
+  std::vector<Piece> pieces;          // ascending by (target_row, target_col), covering every element once
   uint32_t group = 0;                 // into Plan::groups
-  int64_t rows() const { return shape.size() < 2 ? 1 : shape[0]; }
+  int64_t rows() const { return MatrixRows(shape); }
   uint64_t row_bytes() const { return rows() == 0 ? 0 : (end - begin) / static_cast<uint64_t>(rows()); }
 };
 
 // Rows of codes inside one target cell row, all under one source scale row.
 struct CellSegment {
-  uint32_t source = kNone;  // codes, into Plan::sources
+  uint32_t source = kNone;  // codes, into Plan::sources; kNone: padding, zero codes, which fit any scale
   int64_t source_row = 0;
   uint32_t output = kNone;  // codes, into Plan::outputs
   int64_t target_row = 0;
   int64_t rows = 0;
-  uint32_t scale = kNone;  // source scales, into Plan::sources
+  uint32_t scale = kNone;  // source scales, into Plan::sources; kNone where `source` is
   int64_t scale_row = 0;
+  float factor = 1;  // the values are those of the source times this: its scales are, in FP32
 };
 
 // One row of target scales and all code rows under it.
 struct CellRow {
   uint32_t scale_output = kNone;  // into Plan::outputs
   int64_t scale_row = 0;
-  bool moved = false;                 // all segments share one source scale row: codes and scales are copied
+  bool moved = false;  // all segments with a source share one scale row and factor: codes and scales are copied; scales
+                       // of 1 where there is none
   std::vector<CellSegment> segments;  // not empty
 };
 
@@ -161,6 +195,16 @@ struct PlanFile {
   std::vector<uint32_t> outputs;  // into Plan::outputs, by offset
 };
 
+// Rows of two sources that must hold the same bytes: replicas of which one is read. Checked before anything is
+// published.
+struct EqualRows {
+  uint32_t first = kNone;  // into Plan::sources
+  uint32_t second = kNone;
+  int64_t first_row = 0;
+  int64_t second_row = 0;
+  int64_t rows = 0;
+};
+
 enum class Fate : uint8_t { kUsed, kDropped };
 struct SourceFate {
   uint32_t array = kNone;  // into Catalogue::arrays
@@ -186,6 +230,7 @@ struct Plan {
   std::vector<FuseGroup> groups;
   std::vector<PlanFile> files;  // by name
   uint32_t file_groups = 0;
+  std::vector<EqualRows> equal;
   std::vector<SourceFate> fates;  // every array of the catalogue, in its order
   std::vector<TextFile> texts;
   std::vector<std::string> carried;  // names of Catalogue::carried that travel along

@@ -51,6 +51,31 @@ class Lines {
   bool first_ = true;
 };
 
+// What will load the output; what was not asked for is left out.
+void AppendTarget(JsonObject& object, const PlanOptions& options) {
+  static const PlanOptions kUsual;
+  const auto text = [&](const char* key, const std::string& value, const std::string& usual) {
+    if (value != usual) object.String(key, value);
+  };
+  const auto number = [&](const char* key, int64_t value) {
+    if (value != 0) object.Number(key, value);
+  };
+  text("to", options.to, kUsual.to);
+  text("format", options.format, kUsual.format);
+  text("engine_version", options.engine_version, kUsual.engine_version);
+  text("attention", options.attention, kUsual.attention);
+  number("tp", options.tp);
+  number("ep", options.ep);
+  number("etp", options.etp);
+  number("pp", options.pp);
+  if (!options.ranks.empty()) object.NumberList("ranks", options.ranks);
+  if (options.pad) object.Bool("pad", true);
+  text("fold_value_scale", options.fold_value_scale, kUsual.fold_value_scale);
+  number("fp8_block_rows", options.fp8_block_rows);
+  text("expert_codes", options.expert_codes, kUsual.expert_codes);
+  text("form_template", options.form_template, kUsual.form_template);
+}
+
 void AppendOptions(std::string& out, const PlanOptions& options) {
   JsonObject object(out);
   object.String("dtype", WordOf(kDTypeChoices, options.dtype));
@@ -65,6 +90,7 @@ void AppendOptions(std::string& out, const PlanOptions& options) {
   object.StringList("include", options.include);
   object.StringList("exclude", options.exclude);
   object.Number("max_shard_bytes", options.max_shard_bytes);
+  AppendTarget(object, options);
   object.Close();
 }
 
@@ -141,7 +167,46 @@ void AppendSource(std::string& out, const Catalogue& catalogue, const PlanSource
 bool IsWholeMove(const OutputArray& output) {
   if (output.pieces.size() != 1) return false;
   const Piece& piece = output.pieces[0];
-  return piece.source_row == 0 && piece.target_row == 0 && piece.rows == output.rows();
+  return piece.source != kNone && piece.source_row == 0 && piece.target_row == 0 && piece.rows == output.rows() &&
+         piece.cols == 0 && piece.source_col == 0 && piece.target_col == 0;
+}
+
+void AppendHex(std::string& out, std::string_view bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  out += '"';
+  for (const char c : bytes) {
+    out += kDigits[static_cast<unsigned char>(c) >> 4];
+    out += kDigits[static_cast<unsigned char>(c) & 15];
+  }
+  out += '"';
+}
+
+// Reads back as the same float. Plans hold finite ones.
+void AppendFloat(std::string& out, float value) {
+  AppendInteger(out, static_cast<double>(value));
+}
+
+// Names are for people: lists that are too long to read get positions.
+constexpr size_t kNamedPieces = 16;
+
+void AppendPiece(std::string& out, const SourceNames& names, const Piece& piece, bool named) {
+  out += '[';
+  if (piece.source == kNone) {
+    out += "null";
+  } else if (named) {
+    names.Append(out, piece.source);
+  } else {
+    AppendInteger(out, piece.source);
+  }
+  AppendInteger(out += ',', piece.source_row);
+  AppendInteger(out += ',', piece.target_row);
+  AppendInteger(out += ',', piece.rows);
+  if (piece.source_col != 0 || piece.target_col != 0 || piece.cols != 0) {
+    AppendInteger(out += ',', piece.source_col);
+    AppendInteger(out += ',', piece.target_col);
+    AppendInteger(out += ',', piece.cols);
+  }
+  out += ']';
 }
 
 void AppendOutput(std::string& out, const SourceNames& names, const OutputArray& output, bool follows, uint64_t begin) {
@@ -160,17 +225,18 @@ void AppendOutput(std::string& out, const SourceNames& names, const OutputArray&
   if (output.transform != Transform::kMove) object.String("transform", WordOf(kTransforms, output.transform));
   if (output.target_codec != Codec::kBf16) object.String("codec", WordOf(kCodecs, output.target_codec));
   if (output.unchanged) object.Bool("unchanged", true);
+  if (output.adjust != Adjust::kAsIs) object.String("adjust", WordOf(kAdjusts, output.adjust));
+  if (output.factor != 1) AppendFloat(object.Key("factor"), output.factor);
+  if (!output.pad.empty()) AppendHex(object.Key("pad"), output.pad);
+  if (!output.constant.empty()) AppendHex(object.Key("constant"), output.constant);
   if (IsWholeMove(output)) {
     names.Append(object.Key("source"), output.pieces[0].source);
   } else if (!output.pieces.empty()) {
     object.Key("pieces") += '[';
     const char* separator = "";
+    const bool named = output.pieces.size() <= kNamedPieces;
     for (const Piece& piece : output.pieces) {
-      names.Append((out += separator) += '[', piece.source);
-      AppendInteger(out += ',', piece.source_row);
-      AppendInteger(out += ',', piece.target_row);
-      AppendInteger(out += ',', piece.rows);
-      out += ']';
+      AppendPiece(out += separator, names, piece, named);
       separator = ",";
     }
     out += ']';
@@ -193,6 +259,27 @@ void AppendEncoded(std::string& out, const EncodedWeight& weight) {
   object.Close();
 }
 
+void AppendSegment(std::string& out, const CellSegment& part) {
+  const auto source = [&](uint32_t index) {
+    if (index == kNone) {
+      out += "null";
+    } else {
+      AppendInteger(out, index);
+    }
+  };
+  out += '[';
+  source(part.source);
+  AppendInteger(out += ',', part.source_row);
+  AppendInteger(out += ',', part.output);
+  AppendInteger(out += ',', part.target_row);
+  AppendInteger(out += ',', part.rows);
+  out += ',';
+  source(part.scale);
+  AppendInteger(out += ',', part.scale_row);
+  if (part.factor != 1) AppendFloat(out += ',', part.factor);
+  out += ']';
+}
+
 void AppendGroup(std::string& out, const FuseGroup& group) {
   JsonObject object(out);
   object.String("label", group.label);
@@ -210,14 +297,7 @@ void AppendGroup(std::string& out, const FuseGroup& group) {
       row.Key("parts") += '[';
       const char* comma = "";
       for (const CellSegment& part : cell.segments) {
-        AppendInteger((out += comma) += '[', part.source);
-        AppendInteger(out += ',', part.source_row);
-        AppendInteger(out += ',', part.output);
-        AppendInteger(out += ',', part.target_row);
-        AppendInteger(out += ',', part.rows);
-        AppendInteger(out += ',', part.scale);
-        AppendInteger(out += ',', part.scale_row);
-        out += ']';
+        AppendSegment(out += comma, part);
         comma = ",";
       }
       out += ']';
@@ -313,6 +393,19 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
     previous = &output;
   }
   lines.End();
+  if (!plan.equal.empty()) {
+    lines.Begin("equal");
+    for (const EqualRows& equal : plan.equal) {
+      std::string& line = lines.Element();
+      AppendInteger(line += '[', equal.first);
+      AppendInteger(line += ',', equal.first_row);
+      AppendInteger(line += ',', equal.second);
+      AppendInteger(line += ',', equal.second_row);
+      AppendInteger(line += ',', equal.rows);
+      line += ']';
+    }
+    lines.End();
+  }
   lines.Begin("dropped");
   for (const SourceFate& fate : plan.fates) {
     if (fate.fate == Fate::kUsed || fate.array >= catalogue.arrays.size()) continue;

@@ -30,6 +30,29 @@ T Word(JsonMembers& members, JsonProblems& problems, const char* key, const Word
   return words[0].first;
 }
 
+void ReadTarget(JsonMembers& members, JsonProblems& problems, PlanOptions* options) {
+  options->to = members.String("to", options->to);
+  options->format = members.String("format", options->format);
+  options->engine_version = members.String("engine_version", options->engine_version);
+  options->attention = members.String("attention", options->attention);
+  options->tp = members.Integer<int64_t>("tp", int64_t{0});
+  options->ep = members.Integer<int64_t>("ep", int64_t{0});
+  options->etp = members.Integer<int64_t>("etp", int64_t{0});
+  options->pp = members.Integer<int64_t>("pp", int64_t{0});
+  if (const Json* ranks = members.Find("ranks")) {
+    for (const Json& rank : *ranks) {
+      const std::optional<int64_t> number = IntegerOf<int64_t>(rank);
+      if (!number || *number < 0) problems.Add(members.Place(), "ranks", "non-negative integers", ranks);
+      options->ranks.push_back(number.value_or(0));
+    }
+  }
+  options->pad = members.Bool("pad");
+  options->fold_value_scale = members.String("fold_value_scale", options->fold_value_scale);
+  options->fp8_block_rows = members.Integer<int64_t>("fp8_block_rows", int64_t{0});
+  options->expert_codes = members.String("expert_codes", options->expert_codes);
+  options->form_template = members.String("form_template", options->form_template);
+}
+
 PlanOptions ReadOptions(const Json& object, JsonProblems& problems) {
   PlanOptions options;
   JsonMembers members(object, problems, "options");
@@ -47,6 +70,7 @@ PlanOptions ReadOptions(const Json& object, JsonProblems& problems) {
   if (object.is_object() && object.contains("include")) options.include = members.Strings("include");
   if (object.is_object() && object.contains("exclude")) options.exclude = members.Strings("exclude");
   options.max_shard_bytes = members.Integer<uint64_t>("max_shard_bytes", uint64_t{0});
+  ReadTarget(members, problems, &options);
   members.Close();
   return options;
 }
@@ -71,6 +95,7 @@ class PlanReader {
     ReadSources(members.Array("sources"));
     ReadGroups(members.Array("groups"));
     ReadOutputs(members.Array("outputs"));
+    if (const Json* equal = members.Find("equal")) ReadEqual(*equal);
     ReadDropped(members.Array("dropped"));
     members.Close();
     MIMO_RETURN_IF_ERROR(problems_.Take());
@@ -239,11 +264,29 @@ class PlanReader {
     cell.scale_row = members.Integer<int64_t>("row");
     cell.moved = members.Bool("moved");
     for (const Json& part : members.Array("parts")) {
-      const std::vector<int64_t> n = Numbers(part, 7, members.Place());
-      cell.segments.push_back({Index(n[0]), n[1], Index(n[2]), n[3], n[4], Index(n[5]), n[6]});
+      cell.segments.push_back(ReadSegment(part, members.Place()));
     }
     members.Close();
     return cell;
+  }
+
+  // Padding has neither source nor scale; a factor of 1 is left out.
+  CellSegment ReadSegment(const Json& part, const std::string& place) {
+    CellSegment segment;
+    const bool eight = part.is_array() && part.size() == 8;
+    if (!part.is_array() || (part.size() != 7 && !eight) || (eight && !part[7].is_number())) {
+      problems_.Add(place, "parts", "7 integers and perhaps a factor", &part);
+      return segment;
+    }
+    const auto number = [&](size_t i) -> int64_t {
+      if (part[i].is_null() && (i == 0 || i == 5)) return kNone;
+      const std::optional<int64_t> n = IntegerOf<int64_t>(part[i]);
+      if (!n) problems_.Add(place, "parts", "integers", &part);
+      return n.value_or(0);
+    };
+    segment = {Index(number(0)), number(1), Index(number(2)), number(3), number(4), Index(number(5)), number(6), 1};
+    if (eight) segment.factor = static_cast<float>(part[7].get<double>());
+    return segment;
   }
 
   EncodedWeight ReadEncoded(const Json& value, size_t group) {
@@ -280,16 +323,38 @@ class PlanReader {
         if (!number || *number < 0) problems_.Add(members.Place(), "shape", "non-negative integers", &dimension);
         output.shape.push_back(number.value_or(0));
       }
+      if (!TensorBytes(output.dtype, output.shape)) {
+        problems_.AddText("the shape of " + output.name, "a whole number of bytes", "another or too many");
+        output.shape.clear();  // products of its sizes may overflow
+      }
       output.file = members.Integer<uint32_t>("file");
       output.begin = members.Integer<uint64_t>("begin", UsualBegin(output.file));
       output.group = members.Integer<uint32_t>("group");
       output.transform = Word(members, problems_, "transform", kTransforms, std::optional(Transform::kMove));
       output.target_codec = Word(members, problems_, "codec", kCodecs, std::optional(Codec::kBf16));
       output.unchanged = members.Bool("unchanged");
+      output.adjust = Word(members, problems_, "adjust", kAdjusts, std::optional(Adjust::kAsIs));
+      output.factor = static_cast<float>(members.Real("factor", 1.0));
+      output.pad = ReadBytes(members, "pad");
+      output.constant = ReadBytes(members, "constant");
       ReadPieces(members, &output);
       members.Close();
       Place(std::move(output));
     }
+  }
+
+  std::string ReadBytes(JsonMembers& members, const char* key) {
+    const std::string text = members.String(key, "");
+    std::string bytes;
+    const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
+    bool good = text.size() % 2 == 0;
+    for (size_t i = 0; good && i < text.size(); i += 2) {
+      const int high = digit(text[i]), low = digit(text[i + 1]);
+      good = high >= 0 && low >= 0;
+      bytes += static_cast<char>(high * 16 + low);
+    }
+    if (!good) problems_.AddText(members.Place() + " \"" + key + "\"", "bytes as lower-case hex digits", text);
+    return bytes;
   }
 
   void ReadId(JsonMembers& members, TensorId* id) {
@@ -311,13 +376,13 @@ class PlanReader {
 
   void ReadPieces(JsonMembers& members, OutputArray* output) {
     if (const Json* source = members.Find("source")) {
-      output->pieces.push_back({SourceOf(*source, members.Place()), 0, 0, output->rows()});
+      output->pieces.push_back({SourceOf(*source, members.Place()), 0, 0, output->rows(), 0, 0, 0});
     }
     const Json* pieces = members.Find("pieces");
     if (pieces == nullptr) return;
     for (const Json& piece : *pieces) {
-      if (!piece.is_array() || piece.size() != 4) {
-        problems_.Add(members.Place(), "pieces", "[source, source row, target row, rows]", &piece);
+      if (!piece.is_array() || (piece.size() != 4 && piece.size() != 7)) {
+        problems_.Add(members.Place(), "pieces", "[source, source row, target row, rows] and perhaps columns", &piece);
         return;
       }
       const auto number = [&](size_t i) {
@@ -325,7 +390,17 @@ class PlanReader {
         if (!n) problems_.Add(members.Place(), "pieces", "integers", &piece);
         return n.value_or(0);
       };
-      output->pieces.push_back({SourceOf(piece[0], members.Place()), number(1), number(2), number(3)});
+      const uint32_t source = piece[0].is_null() ? kNone : SourceOf(piece[0], members.Place());
+      const bool columns = piece.size() == 7;
+      output->pieces.push_back({source, number(1), number(2), number(3), columns ? number(4) : 0,
+                                columns ? number(5) : 0, columns ? number(6) : 0});
+    }
+  }
+
+  void ReadEqual(const Json& equal) {
+    for (size_t i = 0; i < equal.size() && problems_.ok(); ++i) {
+      const std::vector<int64_t> n = Numbers(equal[i], 5, "equal[" + std::to_string(i) + "]");
+      plan_.equal.push_back({Index(n[0]), Index(n[2]), n[1], n[3], n[4]});
     }
   }
 

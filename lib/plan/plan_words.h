@@ -29,23 +29,31 @@ inline constexpr Words<Codec, 7> kCodecs{{{Codec::kFp32, "fp32"},
                                           {Codec::kMxfp4, "mxfp4"},
                                           {Codec::kMxfp8, "mxfp8"},
                                           {Codec::kNvfp4, "nvfp4"}}};
-inline constexpr Words<Transform, 7> kTransforms{{{Transform::kMove, "move"},
+inline constexpr Words<Transform, 9> kTransforms{{{Transform::kMove, "move"},
                                                   {Transform::kConvert, "convert"},
                                                   {Transform::kRelayout, "relayout"},
                                                   {Transform::kScales, "scales"},
                                                   {Transform::kEncode, "encode"},
                                                   {Transform::kBeside, "beside"},
-                                                  {Transform::kInvert, "invert"}}};
+                                                  {Transform::kInvert, "invert"},
+                                                  {Transform::kTranspose, "transpose"},
+                                                  {Transform::kConstant, "constant"}}};
+inline constexpr Words<Adjust, 5> kAdjusts{{{Adjust::kAsIs, "none"},
+                                            {Adjust::kHalve, "halve"},
+                                            {Adjust::kDouble, "double"},
+                                            {Adjust::kNeuron, "neuron"},
+                                            {Adjust::kScale, "scale"}}};
 inline constexpr Words<QkvKind, 3> kQkvKinds{
     {{QkvKind::kFused, "fused"}, {QkvKind::kSplit, "split"}, {QkvKind::kSplitIndependent, "independent"}}};
-inline constexpr Words<Part, 8> kParts{{{Part::kWeight, "weight"},
+inline constexpr Words<Part, 9> kParts{{{Part::kWeight, "weight"},
                                         {Part::kScaleInv, "scale_inv"},
                                         {Part::kScale, "scale"},
                                         {Part::kScale2, "scale_2"},
                                         {Part::kInputScale, "input_scale"},
                                         {Part::kPacked, "packed"},
                                         {Part::kGlobalScale, "global_scale"},
-                                        {Part::kInputGlobal, "input_global_scale"}}};
+                                        {Part::kInputGlobal, "input_global_scale"},
+                                        {Part::kRowScale, "row_scale"}}};
 
 template <class T, size_t N>
 constexpr std::string_view WordOf(const Words<T, N>& words, T value) {

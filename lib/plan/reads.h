@@ -5,9 +5,10 @@
 
 namespace mimo {
 
-// Calls visit(uint32_t) with `source` and with the sources of its scales and global.
+// Calls visit(uint32_t) with `source` and with the sources of its scales and global. Padding reads nothing.
 template <class Visit>
 void VisitDecoded(const Plan& plan, uint32_t source, Visit visit) {
+  if (source == kNone) return;
   const PlanSource& s = plan.sources[source];
   visit(source);
   if (s.scale != kNone) visit(s.scale);
@@ -15,25 +16,41 @@ void VisitDecoded(const Plan& plan, uint32_t source, Visit visit) {
   for (const SourceBand& band : s.bands) visit(band.scale);
 }
 
-// Whether the pieces of an output are decoded, so that their scales are read too.
+// Whether pieces are decoded whatever their source is.
 inline bool Decodes(Transform transform) {
   return transform == Transform::kConvert || transform == Transform::kEncode;
+}
+
+inline bool IsValueCodec(Codec codec) {
+  return codec == Codec::kFp32 || codec == Codec::kFp16 || codec == Codec::kBf16;
+}
+
+// Whether rows of `source` are decoded on their way into `output`, so that their scales are read too.
+inline bool Decodes(const OutputArray& output, const PlanSource& source) {
+  if (output.transform != Transform::kTranspose) return Decodes(output.transform);
+  return IsValueCodec(output.target_codec) && (source.quantized || source.codec != output.target_codec);
+}
+
+// Calls visit(uint32_t) with every source that a piece of `output` reads.
+template <class Visit>
+void VisitPiece(const Plan& plan, const OutputArray& output, const Piece& piece, Visit visit) {
+  if (piece.source == kNone) return;
+  if (Decodes(output, plan.sources[piece.source])) {
+    VisitDecoded(plan, piece.source, visit);
+  } else {
+    visit(piece.source);
+  }
 }
 
 // Calls visit(uint32_t) with every source that a group reads; some more than once.
 template <class Visit>
 void VisitGroupReads(const Plan& plan, const FuseGroup& group, Visit visit) {
   for (const uint32_t i : group.outputs) {
-    for (const Piece& piece : plan.outputs[i].pieces) {
-      if (Decodes(plan.outputs[i].transform)) {
-        VisitDecoded(plan, piece.source, visit);
-      } else {
-        visit(piece.source);
-      }
-    }
+    for (const Piece& piece : plan.outputs[i].pieces) VisitPiece(plan, plan.outputs[i], piece, visit);
   }
   for (const CellRow& cell : group.cells) {
     for (const CellSegment& segment : cell.segments) {
+      if (segment.source == kNone) continue;
       visit(segment.source);
       visit(segment.scale);
     }

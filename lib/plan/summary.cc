@@ -23,6 +23,12 @@ class GroupReads {
     return bytes_;
   }
   uint64_t total() const { return total_; }  // each array once
+  // A replica that is only compared.
+  void Compare(const EqualRows& equal) {
+    group_ = kNone - 1;
+    Add(equal.first);
+    Add(equal.second);
+  }
 
  private:
   void Add(uint32_t source) {
@@ -54,6 +60,12 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
       case Transform::kInvert:
         ++summary.moved;
         break;
+      case Transform::kTranspose:
+        ++summary.transposed;
+        break;
+      case Transform::kConstant:
+        ++summary.constants;
+        break;
       case Transform::kConvert:
         ++summary.converted;
         break;
@@ -66,6 +78,10 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
         ++summary.encoded;
         break;
     }
+  }
+  for (const OutputArray& output : plan.outputs) {
+    summary.padded += std::any_of(output.pieces.begin(), output.pieces.end(),
+                                  [](const Piece& piece) { return piece.source == kNone; });
   }
   for (const SourceFate& fate : plan.fates) summary.dropped += fate.fate == Fate::kDropped;
   for (const PlanFile& file : plan.files) {
@@ -90,6 +106,7 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
     }
     summary.relayouts.push_back(std::move(layer));
   }
+  for (const EqualRows& equal : plan.equal) reads.Compare(equal);
   summary.bytes_read = reads.total();
   return summary;
 }

@@ -16,7 +16,9 @@ struct LayerSummary {  // one per group with cells, in group order
 };
 
 struct PlanSummary {
-  uint64_t outputs = 0, moved = 0, converted = 0, relaid = 0, encoded = 0, dropped = 0;  // tensors
+  // Tensors; those that hold padding are counted a second time.
+  uint64_t outputs = 0, moved = 0, converted = 0, relaid = 0, encoded = 0, transposed = 0, constants = 0, dropped = 0;
+  uint64_t padded = 0;
   uint64_t files = 0, files_unchanged = 0;
   uint64_t bytes_read = 0;                   // payload that will be read (without linking)
   uint64_t bytes_written = 0;                // file bytes

@@ -9,6 +9,7 @@
 #include "lib/plan/encoding_text.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/publish.h"
+#include "lib/run/turns.h"
 
 namespace mimo {
 namespace {
@@ -29,13 +30,16 @@ uint64_t Memory(const RunOptions& options) {
   return options.memory_bytes != 0 ? options.memory_bytes : DefaultMemoryBytes();
 }
 
-// Large enough for the usual group that shares a global scale, so that its buffer is one of those that are reused.
+// Large enough for the usual group that shares a global scale and for the usual transposed unit, so that their buffers
+// are among those that are reused.
 uint64_t StepBytes(const Job& job, uint64_t memory, int workers) {
   uint64_t bytes = kStepBytes;
+  const auto need = [&](uint64_t unit) {
+    if (unit <= kLargeStepBytes) bytes = std::max(bytes, unit);
+  };
   for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
-    if (!job.plan.groups[g].SharesGlobal()) continue;
-    const uint64_t group = GroupMemory(job, g);
-    if (group <= kLargeStepBytes) bytes = std::max(bytes, group);
+    if (job.plan.groups[g].SharesGlobal()) need(GroupMemory(job, g));
+    for (const TurnUnit& unit : TurnsOf(job, g)) need(TurnMemory(job, unit));
   }
   return std::min(bytes, memory / static_cast<uint64_t>(workers));
 }
@@ -98,7 +102,7 @@ Status Engine::CheckMemory(const Catalogue& catalogue, const Plan& plan, const R
   if (needed <= Memory(options)) return {};
   Error error;
   error.code = ErrorCode::kUsage;
-  error.what = "the memory budget is too small for a single row of this model";
+  error.what = "the memory budget is too small for the smallest step of this conversion";
   error.expected = "at least " + std::to_string(needed) + " bytes";
   error.found = std::to_string(Memory(options)) + " bytes";
   error.advice = "raise --memory";
@@ -360,11 +364,13 @@ Status Engine::CheckAnomalies(const StepResult& result) const {
   for (const OutputDelta& delta : result.outputs) {
     const kernels::Anomalies& a = delta.anomalies;
     if (a == kernels::Anomalies()) continue;
-    const StoredArray& source = job_.array(delta.source);
     Error error;
     error.what = "values that cannot be converted faithfully into " + plan_.outputs[delta.output].name;
-    error.file = JoinPath(catalogue_.root, catalogue_.files[source.file].name);
-    error.tensor = source.name;
+    if (delta.source != kNone) {
+      const StoredArray& source = job_.array(delta.source);
+      error.file = JoinPath(catalogue_.root, catalogue_.files[source.file].name);
+      error.tensor = source.name;
+    }
     error.expected = "finite values and positive finite scales";
     Count(error.found, a.nan_codes, "NaN");
     Count(error.found, a.infinities, "infinite");
@@ -380,6 +386,17 @@ Status Engine::CheckAnomalies(const StepResult& result) const {
 
 // What the plan left open: whether the data takes the exact paths.
 Status Engine::CheckExact(const StepResult& result) const {
+  for (const OutputDelta& delta : result.outputs) {
+    if (delta.inexact_codes == 0) continue;
+    Error error;
+    error.code = ErrorCode::kCheckFailed;
+    error.what = "codes that lose a bit";
+    error.tensor = plan_.outputs[delta.output].name;
+    error.expected = "nothing that rounds (--lossless)";
+    error.found = std::to_string(delta.inexact_codes) + " codes in the rows read so far";
+    error.advice = "leave --lossless out";
+    return error;
+  }
   for (const EncodeDelta& delta : result.encodes) {
     if (delta.exact_blocks == delta.blocks) continue;
     const EncodedWeight& weight = plan_.groups[delta.strip.group].encoded[delta.strip.weight];
@@ -402,6 +419,7 @@ void Engine::Add(const Step& step, StepResult& result, uint64_t read, uint64_t w
   for (const OutputDelta& delta : result.outputs) {
     *results_->tensors[delta.output].hash += delta.hash;
     results_->tensors[delta.output].anomalies += delta.anomalies;
+    results_->tensors[delta.output].inexact_codes += delta.inexact_codes;
   }
   for (const CellDelta& cell : result.cells) cell_sums_[cell.job.group][cell.job.cell] = cell.sums;
   for (EncodeDelta& delta : result.encodes) {

@@ -8,6 +8,7 @@
 #include "lib/run/engine.h"
 #include "lib/run/output_dir.h"
 #include "lib/run/publish.h"
+#include "lib/run/replicas.h"
 
 namespace mimo {
 namespace {
@@ -41,7 +42,8 @@ class Execution {
     if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
     if (output_.state == OutputState::kFresh) MIMO_RETURN_IF_ERROR(Start());
     RunResults results;
-    Status made = Engine(fs_, catalogue_, plan_, options_, partial_).Run(results, report_);
+    Status made = CompareReplicas(fs_, catalogue_, plan_, options_, report_);
+    if (made.ok()) made = Engine(fs_, catalogue_, plan_, options_, partial_).Run(results, report_);
     if (made.ok()) {
       results.thresholds = options_.thresholds;
       results.rejections = Rejections(plan_, results, options_.thresholds);
@@ -58,6 +60,7 @@ class Execution {
       report_.anomalies += tensor.anomalies;
       report_.encoded_blocks += tensor.blocks;
       report_.exact_blocks += tensor.exact_blocks;
+      report_.inexact_codes += tensor.inexact_codes;
     }
     for (const RelayoutResult& group : results.groups) AddBlocks(group, report_);
     MIMO_RETURN_IF_ERROR(FinishPublication(fs_, options_.output, partial_));
@@ -89,6 +92,7 @@ class Execution {
     report_.anomalies = manifest.anomalies;
     report_.encoded_blocks = manifest.encoded_blocks;
     report_.exact_blocks = manifest.exact_blocks;
+    report_.inexact_codes = manifest.inexact_codes;
     report_.rejections = manifest.rejections;
     AddBlocks(manifest.blocks, report_);
     report_.device = "none";

@@ -49,6 +49,7 @@ struct RunReport {
   double squared_error = 0, squared_sum = 0;  // over re-quantized blocks
   uint64_t encoded_blocks = 0;                // blocks of weights that were made in a block codec
   uint64_t exact_blocks = 0;                  // of these, moved without arithmetic on their elements
+  uint64_t inexact_codes = 0;                 // codes that lost a bit where they were adjusted (OutputArray::adjust)
   uint64_t groups_read_twice = 0;             // fuse groups larger than the memory budget
   std::vector<std::string> rejections;        // thresholds that do not hold
   std::string error_report;                   // JSON (schemas/report.schema.json); "" unless errors were measured

@@ -175,6 +175,14 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     const auto group = entry.Integer<uint32_t>("group");
     if (group < results->groups.size()) results->groups[group] = TakeBlocks(entry);
   }
+  if (document->contains("adjusted")) {
+    for (const json& value : members.Array("adjusted")) {
+      JsonMembers entry(value, problems, "adjusted");
+      const auto tensor = entry.Integer<uint32_t>("tensor");
+      if (tensor >= tensors.size()) return false;
+      tensors[tensor].inexact_codes = entry.Integer<uint64_t>("inexact_codes");
+    }
+  }
   for (const json& value : members.Array("encoded")) {
     JsonMembers entry(value, problems, "encoded");
     const auto tensor = entry.Integer<uint32_t>("tensor");
@@ -229,6 +237,17 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     JsonObject entry(next());
     entry.Number("tensor", i);
     AddAnomalies(entry, anomalies);
+    entry.Close();
+  }
+  text += ']';
+  object.Key("adjusted") += '[';
+  separator = "";
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    const uint64_t inexact = results.tensors[outputs[i]].inexact_codes;
+    if (inexact == 0) continue;
+    JsonObject entry(next());
+    entry.Number("tensor", i);
+    entry.Number("inexact_codes", inexact);
     entry.Close();
   }
   text += ']';

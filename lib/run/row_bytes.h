@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/convert.h"
 
@@ -9,6 +10,11 @@ namespace mimo {
 
 inline uint64_t Rows(int64_t rows, uint64_t row_bytes) {
   return static_cast<uint64_t>(rows) * row_bytes;
+}
+
+// Stored elements of a row: the last dimension.
+inline int64_t RowElements(const std::vector<int64_t>& shape) {
+  return shape.empty() ? 1 : shape.back();
 }
 
 // Element columns of a row of values or codes.

@@ -5,36 +5,16 @@
 #include <utility>
 
 #include "lib/base/checked.h"
-#include "lib/run/atoms.h"
+#include "lib/run/bundles.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/row_bytes.h"
+#include "lib/run/step_memory.h"
+#include "lib/run/turns.h"
 
 namespace mimo {
 namespace {
 
-constexpr uint64_t kSlack = 64;     // alignment of one range in the buffer
 constexpr size_t kMaxItems = 4096;  // strips or cells of one step
-
-bool Decoded(const Job& job, const RowStrip& strip) {
-  return std::any_of(strip.targets.begin(), strip.targets.end(),
-                     [&](const RowTarget& t) { return job.plan.outputs[t.output].transform == Transform::kConvert; });
-}
-
-uint64_t StripProgress(const Job& job, const RowStrip& strip) {
-  uint64_t bytes = Rows(strip.rows, job.array(strip.source).row_bytes());
-  for (const RowTarget& target : strip.targets) {
-    if (job.modes[target.output] != OutputMode::kWrite) continue;
-    bytes += Rows(strip.rows, job.plan.outputs[target.output].row_bytes());
-  }
-  return bytes;
-}
-
-uint64_t CellProgress(const Job& job, const CellRow& cell) {
-  uint64_t bytes = job.plan.outputs[cell.scale_output].row_bytes();
-  for (const CellSegment& segment : cell.segments)
-    bytes += 2 * Rows(segment.rows, job.array(segment.source).row_bytes());
-  return bytes;
-}
 
 // The last row up to `row` where the block grid has an edge.
 int64_t EdgeBefore(const PlanSource& source, int64_t row) {
@@ -45,14 +25,14 @@ int64_t EdgeBefore(const PlanSource& source, int64_t row) {
   return after == source.bands.begin() ? row : std::prev(after)->row_begin;
 }
 
-// How many of the first rows of `atom` make a strip of at most `limit` bytes; at least one.
-int64_t RowsThatFit(const Job& job, const RowStrip& atom, uint64_t limit) {
-  RowStrip strip = atom;
+// How many of the first rows of `bundle` make a strip of at most `limit` bytes; at least one.
+int64_t RowsThatFit(const Job& job, const RowStrip& bundle, uint64_t limit) {
+  RowStrip strip = bundle;
   const auto memory = [&](int64_t rows) {
     strip.rows = rows;
     return StripMemory(job, strip);
   };
-  int64_t low = 1, high = atom.rows;
+  int64_t low = 1, high = bundle.rows;
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;
     if (memory(middle) <= limit) {
@@ -62,21 +42,23 @@ int64_t RowsThatFit(const Job& job, const RowStrip& atom, uint64_t limit) {
     }
   }
   // Equal strips rather than full ones and a remainder, cut at an edge of the block grid where there is one.
-  const int64_t strips = CeilDiv(atom.rows, low);
-  const int64_t even = CeilDiv(atom.rows, strips);
-  const PlanSource& source = job.plan.sources[atom.source];
-  const int64_t edge = EdgeBefore(source, atom.row + low) - atom.row;
-  const int64_t even_edge = EdgeBefore(source, atom.row + even) - atom.row;
-  if (even_edge > 0 && strips * even_edge >= atom.rows) return even_edge;
+  const int64_t strips = CeilDiv(bundle.rows, low);
+  const int64_t even = CeilDiv(bundle.rows, strips);
+  if (bundle.sources.empty()) return even;
+  const PlanSource& source = job.plan.sources[bundle.sources[0].source];
+  const int64_t row = bundle.sources[0].row;
+  const int64_t edge = EdgeBefore(source, row + low) - row;
+  const int64_t even_edge = EdgeBefore(source, row + even) - row;
+  if (even_edge > 0 && strips * even_edge >= bundle.rows) return even_edge;
   return edge > 0 ? edge : even;
 }
 
-RowStrip CutFront(RowStrip* atom, int64_t rows) {
-  RowStrip strip = *atom;
+RowStrip CutFront(RowStrip* bundle, int64_t rows) {
+  RowStrip strip = *bundle;
   strip.rows = rows;
-  atom->row += rows;
-  atom->rows -= rows;
-  for (RowTarget& target : atom->targets) target.row += rows;
+  bundle->rows -= rows;
+  for (RowSource& source : bundle->sources) source.row += rows;
+  for (RowTarget& target : bundle->targets) target.row += rows;
   return strip;
 }
 
@@ -85,91 +67,15 @@ std::tuple<uint32_t, uint64_t> Place(const Job& job, uint32_t source, int64_t ro
   return {array.file, array.begin + Rows(row, array.row_bytes())};
 }
 
-}  // namespace
-
-std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t rows) {
-  std::vector<SourceBand> bands;
-  const int64_t end = row + rows;
-  if (source.bands.empty()) {
-    for (int64_t begin = row; begin < end;) {
-      const int64_t scale_row = begin / source.block_rows;
-      const int64_t stop = std::min(end, (scale_row + 1) * source.block_rows);
-      bands.push_back({begin, stop, source.scale, scale_row});
-      begin = stop;
-    }
-    return bands;
-  }
-  auto it = std::upper_bound(source.bands.begin(), source.bands.end(), row,
-                             [](int64_t r, const SourceBand& band) { return r < band.row_end; });
-  for (; it != source.bands.end() && it->row_begin < end; ++it) {
-    bands.push_back({std::max(row, it->row_begin), std::min(end, it->row_end), it->scale, it->scale_row});
-  }
-  return bands;
-}
-
-uint64_t ScaleMemory(const Job& job, uint32_t source_index, int64_t row, int64_t rows) {
-  const PlanSource& source = job.plan.sources[source_index];
-  if (!source.quantized) return 0;
-  if (source.codec != Codec::kFp8Block) {
-    const uint64_t global = source.global == kNone ? 0 : job.array(source.global).bytes + kSlack;
-    return Rows(rows, job.array(source.scale).row_bytes()) + kSlack + global;
-  }
-  uint64_t bytes = 0;  // twice: a row of scales that is not aligned to 4 bytes is copied
-  for (const SourceBand& band : BandsOf(source, row, rows)) {
-    bytes += 2 * (job.array(band.scale).row_bytes() + kSlack);
-  }
-  return bytes;
-}
-
-uint64_t StripMemory(const Job& job, const RowStrip& strip) {
-  uint64_t bytes = Rows(strip.rows, job.array(strip.source).row_bytes()) + kSlack;
-  if (Decoded(job, strip)) bytes += ScaleMemory(job, strip.source, strip.row, strip.rows);
-  for (const RowTarget& target : strip.targets) {
-    const OutputArray& output = job.plan.outputs[target.output];
-    if (output.transform != Transform::kMove) bytes += Rows(strip.rows, output.row_bytes()) + kSlack;
-  }
-  return bytes;
-}
-
-uint64_t CellMemory(const Job& job, const CellRow& cell) {
-  uint64_t codes = 0, scales = 0;
+// Of the first segment that has a source.
+std::tuple<uint32_t, uint64_t> PlaceOf(const Job& job, const CellRow& cell) {
   for (const CellSegment& segment : cell.segments) {
-    codes += Rows(segment.rows, job.array(segment.source).row_bytes()) + kSlack;
-    scales += job.array(segment.scale).row_bytes() + kSlack;
+    if (segment.source != kNone) return Place(job, segment.source, segment.source_row);
   }
-  if (cell.moved) return codes + scales;
-  return 2 * codes + scales + job.plan.outputs[cell.scale_output].row_bytes() + kSlack;
+  return {UINT32_MAX, 0};
 }
 
-JobSize MeasureJob(const Job& job) {
-  JobSize size;
-  size.busy_file_groups.assign(job.plan.file_groups, 0);
-  for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
-    const FuseGroup& group = job.plan.groups[g];
-    bool busy = false;
-    for (const RowStrip& atom : AtomsOf(job, g)) {
-      size.progress_bytes += StripProgress(job, atom);
-      RowStrip row = atom;
-      row.rows = 1;
-      size.largest_unit_bytes = std::max(size.largest_unit_bytes, StripMemory(job, row));
-      busy = true;
-    }
-    for (const uint32_t c : CellsOf(job, g)) {
-      size.progress_bytes += CellProgress(job, group.cells[c]);
-      size.largest_unit_bytes = std::max(size.largest_unit_bytes, CellMemory(job, group.cells[c]));
-      busy = true;
-    }
-    for (const EncodeStrip& weight : EncodesOf(job, g)) {
-      size.progress_bytes += EncodeProgress(job, weight);
-      EncodeStrip unit = weight;
-      unit.rows = std::min(unit.rows, EncodeUnit(group.encoded[weight.weight]));
-      size.largest_unit_bytes = std::max(size.largest_unit_bytes, EncodeMemory(job, unit, GlobalPass::kMeasured));
-      busy = true;
-    }
-    if (busy) size.busy_file_groups[group.file_group] = 1;
-  }
-  return size;
-}
+}  // namespace
 
 StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t group_limit)
     : job_(job), limit_(limit), group_limit_(group_limit) {
@@ -181,12 +87,11 @@ StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t group_limit)
     for (const uint32_t o : group.outputs) {
       if (job.modes[o] == OutputMode::kSkip) continue;
       for (const Piece& piece : job.plan.outputs[o].pieces) {
+        if (piece.source == kNone) continue;
         first = std::min(first, Place(job, piece.source, piece.source_row));
       }
     }
-    for (const CellRow& cell : group.cells) {
-      first = std::min(first, Place(job, cell.segments[0].source, cell.segments[0].source_row));
-    }
+    for (const CellRow& cell : group.cells) first = std::min(first, PlaceOf(job, cell));
     keys.emplace_back(group.file_group, std::get<0>(first), std::get<1>(first), g);
   }
   std::sort(keys.begin(), keys.end());
@@ -195,36 +100,36 @@ StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t group_limit)
 }
 
 void StepCutter::Load(uint32_t group) {
-  atoms_ = AtomsOf(job_, group);
+  bundles_ = BundlesOf(job_, group);
   cells_ = CellsOf(job_, group);
   std::stable_sort(cells_.begin(), cells_.end(), [&](uint32_t a, uint32_t b) {
-    const CellSegment& x = job_.plan.groups[group].cells[a].segments[0];
-    const CellSegment& y = job_.plan.groups[group].cells[b].segments[0];
-    return Place(job_, x.source, x.source_row) < Place(job_, y.source, y.source_row);
+    const std::vector<CellRow>& cells = job_.plan.groups[group].cells;
+    return PlaceOf(job_, cells[a]) < PlaceOf(job_, cells[b]);
   });
+  turns_ = TurnsOf(job_, group);
   encodes_ = EncodesOf(job_, group);
   pass_ = GlobalPass::kWhole;
   if (job_.plan.groups[group].SharesGlobal() && GroupMemory(job_, group) > group_limit_) pass_ = GlobalPass::kMeasure;
-  next_atom_ = next_cell_ = next_encode_ = 0;
+  next_bundle_ = next_cell_ = next_turn_ = next_encode_ = 0;
   loaded_ = true;
 }
 
 // Both return false when the step is full.
 bool StepCutter::TakeStrips(Step* step) {
-  while (next_atom_ < atoms_.size()) {
-    RowStrip& atom = atoms_[next_atom_];
-    const uint64_t whole = StripMemory(job_, atom);
+  while (next_bundle_ < bundles_.size()) {
+    RowStrip& bundle = bundles_[next_bundle_];
+    const uint64_t whole = StripMemory(job_, bundle);
     if (step->memory_bytes + whole <= limit_ && step->strips.size() < kMaxItems) {
       step->memory_bytes += whole;
-      step->progress_bytes += StripProgress(job_, atom);
-      step->strips.push_back(std::move(atom));
-      ++next_atom_;
+      step->progress_bytes += StripProgress(job_, bundle);
+      step->strips.push_back(std::move(bundle));
+      ++next_bundle_;
       continue;
     }
     if (!step->empty()) return false;
-    const int64_t rows = RowsThatFit(job_, atom, limit_);
-    if (rows == atom.rows) ++next_atom_;
-    RowStrip strip = CutFront(&atom, rows);
+    const int64_t rows = RowsThatFit(job_, bundle, limit_);
+    if (rows == bundle.rows) ++next_bundle_;
+    RowStrip strip = CutFront(&bundle, rows);
     step->memory_bytes += StripMemory(job_, strip);
     step->progress_bytes += StripProgress(job_, strip);
     step->strips.push_back(std::move(strip));
@@ -243,6 +148,19 @@ bool StepCutter::TakeCells(Step* step) {
     step->memory_bytes += memory;
     step->progress_bytes += CellProgress(job_, cell);
     step->cells.push_back({group, cells_[next_cell_]});
+  }
+  return true;
+}
+
+bool StepCutter::TakeTurns(Step* step) {
+  for (; next_turn_ < turns_.size(); ++next_turn_) {
+    TurnUnit& unit = turns_[next_turn_];
+    const uint64_t memory = TurnMemory(job_, unit);
+    const bool fits = step->memory_bytes + memory <= limit_ && step->turns.size() < kMaxItems;
+    if (!fits && !step->empty()) return false;
+    step->memory_bytes += memory;
+    step->progress_bytes += TurnProgress(job_, unit);
+    step->turns.push_back(std::move(unit));
   }
   return true;
 }
@@ -306,7 +224,7 @@ std::optional<Step> StepCutter::Next() {
     if (!step.empty() && step.file_group != file_group) return step;
     if (!loaded_) Load(group);
     step.file_group = file_group;
-    const bool all = TakeStrips(&step) && TakeCells(&step) && TakeEncodes(&step);
+    const bool all = TakeStrips(&step) && TakeCells(&step) && TakeTurns(&step) && TakeEncodes(&step);
     if (all || ended_) {
       ++next_group_;
       loaded_ = false;

@@ -1,15 +1,17 @@
 // Cuts a plan into steps: amounts of work that fit in memory. The order and the cuts decide nothing about the bytes of
 // the result.
 //
-// Rows are cut along the SOURCE: an atom is a run of source rows that all go to the same outputs (several where KV
-// heads are replicated), so every source byte is read once however finely a group is cut. Cells of a new block grid are
-// never cut. Encoded weights are cut along the TARGET, at multiples of EncodeUnit rows. A group that shares a global
-// scale is one step; where it exceeds the memory of the run, its rows are measured in steps of their own first, and
-// read again.
+// Moved and converted rows are cut in bundles (bundles.h): rows of one or more sources and of one or more outputs, of
+// equal number, joined by rectangles. So every source byte is read once however finely a group is cut: where one source
+// goes to several outputs (replicated KV heads, columns dealt out to ranks), and where several meet in one row (the way
+// back). Cells of a new block grid and transposed units are never cut. Encoded weights are cut along the TARGET, at
+// multiples of EncodeUnit rows. A group that shares a global scale is one step; where it exceeds the memory of the run,
+// its rows are measured in steps of their own first, and read again.
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "lib/base/status.h"
@@ -32,18 +34,52 @@ struct Job {
   const StoredArray& array(uint32_t source) const { return catalogue.arrays[plan.sources[source].array]; }
 };
 
+// Rows of a source in a bundle.
+struct RowSource {
+  uint32_t source = 0;  // into Plan::sources
+  int64_t row = 0;
+  int64_t first_row = 0;  // where the bundle began: below `row` when a strip continues it
+};
+
+// Columns of the rows of a source that become columns of the rows of a target; units as in Piece.
+struct RowCopy {
+  uint32_t source = kNone;  // into RowStrip::sources; kNone: padding
+  uint32_t target = 0;      // into RowStrip::targets
+  int64_t source_col = 0;
+  int64_t target_col = 0;
+  int64_t cols = 0;  // 0: whole rows of both
+};
+
+// Rows of an output in a bundle.
 struct RowTarget {
   uint32_t output = 0;
+  uint32_t first_copy = 0;  // its own in RowStrip::copies
+  uint32_t copies = 0;
   int64_t row = 0;
 };
 
-// Rows [row, row + rows) of `source` and where the first of them goes in each target.
+// A bundle or a part of it: row i of every source and row i of every target, for i in [0, rows). Without copies every
+// target takes whole rows of the one source; of none, its constant or padding.
 struct RowStrip {
-  uint32_t source = 0;
+  int64_t rows = 0;
+  std::vector<RowSource> sources;
+  std::vector<RowTarget> targets;
+  std::vector<RowCopy> copies;  // by target
+  std::span<const RowCopy> CopiesOf(const RowTarget& target) const {
+    return std::span(copies).subspan(target.first_copy, target.copies);
+  }
+};
+
+// Rows [row, row + rows) of a transposed output.
+struct TurnRows {
+  uint32_t output = 0;
   int64_t row = 0;
   int64_t rows = 0;
-  int64_t first_row = 0;  // of the atom: below `row` when this strip continues it
-  std::vector<RowTarget> targets;
+};
+
+// Transposed rows that share source rows or pieces; never cut (turns.h).
+struct TurnUnit {
+  std::vector<TurnRows> targets;
 };
 
 struct CellJob {
@@ -70,26 +106,33 @@ struct Step {
   uint32_t file_group = 0;
   std::vector<RowStrip> strips;
   std::vector<CellJob> cells;
+  std::vector<TurnUnit> turns;
   std::vector<EncodeStrip> encodes;  // by group
   GlobalPass pass = GlobalPass::kWhole;
   uint64_t memory_bytes = 0;    // bound on source and output buffers
   uint64_t progress_bytes = 0;  // payload read and written
-  bool empty() const { return strips.empty() && cells.empty() && encodes.empty(); }
+  bool empty() const { return strips.empty() && cells.empty() && turns.empty() && encodes.empty(); }
 };
 
 // [first, last] bands of a block-FP8 source that rows [row, row + rows) touch, cut to those rows.
 std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t rows);
+
+// The source whose rows, unaltered, are those of `target`: they are written from where they were read. kNone: the rows
+// are made in a buffer, or are constant.
+uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& target);
 
 // Buffer bytes that a strip or a cell needs, alignment included.
 uint64_t StripMemory(const Job& job, const RowStrip& strip);
 uint64_t CellMemory(const Job& job, const CellRow& cell);
 // The same of scales and globals that rows of a source need to be decoded.
 uint64_t ScaleMemory(const Job& job, uint32_t source, int64_t row, int64_t rows);
+// Whether a strip decodes rows of its source `index`, so that their scales are needed.
+bool DecodesSource(const Job& job, const RowStrip& strip, size_t index);
 
 // What a job comes to, before it starts.
 struct JobSize {
   uint64_t progress_bytes = 0;
-  uint64_t largest_unit_bytes = 0;        // of a single row or cell row: the least memory that will do
+  uint64_t largest_unit_bytes = 0;        // of a single row, cell row or unit: the least memory that will do
   std::vector<uint8_t> busy_file_groups;  // per file group: has any work
 };
 JobSize MeasureJob(const Job& job);
@@ -97,8 +140,8 @@ JobSize MeasureJob(const Job& job);
 // Hands out the steps, file group after file group. Not thread-safe.
 class StepCutter {
  public:
-  // No step needs more than `limit` bytes unless a single row, cell row or encode unit does, or a group that shares a
-  // global scale, which may need `group_limit`.
+  // No step needs more than `limit` bytes unless a single row, cell row, transposed or encode unit does, or a group
+  // that shares a global scale, which may need `group_limit`.
   StepCutter(const Job& job, uint64_t limit, uint64_t group_limit);
   // nullopt at the end.
   std::optional<Step> Next();
@@ -106,6 +149,7 @@ class StepCutter {
  private:
   bool TakeStrips(Step* step);
   bool TakeCells(Step* step);
+  bool TakeTurns(Step* step);
   bool TakeEncodes(Step* step);
   bool TakeEncodedRows(Step* step, GlobalPass pass);
   void Load(uint32_t group);
@@ -116,10 +160,12 @@ class StepCutter {
   std::vector<uint32_t> order_;  // groups by (file group, place of their first source)
   size_t next_group_ = 0;
   bool loaded_ = false;
-  std::vector<RowStrip> atoms_;  // of the group being cut; the first may be cut already
-  size_t next_atom_ = 0;
+  std::vector<RowStrip> bundles_;  // of the group being cut; the next one may be cut already
+  size_t next_bundle_ = 0;
   std::vector<uint32_t> cells_;  // by place of their first source
   size_t next_cell_ = 0;
+  std::vector<TurnUnit> turns_;
+  size_t next_turn_ = 0;
   std::vector<EncodeStrip> encodes_;  // whole weights; the next one may be cut already
   size_t next_encode_ = 0;
   GlobalPass pass_ = GlobalPass::kWhole;  // of the group being cut

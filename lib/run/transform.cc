@@ -1,12 +1,11 @@
 #include "lib/run/transform.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <deque>
 #include <tuple>
 
 #include "lib/base/checked.h"
+#include "lib/run/adjust_rows.h"
 #include "lib/run/row_bytes.h"
 
 namespace mimo {
@@ -14,40 +13,41 @@ namespace {
 
 constexpr uint64_t kMaxGap = 64 << 10;
 
-float LoadFloat(const std::byte* at) {
-  float value = 0;
-  std::memcpy(&value, at, sizeof value);
-  return value;
-}
-
-uint64_t BadScales(const std::byte* data, uint64_t bytes) {
-  uint64_t bad = 0;
-  for (uint64_t i = 0; i + sizeof(float) <= bytes; i += sizeof(float)) {
-    const float scale = LoadFloat(data + i);
-    if (!std::isfinite(scale) || scale < 0) ++bad;
-  }
-  return bad;
-}
-
-// Bands of a strip of block FP8. Rows of scales that are not aligned as floats are copied to `copies`.
-class BandBuilder {
+// Rows of scales as the kernels want them: those that are not aligned as floats are copied.
+class AlignedScales {
  public:
-  void Add(kernels::Band band, const std::byte* scales, uint64_t scale_bytes) {
-    if (reinterpret_cast<uintptr_t>(scales) % alignof(float) != 0) {
-      std::vector<float>& copy = copies_.emplace_back(scale_bytes / sizeof(float));
-      std::memcpy(copy.data(), scales, scale_bytes);
-      band.source.scales = copy.data();
-    } else {
-      band.source.scales = scales;
-    }
-    bands_.push_back(band);
+  explicit AlignedScales(size_t rows) : rows_(rows) {}
+  const float* Row(const std::byte* scales, uint64_t bytes) {
+    if (reinterpret_cast<uintptr_t>(scales) % alignof(float) == 0) return reinterpret_cast<const float*>(scales);
+    const uint64_t count = bytes / sizeof(float);
+    if (copies_.empty()) copies_.reserve(rows_ * count);  // never grown beyond: the pointers stay
+    copies_.resize(copies_.size() + count);
+    float* copy = copies_.data() + copies_.size() - count;
+    std::memcpy(copy, scales, bytes);
+    return copy;
   }
-  std::span<const kernels::Band> bands() const { return bands_; }
 
  private:
-  std::vector<kernels::Band> bands_;
-  std::deque<std::vector<float>> copies_;
+  const size_t rows_;
+  std::vector<float> copies_;
 };
+
+const std::byte* ValueColumn(Codec codec, const std::byte* row, int64_t col) {
+  switch (codec) {
+    case Codec::kFp32:
+      return row + 4 * col;
+    case Codec::kFp16:
+    case Codec::kBf16:
+      return row + 2 * col;
+    case Codec::kFp8Block:
+    case Codec::kMxfp8:
+      return row + col;
+    case Codec::kMxfp4:
+    case Codec::kNvfp4:
+      return row + col / 2;
+  }
+  return row;
+}
 
 // Joins writes that continue each other in the file and in memory.
 void MergeWrites(std::vector<WriteJob>* writes) {
@@ -75,6 +75,7 @@ void MergeWrites(std::vector<WriteJob>* writes) {
 StepWork::StepWork(const Job& job, const Step& step, uint64_t limit) : job_(job), step_(step) {
   for (const RowStrip& strip : step.strips) AddStrip(strip);
   for (const CellJob& cell : step.cells) AddCell(job.plan.groups[cell.group].cells[cell.cell]);
+  for (const TurnUnit& unit : step.turns) AddTurn(unit);
   for (const EncodeStrip& strip : step.encodes) AddEncode(strip);
   outputs_.Place(0, 0, 0);
   const uint64_t output_bytes = outputs_.end();
@@ -86,17 +87,9 @@ void StepWork::AddRows(uint32_t source, int64_t row, int64_t rows) {
   sources_.Add(array.file, array.begin + Rows(row, array.row_bytes()), Rows(rows, array.row_bytes()));
 }
 
-void StepWork::AddStrip(const RowStrip& strip) {
-  AddRows(strip.source, strip.row, strip.rows);
-  bool decoded = false;
-  for (const RowTarget& target : strip.targets) {
-    const OutputArray& output = job_.plan.outputs[target.output];
-    if (output.transform == Transform::kMove) continue;
-    decoded |= output.transform == Transform::kConvert;
-    outputs_.Add(output.file, output.begin + Rows(target.row, output.row_bytes()),
-                 Rows(strip.rows, output.row_bytes()));
-  }
-  if (decoded) AddScales(strip.source, strip.row, strip.rows);
+void StepWork::AddOutput(uint32_t index, int64_t row, int64_t rows) {
+  const OutputArray& output = job_.plan.outputs[index];
+  outputs_.Add(output.file, output.begin + Rows(row, output.row_bytes()), Rows(rows, output.row_bytes()));
 }
 
 void StepWork::AddScales(uint32_t index, int64_t row, int64_t rows) {
@@ -107,21 +100,11 @@ void StepWork::AddScales(uint32_t index, int64_t row, int64_t rows) {
     if (source.global != kNone) AddRows(source.global, 0, 1);
     return;
   }
-  for (const SourceBand& band : BandsOf(source, row, rows)) AddRows(band.scale, band.scale_row, 1);
-}
-
-void StepWork::AddCell(const CellRow& cell) {
-  for (const CellSegment& segment : cell.segments) {
-    AddRows(segment.source, segment.source_row, segment.rows);
-    AddRows(segment.scale, segment.scale_row, 1);
-    if (cell.moved) continue;
-    const OutputArray& codes = job_.plan.outputs[segment.output];
-    outputs_.Add(codes.file, codes.begin + Rows(segment.target_row, codes.row_bytes()),
-                 Rows(segment.rows, codes.row_bytes()));
+  if (source.bands.empty()) {
+    const int64_t first = row / source.block_rows;
+    return AddRows(source.scale, first, (row + rows - 1) / source.block_rows - first + 1);
   }
-  if (cell.moved) return;
-  const OutputArray& scales = job_.plan.outputs[cell.scale_output];
-  outputs_.Add(scales.file, scales.begin + Rows(cell.scale_row, scales.row_bytes()), scales.row_bytes());
+  for (const SourceBand& band : BandsOf(source, row, rows)) AddRows(band.scale, band.scale_row, 1);
 }
 
 const std::byte* StepWork::SourceRow(const std::byte* buffer, uint32_t source, int64_t row) const {
@@ -146,159 +129,99 @@ void StepWork::Emit(uint32_t output, int64_t row, int64_t rows, const std::byte*
   result->outputs.push_back({output, source, hash, anomalies});
 }
 
-void StepWork::Move(const std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const {
-  const OutputArray& output = job_.plan.outputs[target.output];
-  const std::byte* data = SourceRow(buffer, strip.source, strip.row);
-  kernels::Anomalies anomalies;
-  if (output.id.part == Part::kScaleInv && output.dtype == DType::kF32) {
-    anomalies.bad_scales = BadScales(data, Rows(strip.rows, output.row_bytes()));
-  }
-  Emit(target.output, target.row, strip.rows, data, strip.source, anomalies, result);
-}
-
 void StepWork::SetGroupScales(const std::byte* buffer, const PlanSource& source, int64_t row,
                               kernels::Source* from) const {
-  from->scales = SourceRow(buffer, source.scale, row);
+  from->scales = SourceRow(buffer, source.scale, row);  // of column 0
   from->scale_row_bytes = job_.array(source.scale).row_bytes();
   if (source.global == kNone) return;
-  from->global = LoadFloat(SourceRow(buffer, source.global, 0));
+  std::memcpy(&from->global, SourceRow(buffer, source.global, 0), sizeof from->global);
   from->global_divides = source.global_divides;
 }
 
-void StepWork::Invert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const {
-  const float value = LoadFloat(SourceRow(buffer, strip.source, strip.row));
-  const float inverse = 1.0f / value;
-  kernels::Anomalies anomalies;
-  anomalies.bad_scales = !std::isfinite(inverse) || !(value > 0);
-  std::byte* out = OutputRow(buffer, target.output, target.row);
-  std::memcpy(out, &inverse, sizeof inverse);
-  Emit(target.output, target.row, 1, out, strip.source, anomalies, result);
-}
-
-Status StepWork::Convert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, Backend& backend,
-                         StepResult* result) const {
-  const PlanSource& source = job_.plan.sources[strip.source];
-  const OutputArray& output = job_.plan.outputs[target.output];
-  const std::byte* in = SourceRow(buffer, strip.source, strip.row);
-  std::byte* out = OutputRow(buffer, target.output, target.row);
+Result<kernels::Anomalies> StepWork::Decode(const std::byte* buffer, const Rectangle& from, kernels::Target target,
+                                            Backend& backend) const {
+  const PlanSource& source = job_.plan.sources[from.source];
   kernels::Band whole;
   whole.source.codec = source.codec;
+  whole.source.row_bytes = job_.array(from.source).row_bytes();
+  const std::byte* in = ValueColumn(source.codec, SourceRow(buffer, from.source, from.row), from.col);
   whole.source.data = in;
-  whole.source.row_bytes = job_.array(strip.source).row_bytes();
-  whole.target = {output.target_codec, out, output.row_bytes()};
-  whole.rows = static_cast<uint64_t>(strip.rows);
-  whole.cols = ValueColumns(source.codec, whole.source.row_bytes);
-  kernels::Anomalies anomalies;
+  whole.target = target;
+  whole.rows = static_cast<uint64_t>(from.rows);
+  whole.cols = static_cast<uint64_t>(from.cols);
   if (!source.quantized || source.codec != Codec::kFp8Block) {
-    if (source.quantized) SetGroupScales(buffer, source, strip.row, &whole.source);
-    MIMO_ASSIGN_OR_RETURN(anomalies, backend.Convert(std::span(&whole, 1)));
-    Emit(target.output, target.row, strip.rows, out, strip.source, anomalies, result);
-    return {};
+    if (source.quantized) {
+      SetGroupScales(buffer, source, from.row, &whole.source);
+      const int64_t group = source.codec == Codec::kNvfp4 ? 16 : 32;
+      whole.source.scales = static_cast<const std::byte*>(whole.source.scales) + from.col / group;
+    }
+    return backend.Convert(std::span(&whole, 1));
+  }
+  whole.column_block = static_cast<uint32_t>(source.block_cols);
+  whole.column_blocks = static_cast<uint32_t>(CeilDiv(from.cols, source.block_cols));
+  const std::vector<SourceBand> cuts = BandsOf(source, from.row, from.rows);
+  AlignedScales scales(cuts.size());
+  std::vector<kernels::Band> bands;
+  bands.reserve(cuts.size());
+  for (const SourceBand& cut : cuts) {
+    kernels::Band band = whole;
+    const int64_t skipped = cut.row_begin - from.row;
+    band.source.data = in + Rows(skipped, whole.source.row_bytes);
+    band.source.scales = scales.Row(SourceRow(buffer, cut.scale, cut.scale_row), job_.array(cut.scale).row_bytes()) +
+                         from.col / source.block_cols;
+    band.target.data = static_cast<std::byte*>(target.data) + Rows(skipped, target.row_bytes);
+    band.rows = static_cast<uint64_t>(cut.row_end - cut.row_begin);
+    bands.push_back(band);
   }
   // The first band may have begun in an earlier strip, which counted its scales.
-  BandBuilder continued, fresh;
-  whole.column_block = static_cast<uint32_t>(source.block_cols);
-  whole.column_blocks = static_cast<uint32_t>(CeilDiv(static_cast<int64_t>(whole.cols), source.block_cols));
-  for (const SourceBand& cut : BandsOf(source, strip.row, strip.rows)) {
-    kernels::Band band = whole;
-    const int64_t skipped = cut.row_begin - strip.row;
-    band.source.data = in + Rows(skipped, whole.source.row_bytes);
-    band.target.data = out + Rows(skipped, whole.target.row_bytes);
-    band.rows = static_cast<uint64_t>(cut.row_end - cut.row_begin);
-    const bool continues = skipped == 0 && strip.row > strip.first_row && BandsOf(source, strip.row - 1, 2).size() == 1;
-    (continues ? continued : fresh)
-        .Add(band, SourceRow(buffer, cut.scale, cut.scale_row), job_.array(cut.scale).row_bytes());
-  }
-  if (!continued.bands().empty()) {
-    MIMO_ASSIGN_OR_RETURN(anomalies, backend.Convert(continued.bands()));
+  const bool continues = from.row > from.first_row && BandsOf(source, from.row - 1, 2).size() == 1;
+  const std::span<const kernels::Band> all(bands);
+  kernels::Anomalies anomalies;
+  if (continues) {
+    MIMO_ASSIGN_OR_RETURN(anomalies, backend.Convert(all.first(1)));
     anomalies.bad_scales = 0;
   }
-  if (!fresh.bands().empty()) {
-    MIMO_ASSIGN_OR_RETURN(const kernels::Anomalies more, backend.Convert(fresh.bands()));
-    anomalies += more;
-  }
-  Emit(target.output, target.row, strip.rows, out, strip.source, anomalies, result);
-  return {};
+  const auto fresh = all.subspan(continues ? 1 : 0);
+  if (fresh.empty()) return anomalies;
+  MIMO_ASSIGN_OR_RETURN(const kernels::Anomalies more, backend.Convert(fresh));
+  return anomalies += more;
 }
 
-void StepWork::MoveCell(const std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
-  for (const CellSegment& segment : cell.segments) {
-    Emit(segment.output, segment.target_row, segment.rows, SourceRow(buffer, segment.source, segment.source_row),
-         segment.source, {}, result);
-  }
-  const CellSegment& first = cell.segments[0];
-  const std::byte* scales = SourceRow(buffer, first.scale, first.scale_row);
-  const uint64_t bytes = job_.plan.outputs[cell.scale_output].row_bytes();
+Result<kernels::Anomalies> StepWork::DecodeScaled(const std::byte* buffer, const Rectangle& from, float factor,
+                                                  kernels::Target target, Backend& backend) const {
+  constexpr int64_t kValues = 64 << 10;  // stay in the cache
+  const int64_t rows = std::clamp<int64_t>(kValues / std::max<int64_t>(from.cols, 1), 1, from.rows);
+  const uint64_t row_bytes = static_cast<uint64_t>(from.cols) * sizeof(float);
+  std::vector<std::byte> values(Rows(rows, row_bytes));
   kernels::Anomalies anomalies;
-  anomalies.bad_scales = BadScales(scales, bytes);
-  sums->moved_blocks = bytes / sizeof(float);
-  Emit(cell.scale_output, cell.scale_row, 1, scales, first.scale, anomalies, result);
-}
-
-void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
-  const CellSegment& first = cell.segments[0];
-  const uint64_t columns = job_.array(first.source).row_bytes();
-  const auto block = static_cast<uint64_t>(job_.plan.sources[first.source].block_cols);
-  std::byte* scales = OutputRow(buffer, cell.scale_output, cell.scale_row);
-  const uint64_t blocks = job_.plan.outputs[cell.scale_output].row_bytes() / sizeof(float);
-  kernels::Anomalies anomalies;
-  std::vector<kernels::CellPart> parts(cell.segments.size());
-  for (uint64_t b = 0; b < blocks; ++b) {
-    for (size_t i = 0; i < parts.size(); ++i) {
-      const CellSegment& segment = cell.segments[i];
-      parts[i].codes =
-          reinterpret_cast<const uint8_t*>(SourceRow(buffer, segment.source, segment.source_row)) + b * block;
-      parts[i].code_row_bytes = columns;
-      parts[i].scale = LoadFloat(SourceRow(buffer, segment.scale, segment.scale_row) + b * sizeof(float));
-      parts[i].out = reinterpret_cast<uint8_t*>(OutputRow(buffer, segment.output, segment.target_row)) + b * block;
-      parts[i].out_row_bytes = columns;
-      parts[i].rows = static_cast<uint64_t>(segment.rows);
-    }
-    const uint64_t width = std::min(block, columns - b * block);
-    const kernels::CellResult made = kernels::RequantizeCell(parts, width, job_.plan.options.fresh_scales);
-    std::memcpy(scales + b * sizeof(float), &made.scale, sizeof(float));
-    anomalies += made.anomalies;
-    if (made.moved) {
-      ++sums->equal_scale_blocks;
-      continue;
-    }
-    ++sums->requantized_blocks;
-    sums->squared_error += made.squared_error;
-    sums->squared_sum += made.squared_sum;
-    sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
+  for (int64_t done = 0; done < from.rows; done += rows) {
+    Rectangle part = from;
+    part.row += done;
+    part.rows = std::min(rows, from.rows - done);
+    MIMO_ASSIGN_OR_RETURN(const kernels::Anomalies decoded,
+                          Decode(buffer, part, {Codec::kFp32, values.data(), row_bytes}, backend));
+    anomalies += decoded;
+    const auto count = static_cast<uint64_t>(part.rows);
+    anomalies += AdjustElements({values.data(), count, row_bytes, row_bytes}, Adjust::kScale, factor).anomalies;
+    kernels::Band band;
+    band.source.codec = Codec::kFp32;
+    band.source.data = values.data();
+    band.source.row_bytes = row_bytes;
+    band.target = target;
+    band.target.data = static_cast<std::byte*>(target.data) + Rows(done, target.row_bytes);
+    band.rows = count;
+    band.cols = static_cast<uint64_t>(from.cols);
+    MIMO_ASSIGN_OR_RETURN(const kernels::Anomalies rounded, backend.Convert(std::span(&band, 1)));
+    anomalies.overflows += rounded.overflows;  // the rest was counted as it was decoded
   }
-  for (size_t i = 0; i < cell.segments.size(); ++i) {
-    const CellSegment& segment = cell.segments[i];
-    Emit(segment.output, segment.target_row, segment.rows, OutputRow(buffer, segment.output, segment.target_row),
-         segment.source, i == 0 ? anomalies : kernels::Anomalies(), result);
-  }
-  Emit(cell.scale_output, cell.scale_row, 1, scales, first.scale, {}, result);
+  return anomalies;
 }
 
 Result<StepResult> StepWork::Transform(std::byte* buffer, Backend& backend, const TransformRequest& request) const {
   StepResult result;
-  for (const RowStrip& strip : step_.strips) {
-    for (const RowTarget& target : strip.targets) {
-      const mimo::Transform what = job_.plan.outputs[target.output].transform;
-      if (what == mimo::Transform::kMove) {
-        Move(buffer, strip, target, &result);
-      } else if (what == mimo::Transform::kInvert) {
-        Invert(buffer, strip, target, &result);
-      } else {
-        MIMO_RETURN_IF_ERROR(Convert(buffer, strip, target, backend, &result));
-      }
-    }
-  }
-  for (const CellJob& job : step_.cells) {
-    const CellRow& cell = job_.plan.groups[job.group].cells[job.cell];
-    CellSums sums;
-    if (cell.moved) {
-      MoveCell(buffer, cell, &sums, &result);
-    } else {
-      MakeCell(buffer, cell, &sums, &result);
-    }
-    result.cells.push_back({job, sums});
-  }
+  for (const RowStrip& strip : step_.strips) MIMO_RETURN_IF_ERROR(MakeStrip(buffer, strip, backend, &result));
+  for (const CellJob& job : step_.cells) MakeCellRow(buffer, job, &result);
+  for (const TurnUnit& unit : step_.turns) MIMO_RETURN_IF_ERROR(MakeTurn(buffer, unit, backend, &result));
   MIMO_RETURN_IF_ERROR(Encode(buffer, backend, request, &result));
   MergeWrites(&result.writes);
   return result;

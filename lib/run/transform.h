@@ -23,9 +23,10 @@ struct WriteJob {
 // What a step adds to an output.
 struct OutputDelta {
   uint32_t output = 0;
-  uint32_t source = 0;  // into Plan::sources: where the anomalies were found
+  uint32_t source = kNone;  // into Plan::sources: where the anomalies were found; kNone where nothing was read
   Hash128 hash;
   kernels::Anomalies anomalies;
+  uint64_t inexact_codes = 0;
 };
 
 // Blocks of one row of cells.
@@ -76,30 +77,58 @@ class StepWork {
   Result<StepResult> Transform(std::byte* buffer, Backend& backend, const TransformRequest& request = {}) const;
 
  private:
+  // A rectangle of values: rows [row, row + rows) of a source, columns [col, col + cols).
+  struct Rectangle {
+    uint32_t source = 0;
+    int64_t row = 0;
+    int64_t rows = 0;
+    int64_t first_row = 0;  // rows from here to `row` were decoded before: bad scales are counted once per band
+    int64_t col = 0;
+    int64_t cols = 0;
+  };
+
   void AddRows(uint32_t source, int64_t row, int64_t rows);
-  void AddStrip(const RowStrip& strip);
   void AddScales(uint32_t source, int64_t row, int64_t rows);
+  void AddOutput(uint32_t output, int64_t row, int64_t rows);
+  void AddStrip(const RowStrip& strip);
   void AddCell(const CellRow& cell);
+  void AddTurn(const TurnUnit& unit);
   void AddEncode(const EncodeStrip& strip);
-  Status Encode(std::byte* buffer, Backend& backend, const TransformRequest& request, StepResult* result) const;
-  Status EncodeGroup(std::byte* buffer, std::span<const EncodeStrip> strips, Backend& backend,
-                     const TransformRequest& request, StepResult* result) const;
   const std::byte* SourceRow(const std::byte* buffer, uint32_t source, int64_t row) const;
   std::byte* OutputRow(std::byte* buffer, uint32_t output, int64_t row) const;
   // Scales and global of a source that has them per group of a row.
   void SetGroupScales(const std::byte* buffer, const PlanSource& source, int64_t row, kernels::Source* from) const;
+  Result<kernels::Anomalies> Decode(const std::byte* buffer, const Rectangle& from, kernels::Target target,
+                                    Backend& backend) const;
+  // Likewise, times `factor`, with one rounding to the target's codec.
+  Result<kernels::Anomalies> DecodeScaled(const std::byte* buffer, const Rectangle& from, float factor,
+                                          kernels::Target target, Backend& backend) const;
+
+  // strip_work.cc
+  Status MakeStrip(std::byte* buffer, const RowStrip& strip, Backend& backend, StepResult* result) const;
+  Status MakeCopy(std::byte* buffer, const RowStrip& strip, const RowTarget& target, const RowCopy& copy,
+                  Backend& backend, StepResult* result) const;
   void Invert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const;
-  void Move(const std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const;
-  Status Convert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, Backend& backend,
-                 StepResult* result) const;
-  void MoveCell(const std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  // cell_work.cc
+  void MakeCellRow(std::byte* buffer, const CellJob& job, StepResult* result) const;
+  void MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
   void MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  // turn_work.cc
+  Status MakeTurn(std::byte* buffer, const TurnUnit& unit, Backend& backend, StepResult* result) const;
+  Status Turn(std::byte* buffer, const OutputArray& output, const Piece& piece, std::byte* out, Backend& backend,
+              OutputDelta* delta) const;
+  // encode_work.cc
+  Status Encode(std::byte* buffer, Backend& backend, const TransformRequest& request, StepResult* result) const;
+  Status EncodeGroup(std::byte* buffer, std::span<const EncodeStrip> strips, Backend& backend,
+                     const TransformRequest& request, StepResult* result) const;
+
   void Emit(uint32_t output, int64_t row, int64_t rows, const std::byte* data, uint32_t source,
             const kernels::Anomalies& anomalies, StepResult* result) const;
 
   const Job& job_;
   const Step& step_;
-  Extents outputs_;  // files are those of the plan; only what is not moved. First in the buffer
+  Extents
+      outputs_;  // files are those of the plan; only what is not written from where it was read. First in the buffer
   Extents sources_;  // files are those of the catalogue
 };
 

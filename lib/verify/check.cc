@@ -124,7 +124,7 @@ class Checker {
     for (const TensorInfo& tensor : header.tensors) stored[tensor.name] = &tensor;
     for (size_t i = first; i < last; ++i) {
       const ManifestTensor& tensor = manifest_.tensors[i];
-      const auto found = stored.find(tensor.name);
+      const auto found = stored.find(std::string(HeaderName(tensor.name)));
       if (found == stored.end()) {
         Differs(file, tensor.name, "the tensor is missing", "", "");
         continue;
@@ -134,7 +134,7 @@ class Checker {
         Differs(file, tensor.name, "dtype or shape", std::string(DTypeName(tensor.dtype)),
                 std::string(DTypeName(info.dtype)));
       } else if (tensor.hash) {
-        const uint64_t rows = info.shape.size() < 2 ? 1 : static_cast<uint64_t>(info.shape[0]);
+        const auto rows = static_cast<uint64_t>(MatrixRows(info.shape));
         work_.push_back({static_cast<uint32_t>(i), tensor.file, info.begin, rows, rows == 0 ? 0 : info.bytes() / rows});
       } else {
         ++report_.unhashed_tensors;

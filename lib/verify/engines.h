@@ -9,7 +9,7 @@
 #include "lib/base/status.h"
 #include "lib/layout/decide.h"
 #include "lib/model/inventory.h"
-#include "lib/verify/rules.h"
+#include "lib/form/rules.h"
 
 namespace mimo {
 

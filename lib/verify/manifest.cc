@@ -11,6 +11,7 @@
 namespace mimo {
 namespace {
 
+using plan_words::kAdjusts;
 using plan_words::kTransforms;
 using plan_words::WordOf;
 
@@ -137,6 +138,7 @@ class Writer {
     for (const FuseGroup& group : plan_.groups) {
       for (const CellRow& cell : group.cells) {
         for (const CellSegment& segment : cell.segments) {
+          if (segment.source == kNone) continue;
           add(segment.output, segment.source);
           add(cell.scale_output, segment.scale);
           if (cell.moved) continue;
@@ -158,31 +160,36 @@ class Writer {
     }
   }
 
-  std::vector<std::string> SourceNames(uint32_t output) const {
-    std::vector<uint32_t> arrays;
-    const auto add = [&](uint32_t source) {
-      const uint32_t array = plan_.sources[source].array;
-      if (std::find(arrays.begin(), arrays.end(), array) == arrays.end()) arrays.push_back(array);
+  std::vector<std::string> SourceNames(uint32_t output) {
+    std::vector<std::string> names;
+    const auto add_array = [&](uint32_t array) {
+      if (named_[array] == output) return;
+      named_[array] = output;
+      names.push_back(catalogue_.arrays[array].name);
     };
-    if (auto relaid = relaid_.find(output); relaid != relaid_.end()) arrays = relaid->second;
+    const auto add = [&](uint32_t source) { add_array(plan_.sources[source].array); };
+    if (auto relaid = relaid_.find(output); relaid != relaid_.end()) {
+      for (const uint32_t a : relaid->second) add_array(a);
+    }
     const OutputArray& array = plan_.outputs[output];
     for (const Piece& piece : array.pieces) {
+      if (piece.source == kNone) continue;
       add(piece.source);
       const PlanSource& source = plan_.sources[piece.source];
-      if (!Decodes(array.transform) || !source.quantized) continue;
+      if (!Decodes(array, source) || !source.quantized) continue;
       if (source.bands.empty()) add(source.scale);
       if (source.global != kNone) add(source.global);
+      const int64_t rows = array.transform == Transform::kTranspose ? piece.cols : piece.rows;
       for (const SourceBand& band : source.bands) {
-        if (band.row_begin < piece.source_row + piece.rows && band.row_end > piece.source_row) add(band.scale);
+        if (band.row_begin < piece.source_row + rows && band.row_end > piece.source_row) add(band.scale);
       }
     }
-    std::vector<std::string> names;
-    for (const uint32_t a : arrays) names.push_back(catalogue_.arrays[a].name);
     return names;
   }
 
   void Tensors() {
     CollectRelaid();
+    named_.assign(catalogue_.arrays.size(), kNone);
     Begin("tensors");
     for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
       const OutputArray& output = plan_.outputs[i];
@@ -200,6 +207,10 @@ class Writer {
         object.String("encoding", EncodingText(*encoding->second));
         object.Number("blocks", result.blocks);
         object.Number("exact_blocks", result.exact_blocks);
+      }
+      if (output.adjust != Adjust::kAsIs) {
+        object.String("adjust", WordOf(kAdjusts, output.adjust));
+        if (output.adjust != Adjust::kScale) object.Number("inexact_codes", result.inexact_codes);
       }
       if (result.error) {
         JsonObject error(object.Key("error"));
@@ -274,6 +285,9 @@ class Writer {
     }
     object.Number("encoded_blocks", encoded);
     object.Number("exact_blocks", exact);
+    uint64_t inexact = 0;
+    for (const TensorResult& tensor : results_.tensors) inexact += tensor.inexact_codes;
+    object.Number("inexact_codes", inexact);
     object.Close();
   }
 
@@ -283,6 +297,7 @@ class Writer {
   const TextSink& sink_;
   std::string text_;
   std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;
+  std::vector<uint32_t> named_;  // per array of the catalogue: the last output that named it among its sources
   std::unordered_map<uint32_t, const kernels::Encoding*> encodings_;  // by output of codes
   Status status_;
   bool first_ = true;

@@ -27,6 +27,7 @@ struct TensorResult {
   kernels::Anomalies anomalies;
   uint64_t blocks = 0;  // codes of an encoded weight: its blocks, and those of them that were moved exactly
   uint64_t exact_blocks = 0;
+  uint64_t inexact_codes = 0;  // codes that lost a bit where they were adjusted (OutputArray::adjust)
   std::optional<kernels::ErrorSums> error = std::nullopt;  // likewise, when it was asked for
 };
 
@@ -88,6 +89,7 @@ struct Manifest {
   RelayoutResult blocks;
   uint64_t encoded_blocks = 0;
   uint64_t exact_blocks = 0;
+  uint64_t inexact_codes = 0;
   std::vector<std::string> rejections;  // thresholds that do not hold; the output is not acceptable
 };
 

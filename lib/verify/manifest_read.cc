@@ -94,7 +94,8 @@ class Reader {
     tensor.hash = ReadHash(members, "hash");
     members.String("transform");
     members.Array("sources");
-    for (const char* passed : {"anomalies", "encoding", "blocks", "exact_blocks", "error"}) members.Find(passed);
+    for (const char* passed : {"anomalies", "encoding", "blocks", "exact_blocks", "adjust", "inexact_codes", "error"})
+      members.Find(passed);
     members.Close();
     out_.tensors.push_back(std::move(tensor));
   }
@@ -109,6 +110,7 @@ class Reader {
     anomalies.Close();
     out_.encoded_blocks = members.Integer<uint64_t>("encoded_blocks", 0);
     out_.exact_blocks = members.Integer<uint64_t>("exact_blocks", 0);
+    out_.inexact_codes = members.Integer<uint64_t>("inexact_codes", 0);
     members.Close();
   }
 

@@ -8,18 +8,25 @@
 
 namespace {
 
+void Add(mimo::Catalogue& c, const char* name, mimo::DType dtype, std::vector<int64_t> shape, uint64_t bytes) {
+  mimo::StoredArray array;
+  array.name = name;
+  array.dtype = dtype;
+  array.shape = std::move(shape);
+  array.begin = c.files[0].bytes;
+  array.bytes = bytes;
+  c.files[0].bytes += bytes;
+  c.by_name[name] = static_cast<uint32_t>(c.arrays.size());
+  c.arrays.push_back(std::move(array));
+}
+
 mimo::Catalogue SmallCatalogue() {
   mimo::Catalogue c;
   c.root = "c";
-  c.files.push_back({"a.safetensors", 8 + 64 + 4096, 72, {}, {}});
-  mimo::StoredArray array;
-  array.name = "model.norm.weight";
-  array.dtype = mimo::DType::kBF16;
-  array.shape = {2048};
-  array.begin = 72;
-  array.bytes = 4096;
-  c.arrays.push_back(array);
-  c.by_name[array.name] = 0;
+  c.files.push_back({"a.safetensors", 72, 72, {}, {}});
+  Add(c, "model.norm.weight", mimo::DType::kBF16, {2048}, 4096);
+  Add(c, "w", mimo::DType::kF8E4M3, {2, 64, 96}, 2 * 64 * 96);
+  Add(c, "w_scale_inv", mimo::DType::kF32, {2, 2, 3}, 48);
   return c;
 }
 

@@ -62,8 +62,10 @@ TEST(Steps, ReplicatedRowsAreReadOnceHoweverFinelyCut) {
   StepCutter cutter(job, 5'000, uint64_t{1} << 40);
   while (const auto step = cutter.Next()) {
     for (const RowStrip& strip : step->strips) {
-      if (job.array(strip.source).name != "qkv") continue;
-      for (int64_t r = 0; r < strip.rows; ++r) ++reads[static_cast<size_t>(strip.row + r)];
+      for (const RowSource& from : strip.sources) {
+        if (job.array(from.source).name != "qkv") continue;
+        for (int64_t r = 0; r < strip.rows; ++r) ++reads[static_cast<size_t>(from.row + r)];
+      }
     }
   }
   EXPECT_EQ(reads, std::vector<int>(192, 1));

@@ -1,0 +1,136 @@
+// Outputs that are not made of pieces: cells of a new block grid, and what is made beside encoded codes.
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "lib/base/checked.h"
+#include "lib/plan/validate_parts.h"
+
+namespace mimo::plan_check {
+namespace {
+
+Status CheckSegment(const Subject& subject, const CellSegment& s, uint32_t group, const OutputArray& scales) {
+  if (!subject.IsOutput(s.output, group, Transform::kRelayout)) {
+    return Bad("cell", "codes of this group", "another output", scales.name);
+  }
+  const OutputArray& codes = subject.plan.outputs[s.output];
+  if (s.rows <= 0 || !Within(s.target_row, s.rows, codes.rows()))
+    return Bad("rows of a cell", "rows of its target", std::to_string(s.target_row), codes.name);
+  if (s.source == kNone) {
+    if (s.source_row != 0 || s.scale != kNone || s.scale_row != 0 || s.factor != 1)
+      return Bad("padding of a cell", "no source, scale or factor", "one", codes.name);
+    return {};
+  }
+  if (!subject.IsSource(s.source)) return Bad("cell", "codes from a source", "another", codes.name);
+  const StoredArray& source = subject.ArrayOf(s.source);
+  const int64_t columns = Columns(codes.shape);
+  if (source.dtype != DType::kF8E4M3 || source.shape.size() < 2 || Columns(source.shape) != columns) {
+    return Bad("source of a cell", "F8_E4M3 codes of equal width", "another", source.name);
+  }
+  if (!Within(s.source_row, s.rows, source.rows()))
+    return Bad("rows of a cell", "rows of " + source.name, std::to_string(s.source_row), codes.name);
+  if (s.scale_row < 0) return Bad("scale row of a cell", 0, s.scale_row, codes.name);
+  if (!std::isfinite(s.factor) || s.factor <= 0)
+    return Bad("factor of a cell", "a positive one", std::to_string(s.factor), codes.name);
+  const int64_t block = subject.plan.sources[s.source].block_cols;
+  MIMO_RETURN_IF_ERROR(CheckScales(subject, s.scale, s.scale_row, columns, block, codes.name));
+  const StoredArray& scale = subject.ArrayOf(s.scale);
+  if (s.scale_row >= scale.rows()) return Bad("scale row of a cell", scale.rows() - 1, s.scale_row, codes.name);
+  if (Columns(scales.shape) != Columns(scale.shape))
+    return Bad("columns of scales", Columns(scale.shape), Columns(scales.shape), scales.name);
+  return {};
+}
+
+}  // namespace
+
+// Cells cover every row of the group's scales and, by their segments, every row of its codes, once.
+Status CheckCells(const Subject& subject, uint32_t g) {
+  const Plan& plan = subject.plan;
+  const FuseGroup& group = plan.groups[g];
+  std::vector<std::pair<uint32_t, std::pair<int64_t, int64_t>>> rows;  // (output, [begin, end))
+  for (const CellRow& cell : group.cells) {
+    if (!subject.IsOutput(cell.scale_output, g, Transform::kScales) || cell.segments.empty()) {
+      return Bad("cells of " + group.label, "scales of this group with segments", "another output or none");
+    }
+    const OutputArray& scales = plan.outputs[cell.scale_output];
+    if (!Within(cell.scale_row, 1, scales.rows())) return Bad("scale row", scales.rows(), cell.scale_row, scales.name);
+    rows.push_back({cell.scale_output, {cell.scale_row, cell.scale_row + 1}});
+    const CellSegment* first = nullptr;
+    for (const CellSegment& s : cell.segments) {
+      MIMO_RETURN_IF_ERROR(CheckSegment(subject, s, g, scales));
+      rows.push_back({s.output, {s.target_row, s.target_row + s.rows}});
+      if (s.source == kNone) continue;
+      if (first == nullptr) first = &s;
+      if (plan.sources[s.source].block_cols != plan.sources[first->source].block_cols)
+        return Bad("cell", "blocks of one width", "several", scales.name);
+      if (cell.moved && (s.scale != first->scale || s.scale_row != first->scale_row || s.factor != first->factor))
+        return Bad("moved cell", "one source scale row and factor", "several", scales.name);
+    }
+  }
+  std::sort(rows.begin(), rows.end());
+  size_t at = 0;
+  for (uint32_t i : group.outputs) {
+    const OutputArray& output = plan.outputs[i];
+    if (!subject.IsOutput(i, g, Transform::kScales) && !subject.IsOutput(i, g, Transform::kRelayout)) continue;
+    int64_t next = 0;
+    for (; at < rows.size() && rows[at].first == i; ++at) {
+      if (rows[at].second.first != next) return Bad("rows of cells", next, rows[at].second.first, output.name);
+      next = rows[at].second.second;
+    }
+    if (next != output.rows()) return Bad("rows of cells", output.rows(), next, output.name);
+  }
+  return {};
+}
+
+// Every kEncode and kBeside output of the group belongs to exactly one encoded weight, in the shape that it makes.
+Status CheckEncoded(const Subject& subject, uint32_t g) {
+  const Plan& plan = subject.plan;
+  const FuseGroup& group = plan.groups[g];
+  std::set<uint32_t> taken;
+  for (const EncodedWeight& e : group.encoded) {
+    if (!subject.IsOutput(e.codes, g, Transform::kEncode) || !subject.IsOutput(e.scales, g, Transform::kBeside))
+      return Bad("encoded weight of " + group.label, "codes and scales of this group", "others");
+    const OutputArray& codes = plan.outputs[e.codes];
+    const OutputArray& scales = plan.outputs[e.scales];
+    const kernels::Encoding& encoding = e.encoding;
+    const bool cells = encoding.codec == Codec::kFp8Block;
+    const bool packed = encoding.codec == Codec::kNvfp4 || encoding.codec == Codec::kMxfp4;
+    const bool plain =
+        encoding.codec == Codec::kBf16 || encoding.codec == Codec::kFp16 || encoding.codec == Codec::kFp32;
+    if (plain || codes.target_codec != encoding.codec || codes.shape.size() < 2 || scales.shape.size() < 2)
+      return Bad("encoded weight", "matrices of its codec", "others", codes.name);
+    if (encoding.block_rows == 0 || encoding.block_cols == 0 || encoding.block_rows > 1u << 20 ||
+        (cells && encoding.block_cols % 32 != 0))
+      return Bad("block of an encoding", "rows, and columns that are a multiple of 32", "another", codes.name);
+    const int64_t columns = Columns(codes.shape) * (packed ? 2 : 1);
+    const int64_t column_group = kernels::GroupColumns(encoding);
+    if (e.period < 0 || (e.period > 0 && (!cells || codes.rows() % e.period != 0)))
+      return Bad("period of an encoded weight", "a divisor of its rows", std::to_string(e.period), codes.name);
+    const int64_t rows = cells ? BlockRowsOf(codes.rows(), e) : codes.rows();
+    const DType scale_dtype = cells ? DType::kF32 : encoding.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
+    if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(scale_dtype) ||
+        (!cells && columns % column_group != 0) || scales.rows() != rows ||
+        Columns(scales.shape) != CeilDiv(columns, column_group))
+      return Bad("scales of an encoded weight", "those of its codes", "another shape or dtype", scales.name);
+    if ((encoding.codec == Codec::kNvfp4) != (e.global != kNone))
+      return Bad("global scale", "one where the codec has one", "another", codes.name);
+    taken.insert({e.codes, e.scales});
+    for (const uint32_t scalar : {e.global, e.input}) {
+      if (scalar == kNone) continue;
+      if (!subject.IsOutput(scalar, g, Transform::kBeside) || plan.outputs[scalar].dtype != DType::kF32 ||
+          plan.outputs[scalar].row_bytes() != 4 || plan.outputs[scalar].rows() != 1)
+        return Bad("scalar of an encoded weight", "one F32", "another", codes.name);
+      taken.insert(scalar);
+    }
+  }
+  size_t wanted = 0, made = 0;
+  for (const EncodedWeight& e : group.encoded) wanted += 2 + (e.global != kNone) + (e.input != kNone);
+  for (uint32_t i : group.outputs)
+    made += plan.outputs[i].transform == Transform::kEncode || plan.outputs[i].transform == Transform::kBeside;
+  if (taken.size() != wanted || made != wanted)
+    return Bad("encoded weights of " + group.label, "each output once", "another count");
+  return {};
+}
+
+}  // namespace mimo::plan_check

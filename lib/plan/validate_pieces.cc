@@ -1,0 +1,185 @@
+// Pieces of an output: rectangles of sources that fit, and that cover every element of the output once.
+#include <algorithm>
+#include <iterator>
+#include <map>
+#include <tuple>
+
+#include "lib/plan/reads.h"
+#include "lib/plan/validate_parts.h"
+
+namespace mimo::plan_check {
+namespace {
+
+// How far down every column is covered. Rectangles that come by (row, column) tile a matrix if and only if each stands
+// level on those before it, and the last leave it level.
+class Skyline {
+ public:
+  explicit Skyline(int64_t columns) : columns_(columns), height_{{0, 0}} {}
+
+  // Whether columns [begin, begin + count), within the matrix, are covered down to `row` exactly; covers `rows` more.
+  bool Add(int64_t row, int64_t rows, int64_t begin, int64_t count) {
+    const auto first = Cut(begin);
+    const auto last = begin + count < columns_ ? Cut(begin + count) : height_.end();
+    for (auto it = first; it != last; ++it) {
+      if (it->second != row) return false;
+    }
+    height_.erase(std::next(first), last);
+    first->second = row + rows;
+    if (last != height_.end() && last->second == first->second) height_.erase(last);
+    if (first != height_.begin() && std::prev(first)->second == first->second) height_.erase(first);
+    return true;
+  }
+  bool Level(int64_t rows) const { return height_.size() == 1 && height_.begin()->second == rows; }
+
+ private:
+  // The stretch that begins at `column`.
+  std::map<int64_t, int64_t>::iterator Cut(int64_t column) {
+    const auto after = height_.upper_bound(column);
+    const auto at = std::prev(after);
+    return at->first == column ? at : height_.emplace_hint(after, column, at->second);
+  }
+
+  const int64_t columns_;
+  std::map<int64_t, int64_t> height_;  // by first column of a stretch
+};
+
+bool Matches(Codec codec, DType dtype) {
+  return (codec == Codec::kFp32 && dtype == DType::kF32) || (codec == Codec::kFp16 && dtype == DType::kF16) ||
+         (codec == Codec::kBf16 && dtype == DType::kBF16);
+}
+
+int64_t ValuesPerElement(Codec codec) {
+  return codec == Codec::kMxfp4 || codec == Codec::kNvfp4 ? 2 : 1;
+}
+
+// Columns at which a decoded rectangle may begin.
+int64_t ColumnUnit(const PlanSource& source) {
+  if (!source.quantized) return 1;
+  if (source.codec == Codec::kFp8Block) return source.block_cols;
+  return source.codec == Codec::kNvfp4 ? 16 : 32;
+}
+
+class PieceChecker {
+ public:
+  PieceChecker(const Subject& subject, const OutputArray& output)
+      : subject_(subject),
+        output_(output),
+        transposes_(output.transform == Transform::kTranspose),
+        places_(transposes_ || output.transform == Transform::kMove || output.transform == Transform::kConvert),
+        rows_(output.rows()),
+        columns_(Columns(output.shape) *
+                 (output.transform == Transform::kEncode ? ValuesPerElement(output.target_codec) : 1)) {}
+
+  Status Check() const {
+    Skyline skyline(std::max<int64_t>(columns_, 1));
+    const Piece* before = nullptr;
+    for (const Piece& piece : output_.pieces) {
+      MIMO_RETURN_IF_ERROR(CheckTarget(piece));
+      const bool later = before == nullptr || std::tie(before->target_row, before->target_col) <
+                                                  std::tie(piece.target_row, piece.target_col);
+      before = &piece;
+      const int64_t count = std::max<int64_t>(piece.cols == 0 ? columns_ : piece.cols, 1);
+      if (!later || !skyline.Add(piece.target_row, piece.rows, piece.target_col, count)) {
+        return Bad("pieces", "each element once, by row and column",
+                   "row " + std::to_string(piece.target_row) + ", column " + std::to_string(piece.target_col),
+                   output_.name);
+      }
+      if (piece.source != kNone) MIMO_RETURN_IF_ERROR(CheckSourceOf(piece));
+    }
+    if (!skyline.Level(rows_)) return Bad("pieces", "each element once", "elements without a piece", output_.name);
+    if (output_.transform == Transform::kInvert && output_.pieces.size() != 1)
+      return Bad("inverted output", "one F32 from one F32", "another", output_.name);
+    return {};
+  }
+
+ private:
+  Status CheckTarget(const Piece& piece) const {
+    if (piece.rows <= 0 || !Within(piece.target_row, piece.rows, rows_))
+      return Bad("rows of a piece", "rows of the output", std::to_string(piece.target_row), output_.name);
+    const bool whole = piece.cols == 0;
+    if (whole ? transposes_ || piece.source_col != 0 || piece.target_col != 0
+              : !places_ || piece.cols < 0 || !Within(piece.target_col, piece.cols, columns_))
+      return Bad("columns of a piece", "columns of the output", std::to_string(piece.target_col), output_.name);
+    if (piece.source == kNone) {
+      if (!places_ || piece.source_row != 0 || piece.source_col != 0)
+        return Bad("padding", "an output that is moved, converted or transposed", "another", output_.name);
+      return CheckBytes(piece);
+    }
+    return subject_.IsSource(piece.source) ? Status() : Bad("pieces", "a source of the plan", "another", output_.name);
+  }
+
+  // Elements of less than a byte are not taken apart.
+  Status CheckBytes(const Piece& piece) const {
+    const int64_t bits = BitsPerElement(output_.dtype);
+    if (transposes_ && bits != 8 && bits != 16 && bits != 32)
+      return Bad("transposed output", "elements of 1, 2 or 4 bytes", std::string(DTypeName(output_.dtype)),
+                 output_.name);
+    if (bits % 8 == 0) return {};
+    if (piece.source_col * bits % 8 != 0 || piece.target_col * bits % 8 != 0 || piece.cols * bits % 8 != 0)
+      return Bad("columns of a piece", "whole bytes", std::to_string(piece.target_col), output_.name);
+    return {};
+  }
+
+  Status CheckSourceOf(const Piece& piece) const {
+    const PlanSource& source = subject_.plan.sources[piece.source];
+    const StoredArray& array = subject_.ArrayOf(piece.source);
+    const bool decodes = Decodes(output_, source);
+    const int64_t values = decodes && source.quantized ? ValuesPerElement(source.codec) : 1;
+    const int64_t columns = Columns(array.shape) * values;
+    const int64_t rows_read = transposes_ ? piece.cols : piece.rows;
+    const int64_t columns_read = transposes_ ? piece.rows : piece.cols == 0 ? columns : piece.cols;
+    if (!Within(piece.source_row, rows_read, array.rows()))
+      return Bad("rows of a piece", "rows of " + array.name, std::to_string(piece.source_row), output_.name);
+    if (!Within(piece.source_col, columns_read, columns))
+      return Bad("columns of a piece", "columns of " + array.name, std::to_string(piece.source_col), output_.name);
+    if (piece.cols == 0 && columns != columns_) return Bad("columns", columns_, columns, output_.name);
+    if (output_.transform == Transform::kInvert) return CheckInverted(array);
+    return decodes ? CheckDecoded(piece, source, array) : CheckMoved(piece, source, array);
+  }
+
+  Status CheckMoved(const Piece& piece, const PlanSource& source, const StoredArray& array) const {
+    if (array.dtype != output_.dtype) return Bad("dtype of a moved array", array.name, output_.name, output_.name);
+    if (transposes_ && IsValueCodec(output_.target_codec) &&
+        (!Matches(output_.target_codec, output_.dtype) || !Matches(source.codec, array.dtype)))
+      return Bad("codec", "that of the dtype", "another", output_.name);
+    if (piece.cols == 0 && array.row_bytes() != output_.row_bytes()) {
+      return Bad("bytes of a row", static_cast<int64_t>(output_.row_bytes()), static_cast<int64_t>(array.row_bytes()),
+                 output_.name);
+    }
+    return CheckBytes(piece);
+  }
+
+  Status CheckInverted(const StoredArray& array) const {
+    if (array.dtype != DType::kF32 || output_.dtype != DType::kF32 || array.bytes != 4 || rows_ != 1 || columns_ != 1)
+      return Bad("inverted output", "one F32 from one F32", "another", output_.name);
+    return {};
+  }
+
+  Status CheckDecoded(const Piece& piece, const PlanSource& source, const StoredArray& array) const {
+    if (output_.transform != Transform::kEncode && !Matches(output_.target_codec, output_.dtype))
+      return Bad("codec", "that of the dtype", "another", output_.name);
+    if (!source.quantized && !Matches(source.codec, array.dtype))
+      return Bad("codec", "that of the dtype", "another", array.name);
+    if (piece.source_col % ColumnUnit(source) != 0)
+      return Bad("columns of a piece", "the beginning of a block or group of " + array.name,
+                 std::to_string(piece.source_col), output_.name);
+    if (output_.adjust != Adjust::kAsIs && output_.adjust != Adjust::kScale)
+      return Bad("adjusted codes", "codes", "values", output_.name);
+    return {};
+  }
+
+  const Subject& subject_;
+  const OutputArray& output_;
+  const bool transposes_;
+  const bool places_;  // its pieces may be rectangles and padding
+  const int64_t rows_;
+  const int64_t columns_;
+};
+
+}  // namespace
+
+Status CheckPieces(const Subject& subject, const OutputArray& output) {
+  return PieceChecker(subject, output).Check();
+}
+
+}  // namespace mimo::plan_check

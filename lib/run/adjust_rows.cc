@@ -1,0 +1,89 @@
+#include "lib/run/adjust_rows.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/adjust.h"
+#include "kernels/codec/e4m3.h"
+
+namespace mimo {
+namespace {
+
+kernels::CodeRule RuleOf(Adjust adjust) {
+  return adjust == Adjust::kHalve    ? kernels::CodeRule::kHalve
+         : adjust == Adjust::kDouble ? kernels::CodeRule::kDouble
+                                     : kernels::CodeRule::kNeuron;
+}
+
+uint64_t NanCodes(const uint8_t* codes, uint64_t count) {
+  uint64_t nans = 0;
+  for (uint64_t i = 0; i < count; ++i) nans += kernels::E4m3IsNan(codes[i]);
+  return nans;
+}
+
+Adjusted AdjustCodes(const ByteRectangle& target, Adjust adjust) {
+  const bool joined = target.bytes == target.stride;
+  const uint64_t rows = joined ? 1 : target.rows, count = joined ? target.rows * target.bytes : target.bytes;
+  kernels::CodeCounts counts;
+  Adjusted adjusted;
+  for (uint64_t r = 0; r < rows; ++r) {
+    auto* codes = reinterpret_cast<uint8_t*>(target.data + r * target.stride);
+    adjusted.anomalies.nan_codes += NanCodes(codes, count);
+    counts += kernels::AdjustCodes(RuleOf(adjust), codes, codes, count);
+  }
+  adjusted.anomalies.overflows = counts.overflow;
+  adjusted.inexact_codes = counts.inexact;
+  return adjusted;
+}
+
+Adjusted ScaleValues(const ByteRectangle& target, float factor) {
+  Adjusted counts;
+  for (uint64_t r = 0; r < target.rows; ++r) {
+    std::byte* row = target.data + r * target.stride;
+    for (uint64_t i = 0; i + sizeof(float) <= target.bytes; i += sizeof(float)) {
+      float value = 0;
+      std::memcpy(&value, row + i, sizeof value);
+      if (std::isnan(value)) continue;
+      const float product = value * factor;
+      counts.anomalies.overflows += std::isinf(product) && !std::isinf(value);
+      std::memcpy(row + i, &product, sizeof product);
+    }
+  }
+  return counts;
+}
+
+}  // namespace
+
+void Fill(const ByteRectangle& target, const std::string& element) {
+  for (uint64_t r = 0; r < target.rows; ++r) {
+    std::byte* row = target.data + r * target.stride;
+    if (element.empty()) {
+      std::memset(row, 0, target.bytes);
+      continue;
+    }
+    for (uint64_t i = 0; i + element.size() <= target.bytes; i += element.size()) {
+      std::memcpy(row + i, element.data(), element.size());
+    }
+  }
+}
+
+Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor) {
+  if (adjust == Adjust::kAsIs) return {};
+  return adjust == Adjust::kScale ? ScaleValues(target, factor) : AdjustCodes(target, adjust);
+}
+
+uint64_t BadScales(const std::byte* data, uint64_t bytes) {
+  uint64_t bad = 0;
+  for (uint64_t i = 0; i + sizeof(float) <= bytes; i += sizeof(float)) {
+    float scale = 0;
+    std::memcpy(&scale, data + i, sizeof scale);
+    if (!std::isfinite(scale) || scale < 0) ++bad;
+  }
+  return bad;
+}
+
+bool HoldsScales(const OutputArray& output) {
+  return output.dtype == DType::kF32 && (output.id.part == Part::kScaleInv || output.id.part == Part::kRowScale);
+}
+
+}  // namespace mimo

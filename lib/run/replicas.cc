@@ -1,0 +1,174 @@
+#include "lib/run/replicas.h"
+
+#include <algorithm>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "lib/run/row_bytes.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kChunkBytes = 8 << 20;
+constexpr uint64_t kLeastChunkBytes = 4 << 10;
+
+// Bytes [at, at + bytes) of entry `entry` of Plan::equal.
+struct Chunk {
+  size_t entry = 0;
+  uint64_t at = 0;
+  uint64_t bytes = 0;
+};
+
+class Comparison {
+ public:
+  Comparison(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options)
+      : fs_(fs), catalogue_(catalogue), plan_(plan), options_(options) {
+    workers_ =
+        options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+    const uint64_t memory = options.memory_bytes != 0 ? options.memory_bytes : DefaultMemoryBytes();
+    chunk_bytes_ = std::clamp(memory / static_cast<uint64_t>(2 * workers_), kLeastChunkBytes, kChunkBytes);
+  }
+
+  Status Run(RunReport& report) {
+    uint64_t total = 0;
+    for (const EqualRows& equal : plan_.equal) total += 2 * BytesOf(equal);
+    if (options_.progress != nullptr) {
+      options_.progress->Step("comparing replicas");
+      options_.progress->Start(total);
+    }
+    std::vector<std::thread> threads;
+    for (int i = 1; i < workers_; ++i) threads.emplace_back([this] { Work(); });
+    Work();
+    for (std::thread& thread : threads) thread.join();
+    if (options_.progress != nullptr) options_.progress->Finish();
+    report.bytes_read += read_;
+    return std::move(status_);
+  }
+
+ private:
+  // One open file of a worker.
+  struct Reader {
+    std::unique_ptr<ReadableFile> file;
+    uint32_t open = kNone;
+  };
+
+  const StoredArray& ArrayOf(uint32_t source) const { return catalogue_.arrays[plan_.sources[source].array]; }
+  uint64_t BytesOf(const EqualRows& equal) const { return Rows(equal.rows, ArrayOf(equal.first).row_bytes()); }
+  std::string PathOf(const StoredArray& array) const {
+    return JoinPath(catalogue_.root, catalogue_.files[array.file].name);
+  }
+
+  // Chunks are handed out in order. After a failure none is; those before the failed one are all with a worker.
+  std::optional<Chunk> Next() {
+    const std::lock_guard lock(mutex_);
+    if (!status_.ok()) return std::nullopt;
+    if (options_.stop != nullptr && options_.stop->load() != 0) {
+      Error error;
+      error.code = ErrorCode::kInterrupted;
+      error.what = "interrupted";
+      error.file = options_.output;
+      error.advice = "continue with --resume";
+      Keep({}, std::move(error));
+      return std::nullopt;
+    }
+    while (next_.entry < plan_.equal.size()) {
+      const uint64_t bytes = BytesOf(plan_.equal[next_.entry]);
+      if (next_.at == bytes) {
+        next_ = {next_.entry + 1, 0, 0};
+        continue;
+      }
+      Chunk chunk = next_;
+      chunk.bytes = std::min(bytes - chunk.at, chunk_bytes_);
+      next_.at += chunk.bytes;
+      return chunk;
+    }
+    return std::nullopt;
+  }
+
+  // The error of the first chunk wins. With the lock held.
+  void Keep(const Chunk& chunk, Error error) {
+    if (!status_.ok() && std::tie(failed_.entry, failed_.at) <= std::tie(chunk.entry, chunk.at)) return;
+    failed_ = chunk;
+    status_ = std::move(error);
+  }
+
+  void Work() {
+    try {
+      Reader first, second;
+      std::vector<std::byte> a, b;
+      while (const auto chunk = Next()) {
+        Status compared = Compare(*chunk, first, second, a, b);
+        const std::lock_guard lock(mutex_);
+        read_ += 2 * chunk->bytes;
+        if (!compared.ok()) Keep(*chunk, compared.TakeError());
+        if (options_.progress != nullptr) options_.progress->Advance(2 * chunk->bytes);
+      }
+    } catch (const std::exception& e) {
+      Error error;
+      error.code = ErrorCode::kIo;
+      error.what = "a worker stopped";
+      error.found = e.what();
+      error.advice = "lower --memory or --threads and run again with --resume";
+      const std::lock_guard lock(mutex_);
+      Keep({}, std::move(error));
+    }
+  }
+
+  Status Compare(const Chunk& chunk, Reader& first, Reader& second, std::vector<std::byte>& a,
+                 std::vector<std::byte>& b) const {
+    const EqualRows& equal = plan_.equal[chunk.entry];
+    a.resize(chunk.bytes);
+    b.resize(chunk.bytes);
+    MIMO_RETURN_IF_ERROR(Read(equal.first, equal.first_row, chunk.at, first, a));
+    MIMO_RETURN_IF_ERROR(Read(equal.second, equal.second_row, chunk.at, second, b));
+    const auto differs = std::mismatch(a.begin(), a.end(), b.begin()).first;
+    if (differs == a.end()) return {};
+    const StoredArray &x = ArrayOf(equal.first), &y = ArrayOf(equal.second);
+    const auto row = static_cast<int64_t>((chunk.at + static_cast<uint64_t>(differs - a.begin())) / x.row_bytes());
+    Error error;
+    error.what = "replicas differ";
+    error.file = PathOf(y);
+    error.tensor = y.name;
+    error.expected = "in row " + std::to_string(equal.second_row + row) + " the bytes of row " +
+                     std::to_string(equal.first_row + row) + " of " + x.name + " in " + PathOf(x);
+    error.found = "others";
+    error.advice = "the ranks are not of one checkpoint: copy them again";
+    return error;
+  }
+
+  Status Read(uint32_t source, int64_t row, uint64_t at, Reader& reader, std::vector<std::byte>& out) const {
+    const StoredArray& array = ArrayOf(source);
+    if (reader.open != array.file) {
+      MIMO_ASSIGN_OR_RETURN(reader.file, fs_.OpenForRead(PathOf(array)));
+      reader.open = array.file;
+    }
+    return reader.file->ReadAt(array.begin + Rows(row, array.row_bytes()) + at, out);
+  }
+
+  FileSystem& fs_;
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  const RunOptions& options_;
+  int workers_ = 1;
+  uint64_t chunk_bytes_ = kChunkBytes;
+
+  std::mutex mutex_;  // guards all below
+  Chunk next_;
+  Chunk failed_;
+  uint64_t read_ = 0;
+  Status status_;
+};
+
+}  // namespace
+
+Status CompareReplicas(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+                       RunReport& report) {
+  if (plan.equal.empty()) return {};
+  return Comparison(fs, catalogue, plan, options).Run(report);
+}
+
+}  // namespace mimo

@@ -1,0 +1,16 @@
+// Replicas: rows that a plan takes from one place and that must be the same in another.
+#pragma once
+
+#include "lib/base/file_system.h"
+#include "lib/base/status.h"
+#include "lib/run/executor.h"
+
+namespace mimo {
+
+// Compares the rows of Plan::equal byte by byte, on the threads and in the memory of `options`. kBadInput names both
+// arrays and the first row that differs, the same one on any number of threads; kInterrupted when asked to stop. Adds
+// what was read to `report`.
+Status CompareReplicas(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+                       RunReport& report);
+
+}  // namespace mimo

@@ -1,25 +1,54 @@
-#include "lib/layout/checkpoint.h"
+#include "lib/form/checkpoint.h"
 
 #include <algorithm>
 
 namespace mimo {
+namespace {
+
+// Views have no data to survey: how their arrays lie follows from the form.
+Status OpenView(const std::string& form, const std::string& source_qkv, Checkpoint* checkpoint) {
+  if (!source_qkv.empty()) {
+    Error e;
+    e.code = ErrorCode::kUsage;
+    e.what = "--source-qkv speaks of Hugging Face directories";
+    e.expected = "none: the form of this directory says how attention lies";
+    e.found = source_qkv;
+    return e;
+  }
+  const bool ranks = form == "sharded-state";
+  MIMO_ASSIGN_OR_RETURN(View view, ranks ? ViewOfRanks(checkpoint->stored) : ViewOfNeuron(checkpoint->stored));
+  checkpoint->view = std::make_unique<View>(std::move(view));
+  MIMO_ASSIGN_OR_RETURN(checkpoint->inventory, TakeInventory(checkpoint->view->catalogue));
+  LayoutVerdict& layout = checkpoint->layout;
+  layout.layout = checkpoint->view->chunks > 0 ? QkvLayout{QkvKind::kFused, checkpoint->view->chunks}
+                                               : QkvLayout{QkvKind::kSplitIndependent, 1};
+  layout.basis = checkpoint->stored.config.marker ? "marker" : "names of files and arrays";
+  layout.evidence.push_back(ranks
+                                ? "files of " + std::to_string(checkpoint->view->chunks) + " ranks, chunk r is rank r's"
+                                : "a preprocessed Neuron directory");
+  return {};
+}
+
+}  // namespace
 
 Result<Checkpoint> OpenCheckpoint(FileSystem& fs, const std::string& root, const std::string& source_qkv,
                                   bool allow_anomalies) {
   Checkpoint checkpoint;
-  MIMO_ASSIGN_OR_RETURN(checkpoint.catalogue, OpenCatalogue(fs, root));
-  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(checkpoint.catalogue));
+  MIMO_ASSIGN_OR_RETURN(checkpoint.stored, OpenCatalogue(fs, root));
+  if (const std::string form = FormOf(checkpoint.stored); !form.empty()) {
+    MIMO_RETURN_IF_ERROR(OpenView(form, source_qkv, &checkpoint));
+    return checkpoint;
+  }
+  const Catalogue& catalogue = checkpoint.stored;
+  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(catalogue));
   std::vector<QkvLayout> candidates;
-  for (const LayoutCandidate& c : FeasibleLayouts(checkpoint.catalogue, checkpoint.inventory))
-    candidates.push_back(c.layout);
+  for (const LayoutCandidate& c : FeasibleLayouts(catalogue, checkpoint.inventory)) candidates.push_back(c.layout);
   if (!source_qkv.empty()) {
-    MIMO_ASSIGN_OR_RETURN(QkvLayout flagged, ParseLayoutFlag(source_qkv, checkpoint.catalogue));
+    MIMO_ASSIGN_OR_RETURN(QkvLayout flagged, ParseLayoutFlag(source_qkv, catalogue));
     if (std::find(candidates.begin(), candidates.end(), flagged) == candidates.end()) candidates.push_back(flagged);
   }
-  MIMO_ASSIGN_OR_RETURN(checkpoint.facts,
-                        Survey(fs, checkpoint.catalogue, checkpoint.inventory, candidates, allow_anomalies));
-  MIMO_ASSIGN_OR_RETURN(checkpoint.layout,
-                        DecideLayout(checkpoint.catalogue, checkpoint.inventory, checkpoint.facts, source_qkv));
+  MIMO_ASSIGN_OR_RETURN(checkpoint.facts, Survey(fs, catalogue, checkpoint.inventory, candidates, allow_anomalies));
+  MIMO_ASSIGN_OR_RETURN(checkpoint.layout, DecideLayout(catalogue, checkpoint.inventory, checkpoint.facts, source_qkv));
   return checkpoint;
 }
 

@@ -1,9 +1,12 @@
-// A checkpoint understood: what is stored, as what, and in which layout. The usual first step of every tool.
+// A checkpoint understood: what is stored, as what, and in which layout. The usual first step of every tool. Rank files
+// and Neuron directories are understood through a view (lib/form/view.h).
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "lib/base/file_system.h"
+#include "lib/form/view.h"
 #include "lib/layout/decide.h"
 #include "lib/layout/survey.h"
 #include "lib/model/catalogue.h"
@@ -12,13 +15,18 @@
 namespace mimo {
 
 struct Checkpoint {
-  Catalogue catalogue;
-  Inventory inventory;
+  Catalogue stored;
+  std::unique_ptr<View> view;  // null for Hugging Face directories
+  Inventory inventory;         // of catalogue()
   SurveyFacts facts;
   LayoutVerdict layout;
+  // What the checkpoint is as a Hugging Face directory: `stored`, or what the view shows.
+  const Catalogue& catalogue() const { return view ? view->catalogue : stored; }
 };
 
-// OpenCatalogue, TakeInventory, Survey and DecideLayout, with their errors. `source_qkv` is --source-qkv, "" to decide.
+// OpenCatalogue, the view where there is one, TakeInventory, Survey and DecideLayout, with their errors. `source_qkv`
+// is
+// --source-qkv, "" to decide; views know their layout, kUsage to contradict them.
 Result<Checkpoint> OpenCheckpoint(FileSystem& fs, const std::string& root, const std::string& source_qkv,
                                   bool allow_anomalies);
 

@@ -19,15 +19,69 @@ bool IsTowerKey(const std::string& key) {
   return false;
 }
 
+void AddLayout(const MarkedLayout& layout, ordered_json* object) {
+  (*object)["qkv"] = layout.qkv;
+  (*object)["chunks"] = layout.chunks;
+  if (layout.qkv != "fused") (*object)["grid"] = layout.independent ? "independent" : "chunk";
+}
+
 ordered_json Marker(const HfDescription& d) {
+  const LayoutMarker& m = d.marker;
   ordered_json marker;
   marker["version"] = 1;
-  marker["qkv"] = d.layout.fused() ? "fused" : "split";
-  marker["chunks"] = d.layout.chunks;
-  if (!d.layout.fused()) marker["grid"] = d.layout.kind == QkvKind::kSplit ? "chunk" : "independent";
+  AddLayout(MarkOf(d.layout), &marker);
   marker["kv_heads"] = d.global.kv_heads;
   marker["swa_kv_heads"] = d.window.kv_heads;
+  if (m.form != "hf") marker["form"] = m.form;
+  if (!m.table.empty()) marker["table"] = m.table;
+  if (m.tp > 0) marker["tp"] = m.tp;
+  if (m.ep > 0) marker["ep"] = m.ep;
+  if (!m.expert_codes.empty()) marker["expert_codes"] = m.expert_codes;
+  if (!m.router.empty()) marker["router"] = m.router;
+  if (m.recoded) marker["recoded"] = true;
+  if (!m.folded.empty()) marker["folded_value_scale"] = m.folded;
+  if (m.source) {
+    ordered_json source;
+    AddLayout(*m.source, &source);
+    marker["source"] = std::move(source);
+  }
+  if (m.unpadded) {
+    const UnpaddedDimensions& u = *m.unpadded;
+    marker["unpadded"] = {{"heads", u.heads},
+                          {"kv_heads", u.kv_heads},
+                          {"swa_heads", u.swa_heads},
+                          {"swa_kv_heads", u.swa_kv_heads},
+                          {"intermediate", u.intermediate},
+                          {"moe_intermediate", u.moe_intermediate},
+                          {"vocab", u.vocab}};
+  }
   return marker;
+}
+
+// Heads and widths that differ from what the config says, under the keys that it has.
+void EditGeometry(const ModelConfig& source, const HfDescription& d, ordered_json* config) {
+  const auto set = [&](const char* key, int64_t stored, int64_t wanted) {
+    if (stored != wanted) (*config)[key] = wanted;
+  };
+  // The parameters of a rank are laid out as for split files, whatever the rank files were made from.
+  if (d.layout.fused() && !d.ranks)
+    (*config)[kProjectionLayout] = "fused_qkv";
+  else
+    config->erase(kProjectionLayout);
+  // Engines replicate heads themselves when they build a rank's model.
+  const int64_t kv = d.ranks ? d.global.kv_heads : StoredKvHeads(d.layout, d.global);
+  const int64_t swa_kv = d.ranks ? d.window.kv_heads : StoredKvHeads(d.layout, d.window);
+  set("num_key_value_heads", source.global.kv_heads, kv);
+  const bool swa_kv_follows = kv != source.global.kv_heads && !config->contains("swa_num_key_value_heads");
+  set("swa_num_key_value_heads", swa_kv_follows ? -1 : source.window.kv_heads, swa_kv);
+  set("num_attention_heads", source.global.heads, d.global.heads);
+  const bool follows = d.global.heads != source.global.heads && !config->contains("swa_num_attention_heads");
+  set("swa_num_attention_heads", follows ? -1 : source.window.heads, d.window.heads);
+  if (d.intermediate > 0) set("intermediate_size", source.intermediate, d.intermediate);
+  if (d.moe_intermediate > 0) set("moe_intermediate_size", source.moe_intermediate, d.moe_intermediate);
+  if (d.vocab > 0) set("vocab_size", source.vocab, d.vocab);
+  if (d.folded_value_scale) (*config)["attention_value_scale"] = nullptr;
+  if (!d.architecture.empty()) (*config)["architectures"] = {d.architecture};
 }
 
 Status EditQuantization(const HfDescription& d, ordered_json* config) {
@@ -52,7 +106,16 @@ std::string SaveFormat(const HfQuantization& quantization) {
 }  // namespace
 
 int64_t StoredKvHeads(const QkvLayout& layout, const AttentionShape& shape) {
-  return layout.kind == QkvKind::kSplitIndependent ? shape.kv_heads : std::max(shape.kv_heads, layout.chunks);
+  return layout.fused() ? std::max(shape.kv_heads, layout.chunks) : shape.kv_heads;
+}
+
+MarkedLayout MarkOf(const QkvLayout& layout) {
+  return {layout.fused() ? "fused" : "split", layout.chunks, layout.kind == QkvKind::kSplitIndependent};
+}
+
+QkvLayout LayoutOf(const MarkedLayout& marked) {
+  if (marked.qkv == "fused") return {QkvKind::kFused, marked.chunks};
+  return marked.independent ? QkvLayout{QkvKind::kSplitIndependent, 1} : QkvLayout{QkvKind::kSplit, marked.chunks};
 }
 
 Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription& d) {
@@ -63,15 +126,8 @@ Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription&
     e.file = source.path;
     return e;
   }
-  if (d.layout.fused())
-    config[kProjectionLayout] = "fused_qkv";
-  else
-    config.erase(kProjectionLayout);
-  const int64_t kv = StoredKvHeads(d.layout, d.global), swa_kv = StoredKvHeads(d.layout, d.window);
-  if (kv != source.global.kv_heads) config["num_key_value_heads"] = kv;
-  if (swa_kv != source.window.kv_heads || (kv != source.global.kv_heads && !config.contains("swa_num_key_value_heads")))
-    config["swa_num_key_value_heads"] = swa_kv;
-  MIMO_RETURN_IF_ERROR(EditQuantization(d, &config));
+  EditGeometry(source, d, &config);
+  if (!d.keeps_quantization) MIMO_RETURN_IF_ERROR(EditQuantization(d, &config));
   if (!d.dtype.empty()) {
     const bool has_dtype = config.contains("dtype"), has_torch = config.contains("torch_dtype");
     if (has_dtype) config["dtype"] = d.dtype;
@@ -111,11 +167,11 @@ std::string BuildHfIndex(const IndexInfo& source, const HfDescription& d, uint64
 }
 
 std::vector<std::pair<std::string, std::string>> HfFileMetadata(
-    const std::vector<std::pair<std::string, std::string>>& source, const QkvLayout& layout) {
+    const std::vector<std::pair<std::string, std::string>>& source, const std::string& layout) {
   std::vector<std::pair<std::string, std::string>> metadata = {{"format", "pt"}};
   for (const auto& entry : source)
     if (entry.first != "format" && entry.first != kLayoutKey) metadata.push_back(entry);
-  metadata.emplace_back(kLayoutKey, layout.ToString());
+  if (!layout.empty()) metadata.emplace_back(kLayoutKey, layout);
   return metadata;
 }
 

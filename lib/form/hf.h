@@ -19,13 +19,22 @@ inline constexpr char kHfIndexName[] = "model.safetensors.index.json";
 inline constexpr char kLayoutKey[] =
     "mimo_layout";  // in config.json (schemas/layout_marker.schema.json) and in headers
 
+inline constexpr char kOriginConfigName[] = "mimo-source/config.json";  // what the source said, for the way back
+inline constexpr char kOriginIndexName[] = "mimo-source/model.safetensors.index.json";
+
 // What an output is, as far as its config must say so.
 struct HfDescription {
   QkvLayout layout;
-  AttentionShape global, window;  // before replication
-  HfQuantization quantization;    // without modules, nothing quantized remains
-  std::string dtype;              // "bfloat16", "float16", "float32"; "" leaves the key alone
+  AttentionShape global, window;                              // before replication, padding included
+  int64_t vocab = 0, intermediate = 0, moe_intermediate = 0;  // 0: as the source says
+  HfQuantization quantization;                                // without modules, nothing quantized remains
+  std::string dtype;  // "bfloat16", "float16", "float32"; "" leaves the key alone
   bool text_only = false;
+  bool ranks = false;               // the files are those of ranks: the model's own heads and projection layout stay
+  std::string architecture;         // in place of the source's, "" keeps it
+  bool keeps_quantization = false;  // quantization_config stays as it is (Neuron's readers do not look at it)
+  bool folded_value_scale = false;  // attention_value_scale is in the weights, and must not be applied again
+  LayoutMarker marker;              // form, table, tp, ep, expert_codes, source, unpadded; the rest follows from above
 };
 
 // Stored KV heads of `shape` under `layout`: C when C exceeds them.
@@ -39,8 +48,11 @@ Result<std::string> EditHfConfig(const ModelConfig& config, const HfDescription&
 std::string BuildHfIndex(const IndexInfo& source, const HfDescription& description, uint64_t total_size,
                          const std::vector<std::pair<std::string, std::string>>& tensor_and_file);
 
-// __metadata__ of a tensor file: the source's own keys, "format": "pt", and the layout.
+// __metadata__ of a tensor file: the source's own keys, "format": "pt", and the layout ("" for none).
 std::vector<std::pair<std::string, std::string>> HfFileMetadata(
-    const std::vector<std::pair<std::string, std::string>>& source, const QkvLayout& layout);
+    const std::vector<std::pair<std::string, std::string>>& source, const std::string& layout);
+
+MarkedLayout MarkOf(const QkvLayout& layout);
+QkvLayout LayoutOf(const MarkedLayout& marked);
 
 }  // namespace mimo

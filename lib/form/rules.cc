@@ -1,4 +1,4 @@
-#include "lib/verify/rules.h"
+#include "lib/form/rules.h"
 
 #include <charconv>
 #include <optional>

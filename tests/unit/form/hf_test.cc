@@ -138,10 +138,93 @@ TEST(HfConfig, AMixtureThatTheDialectCannotDescribeIsAUsageError) {
   EXPECT_EQ(config.error().code, ErrorCode::kUsage);
 }
 
+// What a description says beyond the layout, in the config and read back from it.
+TEST(HfConfig, GeometryOfAPaddedModelAndItsMarker) {
+  HfDescription d = Describe({QkvKind::kFused, 6});
+  d.global = {96, 6, 192, 128};
+  d.window = {96, 12, 192, 128};
+  d.intermediate = 16896;
+  d.moe_intermediate = 0;  // as the source says
+  d.vocab = 192;
+  d.marker.source = MarkedLayout{"fused", 4, false};
+  d.marker.unpadded = UnpaddedDimensions{64, 4, 64, 8, 128, 2048, 8};
+  const ordered_json config = Edit(d);
+  EXPECT_EQ(config["num_attention_heads"], 96);
+  EXPECT_EQ(config["swa_num_attention_heads"], 96);  // absent before, and 96 is not what it would default to alone
+  EXPECT_EQ(config["num_key_value_heads"], 6);
+  EXPECT_EQ(config["swa_num_key_value_heads"], 12);
+  EXPECT_EQ(config["intermediate_size"], 16896);
+  EXPECT_FALSE(config.contains("moe_intermediate_size"));
+  EXPECT_EQ(config["vocab_size"], 192);
+  EXPECT_EQ(config["mimo_layout"], ordered_json::parse(R"({"version": 1, "qkv": "fused", "chunks": 6, "kv_heads": 6,
+    "swa_kv_heads": 12, "source": {"qkv": "fused", "chunks": 4}, "unpadded": {"heads": 64, "kv_heads": 4,
+    "swa_heads": 64, "swa_kv_heads": 8, "intermediate": 128, "moe_intermediate": 2048, "vocab": 8}})"));
+  const auto parsed = ParseModelConfig(config.dump(), "x");
+  ASSERT_TRUE(parsed.ok()) << parsed.error().Message();
+  EXPECT_EQ(parsed.value().marker->unpadded, d.marker.unpadded);
+  EXPECT_EQ(LayoutOf(*parsed.value().marker->source), (QkvLayout{QkvKind::kFused, 4}));
+}
+
+TEST(HfConfig, RankFilesKeepTheModelsOwnHeadsAndLoseTheFusedKey) {
+  HfDescription d = Describe({QkvKind::kFused, 16});
+  d.ranks = true;
+  d.keeps_quantization = true;
+  d.marker.form = "sharded-state";
+  d.marker.table = "vllm-0.33";
+  d.marker.tp = 16;
+  d.marker.ep = 1;
+  d.marker.source = MarkedLayout{"split", 4, false};
+  const ordered_json config = Edit(d);
+  EXPECT_EQ(config["num_key_value_heads"], 4);
+  EXPECT_EQ(config["swa_num_key_value_heads"], 8);
+  EXPECT_FALSE(config.contains("attention_projection_layout"));
+  EXPECT_EQ(config["quantization_config"], ordered_json::parse(kConfig)["quantization_config"]);
+  EXPECT_EQ(config["mimo_layout"],
+            ordered_json::parse(R"({"version": 1, "qkv": "fused", "chunks": 16, "kv_heads": 4, "swa_kv_heads": 8,
+    "form": "sharded-state", "table": "vllm-0.33", "tp": 16, "ep": 1,
+    "source": {"qkv": "split", "chunks": 4, "grid": "chunk"}})"));
+}
+
+TEST(HfConfig, AFoldedValueScaleCannotBeAppliedAgain) {
+  ordered_json source = ordered_json::parse(kConfig);
+  source["attention_value_scale"] = 0.612;
+  const auto config = ParseModelConfig(source.dump(), "x");
+  ASSERT_TRUE(config.ok());
+  HfDescription d = Describe({QkvKind::kFused, 4});
+  EXPECT_EQ(ordered_json::parse(EditHfConfig(config.value(), d).value())["attention_value_scale"], 0.612);
+  d.folded_value_scale = true;
+  d.marker.folded = "o";
+  const ordered_json after = ordered_json::parse(EditHfConfig(config.value(), d).value());
+  ASSERT_TRUE(after.contains("attention_value_scale"));
+  EXPECT_TRUE(after["attention_value_scale"].is_null());
+  EXPECT_EQ(after["mimo_layout"]["folded_value_scale"], "o");
+  EXPECT_FALSE(ParseModelConfig(after.dump(), "x").value().value_scale.has_value());
+}
+
+TEST(HfConfig, ArchitectureOfTheReaderAndItsForm) {
+  HfDescription d = Describe({QkvKind::kSplitIndependent, 1});
+  d.architecture = "MiMoV2FlashForCausalLM";
+  d.keeps_quantization = true;
+  d.marker.form = "nxdi";
+  d.marker.expert_codes = "rescale";
+  const ordered_json config = Edit(d);
+  EXPECT_EQ(config["architectures"], ordered_json::parse(R"(["MiMoV2FlashForCausalLM"])"));
+  EXPECT_EQ(config["mimo_layout"]["form"], "nxdi");
+  EXPECT_EQ(config["mimo_layout"]["expert_codes"], "rescale");
+  EXPECT_EQ(config["mimo_layout"]["grid"], "independent");
+}
+
 TEST(HfMetadata, KeepsTheSourcesKeysAndStatesTheLayout) {
-  const auto metadata = HfFileMetadata({{"format", "np"}, {"who", "me"}, {"mimo_layout", "old"}}, {QkvKind::kFused, 8});
-  EXPECT_EQ(metadata, (std::vector<std::pair<std::string, std::string>>{
-                          {"format", "pt"}, {"who", "me"}, {"mimo_layout", "fused(8)"}}));
+  using Pairs = std::vector<std::pair<std::string, std::string>>;
+  const Pairs source = {{"format", "np"}, {"who", "me"}, {"mimo_layout", "old"}};
+  EXPECT_EQ(HfFileMetadata(source, "fused(8)"), (Pairs{{"format", "pt"}, {"who", "me"}, {"mimo_layout", "fused(8)"}}));
+  EXPECT_EQ(HfFileMetadata(source, ""), (Pairs{{"format", "pt"}, {"who", "me"}}));  // nor an old one
+}
+
+TEST(HfMarker, EveryLayoutReadsBackAsItself) {
+  for (const QkvLayout& layout :
+       {QkvLayout{QkvKind::kFused, 8}, QkvLayout{QkvKind::kSplit, 4}, QkvLayout{QkvKind::kSplitIndependent, 1}})
+    EXPECT_EQ(LayoutOf(MarkOf(layout)), layout) << layout.ToString();
 }
 
 }  // namespace

@@ -136,6 +136,7 @@ std::string InspectJson(const std::string& checkpoint, const Description& d, con
   Json out;
   out["version"] = 1;
   out["checkpoint"] = checkpoint;
+  out["form"] = d.form;
   out["family"] = d.family;
   out["family_evidence"] = d.family_evidence;
   out["model_type"] = d.model_type;

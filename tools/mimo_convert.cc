@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
-#include "lib/layout/checkpoint.h"
+#include "lib/form/checkpoint.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/planner.h"
 #include "lib/plan/summary.h"
@@ -13,7 +13,9 @@
 #include "lib/run/executor.h"
 #include "tools/cli.h"
 #include "tools/error_table.h"
+#include "tools/plan_report.h"
 #include "tools/recipe_flags.h"
+#include "tools/target_flags.h"
 
 namespace mimo {
 namespace {
@@ -31,10 +33,11 @@ struct Arguments {
   std::string plan_out, plan_in;
   std::string recipe;
   RecipeFlags flags;
+  TargetFlags target;
   const CLI::Option* qkv_option = nullptr;
   std::vector<std::string> min_sqnr;
   std::string report;
-  std::string to = "hf", dtype = "keep", on_straddle = "requant", scale_policy = "sticky", unknown = "refuse";
+  std::string dtype = "keep", on_straddle = "requant", scale_policy = "sticky", unknown = "refuse";
   std::string shard_size = "keep", link = "none", device = "auto";
   cli::CommonOptions common;
 };
@@ -43,8 +46,10 @@ constexpr char kExamples[] =
     "Examples:\n"
     "  mimo-convert MiMo-V2.5 MiMo-V2.5-BF16 --dtype bf16 --qkv split     what transformers, Megatron-Bridge and any "
     "engine load\n"
-    "  mimo-convert MiMo-V2.5 OUT --qkv fused:8 --link hard                 FP8 for TP 8: KV heads replicated, experts "
+    "  mimo-convert MiMo-V2.5 OUT --to vllm --tp 8 --link hard              FP8 for TP 8: KV heads replicated, experts "
     "linked\n"
+    "  mimo-convert MiMo-V2.5 OUT --to vllm --format sharded-state --tp 16 --ep 16 --ranks 0-7   this node's ranks\n"
+    "  mimo-convert RANKS OUT --to hf                                       back to the checkpoint it came from\n"
     "  mimo-convert MiMo-V2.5 OUT --dtype nvfp4                             NVFP4 experts for Blackwell, the rest "
     "BF16\n"
     "  mimo-convert MiMo-V2.5 OUT --recipe nvfp4-experts --link hard --min-sqnr experts=19\n"
@@ -61,7 +66,7 @@ std::string RecipeList() {
 void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("CKPT", a.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
   app.add_option("OUT", a.run.output, "output directory; absent or empty (not needed with --dry-run)");
-  app.add_option("--to", a.to, "what will load it: hf")->check(CLI::IsMember({"hf"}))->capture_default_str();
+  AddTargetFlags(app, a.target, a.plan);
   auto* shape = app.add_option_group("output", "what is written (all part of the plan)");
   shape
       ->add_option("--dtype", a.dtype,
@@ -73,7 +78,8 @@ void AddOptions(CLI::App& app, Arguments& a) {
   AddRecipeFlags(*shape, a.flags);
   a.qkv_option = shape
                      ->add_option("--qkv", a.plan.qkv,
-                                  "keep|split|fused[:C]|split:independent: layout of the attention projections")
+                                  "keep|split|fused[:C]|split:independent|restore: layout of the attention "
+                                  "projections; restore: of the checkpoint that this one was made from")
                      ->capture_default_str();
   shape->add_option("--source-qkv", a.plan.source_qkv,
                     "split|independent|fused:C: overrides the decision about the source");
@@ -141,6 +147,18 @@ Status ResolveDevice(Arguments& a) {
   return UsageError("not a device", "auto, cpu, cuda or cuda:INDEX", "--device " + a.device);
 }
 
+// --fp8-block without a recipe: blocks of another height, under the source's own scales.
+Status TakeBlock(RecipeFlags* flags, PlanOptions* plan) {
+  if (flags->fp8_block.empty()) return {};
+  for (const int64_t rows : {32, 64, 128})
+    if (flags->fp8_block == std::to_string(rows) + "x128") plan->fp8_block_rows = rows;
+  if (plan->fp8_block_rows == 0)
+    return UsageError("blocks under whose grid the source's scales cannot be moved", "32x128, 64x128 or 128x128",
+                      "--fp8-block " + flags->fp8_block, "--recipe fp8-all quantizes anew, in any block");
+  flags->fp8_block.clear();
+  return {};
+}
+
 // --dtype and --recipe with the flags that adjust one, as the plan knows them.
 Status ResolveRecipe(Arguments& a) {
   constexpr std::pair<const char*, DTypeChoice> kPlain[] = {{"keep", DTypeChoice::kKeep},
@@ -156,6 +174,7 @@ Status ResolveRecipe(Arguments& a) {
   for (const auto& [word, choice] : kPlain)
     if (a.dtype == word) a.plan.dtype = choice;
   if (name.empty()) {
+    MIMO_RETURN_IF_ERROR(TakeBlock(&a.flags, &a.plan));
     if (a.flags.any())
       return UsageError("a flag that adjusts a recipe, without one", "--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8",
                         "--dtype " + a.dtype);
@@ -187,6 +206,7 @@ Status Resolve(Arguments& a) {
     }
     return i;
   };
+  MIMO_RETURN_IF_ERROR(ResolveTarget(PosixFileSystem(), a.target, a.qkv_option->count() > 0, &a.plan));
   MIMO_RETURN_IF_ERROR(ResolveRecipe(a));
   a.plan.on_straddle = static_cast<StraddlePolicy>(pick(a.on_straddle, {"requant", "bf16", "refuse"}));
   a.plan.unknown = static_cast<UnknownPolicy>(pick(a.unknown, {"refuse", "carry", "drop"}));
@@ -214,11 +234,11 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   FileSystem& fs = PosixFileSystem();
   if (a.plan_in.empty()) {
     MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, a.plan.source_qkv, a.run.allow_anomalies));
-    return MakePlan(checkpoint->catalogue, checkpoint->inventory, checkpoint->layout, a.plan, checkpoint->facts);
+    return MakePlan(*checkpoint, a.plan);
   }
-  MIMO_ASSIGN_OR_RETURN(checkpoint->catalogue, OpenCatalogue(fs, a.checkpoint));
+  MIMO_ASSIGN_OR_RETURN(checkpoint->stored, OpenCatalogue(fs, a.checkpoint));
   MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
-  return ParsePlanJson(checkpoint->catalogue, text, a.plan_in);
+  return ParsePlanJson(checkpoint->stored, text, a.plan_in);
 }
 
 // By way of a file beside it, so that a report is whole or absent.
@@ -250,78 +270,6 @@ Status WritePlan(const std::string& path, const Catalogue& catalogue, const Plan
   return fs.Rename(partial, path);
 }
 
-// Groups with a shared global scale that do not fit in memory: measured first, then read again.
-uint64_t GroupsReadTwice(const Arguments& a, const PlanSummary& s) {
-  const uint64_t memory = a.run.memory_bytes != 0 ? a.run.memory_bytes : DefaultMemoryBytes();
-  return static_cast<uint64_t>(std::count_if(s.shared_group_bytes.begin(), s.shared_group_bytes.end(),
-                                             [&](uint64_t bytes) { return bytes > memory; }));
-}
-
-ordered_json PlanJson(const Arguments& a, const Plan& plan, const PlanSummary& s) {
-  ordered_json layouts = ordered_json::array();
-  for (const LayerSummary& layer : s.relayouts)
-    layouts.push_back(
-        {{"layer", layer.label}, {"blocks", layer.blocks}, {"straddling_blocks", layer.straddling_blocks}});
-  return {{"digest", plan.digest.Hex()},
-          {"source_qkv", plan.source_layout.layout.ToString()},
-          {"source_qkv_basis", plan.source_layout.basis},
-          {"source_qkv_assumed", plan.source_layout.assumed},
-          {"target_qkv", plan.target_layout.ToString()},
-          {"lossless", plan.lossless},
-          {"straddling_blocks", plan.straddling_blocks},
-          {"tensors",
-           {{"written", s.outputs},
-            {"moved", s.moved},
-            {"converted", s.converted},
-            {"relaid", s.relaid},
-            {"encoded", s.encoded},
-            {"dropped", s.dropped}}},
-          {"files", {{"all", s.files}, {"unchanged", s.files_unchanged}, {"groups", plan.file_groups}}},
-          {"payload_bytes", plan.payload_bytes},
-          {"read_bytes", s.bytes_read},
-          {"disk_bytes", s.bytes_written},
-          {"linkable_bytes", s.bytes_unchanged},
-          {"largest_group_bytes", s.largest_group_bytes},
-          {"groups_read_twice", GroupsReadTwice(a, s)},
-          {"layers", std::move(layouts)},
-          {"notes", plan.notes}};
-}
-
-void PrintPlan(const Arguments& a, const Catalogue& catalogue, const Plan& plan, const PlanSummary& s) {
-  std::printf("source      %s, by %s%s\n", plan.source_layout.layout.ToString().c_str(),
-              plan.source_layout.basis.c_str(), plan.source_layout.assumed ? " (assumed)" : "");
-  for (const std::string& line : plan.source_layout.evidence) std::printf("            %s\n", line.c_str());
-  const std::string stored = !a.plan_in.empty() ? "as planned"
-                             : a.recipe.empty() ? "dtype " + a.dtype
-                                                : "recipe " + a.recipe;
-  std::printf("target      %s, %s: %s\n", plan.target_layout.ToString().c_str(), stored.c_str(),
-              plan.lossless ? "lossless" : "rounds");
-  std::printf("tensors     %" PRIu64 ": %" PRIu64 " moved, %" PRIu64 " converted, %" PRIu64 " re-laid out, %" PRIu64
-              " quantized; %" PRIu64 " of the source dropped\n",
-              s.outputs, s.moved, s.converted, s.relaid, s.encoded, s.dropped);
-  std::printf("files       %" PRIu64 ", %" PRIu64 " unchanged (%s that --link need not write)\n", s.files,
-              s.files_unchanged, FormatBytes(s.bytes_unchanged).c_str());
-  std::printf("bytes       read %s, write %s; largest fuse group %s\n", FormatBytes(s.bytes_read).c_str(),
-              FormatBytes(s.bytes_written).c_str(), FormatBytes(s.largest_group_bytes).c_str());
-  for (const LayerSummary& layer : s.relayouts)
-    if (layer.straddling_blocks > 0)
-      std::printf("straddles   %s: %" PRIu64 " of %" PRIu64 " blocks\n", layer.label.c_str(), layer.straddling_blocks,
-                  layer.blocks);
-  if (!s.relayouts.empty() && plan.straddling_blocks == 0)
-    std::printf("straddles   none: codes and scales are moved\n");
-  if (const uint64_t twice = GroupsReadTwice(a, s); twice > 0)
-    std::printf("memory      %" PRIu64 " fuse groups exceed --memory: their sources are read twice\n", twice);
-  for (const std::string& note : plan.notes) std::printf("note        %s\n", note.c_str());
-  if (a.common.verbose) {
-    for (const OutputArray& o : plan.outputs)
-      std::printf("  %s  %s\n", plan.files[o.file].name.c_str(), o.name.c_str());
-    for (const SourceFate& f : plan.fates)
-      if (f.fate == Fate::kDropped)
-        std::printf("  dropped  %s: %s\n", catalogue.arrays[f.array].name.c_str(), f.reason.c_str());
-  }
-  std::printf("digest      %s\n", plan.digest.Hex().c_str());
-}
-
 ordered_json ReportJson(const RunReport& r) {
   const kernels::Anomalies& n = r.anomalies;
   return {{"bytes_read", r.bytes_read},
@@ -336,6 +284,7 @@ ordered_json ReportJson(const RunReport& r) {
           {"squared_sum", r.squared_sum},
           {"encoded_blocks", r.encoded_blocks},
           {"exact_blocks", r.exact_blocks},
+          {"inexact_codes", r.inexact_codes},
           {"groups_read_twice", r.groups_read_twice},
           {"rejections", r.rejections},
           {"seconds", r.seconds},
@@ -360,6 +309,7 @@ void PrintReport(const Arguments& a, const RunReport& r) {
                 r.moved_blocks, r.equal_scale_blocks, r.requantized_blocks);
   if (r.encoded_blocks > 0)
     std::printf("quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", r.encoded_blocks, r.exact_blocks);
+  if (r.inexact_codes > 0) std::printf("codes that lost a bit: %" PRIu64 "\n", r.inexact_codes);
   if (!r.error_report.empty()) PrintErrorTable(r.error_report, a.common.verbose);
 }
 
@@ -384,29 +334,35 @@ int Convert(Arguments& a) {
     if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
   Checkpoint checkpoint;
   Result<Plan> plan = ObtainPlan(a, &checkpoint);
-  for (const std::string& oddity : checkpoint.catalogue.oddities) cli::PrintWarning(kName, oddity, a.common);
+  for (const std::string& oddity : checkpoint.stored.oddities) cli::PrintWarning(kName, oddity, a.common);
   if (!plan.ok()) return fail(plan.error());
   plan->tool_version = MIMO_VERSION;
   if (Status s = CheckThresholds(*plan, a.run.thresholds); !s.ok()) return fail(s.error());
   if (!a.plan_out.empty())
-    if (Status s = WritePlan(a.plan_out, checkpoint.catalogue, *plan); !s.ok()) return fail(s.error());
-  const PlanSummary summary = Summarize(checkpoint.catalogue, *plan);
+    if (Status s = WritePlan(a.plan_out, checkpoint.stored, *plan); !s.ok()) return fail(s.error());
+  const PlanSummary summary = Summarize(checkpoint.stored, *plan);
+  const std::vector<Operations> operations = OperationsOf(checkpoint.stored, *plan);
+  const std::string stored_as = !a.plan_in.empty() ? "as planned"
+                                : a.recipe.empty() ? "dtype " + a.dtype
+                                                   : "recipe " + a.recipe;
+  const PlanReport plan_report{checkpoint.stored,  *plan,           summary, operations, stored_as,
+                               a.run.memory_bytes, a.common.verbose};
   ordered_json document;
-  document["plan"] = PlanJson(a, *plan, summary);
+  document["plan"] = ordered_json::parse(PlanReportJson(plan_report));
   if (a.dry_run || a.run.output.empty()) {
     if (a.common.json)
       std::printf("%s\n", document.dump(2).c_str());
     else if (!a.common.quiet)
-      PrintPlan(a, checkpoint.catalogue, *plan, summary);
+      PrintPlanReport(plan_report);
     return 0;
   }
-  if (!a.common.json && a.common.verbose) PrintPlan(a, checkpoint.catalogue, *plan, summary);
+  if (!a.common.json && a.common.verbose) PrintPlanReport(plan_report);
   if (!a.common.quiet)
     for (const std::string& note : plan->notes) std::fprintf(stderr, "%s: note: %s\n", kName, note.c_str());
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.run.progress = progress.get();
   a.run.stop = cli::CatchStopSignals();
-  Result<RunReport> report = RunPlan(fs, checkpoint.catalogue, *plan, a.run);
+  Result<RunReport> report = RunPlan(fs, checkpoint.stored, *plan, a.run);
   if (!report.ok()) return fail(report.error());
   document["run"] = ReportJson(*report);
   if (!a.report.empty() && report->error_report.empty())

@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <optional>
 
-#include "lib/layout/checkpoint.h"
+#include "lib/form/checkpoint.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
 
@@ -70,13 +70,39 @@ Findings Understand(const Arguments& a, const Catalogue& catalogue) {
   return findings;
 }
 
+// Rank files and Neuron directories: what they are as a Hugging Face checkpoint, and what is really stored.
+Result<Description> DescribeViewed(const Arguments& a, const Checkpoint& checkpoint) {
+  MIMO_ASSIGN_OR_RETURN(Description shown,
+                        Describe(checkpoint.catalogue(), &checkpoint.inventory, &checkpoint.layout, a.tps));
+  MIMO_ASSIGN_OR_RETURN(Description stored, Describe(checkpoint.stored, nullptr, nullptr, a.tps));
+  shown.form = checkpoint.view->form;
+  if (checkpoint.view->form == "sharded-state")
+    shown.form += " of " + std::to_string(checkpoint.view->chunks) + " ranks";
+  shown.tensor_count = stored.tensor_count;
+  shown.payload_bytes = stored.payload_bytes;
+  shown.file_bytes = stored.file_bytes;
+  shown.files = std::move(stored.files);
+  shown.index = std::move(stored.index);
+  shown.engines.clear();  // the table judges Hugging Face directories
+  shown.oddities.clear();
+  return shown;
+}
+
 int Inspect(const Arguments& a) {
   Result<Catalogue> catalogue = OpenCatalogue(PosixFileSystem(), a.checkpoint);
   if (!catalogue.ok()) return cli::PrintError(kName, catalogue.error(), a.common);
-  const Findings findings = Understand(a, *catalogue);
-  const Inventory* inventory = findings.inventory ? &*findings.inventory : nullptr;
-  const LayoutVerdict* verdict = findings.verdict ? &*findings.verdict : nullptr;
-  Result<Description> description = Describe(*catalogue, inventory, verdict, a.tps);
+  const bool viewed = !FormOf(*catalogue).empty();
+  Findings findings;
+  Result<Description> description = Description();
+  if (viewed) {
+    Result<Checkpoint> checkpoint = OpenCheckpoint(PosixFileSystem(), a.checkpoint, a.source_qkv, a.allow_anomalies);
+    if (!checkpoint.ok()) return cli::PrintError(kName, checkpoint.error(), a.common);
+    description = DescribeViewed(a, *checkpoint);
+  } else {
+    findings = Understand(a, *catalogue);
+    description = Describe(*catalogue, findings.inventory ? &*findings.inventory : nullptr,
+                           findings.verdict ? &*findings.verdict : nullptr, a.tps);
+  }
   if (!description.ok()) return cli::PrintError(kName, description.error(), a.common);
   const Error* error = findings.error ? &*findings.error : nullptr;
   if (a.common.json) {

@@ -48,7 +48,8 @@ void AddRecipeFlags(CLI::App& app, RecipeFlags& flags) {
       ->check(CLI::IsMember({"even", "toward-zero", "zero"}));
   app.add_option("--fp8-scale", flags.fp8_scale, "f32|ue8m0: any block FP8 scale, or powers of two")
       ->check(CLI::IsMember({"f32", "ue8m0"}));
-  app.add_option("--fp8-block", flags.fp8_block, "ROWSxCOLUMNS of a block FP8 scale (128x128)");
+  app.add_option("--fp8-block", flags.fp8_block,
+                 "ROWSxCOLUMNS of a block FP8 scale (128x128); without a recipe, codes are moved: ROWSx128");
   app.add_flag("--via-bf16", flags.via_bf16,
                "round values to BF16 before they are quantized, as tools do that pass through BF16");
   app.add_option("--dialect", flags.dialect, "modelopt|compressed-tensors|native: names and config of the output")

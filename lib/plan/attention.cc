@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "lib/base/checked.h"
 #include "lib/plan/builder.h"
 
 namespace mimo {
@@ -23,7 +24,8 @@ class AttentionPlanner {
 
   AttentionResult Plan(bool refuse_straddles) {
     const bool same = request_.source.layout.fused() == request_.target.layout.fused() && SameRows() &&
-                      (!fp8_ || request_.source.bands == request_.target.bands);
+                      request_.source.rows == request_.target.rows &&
+                      (!fp8_ || request_.source.bands == request_.target.bands) && !request_.fold;
     if (request_.decode) {
       PlanDecoded();
     } else if (request_.encode) {
@@ -57,16 +59,17 @@ class AttentionPlanner {
     output.id.part = part;
     output.name = builder_.catalogue().table->NameOf(output.id);
     output.dtype = dtype;
-    output.shape = part == Part::kWeight
-                       ? std::vector<int64_t>{request_.target.rows[array], first_->cols}
-                       : std::vector<int64_t>{request_.target.scale_rows[array], (first_->cols + 127) / 128};
+    output.shape = part == Part::kWeight ? std::vector<int64_t>{request_.target.rows[array], first_->cols}
+                                         : std::vector<int64_t>{request_.target.scale_rows[array],
+                                                                CeilDiv(first_->cols, first_->block_cols)};
     return output;
   }
 
   // The array whose file an output goes to: that of its first row, so that a split cut from one file stays there.
   uint32_t Near(size_t target_array) const {
     for (const RowMove& move : moves_)
-      if (move.target_array == target_array) return SourceWeight(move.source_array).array;
+      if (move.target_array == target_array && move.source_array != kPaddingArray)
+        return SourceWeight(move.source_array).array;
     return first_->array;
   }
 
@@ -74,6 +77,10 @@ class AttentionPlanner {
     std::vector<Piece> pieces;
     for (const RowMove& move : moves_) {
       if (move.target_array != array) continue;
+      if (move.source_array == kPaddingArray) {
+        pieces.push_back({kNone, 0, move.target_row, move.rows});
+        continue;
+      }
       const Weight& weight = SourceWeight(move.source_array);
       const bool decoded = request_.decode || request_.encode;
       const uint32_t source = decoded ? builder_.DecodedSource(weight) : builder_.Source(weight.array);
@@ -114,7 +121,10 @@ class AttentionPlanner {
     output.shape[0] = request_.target.rows[target];
     size_t at = 0;
     for (const RowMove& move : moves_)
-      if (move.target_array == target) pieces[at++].source = builder_.Source(SourceWeight(move.source_array).*part);
+      if (move.target_array == target) {
+        Piece& piece = pieces[at++];
+        if (piece.source != kNone) piece.source = builder_.Source(SourceWeight(move.source_array).*part);
+      }
     output.pieces = std::move(pieces);
     builder_.AddOutput(std::move(output), Near(target));
   }
@@ -136,6 +146,10 @@ class AttentionPlanner {
       output.transform = Transform::kConvert;
       output.target_codec = *request_.decode;
       output.pieces = Pieces(i);
+      if (request_.fold && i == 2) {
+        output.adjust = Adjust::kScale;
+        output.factor = *request_.fold;
+      }
       builder_.AddOutput(std::move(output), Near(i));
     }
     if (fp8_) SetSourceBands();
@@ -170,8 +184,9 @@ class AttentionPlanner {
       bool uniform = true;
       for (const ScaleBand& band : request_.source.bands) {
         if (band.array != i) continue;
-        uniform &= band.scale_array == i && band.row_begin == band.scale_row * 128 &&
-                   (band.row_end - band.row_begin == 128 || band.row_end == request_.source.rows[i]);
+        const int64_t block = first_->block_rows;
+        uniform &= band.scale_array == i && band.row_begin == band.scale_row * block &&
+                   (band.row_end - band.row_begin == block || band.row_end == request_.source.rows[i]);
         bands.push_back(
             {band.row_begin, band.row_end, builder_.Source(SourceWeight(band.scale_array).scale), band.scale_row});
       }
@@ -194,10 +209,13 @@ class AttentionPlanner {
     }
     std::vector<CellRow> result;
     for (auto& [key, cell] : cells) {
-      const CellSegment& first = cell.segments.front();
-      cell.moved = std::all_of(cell.segments.begin(), cell.segments.end(), [&](const CellSegment& s) {
-        return s.scale == first.scale && s.scale_row == first.scale_row;
-      });
+      const CellSegment* first = nullptr;  // padding fits any scale
+      cell.moved = true;
+      for (const CellSegment& s : cell.segments) {
+        if (s.source == kNone) continue;
+        if (first == nullptr) first = &s;
+        cell.moved &= s.scale == first->scale && s.scale_row == first->scale_row && s.factor == first->factor;
+      }
       result.push_back(std::move(cell));
     }
     return result;
@@ -209,15 +227,31 @@ class AttentionPlanner {
       if (move.target_array != band.array) continue;
       int64_t row = std::max(band.row_begin, move.target_row);
       const int64_t end = std::min(band.row_end, move.target_row + move.rows);
+      if (move.source_array == kPaddingArray) {
+        if (row < end) cell->segments.push_back({kNone, 0, band.array, row, end - row, kNone, 0});
+        continue;
+      }
       while (row < end) {
         const int64_t source_row = move.source_row + row - move.target_row;
         const ScaleBand& from = SourceBandAt(move.source_array, source_row);
-        const int64_t rows = std::min(end - row, from.row_end - source_row);
+        int64_t rows = std::min(end - row, from.row_end - source_row);
+        float factor = 1;
+        if (request_.fold) {  // a move may run on from K to V
+          const RowRun& run = RunAt(band.array, row);
+          rows = std::min(rows, run.array_row + run.rows - row);
+          if (run.projection == Projection::kV) factor = *request_.fold;
+        }
         cell->segments.push_back(
-            {move.source_array, source_row, band.array, row, rows, from.scale_array, from.scale_row});
+            {move.source_array, source_row, band.array, row, rows, from.scale_array, from.scale_row, factor});
         row += rows;
       }
     }
+  }
+
+  const RowRun& RunAt(uint8_t array, int64_t row) const {
+    return *std::find_if(request_.target.runs.begin(), request_.target.runs.end(), [&](const RowRun& run) {
+      return run.array == array && row >= run.array_row && row < run.array_row + run.rows;
+    });
   }
 
   const ScaleBand& SourceBandAt(uint8_t array, int64_t row) const {
@@ -241,14 +275,16 @@ class AttentionPlanner {
       scale.target_codec = Codec::kFp32;
       scales[i] = builder_.AddOutput(std::move(scale), Near(i));
     }
-    const auto blocks = static_cast<uint64_t>((first_->cols + 127) / 128);
+    const auto blocks = static_cast<uint64_t>(CeilDiv(first_->cols, first_->block_cols));
     FuseGroup& group = builder_.group();
     for (CellRow& cell : cells) {
       cell.scale_output = scales[cell.scale_output];
       for (CellSegment& s : cell.segments) {
-        s.source = builder_.Source(SourceWeight(s.source).array);
-        s.scale = builder_.Source(SourceWeight(s.scale).scale);
         s.output = codes[s.output];
+        if (s.source == kNone) continue;
+        const Weight& weight = SourceWeight(s.source);
+        s.source = builder_.GridSource(weight);
+        s.scale = builder_.Source(SourceWeight(s.scale).scale);
       }
       if (!cell.moved) group.straddling_blocks += blocks;
     }

@@ -75,6 +75,15 @@ uint32_t PlanBuilder::DecodedSource(const Weight& weight) {
   source.scale = scale;
   source.global = global;
   source.global_divides = weight.global_divides;
+  source.block_rows = weight.block_rows;
+  source.block_cols = weight.block_cols;
+  return index;
+}
+
+uint32_t PlanBuilder::GridSource(const Weight& weight) {
+  const uint32_t index = Source(weight.array);
+  plan_.sources[index].block_rows = weight.block_rows;
+  plan_.sources[index].block_cols = weight.block_cols;
   return index;
 }
 
@@ -84,13 +93,14 @@ void PlanBuilder::BeginGroup(std::string label) {
   plan_.groups.push_back(std::move(group));
 }
 
-uint32_t PlanBuilder::AddOutput(OutputArray output, uint32_t near) {
+uint32_t PlanBuilder::AddOutput(OutputArray output, uint32_t near, std::string file) {
   const auto index = static_cast<uint32_t>(plan_.outputs.size());
   output.group = static_cast<uint32_t>(plan_.groups.size() - 1);
   output.end = output.begin + ArrayBytes(output.dtype, output.shape);
   plan_.groups.back().outputs.push_back(index);
   plan_.outputs.push_back(std::move(output));
   near_.push_back(near);
+  file_.push_back(std::move(file));
   return index;
 }
 
@@ -170,10 +180,20 @@ void PlanBuilder::AddEncoded(const EncodedRequest& request, uint32_t near) {
   group().encoded.push_back(weight);
 }
 
+PlannedOutputs PlanBuilder::TakeOutputs() {
+  PlannedOutputs taken{std::move(plan_.outputs), std::move(plan_.groups), std::move(near_)};
+  plan_.outputs.clear();
+  plan_.groups.clear();
+  near_.clear();
+  file_.clear();
+  return taken;
+}
+
 void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
                                 const std::function<void(uint32_t, uint32_t)>& dropped) {
   std::vector<OutputArray> outputs;
   std::vector<uint32_t> near, new_output(plan_.outputs.size(), kNone);
+  std::vector<std::string> files;
   std::vector<FuseGroup> groups;
   std::vector<uint32_t> new_group(plan_.groups.size(), kNone);
   std::vector<uint32_t> reader(plan_.sources.size(), kNone);  // a group that read it, kept groups first
@@ -185,13 +205,7 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
   for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
     const OutputArray& output = plan_.outputs[i];
     const auto reads = [&](uint32_t source) { visit(source, output.group, gone[i] == 0); };
-    for (const Piece& piece : output.pieces) {
-      if (Decodes(output.transform)) {
-        VisitDecoded(plan_, piece.source, reads);
-      } else {
-        reads(piece.source);
-      }
-    }
+    for (const Piece& piece : output.pieces) VisitPiece(plan_, output, piece, reads);
   }
   for (uint32_t g = 0; g < plan_.groups.size(); ++g) {
     FuseGroup& group = plan_.groups[g];
@@ -202,10 +216,12 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
       plan_.outputs[i].group = static_cast<uint32_t>(groups.size());
       outputs.push_back(std::move(plan_.outputs[i]));
       near.push_back(near_[i]);
+      files.push_back(std::move(file_[i]));
       kept.push_back(new_output[i]);
     }
     for (const CellRow& cell : group.cells)
       for (const CellSegment& s : cell.segments) {
+        if (s.source == kNone) continue;
         visit(s.source, g, !kept.empty());
         visit(s.scale, g, !kept.empty());
       }
@@ -227,6 +243,8 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
   plan_.outputs = std::move(outputs);
   plan_.groups = std::move(groups);
   near_ = std::move(near);
+  file_ = std::move(files);
+  std::erase_if(plan_.equal, [&](const EqualRows& e) { return needed[e.first] == 0 || needed[e.second] == 0; });
   // Sources keep their order.
   std::vector<uint32_t> new_source(plan_.sources.size(), kNone);
   std::vector<PlanSource> sources;
@@ -245,11 +263,17 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
     if (source.global != kNone) source.global = new_source[source.global];
     for (SourceBand& band : source.bands) band.scale = new_source[band.scale];
   }
+  for (EqualRows& e : plan_.equal) {
+    e.first = new_source[e.first];
+    e.second = new_source[e.second];
+  }
   for (OutputArray& output : plan_.outputs)
-    for (Piece& piece : output.pieces) piece.source = new_source[piece.source];
+    for (Piece& piece : output.pieces)
+      if (piece.source != kNone) piece.source = new_source[piece.source];
   for (FuseGroup& group : plan_.groups)
     for (CellRow& cell : group.cells)
       for (CellSegment& s : cell.segments) {
+        if (s.source == kNone) continue;
         s.source = new_source[s.source];
         s.scale = new_source[s.scale];
       }

@@ -26,6 +26,13 @@ struct EncodedRequest {
   std::vector<Piece> pieces;         // of decoded sources
 };
 
+// What was planned so far, taken out of a builder so that it can be planned anew; sources stay.
+struct PlannedOutputs {
+  std::vector<OutputArray> outputs;
+  std::vector<FuseGroup> groups;
+  std::vector<uint32_t> near;  // by output
+};
+
 class PlanBuilder {
  public:
   PlanBuilder(const Catalogue& catalogue, const Inventory& inventory) : catalogue_(catalogue), inventory_(inventory) {
@@ -41,10 +48,13 @@ class PlanBuilder {
   // The same, with the codec and the uniform grid of a weight, so that its values can be decoded.
   uint32_t DecodedSource(const Weight& weight);
 
+  // The same, with the block size alone: codes that keep their scales.
+  uint32_t GridSource(const Weight& weight);
+
   // A new fuse group; outputs are added to the last one.
   void BeginGroup(std::string label);
-  // An output in the file of stored array `near` (placement may decide otherwise). Returns its index.
-  uint32_t AddOutput(OutputArray output, uint32_t near);
+  // An output in file `file`; "" for that of stored array `near` (placement may decide otherwise). Returns its index.
+  uint32_t AddOutput(OutputArray output, uint32_t near, std::string file = "");
   // `array` as it is, under its own name.
   uint32_t AddUnchanged(uint32_t array);
   // Every array of a weight as it is.
@@ -54,6 +64,8 @@ class PlanBuilder {
   // The arrays of an encoded weight, in the file of `near`.
   void AddEncoded(const EncodedRequest& request, uint32_t near);
 
+  PlannedOutputs TakeOutputs();
+
   // Takes outputs out again, with groups and sources that nothing needs any more; `dropped(array, group)` is told of
   // every catalogue array that is no longer read (group: the index it had).
   void RemoveOutputs(const std::vector<uint8_t>& gone,
@@ -61,6 +73,8 @@ class PlanBuilder {
 
   FuseGroup& group() { return plan_.groups.back(); }
   uint32_t near(uint32_t output) const { return near_[output]; }
+  const std::string& file(uint32_t output) const { return file_[output]; }
+  void SetFile(uint32_t output, std::string file) { file_[output] = std::move(file); }
   bool used(uint32_t array) const { return source_of_[array] != kNone; }
 
  private:
@@ -69,6 +83,7 @@ class PlanBuilder {
   Plan plan_;
   std::vector<uint32_t> source_of_;  // catalogue array -> plan source
   std::vector<uint32_t> near_;       // output -> catalogue array whose file it belongs to
+  std::vector<std::string> file_;    // output -> its file; "" where near_ decides
 };
 
 // The codec that a storage is decoded as; nullopt for plain values.
@@ -78,7 +93,8 @@ std::optional<Codec> CodecOf(Storage storage);
 struct AttentionRequest {
   const AttentionWeights* weights = nullptr;
   QkvMap source;
-  QkvMap target;
+  QkvMap target;  // heads beyond the source's are padding
+  int64_t target_block_rows = 128;
   std::optional<Codec> decode;  // to plain values of this type; otherwise codes (or plain values) are moved
   struct Encode {
     kernels::Encoding encoding;
@@ -86,6 +102,7 @@ struct AttentionRequest {
     std::array<std::optional<float>, 3> input_scales;  // by array of the target
   };
   std::optional<Encode> encode;  // to this; then `decode` is not set
+  std::optional<float> fold;     // V becomes V times this (attention_value_scale)
 };
 
 enum class AttentionResult : uint8_t { kDone, kStraddles };
@@ -94,8 +111,14 @@ enum class AttentionResult : uint8_t { kDone, kStraddles };
 // would be re-quantized.
 AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles);
 
+struct PlacementOptions {
+  uint64_t max_shard_bytes = 0;  // 0: the source's files, but for outputs that name theirs
+  std::string layout;            // for the headers of written files; "" leaves it out
+};
 // Files, offsets, headers and file groups (lib/plan/placement.cc). Sorts the outputs and renumbers groups' references.
-void PlaceOutputs(PlanBuilder& builder, uint64_t max_shard_bytes);
+void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options);
+// The last part of it alone, for a plan whose sources have changed.
+void GroupFiles(Plan& plan);
 
 DType DTypeOf(Codec codec);
 uint64_t ArrayBytes(DType dtype, const std::vector<int64_t>& shape);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "lib/base/checked.h"
+#include "lib/model/role_groups.h"
 #include "lib/plan/builder.h"
 #include "lib/plan/usage_error.h"
 
@@ -57,8 +59,11 @@ Result<StoredAs> StorageChooser::Wanted(const Weight& weight, const TensorId& id
 }
 
 Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, const std::string& name) {
+  if (neuron_ && dtype_ == DTypeChoice::kKeep) return ForNeuron(weight, id, name);
   MIMO_ASSIGN_OR_RETURN(const StoredAs wanted, Wanted(weight, id, name));
   const std::optional<Codec> codec = CodecOf(wanted);
+  if (!codec && weight.storage == Storage::kFp8Block && weight.per_row())
+    return Decoded();  // no other reader knows them
   if (!codec) return Kept(weight);
   if (*codec != Codec::kBf16 && *codec != Codec::kFp16 && *codec != Codec::kFp32) return Encoded(weight, wanted, name);
   Choice choice;
@@ -67,6 +72,35 @@ Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, 
   const bool half = dtype == DType::kBF16 || dtype == DType::kF16;  // F32 stays F32
   if (weight.storage != Storage::kPlain || (half && dtype != DTypeOf(*codec))) choice.kind = Choice::Kind::kPlain;
   return choice;
+}
+
+Choice StorageChooser::Decoded() {
+  Choice choice;
+  choice.kind = Choice::Kind::kPlain;
+  choice.codec = Codec::kBf16;
+  return choice;
+}
+
+Result<Choice> StorageChooser::ForNeuron(const Weight& weight, const TensorId& id, const std::string& name) const {
+  const bool quantized = weight.storage != Storage::kPlain;
+  if (IsExpert(id.role)) {
+    if (!quantized || weight.storage == Storage::kFp8Block) return Choice();
+    return UsageError("Neuron has no form for these experts", "block FP8 or BF16 experts", name,
+                      "--dtype bf16 writes a BF16 directory");
+  }
+  if (IsAttentionProjection(id.role) ? neuron_attention_ : IsDenseMlp(id.role)) {
+    Choice choice;
+    choice.kind = Choice::Kind::kEncode;
+    choice.encoding.codec = Codec::kFp8Block;
+    choice.encoding.neuron = true;
+    choice.encoding.block_rows = 1;
+    choice.encoding.block_cols = static_cast<uint32_t>(CeilDiv(weight.cols, 32) * 32);
+    choice.arrays.code_dtype = DType::kF8E4M3;
+    choice.arrays.scales = Part::kRowScale;
+    choice.arrays.scale_dtype = DType::kF32;
+    return choice;
+  }
+  return quantized ? Decoded() : Choice();
 }
 
 // What is kept takes the names of the output's dialect, where it has any for it.

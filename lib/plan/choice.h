@@ -46,14 +46,22 @@ class StorageChooser {
 
  private:
   StorageChooser(const Catalogue& catalogue, const PlanOptions& options)
-      : catalogue_(&catalogue), dtype_(options.dtype) {}
+      : catalogue_(&catalogue),
+        dtype_(options.dtype),
+        neuron_(options.to == "nxdi"),
+        neuron_attention_(options.attention != "bf16") {}
+  // Neuron's own: a scale per row for attention and dense layers, values for the output projection.
+  Result<Choice> ForNeuron(const Weight& weight, const TensorId& id, const std::string& name) const;
   Result<StoredAs> Wanted(const Weight& weight, const TensorId& id, const std::string& name);
   Choice Kept(const Weight& weight) const;
+  static Choice Decoded();
   Result<Choice> Encoded(const Weight& weight, StoredAs wanted, const std::string& name);
   std::optional<float> InputScale(const std::string& name);
 
   const Catalogue* catalogue_;
   DTypeChoice dtype_;
+  bool neuron_ = false;
+  bool neuron_attention_ = true;
   Dialect dialect_ = Dialect::kNative;
   std::unique_ptr<Recipe> recipe_;
   std::unique_ptr<RecipeMatcher> matcher_;

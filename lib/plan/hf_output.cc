@@ -73,7 +73,9 @@ class Describer {
       case Transform::kRelayout:
         return Codec::kFp8Block;
       case Transform::kMove:
-        return output.pieces.empty() ? std::nullopt : codec_of_[plan_.sources[output.pieces[0].source].array];
+        for (const Piece& piece : output.pieces)
+          if (piece.source != kNone) return codec_of_[plan_.sources[piece.source].array];
+        return std::nullopt;
       default:
         return std::nullopt;
     }

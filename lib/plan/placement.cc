@@ -25,12 +25,13 @@ class Placer {
  public:
   Placer(PlanBuilder& builder) : builder_(builder), catalogue_(builder.catalogue()), plan_(builder.plan()) {}
 
-  void Place(uint64_t max_shard_bytes) {
-    std::vector<std::string> file_of = max_shard_bytes == 0 ? SourceFiles() : Shards(max_shard_bytes);
+  void Place(const PlacementOptions& options) {
+    layout_ = options.layout;
+    std::vector<std::string> file_of = options.max_shard_bytes == 0 ? SourceFiles() : Shards(options.max_shard_bytes);
     MakeFiles(file_of);
     for (PlanFile& file : plan_.files) LayOut(&file);
     SortOutputs();
-    GroupFiles();
+    GroupFiles(plan_);
   }
 
  private:
@@ -38,7 +39,8 @@ class Placer {
 
   std::vector<std::string> SourceFiles() const {
     std::vector<std::string> names(plan_.outputs.size());
-    for (uint32_t i = 0; i < names.size(); ++i) names[i] = catalogue_.files[SourceFile(i)].name;
+    for (uint32_t i = 0; i < names.size(); ++i)
+      names[i] = builder_.file(i).empty() ? catalogue_.files[SourceFile(i)].name : builder_.file(i);
     return names;
   }
 
@@ -109,14 +111,14 @@ class Placer {
       std::vector<TensorInfo> tensors;
       for (uint32_t i : file->outputs) {
         TensorInfo tensor;
-        tensor.name = plan_.outputs[i].name;
+        tensor.name = HeaderName(plan_.outputs[i].name);
         tensor.dtype = plan_.outputs[i].dtype;
         tensor.shape = plan_.outputs[i].shape;
         tensors.push_back(std::move(tensor));
       }
       const auto metadata = HfFileMetadata(file->source_file == kNone ? decltype(CatalogueFile::metadata){}
                                                                       : catalogue_.files[file->source_file].metadata,
-                                           plan_.target_layout);
+                                           layout_);
       file->header = LayOutSafetensors(tensors, metadata);
       file->bytes = file->header.size();
       for (size_t k = 0; k < tensors.size(); ++k) {
@@ -177,47 +179,49 @@ class Placer {
     plan_.groups = std::move(groups);
   }
 
-  // Files that share a fuse group or a source array belong together.
-  void GroupFiles() {
-    std::vector<uint32_t> parent(plan_.files.size());
-    std::iota(parent.begin(), parent.end(), 0u);
-    const auto find = [&](uint32_t i) {
-      while (parent[i] != i) i = parent[i] = parent[parent[i]];
-      return i;
-    };
-    const auto join = [&](uint32_t a, uint32_t b) {
-      a = find(a);
-      b = find(b);
-      parent[std::max(a, b)] = std::min(a, b);
-    };
-    std::vector<uint32_t> first_file(plan_.sources.size(), kNone);
-    for (const FuseGroup& group : plan_.groups) {
-      const uint32_t file = plan_.outputs[group.outputs.front()].file;
-      for (uint32_t i : group.outputs) join(file, plan_.outputs[i].file);
-      VisitGroupReads(plan_, group, [&](uint32_t source) {
-        if (first_file[source] == kNone) first_file[source] = file;
-        join(first_file[source], file);
-      });
-    }
-    std::vector<uint32_t> number(plan_.files.size(), kNone);
-    for (uint32_t f = 0; f < plan_.files.size(); ++f) {
-      uint32_t& n = number[find(f)];
-      if (n == kNone) n = plan_.file_groups++;
-      plan_.files[f].file_group = n;
-    }
-    for (FuseGroup& group : plan_.groups)
-      group.file_group = plan_.files[plan_.outputs[group.outputs.front()].file].file_group;
-  }
-
   PlanBuilder& builder_;
   const Catalogue& catalogue_;
   Plan& plan_;
+  std::string layout_;
 };
 
 }  // namespace
 
-void PlaceOutputs(PlanBuilder& builder, uint64_t max_shard_bytes) {
-  Placer(builder).Place(max_shard_bytes);
+// Files that share a fuse group or a source array belong together.
+void GroupFiles(Plan& plan) {
+  std::vector<uint32_t> parent(plan.files.size());
+  plan.file_groups = 0;
+  std::iota(parent.begin(), parent.end(), 0u);
+  const auto find = [&](uint32_t i) {
+    while (parent[i] != i) i = parent[i] = parent[parent[i]];
+    return i;
+  };
+  const auto join = [&](uint32_t a, uint32_t b) {
+    a = find(a);
+    b = find(b);
+    parent[std::max(a, b)] = std::min(a, b);
+  };
+  std::vector<uint32_t> first_file(plan.sources.size(), kNone);
+  for (const FuseGroup& group : plan.groups) {
+    const uint32_t file = plan.outputs[group.outputs.front()].file;
+    for (uint32_t i : group.outputs) join(file, plan.outputs[i].file);
+    VisitGroupReads(plan, group, [&](uint32_t source) {
+      if (first_file[source] == kNone) first_file[source] = file;
+      join(first_file[source], file);
+    });
+  }
+  std::vector<uint32_t> number(plan.files.size(), kNone);
+  for (uint32_t f = 0; f < plan.files.size(); ++f) {
+    uint32_t& n = number[find(f)];
+    if (n == kNone) n = plan.file_groups++;
+    plan.files[f].file_group = n;
+  }
+  for (FuseGroup& group : plan.groups)
+    group.file_group = plan.files[plan.outputs[group.outputs.front()].file].file_group;
+}
+
+void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options) {
+  Placer(builder).Place(options);
 }
 
 }  // namespace mimo

@@ -3,14 +3,21 @@
 #include <algorithm>
 #include <map>
 #include <tuple>
+#include <unordered_map>
 
 #include "lib/form/hf.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/builder.h"
 #include "lib/plan/choice.h"
+#include "lib/plan/describe_output.h"
+#include "lib/plan/distribute.h"
 #include "lib/plan/filter.h"
-#include "lib/plan/hf_output.h"
+#include "lib/plan/neuron.h"
+#include "lib/plan/notes.h"
 #include "lib/plan/plan_json.h"
+#include "lib/plan/resize.h"
+#include "lib/plan/resolve.h"
+#include "lib/plan/target.h"
 #include "lib/plan/usage_error.h"
 
 namespace mimo {
@@ -20,19 +27,23 @@ namespace {
 class Planner {
  public:
   Planner(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& verdict,
-          const PlanOptions& options, const SurveyFacts& facts)
+          const PlanOptions& options, const SurveyFacts& facts, const ViewedPlan* viewed)
       : catalogue_(catalogue),
         inventory_(inventory),
         verdict_(verdict),
         options_(options),
         facts_(facts),
+        viewed_(viewed),
         builder_(catalogue, inventory) {}
 
   Result<Plan> Make() {
     MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue_, options_));
     chooser_ = &chooser;
     dropped_.resize(catalogue_.arrays.size());
-    MIMO_RETURN_IF_ERROR(ChooseTarget());
+    MIMO_ASSIGN_OR_RETURN(target_, ChooseTarget(catalogue_, inventory_, verdict_, options_, chooser));
+    resizes_ = target_.resizes(catalogue_.config);
+    if (!options_.fold_value_scale.empty()) fold_ = static_cast<float>(*catalogue_.config.value_scale);
+    for (std::string& note : target_.notes) builder_.plan().notes.push_back(std::move(note));
     MIMO_RETURN_IF_ERROR(PlanUnknown());
     MIMO_RETURN_IF_ERROR(PlanAttentionLayers());
     for (const Weight& weight : inventory_.weights)
@@ -41,90 +52,31 @@ class Planner {
     MIMO_RETURN_IF_ERROR(chooser.CheckAllUsed());
     MIMO_RETURN_IF_ERROR(ApplyFilter(options_, builder_, &dropped_));
     MIMO_RETURN_IF_ERROR(CheckPromises());
-    builder_.plan().target_layout = target_;
-    PlaceOutputs(builder_, options_.max_shard_bytes);
-    MIMO_RETURN_IF_ERROR(Describe());
+    if (options_.format == "sharded-state") MIMO_RETURN_IF_ERROR(CutForRanks());
+    if (options_.to == "nxdi") MIMO_RETURN_IF_ERROR(ToNeuron(builder_, options_.expert_codes == "rescale"));
+    builder_.plan().target_layout = target_.qkv;
+    if (viewed_ != nullptr)  // nothing that is shown lies in a file as it is
+      for (OutputArray& output : builder_.plan().outputs) output.unchanged = false;
+    if (target_.restores && catalogue_.origin && catalogue_.origin->index && options_.max_shard_bytes == 0) {
+      std::unordered_map<std::string, std::string> home;
+      for (const auto& [tensor, file] : catalogue_.origin->index->weight_map) home.emplace(tensor, file);
+      for (uint32_t i = 0; i < builder_.plan().outputs.size(); ++i)
+        if (const auto found = home.find(builder_.plan().outputs[i].name); found != home.end())
+          builder_.SetFile(i, found->second);
+    }
+    PlaceOutputs(builder_, {options_.max_shard_bytes, target_.restores ? "" : target_.qkv.ToString()});
+    MIMO_RETURN_IF_ERROR(DescribeOutput(
+        {catalogue_, inventory_, verdict_, options_, target_, *chooser_, viewed_ != nullptr}, &builder_.plan()));
+    if (viewed_ != nullptr) {
+      MIMO_RETURN_IF_ERROR(ResolveView(viewed_->view, viewed_->stored, &builder_.plan()));
+      GroupFiles(builder_.plan());
+    }
+    AddNotes({verdict_, target_, options_, chooser_->recipe(), straddling_layers_.size(), maybe_exact_, resizes_},
+             &builder_.plan().notes);
     return Finish();
   }
 
  private:
-  // Every attention kind that the model has layers of.
-  std::vector<AttentionShape> Shapes() const {
-    std::vector<AttentionShape> shapes;
-    for (bool windowed : {false, true})
-      if (std::any_of(inventory_.attention.begin(), inventory_.attention.end(),
-                      [&](const AttentionWeights& a) { return Windowed(a) == windowed; }))
-        shapes.push_back(LogicalShape(catalogue_.config, windowed));
-    return shapes;
-  }
-  bool Windowed(const AttentionWeights& a) const {
-    return a.mtp || catalogue_.config.windowed[static_cast<size_t>(a.layer)] != 0;
-  }
-  bool Fits(const QkvLayout& layout) const {
-    const auto shapes = Shapes();
-    return std::all_of(shapes.begin(), shapes.end(), [&](const AttentionShape& s) { return LayoutFits(layout, s); });
-  }
-
-  Status ChooseTarget() {
-    const QkvLayout source = verdict_.layout;
-    const Recipe* recipe = chooser_->recipe();
-    const std::string wish =
-        options_.qkv == "keep" && recipe != nullptr && !recipe->qkv.empty() ? recipe->qkv : options_.qkv;
-    MIMO_ASSIGN_OR_RETURN(const Choice attention, AttentionChoice());
-    const bool kept = attention.kind == Choice::Kind::kKeep || attention.kind == Choice::Kind::kRename;
-    keeps_fp8_ = inventory_.quantized_attention && kept;
-    const int64_t kv_heads = LogicalShape(catalogue_.config, false).kv_heads;
-    if (wish == "keep") {
-      target_ = source;
-    } else if (wish == "split" && !keeps_fp8_) {
-      target_ = {QkvKind::kSplitIndependent, 1};
-    } else if (wish == "split") {
-      // The cut of the chunks as they are loses nothing; replicas are dropped.
-      target_ = source.fused() ? QkvLayout{QkvKind::kSplit, std::min(source.chunks, kv_heads)} : source;
-      if (target_.kind == QkvKind::kSplit && SameAsIndependent()) target_ = {QkvKind::kSplitIndependent, 1};
-    } else if (wish == "fused") {
-      target_ = source.fused() ? source : QkvLayout{QkvKind::kFused, kv_heads};
-    } else {
-      MIMO_ASSIGN_OR_RETURN(target_, ParseLayoutFlag(wish, catalogue_));
-    }
-    // A grid that is made anew is each tensor's own: that of the chunks was an accident of how the release was made.
-    const bool fresh_grid = attention.kind == Choice::Kind::kEncode && attention.encoding.codec == Codec::kFp8Block;
-    if (fresh_grid && wish == "keep" && target_.kind == QkvKind::kSplit) target_ = {QkvKind::kSplitIndependent, 1};
-    if (!Fits(target_)) {
-      std::string heads;
-      for (const AttentionShape& s : Shapes())
-        heads += (heads.empty() ? "" : " and ") + std::to_string(s.heads) + " Q, " + std::to_string(s.kv_heads) +
-                 " KV heads";
-      return UsageError("--qkv " + wish + " does not fit this model",
-                        "a chunk count that divides the Q heads, and that divides the KV heads "
-                        "or is a multiple of them: " +
-                            heads,
-                        target_.ToString(), "");
-    }
-    return {};
-  }
-
-  // What attention becomes. The first layer speaks for all: a rule that tells layers apart by name is still honoured
-  // layer by layer, in the layout that this chooses.
-  Result<Choice> AttentionChoice() {
-    for (const AttentionWeights& a : inventory_.attention) {
-      const uint32_t first = a.fused() ? a.qkv : a.q;
-      if (first == kNone) continue;
-      const Weight& weight = inventory_.weights[first];
-      if (inventory_.quantized_attention && weight.storage != Storage::kFp8Block) continue;
-      return chooser_->Choose(weight, weight.id, catalogue_.arrays[weight.array].name);
-    }
-    return Choice();
-  }
-
-  bool SameAsIndependent() const {
-    for (const AttentionShape& s : Shapes()) {
-      const QkvMap a = BuildQkvMap(target_, s), b = BuildQkvMap({QkvKind::kSplitIndependent, 1}, s);
-      if (ComposeRows(a, b) != ComposeRows(b, b) || a.bands != b.bands) return false;
-    }
-    return true;
-  }
-
   Status PlanUnknown() {
     for (uint32_t array : inventory_.unknown) {
       const StoredArray& stored = catalogue_.arrays[array];
@@ -151,7 +103,7 @@ class Planner {
   Result<Choice> ChooseAttention(const AttentionWeights& a, AttentionRequest* request) {
     const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
     std::vector<Role> roles = {Role::kAttnQkv};
-    if (!target_.fused()) roles = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
+    if (!target_.qkv.fused()) roles = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
     std::array<std::optional<float>, 3> input_scales;
     Choice chosen;
     for (size_t i = 0; i < roles.size(); ++i) {
@@ -168,9 +120,13 @@ class Planner {
                           name + " differs from " + std::string(RoleName(roles[0])), "widen the rule");
     }
     if (chosen.kind == Choice::Kind::kEncode && chosen.encoding.codec == Codec::kFp8Block &&
-        target_.kind == QkvKind::kSplit)
+        target_.qkv.kind == QkvKind::kSplit)
       return UsageError("block FP8 that is made anew has a grid for each of q, k and v",
-                        "--qkv split:independent or fused", target_.ToString());
+                        "--qkv split:independent or fused", target_.qkv.ToString());
+    if (target_.decodes && chosen.kind == Choice::Kind::kKeep && first.storage != Storage::kPlain) {
+      chosen.kind = Choice::Kind::kPlain;
+      chosen.codec = Codec::kBf16;
+    }
     if (chosen.kind == Choice::Kind::kPlain) request->decode = chosen.codec;
     if (chosen.kind == Choice::Kind::kEncode)
       request->encode = AttentionRequest::Encode{chosen.encoding, chosen.arrays, input_scales};
@@ -180,14 +136,21 @@ class Planner {
   Status PlanAttentionLayers() {
     for (const AttentionWeights& a : inventory_.attention) {
       if (a.qkv == kNone && a.q == kNone) continue;
+      if (a.mtp && options_.to == "nxdi") {
+        for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
+          if (weight != kNone) Drop(inventory_.weights[weight], kNoMtp);
+        continue;
+      }
       const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
-      const AttentionShape shape = LogicalShape(catalogue_.config, Windowed(a));
+      const bool windowed = IsWindowed(catalogue_.config, a);
       AttentionRequest request;
       request.weights = &a;
-      request.source = BuildQkvMap(verdict_.layout, shape);
-      request.target = BuildQkvMap(target_, shape);
+      request.source = BuildQkvMap(verdict_.layout, LogicalShape(catalogue_.config, windowed), first.block_rows);
+      request.target = BuildQkvMap(target_.qkv, ShapeOf(target_.model, windowed), target_.block_rows);
+      request.target_block_rows = target_.block_rows;
       MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
       MIMO_RETURN_IF_ERROR(CheckMovable(a, choice));
+      if (options_.fold_value_scale == "v") MIMO_RETURN_IF_ERROR(FoldIntoV(first, choice, &request));
       if (choice.kind == Choice::Kind::kRename) {
         PlanRenamed(a, choice);
         continue;
@@ -209,11 +172,34 @@ class Planner {
     return {};
   }
 
+  // V of block FP8 takes the factor in the scales of its blocks; where it shares them, the block is quantized again.
+  Status FoldIntoV(const Weight& first, const Choice& choice, AttentionRequest* request) {
+    request->fold = fold_;
+    const std::string name = catalogue_.arrays[first.array].name;
+    if (choice.kind == Choice::Kind::kEncode || choice.kind == Choice::Kind::kRename)
+      return UsageError("V cannot take in the value scale while it is quantized",
+                        "two runs: --fold-value-scale v first, then the recipe", name);
+    const bool codes = first.storage == Storage::kFp8Block && choice.kind == Choice::Kind::kKeep;
+    if (codes) return {};
+    if (target_.qkv.fused())
+      return UsageError("V of unquantized fused attention cannot be scaled apart from Q and K", "--qkv split", name,
+                        "or --fold-value-scale o");
+    if (first.storage != Storage::kPlain && first.storage != Storage::kFp8Block && choice.kind == Choice::Kind::kKeep)
+      return UsageError("V in this codec cannot take in the value scale", "block FP8 or values", name,
+                        "--fold-value-scale o");
+    if (choice.kind == Choice::Kind::kKeep) {  // values: rounded anew, in their own type
+      builder_.DecodedSource(first);
+      request->decode = builder_.plan().sources[builder_.Source(first.array)].codec;
+    }
+    ++rounded_;
+    return {};
+  }
+
   // Global scales cannot be joined without new arithmetic, and names are changed array by array.
   Status CheckMovable(const AttentionWeights& a, const Choice& choice) const {
     const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
     const bool moves = choice.kind == Choice::Kind::kKeep || choice.kind == Choice::Kind::kRename;
-    const bool same = verdict_.layout == target_;
+    const bool same = verdict_.layout == target_.qkv && !resizes_;
     if (!moves || same) return {};
     const std::string name = catalogue_.arrays[first.array].name;
     if (first.storage == Storage::kNvfp4 && !a.fused())
@@ -252,20 +238,63 @@ class Planner {
     if (!exact) ++rounded_;
   }
 
+  static constexpr char kNoMtp[] = "Neuron's form has no MTP layers";
+
+  void Drop(const Weight& weight, const std::string& reason) {
+    for (const uint32_t array : {weight.array, weight.scale, weight.global, weight.input})
+      if (array != kNone) dropped_[array] = reason;
+  }
+
   Status PlanWeight(const Weight& weight) {
     const StoredArray& stored = catalogue_.arrays[weight.array];
-    if (options_.text_only && IsTower(weight.id.role)) {
-      dropped_[weight.array] = "tower, --text-only";
+    const bool neuron = options_.to == "nxdi";
+    if (IsTower(weight.id.role) && (neuron || options_.text_only)) {
+      Drop(weight, neuron ? "Neuron's form has no towers" : "tower, --text-only");
+      return {};
+    }
+    if (weight.id.mtp && neuron) {
+      Drop(weight, kNoMtp);
       return {};
     }
     // "attention_sink_bias" has no parts; "weight_packed" is "weight" to everyone but its reader.
     const std::string name = stored.id.part == Part::kPacked ? NameOfPart(stored.name, Part::kWeight) : stored.name;
-    MIMO_ASSIGN_OR_RETURN(const Choice choice, chooser_->Choose(weight, weight.id, name));
+    MIMO_ASSIGN_OR_RETURN(Choice choice, chooser_->Choose(weight, weight.id, name));
     Rounds(weight, choice);
+    const LayoutMarker* marker = catalogue_.config.marker ? &*catalogue_.config.marker : nullptr;
+    if (weight.id.role == Role::kRouter && choice.kind == Choice::Kind::kKeep && stored.dtype == DType::kF32) {
+      // The engine's type: rank files may round it, and the way back undoes what widened it.
+      if (!options_.format.empty() && catalogue_.config.router_dtype == "bfloat16") ++rounded_;
+      if (target_.restores && marker->router == "BF16") {
+        choice.kind = Choice::Kind::kPlain;
+        choice.codec = Codec::kBf16;
+      }
+    }
+    std::vector<int64_t> shape = ElementShape(weight);
+    bool changed = false;
+    if (resizes_) {
+      MIMO_ASSIGN_OR_RETURN(std::vector<int64_t> resized, ResizedShape(catalogue_, weight, target_.model));
+      changed = resized != shape;
+      shape = std::move(resized);
+    }
+    const bool folds = fold_ && options_.fold_value_scale == "o" && weight.id.role == Role::kAttnO;
+    if (folds) ++rounded_;
+    if (folds && choice.kind != Choice::Kind::kKeep && choice.kind != Choice::Kind::kPlain)
+      return UsageError("a weight that takes in the value scale cannot be quantized in the same run",
+                        "two runs: --fold-value-scale o first, then the recipe", name);
+    if (changed && choice.kind != Choice::Kind::kKeep && choice.kind != Choice::Kind::kPlain)
+      return UsageError("a weight that gets zeros cannot be quantized in the same run",
+                        "two runs: --recipe or --dtype first, then --pad", name);
     switch (choice.kind) {
       case Choice::Kind::kKeep:
         builder_.BeginGroup(stored.name);
-        builder_.AddKept(weight);
+        if (changed) {
+          AddResized(builder_, weight, shape);
+        } else if (weight.storage == Storage::kFp8Block && weight.block_rows != target_.block_rows) {
+          AddRegridded(builder_, weight, target_.block_rows);
+        } else {
+          builder_.AddKept(weight);
+        }
+        if (folds) FoldKept(weight);
         break;
       case Choice::Kind::kRename:
         builder_.BeginGroup(stored.name);
@@ -273,7 +302,8 @@ class Planner {
         break;
       case Choice::Kind::kPlain:
         builder_.BeginGroup(stored.name);
-        PlanPlain(weight, choice.codec, name);
+        PlanPlain(weight, choice.codec, name, shape);
+        if (folds) Scale(&builder_.plan().outputs.back());
         break;
       case Choice::Kind::kEncode: {
         EncodedRequest request;
@@ -297,16 +327,44 @@ class Planner {
     return {};
   }
 
-  void PlanPlain(const Weight& weight, Codec codec, const std::string& name) {
+  void Scale(OutputArray* output) const {
+    output->adjust = Adjust::kScale;
+    output->factor = *fold_;
+    output->unchanged = false;
+  }
+
+  // The arrays of a kept weight were just added: block FP8 takes the factor in its scales, values are rounded anew.
+  void FoldKept(const Weight& weight) {
+    std::vector<OutputArray>& outputs = builder_.plan().outputs;
+    if (weight.scale != kNone) {
+      Scale(&outputs.back());
+      return;
+    }
+    OutputArray& output = outputs.back();
+    Scale(&output);
+    builder_.DecodedSource(weight);
+    output.transform = Transform::kConvert;
+    output.target_codec = builder_.plan().sources[output.pieces[0].source].codec;
+  }
+
+  std::vector<int64_t> ElementShape(const Weight& weight) const {
+    std::vector<int64_t> shape = catalogue_.arrays[weight.array].shape;
+    if (weight.storage != Storage::kPlain) shape.back() = weight.cols;
+    return shape;
+  }
+
+  void PlanPlain(const Weight& weight, Codec codec, const std::string& name, const std::vector<int64_t>& shape) {
     OutputArray output;
     output.name = name;
     output.id = weight.id;
     output.target_codec = codec;
     output.dtype = DTypeOf(codec);
-    output.shape = catalogue_.arrays[weight.array].shape;
-    if (weight.storage != Storage::kPlain) output.shape.back() = weight.cols;
+    output.shape = shape;
     output.transform = Transform::kConvert;
-    output.pieces.push_back({builder_.DecodedSource(weight), 0, 0, output.rows()});
+    const std::vector<int64_t> stored = ElementShape(weight);
+    const auto last = [](const std::vector<int64_t>& s) { return s.empty() ? 1 : s.back(); };
+    output.pieces =
+        ResizedPieces(builder_.DecodedSource(weight), MatrixRows(stored), last(stored), output.rows(), last(shape));
     builder_.AddOutput(std::move(output), weight.array);
   }
 
@@ -333,7 +391,7 @@ class Planner {
     e.code = ErrorCode::kCheckFailed;
     e.file = catalogue_.root;
     if (!layers.empty() && (options_.lossless || options_.on_straddle == StraddlePolicy::kRefuse)) {
-      e.what = "scale blocks straddle: " + verdict_.layout.ToString() + " -> " + target_.ToString() +
+      e.what = "scale blocks straddle: " + verdict_.layout.ToString() + " -> " + target_.qkv.ToString() +
                " would re-quantize them";
       e.expected =
           options_.lossless ? "nothing that rounds (--lossless)" : "no straddling blocks (--on-straddle refuse)";
@@ -342,7 +400,7 @@ class Planner {
       return e;
     }
     if (options_.lossless && rounded_ > 0) {
-      e.what = options_.recipe.empty() ? "--dtype rounds" : "the recipe rounds";
+      e.what = options_.recipe.empty() ? "the conversion rounds" : "the recipe rounds";
       e.expected = "nothing that rounds (--lossless)";
       e.found = std::to_string(rounded_) + " weights whose values do not fit the target type exactly";
       e.advice = "keep them (--dtype keep), or leave --lossless out";
@@ -352,98 +410,41 @@ class Planner {
     return {};
   }
 
-  Status Describe() {
-    Plan& plan = builder_.plan();
-    HfDescription d;
-    d.layout = target_;
-    d.global = LogicalShape(catalogue_.config, false);
-    d.window = LogicalShape(catalogue_.config, true);
-    d.text_only = options_.text_only;
-    d.quantization = DescribeQuantization(catalogue_, inventory_, plan, chooser_->dialect());
-    switch (options_.dtype) {
-      case DTypeChoice::kBf16:
-        d.dtype = "bfloat16";
-        break;
-      case DTypeChoice::kFp16:
-        d.dtype = "float16";
-        break;
-      case DTypeChoice::kFp32:
-        d.dtype = "float32";
-        break;
-      case DTypeChoice::kKeep:
-        break;
-    }
-    const bool requantized = !chooser_->keeps();
-    const bool edited = target_ != verdict_.layout || requantized || options_.text_only;
-    std::string config = catalogue_.config.text;
-    if (edited) {
-      MIMO_ASSIGN_OR_RETURN(config, EditHfConfig(catalogue_.config, d));
-    }
-    std::vector<std::pair<std::string, std::string>> where;
-    for (const OutputArray& output : plan.outputs) {
-      where.emplace_back(output.name, plan.files[output.file].name);
-      plan.payload_bytes += output.end - output.begin;
-    }
-    std::sort(where.begin(), where.end());
-    plan.texts.push_back({kHfConfigName, std::move(config)});
-    plan.texts.push_back({kHfIndexName, BuildHfIndex(catalogue_.index, d, plan.payload_bytes, where)});
-    std::string quant_config;
-    if (edited) {
-      MIMO_ASSIGN_OR_RETURN(quant_config, HfQuantConfig(d.quantization));
-    }
-    if (!quant_config.empty()) plan.texts.push_back({kHfQuantConfigName, std::move(quant_config)});
-    for (const CarriedFile& file : catalogue_.carried) {
-      if (options_.text_only && file.name.rfind("audio_tokenizer/", 0) == 0) continue;
-      if (edited && file.name == kHfQuantConfigName) continue;  // it would contradict config.json
-      plan.carried.push_back(file.name);
-    }
-    AddNotes(d);
-    return {};
+  Status CutForRanks() {
+    MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(options_.to, options_.form_template));
+    target_.table = form.name();
+    const std::string& method = catalogue_.config.quant_method;
+    DistributeRequest request{form, target_, options_};
+    request.quantized_fp8 = chooser_->keeps() && method.find("fp8") != std::string::npos;
+    request.router_bf16 = catalogue_.config.router_dtype == "bfloat16";
+    return Distribute(builder_, request, &dropped_);
   }
 
-  void AddNotes(const HfDescription& d) {
-    std::vector<std::string>& notes = builder_.plan().notes;
-    if (verdict_.assumed)
-      notes.push_back("the source layout " + verdict_.layout.ToString() + " is assumed by the documented rule (" +
-                      verdict_.basis + "); --source-qkv overrides it");
-    if (target_.fused() && !keeps_fp8_)
-      notes.push_back("engines read unquantized fused QKV as plain [Q;K;V]: --qkv split is what they load");
-    if (target_.fused() && keeps_fp8_ && target_ != verdict_.layout && target_.chunks < d.global.kv_heads)
-      notes.push_back("released engines take the chunk count from num_key_value_heads (" +
-                      std::to_string(d.global.kv_heads) + "): " + target_.ToString() +
-                      " needs a reader that takes it from tp_size or mimo_layout");
-    if (target_.fused() && StoredKvHeads(target_, d.global) != d.global.kv_heads)
-      notes.push_back("KV heads are replicated: config.json says " + std::to_string(StoredKvHeads(target_, d.global)) +
-                      " KV heads, each rank at TP " + std::to_string(target_.chunks) + " takes its chunk as it is");
-    if (!straddling_layers_.empty() && options_.on_straddle == StraddlePolicy::kBf16)
-      notes.push_back("attention of " + std::to_string(straddling_layers_.size()) +
-                      " layers becomes BF16 (--on-straddle bf16)");
-    if (maybe_exact_ > 0)
-      notes.push_back(
-          std::to_string(maybe_exact_) +
-          " weights should take an exact path: their scales are powers of two; the manifest counts the blocks that do");
-    if (const Recipe* recipe = chooser_->recipe(); recipe != nullptr && !recipe->engines.empty()) {
-      std::string engines;
-      for (const RecipeEngine& engine : recipe->engines)
-        engines += (engines.empty() ? "" : ", ") + engine.name + " " + engine.status;
-      notes.push_back("recipe " + recipe->name + ": " + engines + " (docs/recipes.md says why)");
-    }
+  // Why an array behind a view is not read.
+  std::string Unread(uint32_t array) const {
+    if (viewed_->view.constants[array] != 0) return "a constant of the engine";
+    return "a replica, padding, or a part of what is dropped";
   }
 
   Plan Finish() {
     Plan& plan = builder_.plan();
+    const Catalogue& stored = viewed_ != nullptr ? viewed_->stored : catalogue_;
     plan.options = options_;
-    plan.source_fingerprint = catalogue_.Fingerprint();
+    if (options_.to == "nxdi") plan.form = "nxdi";
+    if (!options_.format.empty()) plan.form = options_.format;
+    plan.source_fingerprint = stored.Fingerprint();
     plan.source_layout = verdict_;
-    for (uint32_t i = 0; i < catalogue_.arrays.size(); ++i) {
+    std::vector<uint8_t> used(stored.arrays.size(), 0);
+    for (const PlanSource& source : plan.sources) used[source.array] = 1;
+    for (uint32_t i = 0; i < stored.arrays.size(); ++i) {
       SourceFate fate{i, Fate::kUsed, ""};
-      if (!builder_.used(i)) {
+      if (used[i] == 0) {
         fate.fate = Fate::kDropped;
-        fate.reason = dropped_[i].empty() ? "not needed" : dropped_[i];
+        fate.reason = viewed_ != nullptr ? Unread(i) : dropped_[i].empty() ? "not needed" : dropped_[i];
       }
       plan.fates.push_back(std::move(fate));
     }
-    plan.digest = PlanDigest(catalogue_, plan);
+    plan.digest = PlanDigest(stored, plan);
     return std::move(plan);
   }
 
@@ -452,14 +453,16 @@ class Planner {
   const LayoutVerdict& verdict_;
   const PlanOptions& options_;
   const SurveyFacts& facts_;
+  const ViewedPlan* viewed_;
   StorageChooser* chooser_ = nullptr;
   PlanBuilder builder_;
-  QkvLayout target_;
+  Target target_;
+  std::optional<float> fold_;                   // attention_value_scale, when it goes into weights
+  bool resizes_ = false;                        // the dimensions of the output differ from those of the source
   std::vector<std::string> dropped_;            // reasons, by catalogue array
   std::vector<std::string> straddling_layers_;  // whose blocks would be re-quantized, when that is not wanted
   uint64_t rounded_ = 0;                        // weights whose decoded values need rounding
   uint64_t maybe_exact_ = 0;                    // weights that an exact path may take
-  bool keeps_fp8_ = false;                      // attention is block FP8, in and out
   struct FusedMember {
     std::string label;
     EncodedRequest request;
@@ -472,8 +475,14 @@ class Planner {
 }  // namespace
 
 Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& source,
-                      const PlanOptions& options, const SurveyFacts& facts) {
-  return Planner(catalogue, inventory, source, options, facts).Make();
+                      const PlanOptions& options, const SurveyFacts& facts, const ViewedPlan* viewed) {
+  return Planner(catalogue, inventory, source, options, facts, viewed).Make();
+}
+
+Result<Plan> MakePlan(const Checkpoint& c, const PlanOptions& options) {
+  if (!c.view) return MakePlan(c.stored, c.inventory, c.layout, options, c.facts);
+  const ViewedPlan viewed{*c.view, c.stored};
+  return MakePlan(c.view->catalogue, c.inventory, c.layout, options, c.facts, &viewed);
 }
 
 }  // namespace mimo

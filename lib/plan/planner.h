@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lib/base/status.h"
+#include "lib/form/checkpoint.h"
 #include "lib/layout/decide.h"
 #include "lib/layout/survey.h"
 #include "lib/model/inventory.h"
@@ -11,8 +12,13 @@ namespace mimo {
 
 // kUsage: options contradict or a pattern matches nothing. kBadInput: the checkpoint cannot be converted (unknown
 // tensors under UnknownPolicy::kRefuse, ...). kCheckFailed: `lossless` or on_straddle=refuse does not hold; the message
-// lists the layers.
+// lists the layers. With a view, `catalogue` is what it shows, and the plan is in terms of the arrays behind it.
+struct ViewedPlan {
+  const View& view;
+  const Catalogue& stored;
+};
 Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& source,
-                      const PlanOptions& options, const SurveyFacts& facts = {});
+                      const PlanOptions& options, const SurveyFacts& facts = {}, const ViewedPlan* viewed = nullptr);
+Result<Plan> MakePlan(const Checkpoint& checkpoint, const PlanOptions& options);
 
 }  // namespace mimo

@@ -1,0 +1,139 @@
+#include "lib/plan/operations.h"
+
+#include <algorithm>
+
+namespace mimo {
+namespace {
+
+class Classifier {
+ public:
+  Classifier(const Catalogue& catalogue, const Plan& plan)
+      : catalogue_(catalogue), plan_(plan), read_(plan.sources.size(), 0), operations_(plan.outputs.size()) {}
+
+  std::vector<Operations> Classify() {
+    for (uint32_t i = 0; i < plan_.outputs.size(); ++i) ByTransform(i);
+    for (const FuseGroup& group : plan_.groups)
+      for (const CellRow& cell : group.cells) AddCell(cell);
+    // A second pass: only now is it known what was read more than once.
+    for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
+      uint32_t first = kNone;
+      for (const Piece& piece : plan_.outputs[i].pieces) Trace(i, piece.source, ElementsOf(i, piece), &first);
+    }
+    for (const FuseGroup& group : plan_.groups)
+      for (const CellRow& cell : group.cells)
+        for (const CellSegment& s : cell.segments) {
+          uint32_t first = kNone;
+          Trace(s.output, s.source, RowElements(s.source, s.rows), &first);
+        }
+    return std::move(operations_);
+  }
+
+ private:
+  const StoredArray& ArrayOf(uint32_t source) const { return catalogue_.arrays[plan_.sources[source].array]; }
+  static uint64_t Columns(const StoredArray& array) {
+    return array.shape.empty() ? 1 : static_cast<uint64_t>(array.shape.back());
+  }
+  // Of the stored array, in its own elements: two values are one byte of packed codes.
+  uint64_t Elements(uint32_t source) const {
+    const StoredArray& array = ArrayOf(source);
+    return static_cast<uint64_t>(array.rows()) * Columns(array);
+  }
+  uint64_t RowElements(uint32_t source, int64_t rows) const {
+    return source == kNone ? 0 : static_cast<uint64_t>(rows) * Columns(ArrayOf(source));
+  }
+  uint64_t ElementsOf(uint32_t output, const Piece& piece) const {
+    if (piece.source == kNone) return 0;
+    if (piece.cols == 0) return RowElements(piece.source, piece.rows);
+    const PlanSource& source = plan_.sources[piece.source];
+    const bool values = plan_.outputs[output].transform == Transform::kConvert;
+    const bool packed = source.quantized && (source.codec == Codec::kMxfp4 || source.codec == Codec::kNvfp4);
+    return static_cast<uint64_t>(piece.rows) * static_cast<uint64_t>(piece.cols) / (values && packed ? 2 : 1);
+  }
+
+  void ByTransform(uint32_t index) {
+    const OutputArray& output = plan_.outputs[index];
+    Operations& o = operations_[index];
+    switch (output.transform) {
+      case Transform::kMove:
+      case Transform::kRelayout:
+      case Transform::kScales:
+        o.moved = true;
+        break;
+      case Transform::kConvert:
+        o.converted = true;
+        break;
+      case Transform::kEncode:
+      case Transform::kBeside:
+        o.encoded = true;
+        break;
+      case Transform::kTranspose:
+        o.transposed = true;
+        break;
+      case Transform::kConstant:
+        o.constant = true;
+        break;
+      case Transform::kInvert:
+        break;
+    }
+    o.adjusted = output.adjust != Adjust::kAsIs || output.transform == Transform::kInvert;
+    for (const Piece& piece : output.pieces) {
+      o.padded |= piece.source == kNone;
+      if (piece.source != kNone) read_[piece.source] += ElementsOf(index, piece);
+    }
+  }
+
+  void AddCell(const CellRow& cell) {
+    const auto blocks = static_cast<uint64_t>(plan_.outputs[cell.scale_output].shape[1]);
+    if (!cell.moved) operations_[cell.scale_output].requantized_blocks += blocks;
+    uint32_t counted = kNone;  // once per array that holds codes of the cell
+    for (const CellSegment& s : cell.segments) {
+      Operations& o = operations_[s.output];
+      o.padded |= s.source == kNone;
+      o.adjusted |= s.factor != 1.0f;
+      if (s.source != kNone) read_[s.source] += RowElements(s.source, s.rows);
+      if (!cell.moved && counted != s.output) o.requantized_blocks += blocks;
+      counted = s.output;
+    }
+  }
+
+  void Trace(uint32_t output, uint32_t source, uint64_t elements, uint32_t* first) {
+    if (source == kNone) return;
+    Operations& o = operations_[output];
+    o.split |= elements < Elements(source) && plan_.outputs[output].transform != Transform::kTranspose;
+    o.replicated |= read_[source] > Elements(source);
+    o.fused |= *first != kNone && *first != source;
+    *first = source;
+  }
+
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  std::vector<uint64_t> read_;  // elements, by source
+  std::vector<Operations> operations_;
+};
+
+}  // namespace
+
+std::vector<Operations> OperationsOf(const Catalogue& catalogue, const Plan& plan) {
+  return Classifier(catalogue, plan).Classify();
+}
+
+std::string OperationsText(const Operations& o) {
+  std::string text;
+  const auto add = [&](bool holds, const std::string& word) {
+    if (holds) text += (text.empty() ? "" : ", ") + word;
+  };
+  add(o.moved, "moved");
+  add(o.converted, "converted");
+  add(o.encoded, "quantized");
+  add(o.transposed, "transposed");
+  add(o.constant, "constant");
+  add(o.adjusted, "scaled");
+  add(o.fused, "fused");
+  add(o.split, "split");
+  add(o.replicated, "replicated");
+  add(o.padded, "padded");
+  add(o.requantized_blocks > 0, std::to_string(o.requantized_blocks) + " blocks re-quantized");
+  return text;
+}
+
+}  // namespace mimo

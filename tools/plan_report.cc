@@ -1,0 +1,116 @@
+#include "tools/plan_report.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "lib/base/checked.h"
+#include "lib/run/executor.h"
+
+namespace mimo {
+namespace {
+
+using nlohmann::ordered_json;
+
+uint64_t Count(const PlanReport& r, bool Operations::*what) {
+  return static_cast<uint64_t>(
+      std::count_if(r.operations.begin(), r.operations.end(), [&](const Operations& o) { return o.*what; }));
+}
+
+// Groups with a shared global scale that do not fit in memory: measured first, then read again.
+uint64_t GroupsReadTwice(const PlanReport& r, const PlanSummary& s) {
+  const uint64_t memory = r.memory_bytes != 0 ? r.memory_bytes : DefaultMemoryBytes();
+  return static_cast<uint64_t>(std::count_if(s.shared_group_bytes.begin(), s.shared_group_bytes.end(),
+                                             [&](uint64_t bytes) { return bytes > memory; }));
+}
+
+}  // namespace
+
+std::string PlanReportJson(const PlanReport& r) {
+  const Plan& plan = r.plan;
+  const PlanSummary& s = r.summary;
+  ordered_json layouts = ordered_json::array();
+  for (const LayerSummary& layer : s.relayouts)
+    layouts.push_back(
+        {{"layer", layer.label}, {"blocks", layer.blocks}, {"straddling_blocks", layer.straddling_blocks}});
+  ordered_json json = {{"digest", plan.digest.Hex()},
+                       {"source_qkv", plan.source_layout.layout.ToString()},
+                       {"source_qkv_basis", plan.source_layout.basis},
+                       {"source_qkv_assumed", plan.source_layout.assumed},
+                       {"target_qkv", plan.target_layout.ToString()},
+                       {"lossless", plan.lossless},
+                       {"straddling_blocks", plan.straddling_blocks},
+                       {"tensors",
+                        {{"written", s.outputs},
+                         {"moved", s.moved},
+                         {"converted", s.converted},
+                         {"relaid", s.relaid},
+                         {"encoded", s.encoded},
+                         {"transposed", s.transposed},
+                         {"constants", s.constants},
+                         {"replicated", Count(r, &Operations::replicated)},
+                         {"padded", s.padded},
+                         {"dropped", s.dropped}}},
+                       {"files", {{"all", s.files}, {"unchanged", s.files_unchanged}, {"groups", plan.file_groups}}},
+                       {"payload_bytes", plan.payload_bytes},
+                       {"read_bytes", s.bytes_read},
+                       {"disk_bytes", s.bytes_written},
+                       {"linkable_bytes", s.bytes_unchanged},
+                       {"largest_group_bytes", s.largest_group_bytes},
+                       {"groups_read_twice", GroupsReadTwice(r, s)},
+                       {"layers", std::move(layouts)},
+                       {"notes", plan.notes}};
+  if (r.verbose) {
+    ordered_json outputs = ordered_json::array();
+    for (size_t i = 0; i < plan.outputs.size(); ++i)
+      outputs.push_back({{"name", plan.outputs[i].name},
+                         {"file", plan.files[plan.outputs[i].file].name},
+                         {"operations", OperationsText(r.operations[i])}});
+    json["outputs"] = std::move(outputs);
+  }
+  return json.dump();
+}
+
+void PrintPlanReport(const PlanReport& r) {
+  const Plan& plan = r.plan;
+  const PlanSummary& s = r.summary;
+  std::printf("source      %s, by %s%s\n", plan.source_layout.layout.ToString().c_str(),
+              plan.source_layout.basis.c_str(), plan.source_layout.assumed ? " (assumed)" : "");
+  for (const std::string& line : plan.source_layout.evidence) std::printf("            %s\n", line.c_str());
+  std::printf("target      %s, %s: %s\n", plan.target_layout.ToString().c_str(), r.stored_as.c_str(),
+              plan.lossless ? "lossless" : "rounds");
+  std::printf("tensors     %" PRIu64 ": %" PRIu64 " moved, %" PRIu64 " converted, %" PRIu64 " re-laid out, %" PRIu64
+              " quantized; %" PRIu64 " of the source dropped\n",
+              s.outputs, s.moved, s.converted, s.relaid, s.encoded, s.dropped);
+  const uint64_t replicated = Count(r, &Operations::replicated);
+  if (replicated + s.padded + s.transposed + s.constants > 0)
+    std::printf("            %" PRIu64 " hold replicas, %" PRIu64 " padding; %" PRIu64 " transposed, %" PRIu64
+                " constants\n",
+                replicated, s.padded, s.transposed, s.constants);
+  std::printf("files       %" PRIu64 ", %" PRIu64 " unchanged (%s that --link need not write)\n", s.files,
+              s.files_unchanged, FormatBytes(s.bytes_unchanged).c_str());
+  std::printf("bytes       read %s, write %s; largest fuse group %s\n", FormatBytes(s.bytes_read).c_str(),
+              FormatBytes(s.bytes_written).c_str(), FormatBytes(s.largest_group_bytes).c_str());
+  for (const LayerSummary& layer : s.relayouts)
+    if (layer.straddling_blocks > 0)
+      std::printf("straddles   %s: %" PRIu64 " of %" PRIu64 " blocks are re-quantized (%s)\n", layer.label.c_str(),
+                  layer.straddling_blocks, layer.blocks,
+                  plan.options.fresh_scales ? "fresh scales" : "the best of the source's scales and a fresh one");
+  if (!s.relayouts.empty() && plan.straddling_blocks == 0)
+    std::printf("straddles   none: codes and scales are moved\n");
+  if (const uint64_t twice = GroupsReadTwice(r, s); twice > 0)
+    std::printf("memory      %" PRIu64 " fuse groups exceed --memory: their sources are read twice\n", twice);
+  for (const std::string& note : plan.notes) std::printf("note        %s\n", note.c_str());
+  if (r.verbose) {
+    for (size_t i = 0; i < plan.outputs.size(); ++i)
+      std::printf("  %s  %s  %s\n", plan.files[plan.outputs[i].file].name.c_str(), plan.outputs[i].name.c_str(),
+                  OperationsText(r.operations[i]).c_str());
+    for (const SourceFate& f : plan.fates)
+      if (f.fate == Fate::kDropped)
+        std::printf("  dropped  %s: %s\n", r.catalogue.arrays[f.array].name.c_str(), f.reason.c_str());
+  }
+  std::printf("digest      %s\n", plan.digest.Hex().c_str());
+}
+
+}  // namespace mimo

@@ -1,0 +1,100 @@
+#include "tools/target_flags.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include "lib/form/rank_form.h"
+#include "lib/plan/usage_error.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kMaxTemplateBytes = 256ull << 20;
+constexpr int64_t kMaxRanks = 4096;
+
+// "0,2,4-7": ascending, each once.
+Result<std::vector<int64_t>> ParseRanks(const std::string& text) {
+  const auto bad = [&] {
+    return UsageError("--ranks is not a list of ranks", "ranks and ranges, as 0,2,4-7", "\"" + text + "\"");
+  };
+  std::vector<int64_t> ranks;
+  const char* at = text.data();
+  const char* const end = text.data() + text.size();
+  const auto number = [&](int64_t* value) {
+    const auto [next, problem] = std::from_chars(at, end, *value);
+    if (problem != std::errc() || next == at || *value < 0 || *value >= kMaxRanks) return false;
+    at = next;
+    return true;
+  };
+  while (true) {
+    int64_t first = 0;
+    if (!number(&first)) return bad();
+    int64_t last = first;
+    if (at != end && *at == '-') {
+      ++at;
+      if (!number(&last) || last < first) return bad();
+    }
+    for (int64_t rank = first; rank <= last; ++rank) ranks.push_back(rank);
+    if (at == end) break;
+    if (*at++ != ',') return bad();
+  }
+  std::sort(ranks.begin(), ranks.end());
+  ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
+  return ranks;
+}
+
+}  // namespace
+
+void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options) {
+  auto* group = app.add_option_group("target", "what will load it (part of the plan)");
+  flags.to_option = group
+                        ->add_option("--to", flags.to,
+                                     "hf: no engine in mind; from ranks, Neuron or engine layouts back to the "
+                                     "checkpoint they came from. vllm|sglang: laid out for --tp. nxdi: Neuron")
+                        ->check(CLI::IsMember({"hf", "vllm", "sglang", "nxdi"}))
+                        ->capture_default_str();
+  group->add_option("--format", flags.format, "vllm: hf, or sharded-state: one set of files per rank")
+      ->check(CLI::IsMember({"hf", "sharded-state"}))
+      ->capture_default_str();
+  group->add_option("--tp", options.tp, "tensor-parallel ranks")->check(CLI::Range(1, 64));
+  group->add_option("--ep", options.ep, "expert-parallel ranks: 1, or as many as --tp")->check(CLI::Range(1, 4096));
+  group->add_option("--etp", options.etp, "tensor-parallel ranks inside an expert")->check(CLI::Range(1, 4096));
+  group->add_option("--pp", options.pp, "pipeline stages")->check(CLI::Range(1, 4096));
+  group->add_option("--ranks", flags.ranks, "LIST: write only these ranks' files (0,2,4-7)");
+  group->add_flag("--pad", options.pad, "add zero heads and columns where --tp does not divide them");
+  group
+      ->add_option("--attention", options.attention,
+                   "auto|fused|split|bf16: how the engine's attention is stored (auto: schemas/targets.json)")
+      ->check(CLI::IsMember({"auto", "fused", "split", "bf16"}))
+      ->capture_default_str();
+  group->add_option("--engine-version", options.engine_version, "a version of schemas/targets.json (default: newest)");
+  group->add_option("--template", flags.template_path,
+                    "sharded-state: names, shapes and types of another build (scripts/dump_template.py)");
+  group
+      ->add_option("--fold-value-scale", options.fold_value_scale,
+                   "v|o: multiply attention_value_scale into V or the output projection, and clear it in config.json")
+      ->check(CLI::IsMember({"v", "o"}));
+  group
+      ->add_option("--expert-codes", options.expert_codes,
+                   "nxdi: halve (exact but for codes that lose a bit) or rescale (by 448/240, as the public scripts)")
+      ->check(CLI::IsMember({"halve", "rescale"}));
+}
+
+Status ResolveTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options) {
+  options->to = flags.to;
+  if (flags.format != "hf") options->format = flags.format;
+  if (flags.to == "hf" && flags.to_option->count() > 0 && !qkv_given) options->qkv = "restore";
+  if (!flags.ranks.empty()) {
+    MIMO_ASSIGN_OR_RETURN(options->ranks, ParseRanks(flags.ranks));
+  }
+  if (!flags.template_path.empty()) {
+    if (flags.format != "sharded-state")
+      return UsageError("--template names the arrays of rank files", "--format sharded-state",
+                        "--format " + flags.format);
+    MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, flags.template_path, kMaxTemplateBytes));
+    MIMO_ASSIGN_OR_RETURN(options->form_template, CanonicalTemplate(text, flags.template_path));
+  }
+  return {};
+}
+
+}  // namespace mimo

@@ -1,0 +1,23 @@
+// --to and what belongs to it: ranks, engine versions, forms, padding.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "lib/base/file_system.h"
+#include "lib/plan/plan.h"
+
+namespace mimo {
+
+struct TargetFlags {
+  std::string to = "hf", format = "hf", ranks, template_path;
+  const CLI::Option* to_option = nullptr;
+};
+
+void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options);
+
+// Into `options`; `qkv_given`: --qkv is on the command line. kUsage for what does not parse, errors of reading the
+// template.
+Status ResolveTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options);
+
+}  // namespace mimo

@@ -4,8 +4,11 @@ An engine cannot be installed beside the tests: it wants a GPU build of torch an
 a checkpoint's quantization config needs none of that. scripts/setup.sh extracts those files from the engine's wheel into
 .venv-interop/engines/NAME; install() makes `import NAME...` find them there, and finds Stub modules for the rest. An
 attribute of a Stub module that is named like a class is an empty class, which can be a base or be asked for by
-isinstance(); any other attribute is Nothing.
+isinstance(); any other attribute is Nothing. provide() puts something else there, and reexport() says which of a
+package's names are those of its extracted modules: __init__ files are never extracted.
 """
+import abc
+import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -16,6 +19,19 @@ import types
 from harness import tools
 
 ENGINES = os.path.join(tools.SOURCE, ".venv-interop", "engines")
+
+# The extracted files that config parsers need; everything else is a stub for them.
+PARSERS = {
+    "vllm": {"vllm/" + f for f in (
+        "scalar_type.py", "utils/math_utils.py", "model_executor/models/mimo_v2.py",
+        "model_executor/layers/quantization/base_config.py", "model_executor/layers/quantization/kv_cache.py",
+        "model_executor/layers/quantization/modelopt.py", "model_executor/layers/quantization/utils/quant_utils.py")},
+    "sglang": {"sglang/srt/" + f for f in (
+        "configs/model_config.py", "layers/modelopt_utils.py", "model_loader/checkpoint_quantization.py",
+        "model_loader/weight_utils.py", "models/mimo_v2.py", "models/mimo_v2_nextn.py",
+        "layers/quantization/base_config.py", "layers/quantization/fp8.py", "layers/quantization/modelopt_quant.py",
+        "layers/quantization/utils.py")},
+}
 
 
 class Nothing:
@@ -41,7 +57,7 @@ class Nothing:
     __ror__ = __or__
 
 
-class Anything(type):
+class Anything(abc.ABCMeta):
     """Classes of which any attribute exists: members of an enum, constants."""
 
     def __getattr__(cls, name):
@@ -55,6 +71,9 @@ class Anything(type):
     __ror__ = __or__
 
 
+_exports = {}           # (package, name) -> the module that has it
+
+
 class Stub(types.ModuleType):
     __path__ = []
 
@@ -62,7 +81,9 @@ class Stub(types.ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         made = Nothing()
-        if name[0].isupper() and not name.isupper():
+        if (self.__name__, name) in _exports:
+            made = getattr(importlib.import_module(_exports[self.__name__, name]), name)
+        elif name[0].isupper() and not name.isupper():
             made = Anything(name, (), {"__init__": lambda self, *args, **kwargs: None, "__module__": self.__name__,
                                        "__class_getitem__": classmethod(lambda cls, item: cls)})
         setattr(self, name, made)
@@ -70,14 +91,15 @@ class Stub(types.ModuleType):
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    def __init__(self, package):
-        self.package = package
+    def __init__(self, package, files):
+        self.package, self.files = package, files
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] != self.package:
             return None
-        file = os.path.join(ENGINES, self.package, *name.split(".")) + ".py"
-        if os.path.isfile(file):
+        path = name.replace(".", "/") + ".py"
+        file = os.path.join(ENGINES, self.package, path)
+        if (self.files is None or path in self.files) and os.path.isfile(file):
             return importlib.util.spec_from_file_location(name, file)
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
@@ -94,12 +116,28 @@ def source(package, *path):
         return f.read()
 
 
-def install(package):
-    """From here on `import PACKAGE...` finds the extracted modules, and stubs. Once per process."""
+def install(package, files="parsers"):
+    """From here on `import PACKAGE...` finds the extracted modules, and stubs. Once per process. files: "parsers" or
+    "all" that were extracted."""
     if not os.path.isdir(os.path.join(ENGINES, package)):
         raise AssertionError(f"no files of {package}: run scripts/setup.sh, or set MIMO_INTEROP=0 to leave these tests out")
     if not any(isinstance(finder, Finder) and finder.package == package for finder in sys.meta_path):
-        sys.meta_path.insert(0, Finder(package))
+        allowed = PARSERS[package] if files == "parsers" else None
+        sys.meta_path.insert(0, Finder(package, allowed))
+
+
+def provide(module, **attributes):
+    """Attributes of a module, before anything imports them from there."""
+    made = importlib.import_module(module)
+    for name, value in attributes.items():
+        setattr(made, name, value)
+
+
+def reexport(package, **names_of):
+    """names_of: {module below the package, __ for a dot: "Name Name"}; imported when asked for."""
+    for module, names in names_of.items():
+        for name in names.split():
+            _exports[package, name] = f"{package}.{module.replace('__', '.')}"
 
 
 def without_kernels(*modules):

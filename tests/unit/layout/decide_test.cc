@@ -195,6 +195,45 @@ TEST(DecideLayout, MarkerRestoresReplicatedHeads) {
   EXPECT_EQ(v.value().basis, "marker");
 }
 
+// Independent grids with one KV head per chunk of a windowed layer: 8 heads of 192 rows are 12 blocks, not 16.
+TEST(DecideLayout, TheMarkerTellsIndependentGridsFromThoseOfChunks) {
+  Description d = Released();
+  d.fused = false;
+  d.tp_size.reset();
+  d.global_scales = {};
+  d.windowed = {1, 1};
+  d.window_scales = {96, 12, 8};  // split(4) has the same
+  LayoutMarker marker{"split", 1, 4, 8};
+  marker.independent = true;
+  d.marker = marker;
+  auto v = Decide(d);
+  ASSERT_TRUE(v.ok()) << v.error().Message();
+  EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kSplitIndependent, 1}));
+  EXPECT_EQ(v.value().basis, "marker");
+  d.marker = LayoutMarker{"split", 4, 4, 8};
+  v = Decide(d);
+  ASSERT_TRUE(v.ok()) << v.error().Message();
+  EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kSplit, 4}));
+  // A marker that shapes contradict decides nothing.
+  d.window_scales = {96, 16, 8};
+  d.marker = marker;
+  v = Decide(d);
+  EXPECT_TRUE(!v.ok() || v.value().layout.kind == QkvKind::kSplit);
+}
+
+// split(8) of Flash: windowed layers on the grid of 8 chunks, global ones on that of their 4 KV heads.
+TEST(DecideLayout, SplitForMoreRanksThanKvHeads) {
+  Description d = Released();
+  d.fused = false;
+  d.tp_size.reset();
+  d.global_scales = {96, 8, 4};
+  d.window_scales = {96, 16, 8};
+  d.marker = LayoutMarker{"split", 8, 4, 8};
+  const auto v = Decide(d);
+  ASSERT_TRUE(v.ok()) << v.error().Message();
+  EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kSplit, 8}));
+}
+
 TEST(DecideLayout, FlagThatDoesNotFitIsRefused) {
   for (const char* flag : {"fused:1", "split", "independent", "fused:3"}) {
     const auto v = Decide(Released(), flag);

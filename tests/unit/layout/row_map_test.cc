@@ -114,6 +114,42 @@ TEST(RowMap, SplitOfWindowedFlashIsUniform) {
   EXPECT_EQ(cut.bands, independent.bands);
 }
 
+// Above the KV heads a split layout has no copies to cut: it is that of as many chunks as KV heads, layer by layer.
+TEST(RowMap, SplitAboveTheKvHeadsIsNotReplicated) {
+  for (const int64_t c : {8, 16, 32}) {
+    ASSERT_TRUE(LayoutFits({QkvKind::kSplit, c}, kFlashGlobal));
+    const QkvMap map = BuildQkvMap({QkvKind::kSplit, c}, kFlashGlobal);
+    EXPECT_EQ(map.rows, (std::array<int64_t, 3>{12288, 768, 512}));
+    EXPECT_EQ(map.scale_rows, (std::array<int64_t, 3>{96, 8, 4}));
+    EXPECT_EQ(map.bands, BuildQkvMap({QkvKind::kSplit, 4}, kFlashGlobal).bands);
+  }
+  // Windowed layers of split(8): one KV head per chunk. K has a whole block and one shared with V per head.
+  const QkvMap window = BuildQkvMap({QkvKind::kSplit, 8}, kFlashWindow);
+  EXPECT_EQ(window.rows, (std::array<int64_t, 3>{12288, 1536, 1024}));
+  EXPECT_EQ(window.scale_rows, (std::array<int64_t, 3>{96, 16, 8}));
+  EXPECT_EQ(BuildQkvMap({QkvKind::kSplit, 32}, kFlashWindow).bands, window.bands);
+  // What was no divisor may become one where the KV heads are: the chunk count is no longer asked for.
+  EXPECT_TRUE(LayoutFits({QkvKind::kSplit, 6}, kFlashGlobal));
+  EXPECT_FALSE(LayoutFits({QkvKind::kSplit, 3}, kFlashGlobal));
+  EXPECT_FALSE(LayoutFits({QkvKind::kSplit, 6}, kFlashWindow));
+}
+
+// A block of 64 rows: no K or V head of 192 or 128 rows shares a block with another.
+TEST(RowMap, BlocksOfHalfTheHeightKeepKAndVApart) {
+  for (const AttentionShape& shape : {kFlashGlobal, kFlashWindow, kPro}) {
+    for (const int64_t c : {2, 4, 8}) {
+      for (const QkvKind kind : {QkvKind::kFused, QkvKind::kSplit}) {
+        const QkvMap map = BuildQkvMap({kind, c}, shape, 64);
+        for (const ScaleBand& band : map.bands) {
+          EXPECT_EQ(band.row_end - band.row_begin, 64);
+          EXPECT_EQ(band.scale_array, band.array);
+          EXPECT_EQ(band.scale_row, band.row_begin / 64);
+        }
+      }
+    }
+  }
+}
+
 TEST(RowMap, ReplicatedChunksHoldHeadFloorOfCGOverC) {
   for (int64_t c : {8, 16, 32}) {
     const QkvMap map = BuildQkvMap({QkvKind::kFused, c}, kFlashGlobal);
@@ -161,6 +197,49 @@ TEST(ComposeRows, ThereAndBackIsTheIdentity) {
         for (const auto& [key, times] : seen) ASSERT_EQ(times, 1);
       }
     }
+  }
+}
+
+// Heads beyond the source's are padding, those beyond the target's are left behind; the others are found by counting
+// heads from the first. Row by row, by division.
+TEST(ComposeRows, HeadsThatOneSideLacksArePaddedOrDropped) {
+  const AttentionShape small{64, 4, 192, 128}, large{96, 6, 192, 128};
+  for (const QkvLayout& from_layout : {QkvLayout{QkvKind::kFused, 4}, QkvLayout{QkvKind::kSplitIndependent, 1}}) {
+    const QkvMap from = BuildQkvMap(from_layout, small), to = BuildQkvMap({QkvKind::kFused, 3}, large);
+    const auto source = Expand(from), target = Expand(to);
+    int64_t row = 0, padded = 0;
+    for (const RowMove& move : ComposeRows(from, to)) {
+      ASSERT_EQ(move.target_array, 0);
+      ASSERT_EQ(move.target_row, row);
+      for (int64_t i = 0; i < move.rows; ++i, ++row) {
+        const auto& [projection, logical, array, scale] = target.at({0, row});
+        const int64_t present = projection == Projection::kQ   ? 64 * 192
+                                : projection == Projection::kK ? 4 * 192
+                                                               : 4 * 128;
+        ASSERT_EQ(move.source_array == kPaddingArray, logical >= present) << row;
+        if (move.source_array == kPaddingArray) {
+          ++padded;
+          continue;
+        }
+        const auto& have = source.at({move.source_array, move.source_row + i});
+        ASSERT_EQ(std::get<0>(have), projection);
+        ASSERT_EQ(std::get<1>(have), logical);
+      }
+    }
+    EXPECT_EQ(row, to.rows[0]);
+    EXPECT_EQ(padded, 32 * 192 + 2 * 192 + 2 * 128);
+    // And back: nothing is padding, everything is found.
+    int64_t back = 0;
+    for (const RowMove& move : ComposeRows(to, from)) {
+      ASSERT_NE(move.source_array, kPaddingArray);
+      for (int64_t i = 0; i < move.rows; ++i, ++back) {
+        const auto& have = target.at({0, move.source_row + i});
+        const auto& want = source.at({move.target_array, move.target_row + i});
+        ASSERT_EQ(std::get<0>(have), std::get<0>(want));
+        ASSERT_EQ(std::get<1>(have), std::get<1>(want));
+      }
+    }
+    EXPECT_EQ(back, 64 * 192 + 4 * 320);
   }
 }
 

@@ -1,0 +1,125 @@
+"""Proves that `--to nxdi` writes the preprocessed Neuron directory: every name, shape, dtype and byte against numpy
+written from the reference (one scale per row and 240 as the largest value, experts turned over and stacked), and that
+what it rounds or leaves out is counted and named.
+"""
+import os
+import unittest
+
+import numpy as np
+
+from harness import checkpoints, compare, ranks
+from harness.case import ToolCase
+from reference import codecs, container, sharding
+
+EXPERTS = dict(experts=8, moe_intermediate=384, intermediate=512, pattern=(0, 1, 0), mtp=2)
+
+
+class NeuronCase(ToolCase):
+    def check(self, fixture, out, rule="halve", bf16=False):
+        wanted = sharding.neuron(fixture.config, fixture.tensors, fixture.values, rule, bf16)
+        self.assert_same_tensors(wanted.tensors, out)
+        for file in container.tensor_files(out):
+            names = container.read_header(os.path.join(out, file))[0]
+            self.assertEqual({sharding.neuron_file(n) for n in names}, {file})
+        self.assertEqual(compare.index_problems(out), [])
+        self.check_numbers(out)
+        manifest = ranks.manifest(out)
+        dropped = {d["name"]: d["reason"] for d in manifest["dropped"]}
+        self.assertEqual(set(dropped), wanted.dropped)
+        self.assertTrue(all(dropped.values()))
+        self.assertEqual(self.lost(manifest), wanted.lost)
+        self.check_config(fixture, out, bf16)
+        return wanted
+
+    @staticmethod
+    def lost(manifest):
+        """Expert codes that were rounded, as the manifest counts them."""
+        by_tensor = sum(t.get("inexact_codes", 0) for t in manifest["tensors"])
+        assert by_tensor == manifest["totals"].get("inexact_codes", 0)
+        return by_tensor
+
+    def check_numbers(self, out):
+        """No code above 240, no NaN; no scale that would not multiply."""
+        for name, (dtype, array) in container.read_directory(out).items():
+            if dtype == "F8_E4M3":
+                self.assertLessEqual(int((array & 0x7F).max()), 0x77, name)
+            elif name.endswith(".scale"):
+                self.assertTrue(np.isfinite(array).all() and (array > 0).all(), name)
+            self.assertFalse(name.startswith("model.") or name.endswith("o_proj.scale"), name)
+
+    def check_config(self, fixture, out, bf16):
+        config = compare.load_json(out, "config.json")
+        self.assertEqual(config["architectures"], ["MiMoV2FlashForCausalLM"])
+        self.assertNotEqual(config.get("attention_projection_layout"), "fused_qkv")
+        for key in ("num_attention_heads", "num_key_value_heads", "swa_num_key_value_heads", "n_routed_experts"):
+            self.assertEqual(config[key], fixture.config[key], key)
+
+
+class Directories(NeuronCase):
+    def test_fp8(self):
+        for variant in ("v2-flash", "v2.5", "v2.5-pro", "plain"):
+            with self.subTest(variant):
+                fixture = ranks.ours(variant, **EXPERTS)
+                wanted = self.check(fixture, self.convert(fixture.directory, variant, "--to", "nxdi"))
+                self.assertGreater(wanted.lost, 0, "the fixture has codes that lose a bit")
+
+    def test_towers_are_dropped(self):
+        fixture = ranks.ours("v2.5", **dict(EXPERTS, towers=True, pattern=(0, 1)))
+        wanted = self.check(fixture, self.convert(fixture.directory, "out", "--to", "nxdi"))
+        self.assertTrue(any(n.startswith("visual.") for n in wanted.dropped))
+        self.assertTrue(any(n.startswith("model.mtp.") for n in wanted.dropped))
+
+    def test_published_rule_of_expert_codes(self):
+        fixture = ranks.ours("v2.5", **EXPERTS)
+        out = self.convert(fixture.directory, "out", "--to", "nxdi", "--expert-codes", "rescale")
+        self.check(fixture, out, "rescale")
+
+    def test_bf16(self):
+        for variant in ("v2-flash", "v2.5", "v2.6"):
+            with self.subTest(variant):
+                fixture = ranks.ours(variant, **EXPERTS)
+                out = self.convert(fixture.directory, variant, "--to", "nxdi", "--dtype", "bf16")
+                self.check(fixture, out, bf16=True)
+
+    def test_threads_change_nothing(self):
+        fixture = ranks.ours("v2.5", **EXPERTS)
+        self.assert_same_trees(self.convert(fixture.directory, "one", "--to", "nxdi", "--threads", 1),
+                               self.convert(fixture.directory, "four", "--to", "nxdi", "--threads", 4))
+
+    @unittest.skipUnless(checkpoints.external_generator(), "no external generator")
+    def test_external_generator(self):
+        for variant in ("v2-flash", "v2.5"):
+            with self.subTest(variant):
+                fixture = ranks.external(variant)
+                self.check(fixture, self.convert(fixture.directory, variant, "--to", "nxdi"))
+
+
+class SelfCheck(unittest.TestCase):
+    def test_halving_is_exact_but_for_the_last_bit(self):
+        codes = np.arange(256, dtype=np.uint8)
+        codes = codes[~np.isnan(codecs.E4M3[codes])].reshape(1, -1)
+        halved, scales, lost = sharding.neuron_codes(codes, np.ones((1, 1), np.float32), "halve")
+        exact = codecs.E4M3[halved] * scales == codecs.E4M3[codes]
+        self.assertEqual(lost, int((~exact).sum()))
+        odd = codes[~exact] & 0x7F                      # odd mantissas of the two lowest binades, of either sign
+        self.assertEqual(sorted(set(odd.tolist())), [1, 3, 5, 7, 9, 11, 13, 15])
+        self.assertEqual(lost, 16)
+        self.assertLessEqual(int((halved & 0x7F).max()), 0x77)
+
+    def test_published_rule_stays_below_240(self):
+        codes = np.arange(0x7F, dtype=np.uint8).reshape(1, -1)
+        rescaled, scales, _ = sharding.neuron_codes(codes, np.ones((1, 1), np.float32), "rescale")
+        self.assertEqual(int(rescaled.max()), 0x77)
+        error = np.abs(codecs.E4M3[rescaled] * scales - codecs.E4M3[codes]) / np.maximum(codecs.E4M3[codes], 2.0**-6)
+        self.assertLess(error.max(), 0.13)
+
+    def test_rows_saturate_at_240(self):
+        values = (np.random.default_rng(1).standard_normal((4, 256)) * [[1], [1e-3], [30], [0]]).astype(np.float32)
+        codes, scales = sharding.neuron_rows(values)
+        self.assertEqual((codes & 0x7F).max(axis=1).tolist(), [0x77, 0x77, 0x77, 0])
+        self.assertEqual(float(scales[3, 0]), float(np.float32(1e-10)))
+        self.assertTrue((np.abs(codecs.E4M3[codes] * scales - values) <= np.abs(values) / 16 + scales * 2.0**-10).all())
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job end to end on a synthetic checkpoint: make a small MiMo-V2.5, inspect it, see the plan, convert it to BF16 with split
-# QKV, re-lay its FP8 attention out for TP 8, re-quantize its experts to NVFP4, and inspect and verify the results.
+# QKV, lay it out for TP 8, cut it into rank files and put these together again, re-quantize its experts to NVFP4, and inspect and
+# verify the results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh build
@@ -17,7 +18,10 @@ say mimo-synth mimo-v2.5 MiMo-V2.5 --layers 7 --experts 8 --hidden 1024 --vocab 
 say mimo-inspect MiMo-V2.5
 say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split --dry-run
 say mimo-convert MiMo-V2.5 BF16 --dtype bf16 --qkv split
-say mimo-convert MiMo-V2.5 TP8 --qkv fused:8 --link hard
+say mimo-convert MiMo-V2.5 TP8 --to vllm --tp 8 --link hard
 say mimo-inspect TP8
+say mimo-convert MiMo-V2.5 RANKS --to vllm --format sharded-state --tp 4
+say mimo-convert RANKS BACK --to hf
+say diff -r --exclude=mimo-manifest.json MiMo-V2.5 BACK
 say mimo-convert MiMo-V2.5 NVFP4 --dtype nvfp4 --error-report --min-sqnr experts=19
 say mimo-verify check NVFP4

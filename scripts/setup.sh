@@ -35,25 +35,44 @@ if ((${#missing[@]})); then
   "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# fetch_engines REQUIREMENT...: the files that tests/harness/engine_stub.py imports, into .venv-interop/engines/NAME.
+# What tests/harness/engine_stub.py imports of the engines: FOLDER: FILE... below the engine's package.
+engine_files='
+vllm/: scalar_type.py
+vllm/utils/: math_utils.py
+vllm/model_executor/: parameter.py utils.py
+vllm/model_executor/models/: mimo_v2.py mimo_v2_mtp.py utils.py
+vllm/model_executor/model_loader/: sharded_state_loader.py weight_utils.py
+vllm/model_executor/layers/: linear.py vocab_parallel_embedding.py
+vllm/model_executor/layers/attention/: attention.py
+vllm/model_executor/layers/quantization/: base_config.py fp8.py kv_cache.py modelopt.py mxfp4.py
+vllm/model_executor/layers/quantization/utils/: fp8_utils.py quant_utils.py
+vllm/model_executor/layers/fused_moe/: activation.py config.py expert_map_manager.py fused_moe_method_base.py layer.py
+vllm/model_executor/layers/fused_moe/: routed_experts.py unquantized_fused_moe_method.py
+vllm/model_executor/layers/fused_moe/oracle/: fp8.py
+vllm/model_executor/layers/fused_moe/router/: fused_moe_router.py gate_linear.py
+vllm/model_executor/layers/fused_moe/runner/: moe_runner.py moe_runner_interface.py
+sglang/srt/configs/: model_config.py
+sglang/srt/distributed/: utils.py
+sglang/srt/layers/: linear.py modelopt_utils.py parameter.py
+sglang/srt/layers/quantization/: base_config.py fp8.py modelopt_quant.py unquant.py utils.py
+sglang/srt/model_loader/: checkpoint_quantization.py weight_utils.py
+sglang/srt/models/: mimo_v2.py mimo_v2_nextn.py
+'
+
+# fetch_engines REQUIREMENT...: those files, into .venv-interop/engines/NAME.
 fetch_engines() {
   local wheels=.venv-interop/wheels
   rm -rf "$wheels" .venv-interop/engines
   .venv-interop/bin/python3 -m pip download -q --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
     --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --platform manylinux_2_34_x86_64 \
     --platform manylinux_2_28_x86_64 --dest "$wheels" "$@" || return 1
-  .venv-interop/bin/python3 - "$wheels" .venv-interop/engines <<'EOF' || return 1
+  .venv-interop/bin/python3 - "$wheels" .venv-interop/engines "$engine_files" <<'EOF' || return 1
 import glob, os, sys, zipfile
-quantization = {"vllm": "vllm/model_executor/layers/quantization/", "sglang": "sglang/srt/layers/quantization/"}
-files = {
-    "vllm": ["vllm/scalar_type.py", "vllm/utils/math_utils.py", "vllm/model_executor/models/mimo_v2.py"]
-    + [quantization["vllm"] + f for f in ("base_config.py", "kv_cache.py", "modelopt.py", "utils/quant_utils.py")],
-    "sglang": ["sglang/srt/" + f for f in (
-        "configs/model_config.py", "layers/modelopt_utils.py", "model_loader/checkpoint_quantization.py",
-        "model_loader/weight_utils.py", "models/mimo_v2.py", "models/mimo_v2_nextn.py")]
-    + [quantization["sglang"] + f for f in ("base_config.py", "fp8.py", "modelopt_quant.py", "utils.py")],
-}
-for engine, names in files.items():
+wanted = {}
+for line in filter(None, sys.argv[3].split("\n")):
+    folder, _, names = line.partition(": ")
+    wanted.setdefault(folder.partition("/")[0], []).extend(folder + name for name in names.split())
+for engine, names in wanted.items():
     wheel, = glob.glob(os.path.join(sys.argv[1], engine + "-*.whl"))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(os.path.join(sys.argv[2], engine), names)
@@ -72,19 +91,28 @@ if [[ ${1:-all} != build ]]; then
   # The packages whose bytes the interop tests compare ours with. They bring torch with its GPU libraries: 6 GB on disk, some
   # minutes to fetch. MIMO_INTEROP=0 does without them, and those tests are skipped.
   peers=(nvidia-modelopt==0.47.0 compressed-tensors==0.20.0 safetensors numpy requests)
-  # The engines whose config parsers the interop tests run: a few Python files out of each wheel, which are fetched whole
-  # (375 MB) and deleted. These wheels whatever the machine is: nothing of them is built or installed.
+  # The engines whose config parsers and weight loaders the interop tests run: a few Python files out of each wheel, which
+  # are fetched whole (375 MB) and deleted. These wheels whatever the machine is: nothing of them is built or installed.
   engines=(vllm==0.33.0 sglang==0.5.23)
+  fetched="${engines[*]}$engine_files"
   if [[ ${MIMO_INTEROP:-1} != 0 ]]; then
-    if [[ $(cat .venv-interop/installed 2>/dev/null) != "${peers[*]} ${engines[*]}" ]]; then
-      echo "setup: installing ${peers[*]} and files of ${engines[*]} into .venv-interop (MIMO_INTEROP=0 leaves them out)"
+    without="set MIMO_INTEROP=0 to build and test without them"
+    if [[ $(cat .venv-interop/installed 2>/dev/null) != "${peers[*]}"* ]]; then
+      echo "setup: installing ${peers[*]} into .venv-interop (MIMO_INTEROP=0 leaves them out)"
       python3 -m venv .venv-interop
-      if ! .venv-interop/bin/python3 -m pip install -q --disable-pip-version-check --no-cache-dir "${peers[@]}" ||
-        ! fetch_engines "${engines[@]}"; then
-        echo "setup: the interop packages cannot be installed; set MIMO_INTEROP=0 to build and test without them" >&2
+      if ! .venv-interop/bin/python3 -m pip install -q --disable-pip-version-check --no-cache-dir "${peers[@]}"; then
+        echo "setup: the interop packages cannot be installed; $without" >&2
         exit 1
       fi
-      echo "${peers[*]} ${engines[*]}" >.venv-interop/installed
+      echo "${peers[*]}" >.venv-interop/installed
+    fi
+    if [[ $(cat .venv-interop/engines/fetched 2>/dev/null) != "${fetched%$'\n'}" ]]; then
+      echo "setup: taking files of ${engines[*]} into .venv-interop/engines (MIMO_INTEROP=0 leaves them out)"
+      if ! fetch_engines "${engines[@]}"; then
+        echo "setup: the engines' wheels cannot be fetched; $without" >&2
+        exit 1
+      fi
+      echo "${fetched%$'\n'}" >.venv-interop/engines/fetched
     fi
   fi
 fi

@@ -28,7 +28,7 @@ std::vector<StoredRows> CollectRows(const Catalogue& catalogue, const Inventory&
       const Weight& w = inventory.weights[weights[i]];
       stored.arrays[i] = w.array;
       stored.rows[i] = w.rows;
-      stored.scale_rows[i] = w.storage == Storage::kFp8Block ? catalogue.arrays[w.scale].shape[0] : -1;
+      stored.scale_rows[i] = w.storage == Storage::kFp8Block && !w.per_row() ? catalogue.arrays[w.scale].shape[0] : -1;
     }
     layers.push_back(stored);
   }
@@ -38,7 +38,7 @@ std::vector<StoredRows> CollectRows(const Catalogue& catalogue, const Inventory&
 bool Explains(const QkvLayout& layout, const ModelConfig& config, const StoredRows& stored) {
   const AttentionShape shape = LogicalShape(config, stored.windowed);
   if (!LayoutFits(layout, shape)) return false;
-  const QkvMap map = BuildQkvMap(layout, shape);
+  const QkvMap map = BuildQkvMap(layout, shape, config.block_rows);
   for (size_t i = 0; i < static_cast<size_t>(map.arrays); ++i) {
     if (map.rows[i] != stored.rows[i]) return false;
     if (stored.scale_rows[i] >= 0 && stored.scale_rows[i] != map.scale_rows[i]) return false;
@@ -51,7 +51,7 @@ bool SameMeaning(const QkvLayout& a, const QkvLayout& b, const ModelConfig& conf
   for (bool windowed : {false, true}) {
     const AttentionShape shape = LogicalShape(config, windowed);
     if (!LayoutFits(a, shape) || !LayoutFits(b, shape)) continue;  // the model has no such layers
-    const QkvMap x = BuildQkvMap(a, shape), y = BuildQkvMap(b, shape);
+    const QkvMap x = BuildQkvMap(a, shape, config.block_rows), y = BuildQkvMap(b, shape, config.block_rows);
     if (x.arrays != y.arrays || ComposeRows(x, y) != ComposeRows(y, y)) return false;
     if (quantized && x.bands != y.bands) return false;
   }
@@ -114,7 +114,8 @@ std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const I
     add(QkvKind::kFused, config.global.kv_heads, "config num_key_value_heads", false);
     add(QkvKind::kFused, 1, "plain [Q;K;V]", false);
   } else {
-    if (marked && !marked_fused && config.marker->qkv == "split") add(QkvKind::kSplit, marked, "marker", true);
+    if (marked && !marked_fused)
+      add(config.marker->independent ? QkvKind::kSplitIndependent : QkvKind::kSplit, marked, "marker", true);
     add(QkvKind::kSplit, catalogue.index.tp_size, "index tp_size", true);
     add(QkvKind::kSplit, config.global.kv_heads, "config num_key_value_heads", false);
     add(QkvKind::kSplitIndependent, 1, "one grid per tensor", false);
@@ -160,7 +161,7 @@ Error NothingFits(const Catalogue& catalogue, const std::vector<StoredRows>& lay
     bool wrong = false;
     for (const QkvLayout& layout : candidates) {
       if (!LayoutFits(layout, shape)) continue;
-      const int64_t rows = BuildQkvMap(layout, shape).scale_rows[i];
+      const int64_t rows = BuildQkvMap(layout, shape, catalogue.config.block_rows).scale_rows[i];
       expected += (expected.empty() ? "" : " or ") + std::to_string(rows) + " as " + layout.ToString();
       wrong |= layout == best && odd->scale_rows[i] >= 0 && rows != odd->scale_rows[i];
     }
@@ -260,7 +261,7 @@ Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& 
         e.found = inventory.fused ? "qkv_proj" : "q_proj, k_proj and v_proj";
       } else if (const AttentionShape shape = LogicalShape(catalogue.config, stored.windowed);
                  LayoutFits(verdict.layout, shape)) {
-        const QkvMap map = BuildQkvMap(verdict.layout, shape);
+        const QkvMap map = BuildQkvMap(verdict.layout, shape, catalogue.config.block_rows);
         const auto text = [&](const std::array<int64_t, 3>& rows, const std::array<int64_t, 3>& scales) {
           std::string t;
           for (size_t i = 0; i < static_cast<size_t>(map.arrays); ++i)

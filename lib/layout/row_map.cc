@@ -1,6 +1,7 @@
 #include "lib/layout/row_map.h"
 
 #include <algorithm>
+#include <map>
 
 #include "lib/base/checked.h"
 
@@ -86,6 +87,10 @@ QkvMap BuildSplitIndependent(const AttentionShape& s, int64_t block) {
   return map;
 }
 
+int64_t ChunksOf(const QkvLayout& layout, const AttentionShape& s) {
+  return layout.kind == QkvKind::kSplit ? std::min(layout.chunks, s.kv_heads) : layout.chunks;
+}
+
 }  // namespace
 
 std::string QkvLayout::ToString() const {
@@ -95,14 +100,14 @@ std::string QkvLayout::ToString() const {
 
 bool LayoutFits(const QkvLayout& layout, const AttentionShape& s) {
   if (layout.kind == QkvKind::kSplitIndependent) return true;
-  const int64_t c = layout.chunks;
+  const int64_t c = ChunksOf(layout, s);
   if (c < 1 || s.heads % c != 0) return false;
   return c <= s.kv_heads ? s.kv_heads % c == 0 : c % s.kv_heads == 0;
 }
 
 QkvMap BuildQkvMap(const QkvLayout& layout, const AttentionShape& s, int64_t block) {
   QkvMap map = layout.kind == QkvKind::kFused   ? BuildFused(s, layout.chunks, block)
-               : layout.kind == QkvKind::kSplit ? BuildSplit(s, layout.chunks, block)
+               : layout.kind == QkvKind::kSplit ? BuildSplit(s, ChunksOf(layout, s), block)
                                                 : BuildSplitIndependent(s, block);
   map.layout = layout;
   std::sort(map.runs.begin(), map.runs.end(), [](const RowRun& a, const RowRun& b) {
@@ -120,10 +125,19 @@ std::vector<RowMove> ComposeRows(const QkvMap& source, const QkvMap& target) {
   std::stable_sort(by_logical.begin(), by_logical.end(), [](const RowRun& a, const RowRun& b) {
     return std::pair(a.projection, a.logical_row) < std::pair(b.projection, b.logical_row);
   });
+  std::array<int64_t, 3> logical_rows{};
+  for (const RowRun& run : source.runs) {
+    int64_t& rows = logical_rows[static_cast<size_t>(run.projection)];
+    rows = std::max(rows, run.logical_row + run.rows);
+  }
   std::vector<RowMove> moves;
   for (const RowRun& run : target.runs) {
     for (int64_t done = 0; done < run.rows;) {
       const int64_t logical = run.logical_row + done;
+      if (logical >= logical_rows[static_cast<size_t>(run.projection)]) {
+        moves.push_back({run.array, run.array_row + done, kPaddingArray, 0, run.rows - done});
+        break;
+      }
       auto it = std::upper_bound(
           by_logical.begin(), by_logical.end(), std::pair(run.projection, logical),
           [](const auto& key, const RowRun& r) { return key < std::pair(r.projection, r.logical_row); });
@@ -146,6 +160,29 @@ std::vector<RowMove> ComposeRows(const QkvMap& source, const QkvMap& target) {
     }
   }
   return moves;
+}
+
+bool Straddles(const QkvMap& source, const QkvMap& target) {
+  const std::vector<RowMove> moves = ComposeRows(source, target);
+  const auto band_at = [](const std::vector<ScaleBand>& bands, uint8_t array, int64_t row) {
+    auto it =
+        std::upper_bound(bands.begin(), bands.end(), std::pair(array, row),
+                         [](const auto& key, const ScaleBand& b) { return key < std::pair(b.array, b.row_begin); });
+    return std::prev(it);
+  };
+  std::map<std::pair<uint8_t, int64_t>, std::pair<uint8_t, int64_t>> scale_of;  // target scale -> source scale
+  for (const RowMove& move : moves) {
+    if (move.source_array == kPaddingArray) continue;
+    for (int64_t done = 0; done < move.rows;) {
+      const auto from = band_at(source.bands, move.source_array, move.source_row + done);
+      const auto to = band_at(target.bands, move.target_array, move.target_row + done);
+      const auto [it, fresh] =
+          scale_of.emplace(std::pair(to->scale_array, to->scale_row), std::pair(from->scale_array, from->scale_row));
+      if (!fresh && it->second != std::pair(from->scale_array, from->scale_row)) return true;
+      done = std::min(from->row_end - move.source_row, to->row_end - move.target_row);
+    }
+  }
+  return false;
 }
 
 }  // namespace mimo

@@ -18,8 +18,9 @@ namespace mimo {
 enum class Projection : uint8_t { kQ = 0, kK = 1, kV = 2 };
 
 enum class QkvKind : uint8_t {
-  kFused,             // one array, block grid tiled per chunk
-  kSplit,             // q, k, v arrays cut out of fused(chunks): their block grid is still that of the chunk
+  kFused,  // one array, block grid tiled per chunk
+  kSplit,  // q, k, v arrays cut out of fused(chunks), or out of fused(KV heads) in layers with fewer: heads are not
+           // replicated, and the block grid is still that of the chunk
   kSplitIndependent,  // q, k, v arrays, each with its own uniform grid
 };
 
@@ -62,7 +63,8 @@ struct QkvMap {
   std::vector<ScaleBand> bands;         // ascending by (array, row_begin); cover every row once
 };
 
-// Whether `layout` can hold `shape`: C divides the Q heads, and C divides the KV heads or is a multiple of them.
+// Whether `layout` can hold `shape`: the chunks that it is cut into divide the Q heads, and divide the KV heads or
+// (fused) are a multiple of them.
 bool LayoutFits(const QkvLayout& layout, const AttentionShape& shape);
 
 // The map of `shape` (KV heads before replication) under `layout`; requires LayoutFits. `block_rows` is the height of a
@@ -70,17 +72,22 @@ bool LayoutFits(const QkvLayout& layout, const AttentionShape& shape);
 QkvMap BuildQkvMap(const QkvLayout& layout, const AttentionShape& shape, int64_t block_rows = 128);
 
 // A run of target rows and where the source stores them.
+inline constexpr uint8_t kPaddingArray = 0xFF;
 struct RowMove {
   uint8_t target_array = 0;
   int64_t target_row = 0;
-  uint8_t source_array = 0;
+  uint8_t source_array = 0;  // kPaddingArray: heads that the source has not
   int64_t source_row = 0;
   int64_t rows = 0;
   bool operator==(const RowMove&) const = default;
 };
 
-// source layout -> target layout of the same shape: for every target row, in order, its source row (the first copy
-// where the source holds replicas). Neighbouring rows that stay neighbours are one move.
+// source layout -> target layout: for every target row, in order, its source row (the first copy where the source holds
+// replicas). Shapes may differ in their head counts: heads are counted from the first, those beyond the source's are
+// padding. Neighbouring rows that stay neighbours are one move.
 std::vector<RowMove> ComposeRows(const QkvMap& source, const QkvMap& target);
+
+// Whether some block of the target takes rows from under several scales of the source.
+bool Straddles(const QkvMap& source, const QkvMap& target);
 
 }  // namespace mimo

@@ -78,7 +78,7 @@ class Surveyor {
     return {};
   }
 
-  // The first quantized layer of each kind, MTP included.
+  // The first layer of each kind whose scales are those of blocks, MTP included.
   std::vector<SampledLayer> Sample() {
     std::vector<SampledLayer> sampled;
     std::set<std::pair<bool, bool>> seen;
@@ -86,7 +86,7 @@ class Surveyor {
       const bool windowed = a.mtp || catalogue_.config.windowed[static_cast<size_t>(a.layer)] != 0;
       const uint32_t first = WeightsOf(a)[0];
       if (first == kNone || inventory_.weights[first].storage != Storage::kFp8Block ||
-          !seen.insert({windowed, a.mtp}).second)
+          inventory_.weights[first].per_row() || !seen.insert({windowed, a.mtp}).second)
         continue;
       sampled.push_back({&a, windowed});
       facts_.sampled.push_back(catalogue_.arrays[inventory_.weights[first].array].name);
@@ -98,7 +98,8 @@ class Surveyor {
   Result<std::vector<uint8_t>> MaxCodes(const Weight& weight, int64_t row, int64_t rows) {
     const StoredArray& array = catalogue_.arrays[weight.array];
     const auto cols = static_cast<uint64_t>(weight.cols);
-    std::vector<uint8_t> result((cols + 127) / 128, 0), part(result.size());
+    const auto block = static_cast<uint64_t>(weight.block_cols);
+    std::vector<uint8_t> result((cols + block - 1) / block, 0), part(result.size());
     const int64_t step = std::max<int64_t>(1, static_cast<int64_t>(kReadBytes / std::max<uint64_t>(cols, 1)));
     MIMO_ASSIGN_OR_RETURN(const ReadableFile* file, FileOf(weight.array));
     for (int64_t done = 0; done < rows; done += step) {
@@ -106,7 +107,8 @@ class Surveyor {
       buffer_.resize(static_cast<uint64_t>(n) * cols);
       MIMO_RETURN_IF_ERROR(file->ReadAt(array.begin + static_cast<uint64_t>(row + done) * cols,
                                         std::as_writable_bytes(std::span(buffer_))));
-      kernels::MaxCodes(buffer_.data(), cols, static_cast<uint64_t>(n), cols, 128, part.data());
+      kernels::MaxCodes(buffer_.data(), cols, static_cast<uint64_t>(n), cols, static_cast<uint32_t>(block),
+                        part.data());
       for (size_t i = 0; i < part.size(); ++i) result[i] = std::max(result[i], part[i]);
     }
     return result;
@@ -115,7 +117,7 @@ class Surveyor {
   Status CountLayer(const SampledLayer& layer, SaturationCount* count) {
     const AttentionShape shape = LogicalShape(catalogue_.config, layer.windowed);
     if (count->layout.fused() != layer.attention->fused() || !LayoutFits(count->layout, shape)) return {};
-    const QkvMap map = BuildQkvMap(count->layout, shape);
+    const QkvMap map = BuildQkvMap(count->layout, shape, catalogue_.config.block_rows);
     // Cells by scale row; those that hold Q rows tell nothing, since Q starts every layout.
     std::map<std::pair<uint8_t, int64_t>, std::vector<const ScaleBand*>> cells;
     std::set<std::pair<uint8_t, int64_t>> with_q;

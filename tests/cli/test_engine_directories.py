@@ -10,7 +10,7 @@ import numpy as np
 
 from harness import checkpoints, compare, ranks
 from harness.case import ToolCase
-from reference import codecs, container, layouts, sharding
+from reference import codecs, container, decode, layouts, sharding
 from reference.model import VARIANTS
 
 DEGREES = (1, 2, 4, 8, 16, 32)
@@ -233,6 +233,19 @@ class ValueScale(ToolCase):
             scales[:, 27:] *= factor                                        # V: the last two blocks of each chunk
             wanted[name] = ("F32", scales.reshape(wanted[name][1].shape))
         self.assert_same_tensors(wanted, found)
+
+
+    def test_blocks_that_k_and_v_share_are_quantized_again(self):
+        fixture = ranks.ours("v2.5")
+        out, factor = self.folded(fixture, "v")
+        found = ranks.float_values(decode.checkpoint(out, 4))
+        for prefix in fixture.prefixes:
+            for part, scale in (("q", np.float32(1)), ("k", np.float32(1)), ("v", factor)):
+                name = f"{prefix}.{part}_proj.weight"
+                wanted = fixture.values[name] * scale
+                large = np.abs(wanted) > np.abs(wanted).max() / 4           # half a step of three mantissa bits, twice
+                self.assertLess(np.abs(found[name][large] / wanted[large] - 1).max(), 1 / 8, name)
+        self.run_tool("mimo-convert", fixture.directory, self.at("refused"), "--fold-value-scale", "v", "--lossless", code=1)
 
 
 class Experts(DirectoryCase):

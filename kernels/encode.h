@@ -34,7 +34,7 @@ struct Encoding {
   uint32_t block_rows = 128;  // kFp8Block: any; rows of the matrix that share a row of scales
   uint32_t block_cols = 128;  // kFp8Block: a multiple of 32; the last block may be narrower
   bool power_of_two = false;  // kFp8Block: UE8M0, s = 2^ceil(log2(max(amax, 1e-4) / 448)), stored as F32 (2.3)
-  bool neuron = false;  // kFp8Block: for Neuron's E4M3, s = max(amax / 240, 1e-10), no code above 240 (0x77)
+  bool neuron = false;        // kFp8Block: for Neuron's E4M3, s = max(amax / 240, 1e-10), no code above 240 (0x77)
   bool via_bf16 = false;      // values are rounded to BF16 first, as tools that pass through BF16 do
   bool operator==(const Encoding&) const = default;
 };

@@ -135,7 +135,10 @@ Result<RankForm> RankForm::Load(const std::string& engine, const std::string& fo
   MIMO_ASSIGN_OR_RETURN(RankForm form, ParseRankForm(EmbeddedText(file)));
   if (form_template.empty()) return form;
   const Json dump = Json::parse(form_template, nullptr, false);
-  if (dump.is_discarded()) return BadTable("not a template", "no JSON", "--template");
+  if (!dump.is_object() || !dump.contains("tensors"))
+    return BadTable("not a template", "no JSON object with tensors", "--template");
+  if (dump.value("engine", engine) != engine)
+    return BadTable("the template of another engine", dump.value("engine", engine), "--template");
   form.templated_ = true;
   form.name_ = engine + "-" + dump.value("version", std::string("unknown"));
   for (const Json& row : dump.at("tensors")) {

@@ -49,6 +49,8 @@ class RankViewer {
     return e;
   }
 
+  const std::string& FileOf(uint32_t array) const { return stored_.files[stored_.arrays[array].file].name; }
+
   Status SortByRank() {
     for (uint32_t i = 0; i < stored_.arrays.size(); ++i) {
       const std::string& name = stored_.arrays[i].name;
@@ -73,7 +75,11 @@ class RankViewer {
                    "this name", "files of another engine or of the omni model cannot be read back");
       auto& of_ranks = arrays_[{match->tensor, match->layer}];
       if (of_ranks.size() <= static_cast<size_t>(rank)) of_ranks.resize(static_cast<size_t>(rank) + 1, kNoArray);
-      of_ranks[static_cast<size_t>(rank)] = i;
+      uint32_t& slot = of_ranks[static_cast<size_t>(rank)];
+      if (slot != kNoArray)
+        return Bad(i, "an array that another file of the rank holds too", "each array once", "also in " + FileOf(slot),
+                   "remove what is left of an earlier conversion");
+      slot = i;
     }
     return {};
   }
@@ -123,8 +129,10 @@ class RankViewer {
     }
     const RankTensor& tensor = form_->tensors()[key.first];
     const size_t rank = tensor.experts ? 3 : tensor.cut == Cut::kSinks ? 1 : first.shape.size();
-    const bool divides = !tensor.experts || (first.shape[0] * ep_ == config_.experts &&
-                                             first.shape[1] % static_cast<int64_t>(tensor.of.size()) == 0);
+    const auto members = static_cast<int64_t>(tensor.cut == Cut::kHeads ? 1 : tensor.of.size());
+    const bool divides = first.shape.size() != rank || first.shape.empty() ? false
+                         : tensor.experts ? first.shape[0] * ep_ == config_.experts && first.shape[1] % members == 0
+                                          : first.shape[0] % members == 0;
     if (first.shape.size() != rank || first.shape.empty() || !divides)
       return Bad(arrays[0], "an array whose shape does not fit config.json",
                  std::to_string(config_.experts) + " experts over " + std::to_string(ep_) + " ranks", "another shape",

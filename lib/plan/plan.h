@@ -107,7 +107,7 @@ enum class Transform : uint8_t {
   kInvert,     // one F32 each: 1 / x (global scales between dialects)
   kTranspose,  // rectangles turned over: of stored elements where target_codec is a block codec, else of values,
                // decoded first
-  kConstant,  // OutputArray::constant; `pieces` is empty
+  kConstant,   // OutputArray::constant; `pieces` is empty
 };
 
 struct OutputArray {

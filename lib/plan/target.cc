@@ -22,13 +22,14 @@ std::string HeadsText(const std::vector<AttentionShape>& shapes) {
 class TargetChooser {
  public:
   TargetChooser(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& verdict,
-                const PlanOptions& options, StorageChooser& chooser)
+                const PlanOptions& options, StorageChooser& chooser, bool viewed)
       : catalogue_(catalogue),
         config_(catalogue.config),
         inventory_(inventory),
         verdict_(verdict),
         options_(options),
-        chooser_(chooser) {}
+        chooser_(chooser),
+        viewed_(viewed) {}
 
   Result<Target> Choose() {
     MIMO_RETURN_IF_ERROR(CheckOptions());
@@ -131,8 +132,7 @@ class TargetChooser {
 
   bool Restores() const {
     if (options_.to != "hf") return false;
-    const bool foreign = config_.marker && config_.marker->form != "hf";
-    const bool asked = options_.qkv == "restore" || (options_.qkv == "keep" && foreign);
+    const bool asked = options_.qkv == "restore" || (options_.qkv == "keep" && viewed_);
     return asked && config_.marker && (config_.marker->source || config_.marker->unpadded);
   }
 
@@ -183,6 +183,13 @@ class TargetChooser {
       padded.vocab = RoundUp(padded.vocab, std::lcm<int64_t>(64, tp));  // vLLM pads to 64, and cuts the result
       if (RoundUp(target_.model.vocab, 64) % tp == 0) padded.vocab = target_.model.vocab;
       target_.model = std::move(padded);
+    }
+    if (ep > 1 && config_.experts % ep != 0) {
+      int64_t nearest = ep;
+      while (config_.experts % nearest != 0) --nearest;
+      return UsageError("the experts cannot be placed on " + std::to_string(ep) + " ranks",
+                        "a divisor of " + std::to_string(config_.experts) + " experts", "--ep " + std::to_string(ep),
+                        "--ep 1, or --tp " + std::to_string(nearest) + " --ep " + std::to_string(nearest));
     }
     Topology topology;
     topology.tp = tp;
@@ -379,6 +386,7 @@ class TargetChooser {
   const LayoutVerdict& verdict_;
   const PlanOptions& options_;
   StorageChooser& chooser_;
+  const bool viewed_;
   Target target_;
 };
 
@@ -391,8 +399,8 @@ bool Target::resizes(const ModelConfig& source) const {
 }
 
 Result<Target> ChooseTarget(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& verdict,
-                            const PlanOptions& options, StorageChooser& chooser) {
-  return TargetChooser(catalogue, inventory, verdict, options, chooser).Choose();
+                            const PlanOptions& options, StorageChooser& chooser, bool viewed) {
+  return TargetChooser(catalogue, inventory, verdict, options, chooser, viewed).Choose();
 }
 
 }  // namespace mimo

@@ -34,7 +34,8 @@ inline bool IsWindowed(const ModelConfig& config, const AttentionWeights& a) {
 
 // kUsage: the layout does not fit the model, the ranks cannot share it out (with the nearest number that can), or
 // options contradict each other.
+// `viewed`: the catalogue is what a view shows (lib/form/view.h), which goes back to its source unless told otherwise.
 Result<Target> ChooseTarget(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& verdict,
-                            const PlanOptions& options, StorageChooser& chooser);
+                            const PlanOptions& options, StorageChooser& chooser, bool viewed = false);
 
 }  // namespace mimo

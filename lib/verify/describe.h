@@ -56,7 +56,7 @@ struct NamedBytes {
 
 struct Description {
   std::string form = "hf";  // "sharded-state of N ranks", "nxdi": then the rest is what it holds as a hf checkpoint
-  std::string family;  // "MiMo-V2.5"; "mimo-v2" when no known one fits
+  std::string family;       // "MiMo-V2.5"; "mimo-v2" when no known one fits
   std::vector<std::string> family_evidence;
   std::string model_type;
   std::vector<std::string> architectures;

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "lib/base/status.h"
+#include "lib/form/rules.h"
 #include "lib/layout/decide.h"
 #include "lib/model/inventory.h"
-#include "lib/form/rules.h"
 
 namespace mimo {
 

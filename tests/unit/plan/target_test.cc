@@ -30,10 +30,10 @@ Model Pro() {
   return m;
 }
 
-Result<Target> Choose(const made::Understood& u, const PlanOptions& options) {
+Result<Target> Choose(const made::Understood& u, const PlanOptions& options, bool viewed = false) {
   auto chooser = StorageChooser::Make(u.catalogue, options);
   EXPECT_TRUE(chooser.ok()) << chooser.error().Message();
-  return ChooseTarget(u.catalogue, u.inventory, u.verdict, options, *chooser);
+  return ChooseTarget(u.catalogue, u.inventory, u.verdict, options, *chooser, viewed);
 }
 Result<Target> Choose(const Model& model, const PlanOptions& options) {
   return Choose(made::Understand(model), options);
@@ -197,12 +197,11 @@ TEST(Target, TheSourcesLayoutIsRestored) {
   target = Choose(Marked(Flash(), marker), options);
   EXPECT_EQ(target.value().qkv, Split(4));
   EXPECT_TRUE(target.value().restores);
-  // Rank files are restored by themselves; another layout may be asked for.
-  marker.form = "sharded-state";
+  // What a view shows is restored by itself; another layout may be asked for.
   options.qkv = "keep";
-  EXPECT_EQ(Choose(Marked(Flash(), marker), options).value().qkv, Split(4));
+  EXPECT_EQ(Choose(Marked(Flash(), marker), options, true).value().qkv, Split(4));
   options.qkv = "fused:2";
-  EXPECT_EQ(Choose(Marked(Flash(), marker), options).value().qkv, Fused(2));
+  EXPECT_EQ(Choose(Marked(Flash(), marker), options, true).value().qkv, Fused(2));
   // Not on the way to an engine, nor where nothing says what there was.
   EXPECT_FALSE(Choose(Marked(Flash(), marker), To("vllm", 4)).value().restores);
   marker.source.reset();
@@ -283,7 +282,7 @@ TEST(TargetRefuses, RanksThatCannotShareTheHeads) {
   PlanOptions pad = To("vllm", 3);
   pad.pad = true;
   pad.ep = 3;
-  ExpectRefused(flash, pad, {"EP 3", "256 experts"});
+  ExpectRefused(flash, pad, {"3 ranks", "256 experts"});
 }
 
 TEST(TargetRefuses, ExpertsThatCannotBePlaced) {
@@ -291,7 +290,7 @@ TEST(TargetRefuses, ExpertsThatCannotBePlaced) {
   few.experts = 12;
   PlanOptions options = To("vllm", 8);
   options.ep = 8;
-  ExpectRefused(made::Understand(few), options, {"EP 8", "12 experts"});
+  ExpectRefused(made::Understand(few), options, {"8 ranks", "12 experts", "--tp 6 --ep 6"});
   options.ep = 4;
   ExpectRefused(made::Understand(few), options, {"--ep 1 or --ep 8", "--ep 4"});
   options.ep = 16;

@@ -272,7 +272,7 @@ Status CheckTopology(const ModelConfig& config, const Topology& t, const Partiti
   const auto dense_fits = [&](int64_t tp) { return DenseTrouble(config, tp, options.trainer).empty(); };
   if (const std::string trouble = DenseTrouble(config, t.tp, options.trainer); !trouble.empty()) {
     return Refusal("the model cannot be cut over TP " + std::to_string(t.tp), "heads and intermediate rows that divide",
-                   trouble, UseNearest("TP", t.tp, dense_fits) + ", or pad the model");
+                   trouble, UseNearest("TP", t.tp, dense_fits));
   }
   const bool moe = std::find(config.moe.begin(), config.moe.end(), 1) != config.moe.end();
   if (moe && (config.experts < 1 || (config.experts + t.redundant_experts) % t.ep != 0)) {
@@ -287,8 +287,7 @@ Status CheckTopology(const ModelConfig& config, const Topology& t, const Partiti
     return Refusal("the experts cannot be cut over ETP " + std::to_string(t.etp),
                    "an expert intermediate that divides by ETP",
                    std::to_string(config.moe_intermediate) + " rows of the expert intermediate",
-                   UseNearest("ETP", t.etp, [&](int64_t etp) { return config.moe_intermediate % etp == 0; }) +
-                       ", or pad the model");
+                   UseNearest("ETP", t.etp, [&](int64_t etp) { return config.moe_intermediate % etp == 0; }));
   }
   if (t.stage_ranks() % (t.etp * t.ep) != 0) {
     return Refusal("the expert ranks do not divide the ranks of a pipeline stage",

@@ -201,7 +201,7 @@ class TargetChooser {
     if (!fits.ok()) {
       Error e = fits.TakeError();
       if (!options_.pad)
-        e.advice += std::string(e.advice.empty() ? "" : "; ") + "or --pad, which adds zero heads and columns";
+        e.advice += std::string(e.advice.empty() ? "" : ", ") + "or --pad, which adds zero heads and columns";
       return e;
     }
     // SGLang pads the vocabulary to what its ranks need.

@@ -161,5 +161,7 @@ check "bench_encode_cuda" bench_encode.log bench_encode
 if check "build tools" tools.log cmake --build "$build/mimo" --parallel "$jobs" --target mimo-synth mimo-convert; then
   check "mimo-convert --dtype bf16: cuda equals cpu" convert.log compare_devices --dtype bf16 --qkv split
   check "mimo-convert --dtype nvfp4: cuda equals cpu" nvfp4.log compare_devices --dtype nvfp4
+  check "mimo-convert --to nxdi: cuda equals cpu" nxdi.log compare_devices --to nxdi
+  check "mimo-convert rank files: cuda equals cpu" ranks.log compare_devices --to vllm --format sharded-state --tp 4
 fi
 summary

@@ -40,7 +40,8 @@ class Planner {
     MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue_, options_));
     chooser_ = &chooser;
     dropped_.resize(catalogue_.arrays.size());
-    MIMO_ASSIGN_OR_RETURN(target_, ChooseTarget(catalogue_, inventory_, verdict_, options_, chooser, viewed_ != nullptr));
+    MIMO_ASSIGN_OR_RETURN(target_,
+                          ChooseTarget(catalogue_, inventory_, verdict_, options_, chooser, viewed_ != nullptr));
     resizes_ = target_.resizes(catalogue_.config);
     if (!options_.fold_value_scale.empty()) fold_ = static_cast<float>(*catalogue_.config.value_scale);
     for (std::string& note : target_.notes) builder_.plan().notes.push_back(std::move(note));

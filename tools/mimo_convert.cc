@@ -5,11 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
+#include "lib/base/usage_error.h"
 #include "lib/form/checkpoint.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/planner.h"
 #include "lib/plan/summary.h"
-#include "lib/plan/usage_error.h"
 #include "lib/run/executor.h"
 #include "tools/cli.h"
 #include "tools/error_table.h"

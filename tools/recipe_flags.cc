@@ -4,7 +4,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "lib/plan/usage_error.h"
+#include "lib/base/usage_error.h"
 
 namespace mimo {
 namespace {

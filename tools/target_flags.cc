@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "lib/base/usage_error.h"
 #include "lib/form/rank_form.h"
-#include "lib/plan/usage_error.h"
 
 namespace mimo {
 namespace {

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "lib/base/checked.h"
+#include "lib/base/usage_error.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/builder.h"
-#include "lib/plan/usage_error.h"
 
 namespace mimo {
 

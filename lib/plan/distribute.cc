@@ -5,9 +5,9 @@
 #include <map>
 #include <tuple>
 
+#include "lib/base/usage_error.h"
 #include "lib/form/rules.h"
 #include "lib/model/role_groups.h"
-#include "lib/plan/usage_error.h"
 
 namespace mimo {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <regex>
 
-#include "lib/plan/usage_error.h"
+#include "lib/base/usage_error.h"
 
 namespace mimo {
 

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "lib/base/usage_error.h"
 #include "lib/form/hf.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/builder.h"
@@ -18,7 +19,6 @@
 #include "lib/plan/resize.h"
 #include "lib/plan/resolve.h"
 #include "lib/plan/target.h"
-#include "lib/plan/usage_error.h"
 
 namespace mimo {
 

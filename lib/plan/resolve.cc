@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "lib/base/usage_error.h"
 #include "lib/plan/reads.h"
-#include "lib/plan/usage_error.h"
 
 namespace mimo {
 namespace {

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lib/base/usage_error.h"
 #include "lib/form/engine_targets.h"
 #include "lib/form/hf.h"
 #include "lib/layout/partition.h"
 #include "lib/model/role_groups.h"
-#include "lib/plan/usage_error.h"
 
 namespace mimo {
 namespace {

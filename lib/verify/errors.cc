@@ -7,9 +7,9 @@
 #include <limits>
 #include <map>
 
+#include "lib/base/usage_error.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/encoding_text.h"
-#include "lib/plan/usage_error.h"
 #include "lib/verify/result_json.h"
 
 namespace mimo {

@@ -9,18 +9,18 @@ import numpy as np
 
 from harness import checkpoints, compare, ranks
 from harness.case import ToolCase
-from reference import codecs, container, sharding
+from reference import codecs, container, neuron
 
 EXPERTS = dict(experts=8, moe_intermediate=384, intermediate=512, pattern=(0, 1, 0), mtp=2)
 
 
 class NeuronCase(ToolCase):
     def check(self, fixture, out, rule="halve", bf16=False):
-        wanted = sharding.neuron(fixture.config, fixture.tensors, fixture.values, rule, bf16)
+        wanted = neuron.directory(fixture.config, fixture.tensors, fixture.values, rule, bf16)
         self.assert_same_tensors(wanted.tensors, out)
         for file in container.tensor_files(out):
             names = container.read_header(os.path.join(out, file))[0]
-            self.assertEqual({sharding.neuron_file(n) for n in names}, {file})
+            self.assertEqual({neuron.file_of(n) for n in names}, {file})
         self.assertEqual(compare.index_problems(out), [])
         self.check_numbers(out)
         manifest = ranks.manifest(out)
@@ -98,7 +98,7 @@ class SelfCheck(unittest.TestCase):
     def test_halving_is_exact_but_for_the_last_bit(self):
         codes = np.arange(256, dtype=np.uint8)
         codes = codes[~np.isnan(codecs.E4M3[codes])].reshape(1, -1)
-        halved, scales, lost = sharding.neuron_codes(codes, np.ones((1, 1), np.float32), "halve")
+        halved, scales, lost = neuron.adjust_codes(codes, np.ones((1, 1), np.float32), "halve")
         exact = codecs.E4M3[halved] * scales == codecs.E4M3[codes]
         self.assertEqual(lost, int((~exact).sum()))
         odd = codes[~exact] & 0x7F                      # odd mantissas of the two lowest binades, of either sign
@@ -108,14 +108,14 @@ class SelfCheck(unittest.TestCase):
 
     def test_published_rule_stays_below_240(self):
         codes = np.arange(0x7F, dtype=np.uint8).reshape(1, -1)
-        rescaled, scales, _ = sharding.neuron_codes(codes, np.ones((1, 1), np.float32), "rescale")
+        rescaled, scales, _ = neuron.adjust_codes(codes, np.ones((1, 1), np.float32), "rescale")
         self.assertEqual(int(rescaled.max()), 0x77)
         error = np.abs(codecs.E4M3[rescaled] * scales - codecs.E4M3[codes]) / np.maximum(codecs.E4M3[codes], 2.0**-6)
         self.assertLess(error.max(), 0.13)
 
     def test_rows_saturate_at_240(self):
         values = (np.random.default_rng(1).standard_normal((4, 256)) * [[1], [1e-3], [30], [0]]).astype(np.float32)
-        codes, scales = sharding.neuron_rows(values)
+        codes, scales = neuron.encode_rows(values)
         self.assertEqual((codes & 0x7F).max(axis=1).tolist(), [0x77, 0x77, 0x77, 0])
         self.assertEqual(float(scales[3, 0]), float(np.float32(1e-10)))
         self.assertTrue((np.abs(codecs.E4M3[codes] * scales - values) <= np.abs(values) / 16 + scales * 2.0**-10).all())

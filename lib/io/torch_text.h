@@ -1,0 +1,23 @@
+// Text that comes out of files of strangers, and what is said about such files.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "lib/base/status.h"
+
+namespace mimo {
+
+bool IsUtf8Text(std::string_view text);
+
+// At most 80 bytes of it, with '?' for what is not printable ASCII: for error messages.
+std::string PrintableText(std::string_view text);
+
+// Whether `name` stays below the directory it is joined to: not empty, not absolute, no empty, "." or ".." component,
+// no backslash and no control character.
+bool IsInnerPath(std::string_view name);
+
+// kBadInput: `path` is not what PyTorch or Megatron write.
+Error BadTorchFile(const std::string& path, std::string what, std::string expected = {}, std::string found = {});
+
+}  // namespace mimo

@@ -114,6 +114,11 @@ struct EncodeJob {
   uint8_t* scales = nullptr;  // E4M3 or E8M0 bytes, one row per row; block FP8: F32, one row per block_rows rows
   uint64_t scale_row_bytes = 0;
   ErrorSums* errors = nullptr;  // null, or one per kStatRows rows; overwritten
+  // kFp8Block and kMxfp4: null, or scales of the shape and row bytes of `scales`. A block keeps its scale here while
+  // its values fit under it: no quotient rounds beyond the largest code (|x / s| <= 464 for E4M3, < 248 for Neuron's,
+  // < 7 for E2M1), all are finite, and the scale is finite and positive. Blocks of other values get the scale of the
+  // rule. Kept MXFP4 blocks keep the sign of zeros as well, so that codes that were decoded come back as they were.
+  const uint8_t* keep = nullptr;
 };
 
 struct EncodeCounts {
@@ -123,6 +128,7 @@ struct EncodeCounts {
                               //   MXFP4 -> NVFP4 (Nvfp4Global::exact); MXFP4 -> block FP8 where all non-zero groups of
                               //   a cell have kmax - k <= 14: scale 2^(kmax - 6); block FP8 under a power-of-two scale
                               //   in 2^-127 .. 2^127 -> MXFP8: codes moved, the exponent repeated
+  uint64_t kept_blocks = 0;   // of `blocks`, those whose scale is that of EncodeJob::keep
   EncodeCounts& operator+=(const EncodeCounts& other);
   bool operator==(const EncodeCounts&) const = default;
 };
@@ -130,5 +136,33 @@ struct EncodeCounts {
 // NaN source values become +6 / 0x7F under their sign (never moved silently: they are anomalies); infinities saturate.
 EncodeCounts EncodeRows(const EncodeJob& job);
 EncodeCounts EncodeRows(const EncodeJob& job, Isa isa);
+
+// ---- one cell of block FP8 from several arrays
+// ------------------------------------------------------------------------------------------------------------------
+
+// Rows of plain values inside a target cell.
+struct ValuePart {
+  Codec codec = Codec::kBf16;  // kFp32, kFp16 or kBf16
+  const void* data = nullptr;
+  uint64_t row_bytes = 0;
+  uint8_t* out = nullptr;  // where their codes go
+  uint64_t out_row_bytes = 0;
+  uint64_t rows = 0;
+};
+
+// Encodes one cell (all parts x `cols` columns) under a single scale: `*keep` as in EncodeJob::keep when it is not
+// null, else that of ScaleRule::kMax. The bytes are those of EncodeRows for the parts put together. `kept`: the scale
+// is that of `keep`. Errors run over finite values, in a fixed order.
+struct ValueCellResult {
+  float scale = 0;
+  bool kept = false;
+  double squared_error = 0;  // sum of (decoded target - source)^2
+  double squared_sum = 0;    // of the source values
+  float max_error = 0;
+  float amax = 0;
+  Anomalies anomalies;
+};
+ValueCellResult EncodeValueCell(std::span<const ValuePart> parts, uint64_t cols, const float* keep = nullptr);
+ValueCellResult EncodeValueCell(std::span<const ValuePart> parts, uint64_t cols, const float* keep, Isa isa);
 
 }  // namespace mimo::kernels

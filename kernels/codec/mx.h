@@ -67,6 +67,17 @@ MIMO_HD inline uint8_t Mxfp4Code(float x, uint8_t byte, bool ties_toward_zero) {
   return static_cast<uint8_t>(code | (scaled < 0 ? 8 : 0));
 }
 
+// Whether values of which the largest magnitude is `amax`, all finite, stay under a scale that is there already. 7 lies
+// between 6 and 8, and the tie would go to 8.
+MIMO_HD inline bool Mxfp4ScaleFits(float amax, uint8_t byte) {
+  return byte != kE8m0Nan && amax * MxInverse(byte) < 7.0f;
+}
+
+// Mxfp4Code under a kept scale, where -0.0 gives 0x8: nibbles that were decoded come back as they were. x is finite.
+MIMO_HD inline uint8_t Mxfp4KeptCode(float x, uint8_t byte, bool ties_toward_zero) {
+  return static_cast<uint8_t>((Mxfp4Code(x, byte, ties_toward_zero) & 7) | (FloatBits(x) >> 31 << 3));
+}
+
 // RNE, saturating; -0.0 gives 0x80, as the cast does; NaN gives 0x7F under its sign.
 MIMO_HD inline uint8_t Mxfp8Code(float x, uint8_t byte) {
   if (IsNan(x)) return static_cast<uint8_t>((FloatBits(x) >> 31 << 7) | kE4m3Nan);

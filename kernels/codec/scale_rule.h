@@ -64,6 +64,13 @@ MIMO_HD inline uint8_t Fp8CellCode(const Encoding& encoding, float x, float scal
   return encoding.neuron ? Fp8NeuronLimit(code) : code;
 }
 
+// Whether values of which the largest magnitude is `amax`, all finite, stay under a scale that is there already: none
+// rounds beyond the largest code. 464 lies between 448 and 480, and the tie goes to 448; that of Neuron, 248, to 256.
+MIMO_HD inline bool Fp8ScaleFits(const Encoding& encoding, float amax, float scale) {
+  if (!IsFinite(scale) || !(scale > 0)) return false;
+  return encoding.neuron ? amax / scale < 248.0f : amax / scale <= 464.0f;
+}
+
 // The largest magnitude that has a code.
 MIMO_HD inline float Fp8CellMax(const Encoding& encoding) {
   return encoding.neuron ? kNeuronMax : kE4m3Max;

@@ -20,6 +20,10 @@ struct Run {
 
   uint8_t* Codes(uint64_t row) const { return job.codes + (first_row + row) * job.code_row_bytes; }
   uint8_t* Scales(uint64_t row) const { return job.scales + (first_row + row) * job.scale_row_bytes; }
+  const uint8_t* Keep(uint64_t row, uint64_t col) const {
+    if (job.keep == nullptr) return nullptr;
+    return job.keep + (first_row + row) * job.scale_row_bytes + col / GroupColumns(job.encoding);
+  }
   const uint8_t* Data(uint64_t row) const {
     return static_cast<const uint8_t*>(rows.source.data) + row * rows.source.row_bytes;
   }
@@ -45,7 +49,8 @@ void EncodeStrip(Run* run, uint64_t row, uint64_t col, size_t count) {
   uint8_t* scales = run->Scales(row) + col / GroupColumns(encoding);
   switch (encoding.codec) {
     case Codec::kMxfp4:
-      run->encoders.mxfp4(strip, groups, encoding.rule, encoding.ties == Ties::kTowardZero, codes, scales);
+      run->counts.kept_blocks += run->encoders.mxfp4(strip, groups, encoding.rule, encoding.ties == Ties::kTowardZero,
+                                                     run->Keep(row, col), codes, scales);
       break;
     case Codec::kMxfp8:
       run->encoders.mxfp8(strip, groups, encoding.rule, codes, scales);
@@ -240,6 +245,7 @@ EncodeCounts& EncodeCounts::operator+=(const EncodeCounts& other) {
   anomalies += other.anomalies;
   blocks += other.blocks;
   exact_blocks += other.exact_blocks;
+  kept_blocks += other.kept_blocks;
   return *this;
 }
 

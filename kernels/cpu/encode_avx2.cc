@@ -34,7 +34,8 @@ float HorizontalMax(__m256 v) {
 // ---- E2M1 codes of 8 scaled values, as integers with the sign in bit 3
 // ----------------------------------------------------
 
-__m256i E2m1Codes(__m256 scaled, bool toward_zero) {
+// The magnitude alone.
+__m256i E2m1Magnitudes(__m256 scaled, bool toward_zero) {
   const __m256 x = Abs(scaled);
   const auto above = [&](float bound) {
     return _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_set1_ps(bound), _CMP_NLE_UQ));
@@ -49,9 +50,18 @@ __m256i E2m1Codes(__m256 scaled, bool toward_zero) {
   } else {
     sum = _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_add_epi32(at_least(0.75f), at_least(1.75f)), at_least(3.5f)));
   }
+  return _mm256_sub_epi32(_mm256_setzero_si256(), sum);
+}
+
+__m256i E2m1Codes(__m256 scaled, bool toward_zero) {
   const __m256i negative = _mm256_castps_si256(_mm256_cmp_ps(scaled, _mm256_setzero_ps(), _CMP_LT_OQ));
-  return _mm256_or_si256(_mm256_sub_epi32(_mm256_setzero_si256(), sum),
-                         _mm256_and_si256(negative, _mm256_set1_epi32(8)));
+  return _mm256_or_si256(E2m1Magnitudes(scaled, toward_zero), _mm256_and_si256(negative, _mm256_set1_epi32(8)));
+}
+
+// Likewise, with the sign of zeros.
+__m256i E2m1SignedCodes(__m256 scaled, bool toward_zero) {
+  const __m256i sign = _mm256_srli_epi32(_mm256_castps_si256(scaled), 31);
+  return _mm256_or_si256(E2m1Magnitudes(scaled, toward_zero), _mm256_slli_epi32(sign, 3));
 }
 
 // 16 codes -> 8 bytes.
@@ -196,22 +206,34 @@ bool LoadMxGroup(const float* values, __m256 (&parts)[4], float* amax) {
   return AllFinite(largest);
 }
 
-void Mxfp4(const float* values, size_t groups, ScaleRule rule, bool toward_zero, uint8_t* codes, uint8_t* scales) {
+uint64_t Mxfp4(const float* values, size_t groups, ScaleRule rule, bool toward_zero, const uint8_t* keep,
+               uint8_t* codes, uint8_t* scales) {
+  uint64_t kept = 0;
   for (size_t group = 0; group < groups; ++group, values += kMxGroup, codes += kMxGroup / 2) {
     __m256 parts[4];
     float amax;
     if (!LoadMxGroup(values, parts, &amax)) [[unlikely]] {
-      PortableEncoders().mxfp4(values, 1, rule, toward_zero, codes, scales + group);
+      PortableEncoders().mxfp4(values, 1, rule, toward_zero, nullptr, codes, scales + group);  // keeps no scale
       continue;
     }
-    const uint8_t byte = MxGroupScale(rule, amax, MxElement::kE2m1);
+    const bool fits = keep != nullptr && Mxfp4ScaleFits(amax, keep[group]);
+    const uint8_t byte = fits ? keep[group] : MxGroupScale(rule, amax, MxElement::kE2m1);
     scales[group] = byte;
     const __m256 inverse = _mm256_set1_ps(MxInverse(byte));
+    if (fits) {
+      ++kept;
+      for (int half = 0; half < 2; ++half) {
+        StorePacked(E2m1SignedCodes(_mm256_mul_ps(parts[2 * half], inverse), toward_zero),
+                    E2m1SignedCodes(_mm256_mul_ps(parts[2 * half + 1], inverse), toward_zero), codes + 8 * half);
+      }
+      continue;
+    }
     for (int half = 0; half < 2; ++half) {
       StorePacked(E2m1Codes(_mm256_mul_ps(parts[2 * half], inverse), toward_zero),
                   E2m1Codes(_mm256_mul_ps(parts[2 * half + 1], inverse), toward_zero), codes + 8 * half);
     }
   }
+  return kept;
 }
 
 // 8 scaled values, not NaN -> E4M3 codes as integers, saturating.

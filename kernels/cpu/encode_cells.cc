@@ -16,6 +16,7 @@ struct Cell {
   bool all_mxfp4 = true;  // and no NaN byte
   uint8_t least = 255;    // bytes of groups that are not zero
   uint8_t largest = 0;
+  bool all_finite = true;  // known where a scale may be kept
   float scale = 0;
   bool exact = false;
 };
@@ -83,14 +84,21 @@ class Cells {
     uint8_t* scales = job_.scales + block_row_ * job_.scale_row_bytes + start / width_ * 4;
     for (size_t i = 0; i < cells_.size(); ++i) {
       Cell& cell = cells_[i];
-      cell.exact = !job_.encoding.neuron && cell.all_mxfp4 && cell.largest >= cell.least &&
+      const float old = job_.keep == nullptr ? 0 : KeptScale(start / width_ + i);
+      const bool kept = job_.keep != nullptr && cell.all_finite && Fp8ScaleFits(job_.encoding, cell.amax, old);
+      cell.exact = !kept && !job_.encoding.neuron && cell.all_mxfp4 && cell.largest >= cell.least &&
                    cell.largest - cell.least <= kFp8ExactSpan && cell.largest <= kMxfp4LargestFinite;
-      cell.scale = cell.exact ? Fp8ExactScale(cell.largest) : Fp8CellScale(job_.encoding, cell.amax);
+      cell.scale = kept ? old : cell.exact ? Fp8ExactScale(cell.largest) : Fp8CellScale(job_.encoding, cell.amax);
+      counts_.kept_blocks += kept;
       StoreFloat(scales + 4 * i, cell.scale);
       counts_.exact_blocks += cell.exact;
     }
     counts_.blocks += cells_.size();
     for (size_t i = 0; i < block_.size(); ++i) EncodeRow(block_[i], first_row_ + i, start, end);
+  }
+
+  float KeptScale(uint64_t column) const {
+    return FloatFromBits(Load32(job_.keep + block_row_ * job_.scale_row_bytes + 4 * column));
   }
 
   // Decodes pieces of a row that lie in one cell and one strip.
@@ -112,6 +120,8 @@ class Cells {
   void MeasureRow(const RowOf& row, uint64_t start, uint64_t end) {
     ForPieces(row, start, end, &counts_.anomalies, [&](Cell* cell, const float* values, uint64_t, uint64_t count) {
       cell->amax = std::max(cell->amax, encoders_.amax(values, count));
+      if (job_.keep == nullptr) return;
+      cell->all_finite &= encoders_.max32(reinterpret_cast<const uint8_t*>(values), count) < kFp32Inf;
     });
     const Source& source = row.rows->source;
     const uint8_t* bytes = static_cast<const uint8_t*>(source.scales) + row.row * source.scale_row_bytes;

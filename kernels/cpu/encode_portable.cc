@@ -41,12 +41,23 @@ void Nvfp4(const float* values, size_t groups, ScaleRule rule, const Nvfp4Range&
   }
 }
 
-void Mxfp4(const float* values, size_t groups, ScaleRule rule, bool toward_zero, uint8_t* codes, uint8_t* scales) {
+uint64_t Mxfp4(const float* values, size_t groups, ScaleRule rule, bool toward_zero, const uint8_t* keep,
+               uint8_t* codes, uint8_t* scales) {
+  uint64_t kept = 0;
   for (size_t group = 0; group < groups; ++group, values += kMxGroup, codes += kMxGroup / 2) {
-    const uint8_t byte = MxGroupScale(rule, Amax(values, kMxGroup), MxElement::kE2m1);
+    const float amax = Amax(values, kMxGroup);
+    if (keep != nullptr && Mxfp4ScaleFits(amax, keep[group]) && std::all_of(values, values + kMxGroup, IsFinite)) {
+      const uint8_t byte = keep[group];
+      scales[group] = byte;
+      Pack(values, kMxGroup, codes, [&](float x) { return Mxfp4KeptCode(x, byte, toward_zero); });
+      ++kept;
+      continue;
+    }
+    const uint8_t byte = MxGroupScale(rule, amax, MxElement::kE2m1);
     scales[group] = byte;
     Pack(values, kMxGroup, codes, [&](float x) { return Mxfp4Code(x, byte, toward_zero); });
   }
+  return kept;
 }
 
 void Mxfp8(const float* values, size_t groups, ScaleRule rule, uint8_t* codes, uint8_t* scales) {

@@ -45,7 +45,9 @@ struct EncodeKernels {
   float (*amax)(const float* values, size_t n);
   void (*nvfp4)(const float* values, size_t groups, ScaleRule rule, const Nvfp4Range& range, uint8_t* codes,
                 uint8_t* scales);
-  void (*mxfp4)(const float* values, size_t groups, ScaleRule rule, bool toward_zero, uint8_t* codes, uint8_t* scales);
+  // keep: null, or a byte per group (EncodeJob::keep). Returns how many groups kept theirs.
+  uint64_t (*mxfp4)(const float* values, size_t groups, ScaleRule rule, bool toward_zero, const uint8_t* keep,
+                    uint8_t* codes, uint8_t* scales);
   void (*mxfp8)(const float* values, size_t groups, ScaleRule rule, uint8_t* codes, uint8_t* scales);
   void (*fp8)(const float* values, size_t n, float scale, uint8_t* codes);
   SegmentErrors (*errors)(const float* x, const float* y, size_t n);

@@ -12,12 +12,13 @@ struct CellState {
   uint32_t not_mxfp4;  // some element is not MXFP4, or its byte is NaN
   uint32_t least;      // bytes of MXFP4 groups that are not zero
   uint32_t largest;
+  uint32_t not_finite;  // some value is NaN or infinite
   float scale;
   uint32_t exact;
 };
 
 MIMO_HD inline CellState EmptyCell() {
-  return {0, 0, 255, 0, 0, 0};
+  return {0, 0, 255, 0, 0, 0, 0};
 }
 
 MIMO_HD inline void MergeMax(uint32_t* into, uint32_t value) {
@@ -39,6 +40,7 @@ MIMO_HD inline void MergeCell(const CellState& from, CellState* into) {
   MergeMax(&into->not_mxfp4, from.not_mxfp4);
   MergeMin(&into->least, from.least);
   MergeMax(&into->largest, from.largest);
+  MergeMax(&into->not_finite, from.not_finite);
 }
 
 struct CellJob {
@@ -106,6 +108,7 @@ MIMO_HD inline void MeasureCell(const CellJob& job, uint64_t cell, uint32_t thre
                const float value = EncodedElement(values[i], job.params.encoding.via_bf16, &tally->overflows);
                const uint32_t bits = FloatBits(FiniteMagnitude(value));
                if (bits > mine->amax) mine->amax = bits;
+               if (!IsFinite(value)) mine->not_finite = 1;
              }
              if (run.from.codec != Codec::kMxfp4) {
                mine->not_mxfp4 = 1;
@@ -119,16 +122,22 @@ MIMO_HD inline void MeasureCell(const CellJob& job, uint64_t cell, uint32_t thre
            });
 }
 
-// Second step, one thread: the scale. Returns whether the cell is exact.
-MIMO_HD inline bool DecideCell(const CellJob& job, uint64_t cell, CellState* state) {
-  const bool exact = !job.params.encoding.neuron && state->not_mxfp4 == 0 && state->largest >= state->least &&
+// Second step, one thread: the scale. Counts the cell where it is exact or keeps its scale.
+MIMO_HD inline void DecideCell(const CellJob& job, uint64_t cell, CellState* state, Tally* tally) {
+  const Encoding& encoding = job.params.encoding;
+  const float amax = FloatFromBits(state->amax);
+  const uint64_t at = cell / job.cells_across * job.runs[0].scale_row_bytes + cell % job.cells_across * 4;
+  const float old = job.runs[0].keep == nullptr ? 0 : FloatFromBits(LoadBytes(job.runs[0].keep + at, 4));
+  const bool kept = state->not_finite == 0 && Fp8ScaleFits(encoding, amax, old);  // 0 never fits
+  const bool exact = !kept && !encoding.neuron && state->not_mxfp4 == 0 && state->largest >= state->least &&
                      state->largest - state->least <= kFp8ExactSpan && state->largest <= kMxfp4LargestFinite;
   state->exact = exact ? 1 : 0;
-  state->scale = exact ? Fp8ExactScale(static_cast<uint8_t>(state->largest))
-                       : Fp8CellScale(job.params.encoding, FloatFromBits(state->amax));
-  uint8_t* to = job.runs[0].scales + cell / job.cells_across * job.runs[0].scale_row_bytes;
-  StoreBytes(to + cell % job.cells_across * 4, FloatBits(state->scale), 4);
-  return exact;
+  state->scale = kept    ? old
+                 : exact ? Fp8ExactScale(static_cast<uint8_t>(state->largest))
+                         : Fp8CellScale(encoding, amax);
+  StoreBytes(job.runs[0].scales + at, FloatBits(state->scale), 4);
+  tally->exact_blocks += state->exact;
+  tally->kept_blocks += kept ? 1 : 0;
 }
 
 // Third step: the codes of the thread's units.

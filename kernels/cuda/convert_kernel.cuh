@@ -23,9 +23,9 @@ __device__ inline const DeviceBand& BandOf(const DeviceBand* bands, uint32_t cou
 
 // Called by all threads of a block; counters: kCounters sums, added to.
 __device__ inline void AddTally(const Tally& tally, unsigned long long* counters) {
-  const uint32_t mine[kCounters] = {tally.nan_codes,  tally.infinities, tally.zero_scale_codes,
-                                    tally.bad_scales, tally.overflows,  tally.exact_blocks};
-  const uint32_t any = mine[0] | mine[1] | mine[2] | mine[3] | mine[4] | mine[5];
+  const uint32_t mine[kCounters] = {tally.nan_codes, tally.infinities,   tally.zero_scale_codes, tally.bad_scales,
+                                    tally.overflows, tally.exact_blocks, tally.kept_blocks};
+  const uint32_t any = mine[0] | mine[1] | mine[2] | mine[3] | mine[4] | mine[5] | mine[6];
   if (__syncthreads_or(static_cast<int>(any != 0)) == 0) return;
 #pragma unroll
   for (int i = 0; i < kCounters; ++i) {

@@ -22,12 +22,19 @@ struct TargetRows {
   uint64_t codes = 0;
   uint64_t scales = 0;      // of each row; block FP8: of each row of blocks
   uint64_t block_rows = 0;  // block FP8, else 0
+  uint64_t kept = 0;        // like `scales`, of EncodeJob::keep; 0 without it
 };
+
+bool Keeps(const EncodeJob& job) {
+  return job.keep != nullptr && (job.encoding.codec == Codec::kFp8Block || job.encoding.codec == Codec::kMxfp4);
+}
 
 TargetRows TargetRowsOf(const EncodeJob& job) {
   const uint64_t groups = (job.cols + GroupColumns(job.encoding) - 1) / GroupColumns(job.encoding);
-  if (job.encoding.codec == Codec::kFp8Block) return {job.cols, 4 * groups, job.encoding.block_rows};
-  return {RowBytes(job.encoding.codec, job.cols), groups, 0};
+  const bool cells = job.encoding.codec == Codec::kFp8Block;
+  const uint64_t scales = cells ? 4 * groups : groups;
+  return {cells ? job.cols : RowBytes(job.encoding.codec, job.cols), scales, cells ? job.encoding.block_rows : 0,
+          Keeps(job) ? scales : 0};
 }
 
 // Staging that a piece takes.
@@ -40,7 +47,7 @@ uint64_t CostOf(const SourceRows& from, uint64_t rows, uint64_t cols, const Targ
   }
   if (target == nullptr) return bytes;
   bytes += rows * Aligned(target->codes);
-  return target->block_rows > 0 ? bytes : bytes + Aligned(rows * target->scales);
+  return target->block_rows > 0 ? bytes : bytes + Aligned(rows * target->scales) + Aligned(rows * target->kept);
 }
 
 // Cuts a job into batches that fit in a slot: of whole rows, or of whole rows of blocks.
@@ -97,7 +104,7 @@ class Cutter {
     const size_t run = run_, pieces = batch->size();
     const uint64_t row = row_, job_row = job_row_, room = *left;
     uint64_t missing = target_->block_rows;
-    uint64_t cost = Aligned(target_->scales);
+    uint64_t cost = Aligned(target_->scales) + Aligned(target_->kept);
     while (missing > 0 && !done()) {
       const uint64_t rows = std::min(missing, runs_[run_].rows - row_);
       batch->push_back({&runs_[run_], row_, rows, job_row_});
@@ -196,7 +203,7 @@ Measured CodecsOf(std::span<const SourceRows> rows, uint64_t cols) {
 // -----------------------------------------------------------------------------------------------------------
 
 EncodeCounts CountsOf(const Counters& counters) {
-  return {AnomaliesOf(counters), 0, counters[5]};
+  return {AnomaliesOf(counters), 0, counters[5], counters[6]};
 }
 
 uint64_t BlocksOf(const EncodeJob& job) {
@@ -229,7 +236,12 @@ bool StartEncode(const std::vector<Piece>& batch, const EncodeJob& job, StagingS
   const uint64_t first = batch.front().job_row;
   const uint64_t rows = batch.back().job_row + batch.back().rows - first;
   uint8_t* cell_scales = nullptr;
+  const uint8_t* cell_keep = nullptr;
   if (target.block_rows > 0) {
+    if (target.kept > 0) {
+      cell_keep = slot->TakeRows(job.keep + first / target.block_rows * job.scale_row_bytes, job.scale_row_bytes,
+                                 target.kept, target.kept, (rows + target.block_rows - 1) / target.block_rows);
+    }
     cell_scales = slot->TakeOutput(job.scales + first / target.block_rows * job.scale_row_bytes, job.scale_row_bytes,
                                    target.scales, target.scales, (rows + target.block_rows - 1) / target.block_rows);
   }
@@ -245,6 +257,11 @@ bool StartEncode(const std::vector<Piece>& batch, const EncodeJob& job, StagingS
                      ? cell_scales
                      : slot->TakeOutput(job.scales + piece.job_row * job.scale_row_bytes, job.scale_row_bytes,
                                         target.scales, target.scales, piece.rows);
+    run.keep = cell_keep;
+    if (target.kept > 0 && target.block_rows == 0) {
+      run.keep = slot->TakeRows(job.keep + piece.job_row * job.scale_row_bytes, job.scale_row_bytes, target.kept,
+                                target.kept, piece.rows);
+    }
     run.first_row = piece.job_row - first;
     runs.push_back(run);
   }
@@ -358,7 +375,8 @@ bool EncodeResident(const EncodeJob& job, DeviceScratch* scratch, int multiproce
   for (const SourceRows& rows : job.from) {
     if (rows.rows == 0 || job.cols == 0) continue;
     runs.push_back({ResidentSource(rows, job.cols), job.codes + row * job.code_row_bytes, job.code_row_bytes,
-                    job.scales + (cells ? 0 : row * job.scale_row_bytes), job.scale_row_bytes, row});
+                    job.scales + (cells ? 0 : row * job.scale_row_bytes), job.scale_row_bytes, row,
+                    Keeps(job) ? job.keep + (cells ? 0 : row * job.scale_row_bytes) : nullptr});
     row += rows.rows;
   }
   if (runs.empty()) return true;

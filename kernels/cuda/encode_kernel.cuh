@@ -71,9 +71,10 @@ __global__ void __launch_bounds__(kThreads)
     mine.not_mxfp4 = __reduce_max_sync(0xFFFFFFFFu, mine.not_mxfp4);
     mine.least = __reduce_min_sync(0xFFFFFFFFu, mine.least);
     mine.largest = __reduce_max_sync(0xFFFFFFFFu, mine.largest);
+    mine.not_finite = __reduce_max_sync(0xFFFFFFFFu, mine.not_finite);
     if (threadIdx.x % 32 == 0) MergeCell(mine, &state);
     __syncthreads();
-    if (threadIdx.x == 0 && DecideCell(job, cell, &state)) ++tally.exact_blocks;
+    if (threadIdx.x == 0) DecideCell(job, cell, &state, &tally);
     __syncthreads();
     EncodeCell(job, cell, threadIdx.x, state);
     __syncthreads();

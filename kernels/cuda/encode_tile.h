@@ -24,7 +24,8 @@ struct DeviceRun {
   uint64_t code_row_bytes;
   uint8_t* scales;  // of the first row; block FP8: of the job's first row
   uint64_t scale_row_bytes;
-  uint64_t first_row;  // in the job
+  uint64_t first_row;             // in the job
+  const uint8_t* keep = nullptr;  // as `scales`, of the same row bytes: EncodeJob::keep
 };
 
 struct EncodeParams {
@@ -98,6 +99,15 @@ MIMO_HD inline bool MoveFp8Group(const DeviceRun& run, uint64_t row, uint64_t co
   return true;
 }
 
+// The byte that an MXFP4 group of finite values keeps. False: it gets that of the rule.
+MIMO_HD inline bool KeepsByte(const DeviceRun& run, uint64_t row, uint64_t col, float amax, uint8_t* byte) {
+  if (run.keep == nullptr) return false;
+  const uint8_t old = run.keep[row * run.scale_row_bytes + col / kMxGroup];
+  if (!Mxfp4ScaleFits(amax, old)) return false;
+  *byte = old;
+  return true;
+}
+
 template <GroupTarget kTo>
 MIMO_HD_APART void EncodeGroupByDefinition(const DeviceRun& run, const EncodeParams& params, uint64_t row, uint64_t col,
                                            Tally* tally) {
@@ -131,8 +141,14 @@ MIMO_HD_APART void EncodeGroupByDefinition(const DeviceRun& run, const EncodePar
   } else {
     uint8_t byte;
     float multiplier = 0;
+    bool kept = false;
     if constexpr (kTo == GroupTarget::kMxfp4) {
-      byte = MxGroupScale(rule, amax, MxElement::kE2m1);
+      bool all_finite = true;
+      MIMO_LOOP
+      for (int i = 0; i < kSize; ++i) all_finite = all_finite && IsFinite(values[i]);
+      kept = all_finite && KeepsByte(run, row, col, amax, &byte);
+      if (!kept) byte = MxGroupScale(rule, amax, MxElement::kE2m1);
+      tally->kept_blocks += kept ? 1 : 0;
     } else {
       byte = Nvfp4GroupScale(rule, magnitudes, amax, RangeOf(params.global));
       multiplier = Nvfp4Multiplier(byte, params.global.multiplier, false);
@@ -144,8 +160,9 @@ MIMO_HD_APART void EncodeGroupByDefinition(const DeviceRun& run, const EncodePar
       uint8_t two[2];
       MIMO_LOOP
       for (int j = 0; j < 2; ++j) {
-        two[j] = kTo == GroupTarget::kMxfp4 ? Mxfp4Code(values[i + j], byte, toward_zero)
-                                            : Nvfp4Code(values[i + j], multiplier);
+        two[j] = kTo != GroupTarget::kMxfp4 ? Nvfp4Code(values[i + j], multiplier)
+                 : kept                     ? Mxfp4KeptCode(values[i + j], byte, toward_zero)
+                                            : Mxfp4Code(values[i + j], byte, toward_zero);
       }
       codes[i / 2] = static_cast<uint8_t>(two[0] | two[1] << 4);
     }
@@ -166,10 +183,11 @@ MIMO_HD inline uint32_t PackE4m3(float low, float high) {
 #endif
 }
 
-// The scale and the codes of finite values, `amax` their largest magnitude. False: by definition, please.
+// The scale and the codes of finite values, `amax` their largest magnitude; `kept`: the scale is given (kMxfp4). False:
+// by definition, please.
 template <GroupTarget kTo>
-MIMO_HD inline bool QuickGroup(const float* values, float amax, const EncodeParams& params, uint8_t* scale,
-                               Words<kCodeWords<kTo>>* codes) {
+MIMO_HD inline bool QuickGroup(const float* values, float amax, const EncodeParams& params, [[maybe_unused]] bool kept,
+                               uint8_t* scale, Words<kCodeWords<kTo>>* codes) {
   constexpr int kSize = kGroup<kTo>;
   if constexpr (kTo == GroupTarget::kMxfp8) {
     *scale = MxGroupScale(params.encoding.rule, amax, MxElement::kE4m3);
@@ -181,14 +199,16 @@ MIMO_HD inline bool QuickGroup(const float* values, float amax, const EncodePara
     }
     return true;
   } else if constexpr (kTo == GroupTarget::kMxfp4) {
-    *scale = MxGroupScale(params.encoding.rule, amax, MxElement::kE2m1);
+    if (!kept) *scale = MxGroupScale(params.encoding.rule, amax, MxElement::kE2m1);
     const bool toward_zero = params.encoding.ties == Ties::kTowardZero;
     MIMO_UNROLL
     for (int i = 0; i < kSize; i += 8) {
       uint32_t word = 0;
       MIMO_UNROLL
       for (int j = 0; j < 8; ++j) {
-        word |= static_cast<uint32_t>(Mxfp4Code(values[i + j], *scale, toward_zero)) << (4 * j);
+        const uint8_t code =
+            kept ? Mxfp4KeptCode(values[i + j], *scale, toward_zero) : Mxfp4Code(values[i + j], *scale, toward_zero);
+        word |= static_cast<uint32_t>(code) << (4 * j);
       }
       codes->w[i / 8] = word;
     }
@@ -208,7 +228,8 @@ MIMO_HD inline bool QuickGroup(const float* values, float amax, const EncodePara
 }
 
 template <Codec kFrom, GroupTarget kTo>
-MIMO_HD inline bool EncodeGroupQuickly(const DeviceRun& run, const EncodeParams& params, uint64_t row, uint64_t col) {
+MIMO_HD inline bool EncodeGroupQuickly(const DeviceRun& run, const EncodeParams& params, uint64_t row, uint64_t col,
+                                       Tally* tally) {
   constexpr int kSize = kGroup<kTo>;
   if (!run.from.aligned) return false;
   if constexpr (kFrom == Codec::kMxfp4 && kToNvfp4<kTo>) {
@@ -229,9 +250,13 @@ MIMO_HD inline bool EncodeGroupQuickly(const DeviceRun& run, const EncodeParams&
     values[i] = EncodedValue(values[i], params.encoding.via_bf16);
     amax = Magnitude(values[i]) > amax ? Magnitude(values[i]) : amax;
   }
-  uint8_t scale;
+  uint8_t scale = 0;
   Words<kCodeWords<kTo>> codes;
-  if (!IsFinite(amax) || !QuickGroup<kTo>(values, amax, params, &scale, &codes)) return false;
+  if (!IsFinite(amax)) return false;
+  bool kept = false;
+  if constexpr (kTo == GroupTarget::kMxfp4) kept = KeepsByte(run, row, col, amax, &scale);
+  if (!QuickGroup<kTo>(values, amax, params, kept, &scale, &codes)) return false;
+  tally->kept_blocks += kept ? 1 : 0;
   StoreWords(run.codes + row * run.code_row_bytes + col / kSize * (4 * kCodeWords<kTo>), codes);
   run.scales[row * run.scale_row_bytes + col / kSize] = scale;
   return true;
@@ -285,7 +310,7 @@ template <Codec kFrom, GroupTarget kTo>
 MIMO_HD inline void EncodeGroup(const DeviceRun& run, const EncodeParams& params, uint64_t row, uint64_t col,
                                 Tally* tally) {
   if (MoveGroupQuickly<kFrom, kTo>(run, params, row, col, tally)) return;
-  if (EncodeGroupQuickly<kFrom, kTo>(run, params, row, col)) return;
+  if (EncodeGroupQuickly<kFrom, kTo>(run, params, row, col, tally)) return;
   EncodeGroupByDefinition<kTo>(run, params, row, col, tally);
 }
 

@@ -167,7 +167,8 @@ MIMO_HD inline void EncodeTableTile(const DeviceRun& run, const EncodeParams& pa
   const uint64_t end = first_row + kTableRows < run.from.rows ? first_row + kTableRows : run.from.rows;
   const uint32_t block = BlockOf(run.from, col);
   const uint32_t index = block - BlockOf(run.from, first_col);
-  const bool covered = run.from.aligned && index < kTables && block == BlockOf(run.from, col + kSize - 1);
+  const bool keeps = kTo == GroupTarget::kMxfp4 && run.keep != nullptr;  // the code alone does not decide the scale
+  const bool covered = !keeps && run.from.aligned && index < kTables && block == BlockOf(run.from, col + kSize - 1);
   const Pair* const table = tables.entries + (covered ? index : 0) * kTableEntries;
   // In registers: the compiler has to assume that stores change `run`.
   const uint8_t* const in = run.from.data + col;

@@ -50,9 +50,9 @@ struct DeviceBand {
 
 struct Tally {
   uint32_t nan_codes = 0, infinities = 0, zero_scale_codes = 0, bad_scales = 0, overflows = 0;
-  uint32_t exact_blocks = 0;  // of encoders
+  uint32_t exact_blocks = 0, kept_blocks = 0;  // of encoders
 };
-constexpr int kCounters = 6;  // in the order of Anomalies, then exact blocks
+constexpr int kCounters = 7;  // in the order of Anomalies, then exact and kept blocks
 
 template <Codec kCodec>
 constexpr bool kIsE4m3 = kCodec == Codec::kFp8Block || kCodec == Codec::kMxfp8;

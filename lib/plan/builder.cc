@@ -6,6 +6,13 @@
 
 namespace mimo {
 
+std::optional<Codec> ValueCodecOf(DType dtype) {
+  if (dtype == DType::kF32) return Codec::kFp32;
+  if (dtype == DType::kF16) return Codec::kFp16;
+  if (dtype == DType::kBF16) return Codec::kBf16;
+  return std::nullopt;
+}
+
 DType DTypeOf(Codec codec) {
   switch (codec) {
     case Codec::kFp32:
@@ -163,6 +170,7 @@ void PlanBuilder::AddEncoded(const EncodedRequest& request, uint32_t near) {
   EncodedWeight weight;
   weight.encoding = e;
   weight.period = request.period;
+  weight.keep = request.keep;
   const int64_t columns = kernels::GroupColumns(e);
   weight.codes = add(request.arrays.codes, Transform::kEncode, request.arrays.code_dtype,
                      {request.rows, packed ? request.cols / 2 : request.cols});
@@ -219,12 +227,9 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
       files.push_back(std::move(file_[i]));
       kept.push_back(new_output[i]);
     }
-    for (const CellRow& cell : group.cells)
-      for (const CellSegment& s : cell.segments) {
-        if (s.source == kNone) continue;
-        visit(s.source, g, !kept.empty());
-        visit(s.scale, g, !kept.empty());
-      }
+    for (const CellRow& cell : group.cells) VisitCell(cell, [&](uint32_t source) { visit(source, g, !kept.empty()); });
+    for (const EncodedWeight& e : group.encoded)
+      if (e.keep != kNone) visit(e.keep, g, gone[e.codes] == 0);
     if (kept.empty()) {
       plan_.straddling_blocks -= group.straddling_blocks;
       continue;
@@ -270,13 +275,16 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
   for (OutputArray& output : plan_.outputs)
     for (Piece& piece : output.pieces)
       if (piece.source != kNone) piece.source = new_source[piece.source];
-  for (FuseGroup& group : plan_.groups)
-    for (CellRow& cell : group.cells)
-      for (CellSegment& s : cell.segments) {
-        if (s.source == kNone) continue;
-        s.source = new_source[s.source];
-        s.scale = new_source[s.scale];
-      }
+  for (FuseGroup& group : plan_.groups) {
+    for (CellRow& cell : group.cells) {
+      if (cell.keep != kNone) cell.keep = new_source[cell.keep];
+      for (CellSegment& s : cell.segments)
+        for (uint32_t* source : {&s.source, &s.scale})
+          if (*source != kNone) *source = new_source[*source];
+    }
+    for (EncodedWeight& e : group.encoded)
+      if (e.keep != kNone) e.keep = new_source[e.keep];
+  }
   plan_.sources = std::move(sources);
 }
 

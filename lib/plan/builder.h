@@ -24,6 +24,7 @@ struct EncodedRequest {
   WeightArrays arrays;
   std::optional<float> input_scale;  // of activations, as a multiplier
   std::vector<Piece> pieces;         // of decoded sources
+  uint32_t keep = kNone;             // EncodedWeight::keep
 };
 
 // What was planned so far, taken out of a builder so that it can be planned anew; sources stay.
@@ -75,6 +76,7 @@ class PlanBuilder {
   uint32_t near(uint32_t output) const { return near_[output]; }
   const std::string& file(uint32_t output) const { return file_[output]; }
   void SetFile(uint32_t output, std::string file) { file_[output] = std::move(file); }
+  void SetNear(uint32_t output, uint32_t array) { near_[output] = array; }
   bool used(uint32_t array) const { return source_of_[array] != kNone; }
 
  private:
@@ -102,7 +104,10 @@ struct AttentionRequest {
     std::array<std::optional<float>, 3> input_scales;  // by array of the target
   };
   std::optional<Encode> encode;  // to this; then `decode` is not set
-  std::optional<float> fold;     // V becomes V times this (attention_value_scale)
+  // Values become block FP8 on the target's grid, whatever arrays its blocks span. `keep`: by array of the target, the
+  // plan source of its scales that are kept while values fit; kNone: all are made anew.
+  std::optional<std::array<uint32_t, 3>> quantize;
+  std::optional<float> fold;  // V becomes V times this (attention_value_scale)
 };
 
 enum class AttentionResult : uint8_t { kDone, kStraddles };
@@ -112,8 +117,10 @@ enum class AttentionResult : uint8_t { kDone, kStraddles };
 AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles);
 
 struct PlacementOptions {
-  uint64_t max_shard_bytes = 0;  // 0: the source's files, but for outputs that name theirs
-  std::string layout;            // for the headers of written files; "" leaves it out
+  uint64_t max_shard_bytes = 0;                   // 0: the source's files, but for outputs that name theirs
+  Container container = Container::kSafetensors;  // kTorchItems: in the order in which the outputs were added
+  bool as_near = false;  // every output lies where the array near it does, in its file, under its header
+  std::string layout;    // for the headers of written files; "" leaves it out
 };
 // Files, offsets, headers and file groups (lib/plan/placement.cc). Sorts the outputs and renumbers groups' references.
 void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options);
@@ -121,6 +128,8 @@ void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options);
 void GroupFiles(Plan& plan);
 
 DType DTypeOf(Codec codec);
+// The codec of plain values; nullopt for other types.
+std::optional<Codec> ValueCodecOf(DType dtype);
 uint64_t ArrayBytes(DType dtype, const std::vector<int64_t>& shape);
 
 }  // namespace mimo

@@ -38,8 +38,8 @@ struct PlanOptions {
   std::vector<std::string> include, exclude;  // regular expressions on output names
   uint64_t max_shard_bytes = 0;               // 0: keep the source's files
   // What will load it (docs/commands.md). Where a number is 0, the target's default holds.
-  std::string to = "hf";           // hf | vllm | sglang | nxdi
-  std::string format;              // "" (the target's usual one) | sharded-state
+  std::string to = "hf";           // hf | vllm | sglang | nxdi | megatron
+  std::string format;              // "" (the target's usual one) | sharded-state | torch_dist
   std::string engine_version;      // of schemas/targets.json; "" the newest known
   std::string attention = "auto";  // auto | fused | split | bf16: how an engine's attention is stored
   int64_t tp = 0, ep = 0, etp = 0, pp = 0;
@@ -49,6 +49,8 @@ struct PlanOptions {
   int64_t fp8_block_rows = 0;    // of every block FP8 weight; columns keep 128
   std::string expert_codes;      // nxdi: "" (halve) | rescale
   std::string form_template;     // canonical JSON of --template; "" the shipped one
+  int64_t iteration = 0;         // megatron: of the checkpoint
+  bool like = false;             // config, layout and what the source lacks come from a second checkpoint (--like)
 };
 
 // ---- what is read
@@ -131,14 +133,15 @@ struct OutputArray {
   uint64_t row_bytes() const { return rows() == 0 ? 0 : (end - begin) / static_cast<uint64_t>(rows()); }
 };
 
-// Rows of codes inside one target cell row, all under one source scale row.
+// Rows of codes inside one target cell row, all under one source scale row; or rows of plain values that become codes.
 struct CellSegment {
-  uint32_t source = kNone;  // codes, into Plan::sources; kNone: padding, zero codes, which fit any scale
+  uint32_t source = kNone;  // codes, or values (PlanSource::codec, not quantized), into Plan::sources; kNone: padding,
+                            // zero codes, which fit any scale
   int64_t source_row = 0;
   uint32_t output = kNone;  // codes, into Plan::outputs
   int64_t target_row = 0;
   int64_t rows = 0;
-  uint32_t scale = kNone;  // source scales, into Plan::sources; kNone where `source` is
+  uint32_t scale = kNone;  // source scales, into Plan::sources; kNone where `source` is, or has values
   int64_t scale_row = 0;
   float factor = 1;  // the values are those of the source times this: its scales are, in FP32
 };
@@ -149,7 +152,11 @@ struct CellRow {
   int64_t scale_row = 0;
   bool moved = false;  // all segments with a source share one scale row and factor: codes and scales are copied; scales
                        // of 1 where there is none
-  std::vector<CellSegment> segments;  // not empty
+  std::vector<CellSegment> segments;  // not empty; all of codes, or all of values (but for padding)
+  // Cells of values only: row `keep_row` of source `keep` (F32) has a scale for each block, which stays that of the
+  // block while its values fit (kernels::EncodeJob::keep); kNone: scales are made anew.
+  uint32_t keep = kNone;
+  int64_t keep_row = 0;
 };
 
 // A weight in a block codec that is made from values. Its arrays are outputs of one group.
@@ -162,6 +169,9 @@ struct EncodedWeight {
   bool global_divides = false;
   uint32_t input = kNone;  // one F32, `input_value` as it is stored
   float input_value = 1;
+  // kFp8Block, kMxfp4: scales of the shape of `scales`, into Plan::sources, each kept while the values of its block fit
+  // (kernels::EncodeJob::keep); kNone: all are made anew.
+  uint32_t keep = kNone;
 };
 
 // Rows of scales of a block FP8 matrix of `rows` rows.
@@ -185,14 +195,22 @@ struct FuseGroup {
   uint32_t file_group = 0;
 };
 
+// How arrays lie in a file.
+enum class Container : uint8_t {
+  kSafetensors,
+  kTorchItems,  // one torch.save item (lib/io/torch_item.h) after another, one array each
+};
+
 struct PlanFile {
-  std::string name;              // "model_mtp.safetensors"
-  std::string header;            // length prefix and JSON; the source's own bytes when `unchanged` (then empty here)
+  std::string name;  // "model_mtp.safetensors"
+  Container container = Container::kSafetensors;
+  std::string header;            // length prefix and JSON; empty: the header of `source_file`, whose arrays these are
   uint64_t bytes = 0;            // whole file
   bool unchanged = false;        // every tensor is, and the file may be linked to source file `source_file`
   uint32_t source_file = kNone;  // into Catalogue::files
   uint32_t file_group = 0;
   std::vector<uint32_t> outputs;  // into Plan::outputs, by offset
+  bool HasHeaderOfSource() const { return container == Container::kSafetensors && header.empty(); }
 };
 
 // Rows of two sources that must hold the same bytes: replicas of which one is read. Checked before anything is

@@ -2,9 +2,8 @@
 // (schemas/plan.schema.json).
 #include "lib/plan/plan_json.h"
 
-#include <nlohmann/json.hpp>
-
 #include "lib/plan/encoding_text.h"
+#include "lib/plan/json_bytes.h"
 #include "lib/plan/json_text.h"
 #include "lib/plan/plan_words.h"
 
@@ -74,6 +73,8 @@ void AppendTarget(JsonObject& object, const PlanOptions& options) {
   number("fp8_block_rows", options.fp8_block_rows);
   text("expert_codes", options.expert_codes, kUsual.expert_codes);
   text("form_template", options.form_template, kUsual.form_template);
+  number("iteration", options.iteration);
+  if (options.like) object.Bool("like", true);
 }
 
 void AppendOptions(std::string& out, const PlanOptions& options) {
@@ -171,16 +172,6 @@ bool IsWholeMove(const OutputArray& output) {
          piece.cols == 0 && piece.source_col == 0 && piece.target_col == 0;
 }
 
-void AppendHex(std::string& out, std::string_view bytes) {
-  static constexpr char kDigits[] = "0123456789abcdef";
-  out += '"';
-  for (const char c : bytes) {
-    out += kDigits[static_cast<unsigned char>(c) >> 4];
-    out += kDigits[static_cast<unsigned char>(c) & 15];
-  }
-  out += '"';
-}
-
 // Reads back as the same float. Plans hold finite ones.
 void AppendFloat(std::string& out, float value) {
   AppendInteger(out, static_cast<double>(value));
@@ -227,8 +218,8 @@ void AppendOutput(std::string& out, const SourceNames& names, const OutputArray&
   if (output.unchanged) object.Bool("unchanged", true);
   if (output.adjust != Adjust::kAsIs) object.String("adjust", WordOf(kAdjusts, output.adjust));
   if (output.factor != 1) AppendFloat(object.Key("factor"), output.factor);
-  if (!output.pad.empty()) AppendHex(object.Key("pad"), output.pad);
-  if (!output.constant.empty()) AppendHex(object.Key("constant"), output.constant);
+  if (!output.pad.empty()) object.String("pad", HexOf(output.pad));
+  if (!output.constant.empty()) object.String("constant", HexOf(output.constant));
   if (IsWholeMove(output)) {
     names.Append(object.Key("source"), output.pieces[0].source);
   } else if (!output.pieces.empty()) {
@@ -248,6 +239,7 @@ void AppendEncoded(std::string& out, const EncodedWeight& weight) {
   JsonObject object(out);
   object.String("encoding", EncodingText(weight.encoding));
   if (weight.period != 0) object.Number("period", weight.period);
+  if (weight.keep != kNone) object.Number("keep", weight.keep);
   object.Number("codes", weight.codes);
   object.Number("scales", weight.scales);
   if (weight.global != kNone) object.Number("global", weight.global);
@@ -294,6 +286,8 @@ void AppendGroup(std::string& out, const FuseGroup& group) {
       row.Number("scales", cell.scale_output);
       row.Number("row", cell.scale_row);
       if (cell.moved) row.Bool("moved", true);
+      if (cell.keep != kNone) row.Number("keep", cell.keep);
+      if (cell.keep_row != 0) row.Number("keep_row", cell.keep_row);
       row.Key("parts") += '[';
       const char* comma = "";
       for (const CellSegment& part : cell.segments) {
@@ -324,6 +318,7 @@ void AppendFile(std::string& out, const Catalogue& catalogue, const PlanFile& fi
   object.String("name", file.name);
   object.Number("bytes", file.bytes);
   object.Number("file_group", file.file_group);
+  if (file.container != Container::kSafetensors) object.String("container", WordOf(kContainers, file.container));
   if (file.unchanged) object.Bool("unchanged", true);
   if (file.source_file < catalogue.files.size()) object.String("source", catalogue.files[file.source_file].name);
   // The length prefix is not text; it is the length of the rest.
@@ -368,7 +363,11 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
   for (const TextFile& text : plan.texts) {
     JsonObject object(lines.Element());
     object.String("name", text.name);
-    object.String("content", text.content);
+    if (IsUtf8(text.content)) {
+      object.String("content", text.content);
+    } else {
+      object.String("base64", Base64Of(text.content));
+    }
     object.Close();
   }
   lines.End();
@@ -420,16 +419,12 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
 }
 
 Status CheckUtf8(const std::string& name) {
-  try {
-    (void)nlohmann::json(name).dump();
-    return {};
-  } catch (const nlohmann::json::exception&) {
-    Error error;
-    error.what = "the name of the file is not UTF-8, so that a plan cannot name it";
-    error.file = name;
-    error.advice = "rename it";
-    return error;
-  }
+  if (IsUtf8(name)) return {};
+  Error error;
+  error.what = "the name of the file is not UTF-8, so that a plan cannot name it";
+  error.file = name;
+  error.advice = "rename it";
+  return error;
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "lib/io/safetensors.h"
 #include "lib/plan/encoding_text.h"
+#include "lib/plan/json_bytes.h"
 #include "lib/plan/json_members.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/plan_words.h"
@@ -51,6 +52,8 @@ void ReadTarget(JsonMembers& members, JsonProblems& problems, PlanOptions* optio
   options->fp8_block_rows = members.Integer<int64_t>("fp8_block_rows", int64_t{0});
   options->expert_codes = members.String("expert_codes", options->expert_codes);
   options->form_template = members.String("form_template", options->form_template);
+  options->iteration = members.Integer<int64_t>("iteration", int64_t{0});
+  options->like = members.Bool("like");
 }
 
 PlanOptions ReadOptions(const Json& object, JsonProblems& problems) {
@@ -140,7 +143,14 @@ class PlanReader {
       JsonMembers text(texts[i], problems_, "texts", i);
       TextFile file;
       file.name = text.String("name");
-      file.content = text.String("content");
+      if (const Json* base64 = text.Find("base64")) {
+        std::optional<std::string> bytes;
+        if (base64->is_string()) bytes = BytesOfBase64(base64->get_ref<const std::string&>());
+        if (!bytes) problems_.Add(text.Place(), "base64", "bytes as base64", base64);
+        file.content = bytes.value_or("");
+      } else {
+        file.content = text.String("content");
+      }
       text.Close();
       plan_.texts.push_back(std::move(file));
     }
@@ -160,6 +170,7 @@ class PlanReader {
       file.name = members.String("name");
       file.bytes = members.Integer<uint64_t>("bytes");
       file.file_group = members.Integer<uint32_t>("file_group");
+      file.container = Word(members, problems_, "container", kContainers, std::optional(Container::kSafetensors));
       file.unchanged = members.Bool("unchanged");
       if (const Json* source = members.Find("source")) {
         for (size_t f = 0; f < catalogue_.files.size() && file.source_file == kNone; ++f) {
@@ -263,6 +274,8 @@ class PlanReader {
     cell.scale_output = members.Integer<uint32_t>("scales");
     cell.scale_row = members.Integer<int64_t>("row");
     cell.moved = members.Bool("moved");
+    cell.keep = members.Integer<uint32_t>("keep", kNone);
+    cell.keep_row = members.Integer<int64_t>("keep_row", int64_t{0});
     for (const Json& part : members.Array("parts")) {
       cell.segments.push_back(ReadSegment(part, members.Place()));
     }
@@ -297,6 +310,7 @@ class PlanReader {
     if (!encoding) problems_.AddText(members.Place() + " \"encoding\"", "an encoding", text);
     weight.encoding = encoding.value_or(kernels::Encoding());
     weight.period = members.Integer<int64_t>("period", int64_t{0});
+    weight.keep = members.Integer<uint32_t>("keep", kNone);
     weight.codes = members.Integer<uint32_t>("codes");
     weight.scales = members.Integer<uint32_t>("scales");
     weight.global = members.Integer<uint32_t>("global", kNone);
@@ -345,16 +359,9 @@ class PlanReader {
 
   std::string ReadBytes(JsonMembers& members, const char* key) {
     const std::string text = members.String(key, "");
-    std::string bytes;
-    const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1; };
-    bool good = text.size() % 2 == 0;
-    for (size_t i = 0; good && i < text.size(); i += 2) {
-      const int high = digit(text[i]), low = digit(text[i + 1]);
-      good = high >= 0 && low >= 0;
-      bytes += static_cast<char>(high * 16 + low);
-    }
-    if (!good) problems_.AddText(members.Place() + " \"" + key + "\"", "bytes as lower-case hex digits", text);
-    return bytes;
+    std::optional<std::string> bytes = BytesOfHex(text);
+    if (!bytes) problems_.AddText(members.Place() + " \"" + key + "\"", "bytes as lower-case hex digits", text);
+    return std::move(bytes).value_or("");
   }
 
   void ReadId(JsonMembers& members, TensorId* id) {

@@ -55,6 +55,9 @@ inline constexpr Words<Part, 9> kParts{{{Part::kWeight, "weight"},
                                         {Part::kInputGlobal, "input_global_scale"},
                                         {Part::kRowScale, "row_scale"}}};
 
+inline constexpr Words<Container, 2> kContainers{
+    {{Container::kSafetensors, "safetensors"}, {Container::kTorchItems, "torch-items"}}};
+
 template <class T, size_t N>
 constexpr std::string_view WordOf(const Words<T, N>& words, T value) {
   for (const auto& [v, word] : words) {

@@ -42,18 +42,25 @@ void VisitPiece(const Plan& plan, const OutputArray& output, const Piece& piece,
   }
 }
 
+// Calls visit(uint32_t) with every source that a row of cells reads; some more than once.
+template <class Visit>
+void VisitCell(const CellRow& cell, Visit visit) {
+  if (cell.keep != kNone) visit(cell.keep);
+  for (const CellSegment& segment : cell.segments) {
+    if (segment.source != kNone) visit(segment.source);
+    if (segment.scale != kNone) visit(segment.scale);
+  }
+}
+
 // Calls visit(uint32_t) with every source that a group reads; some more than once.
 template <class Visit>
 void VisitGroupReads(const Plan& plan, const FuseGroup& group, Visit visit) {
   for (const uint32_t i : group.outputs) {
     for (const Piece& piece : plan.outputs[i].pieces) VisitPiece(plan, plan.outputs[i], piece, visit);
   }
-  for (const CellRow& cell : group.cells) {
-    for (const CellSegment& segment : cell.segments) {
-      if (segment.source == kNone) continue;
-      visit(segment.source);
-      visit(segment.scale);
-    }
+  for (const CellRow& cell : group.cells) VisitCell(cell, visit);
+  for (const EncodedWeight& weight : group.encoded) {
+    if (weight.keep != kNone) visit(weight.keep);
   }
 }
 

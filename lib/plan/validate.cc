@@ -6,6 +6,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/io/safetensors.h"
+#include "lib/io/torch_item.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/validate_parts.h"
 
@@ -183,20 +184,21 @@ class Validator {
     if (f > 0 && !(plan_.files[f - 1].name < file.name)) return Bad("files", "in name order", file.name);
     if (file.source_file != kNone && file.source_file >= catalogue_.files.size())
       return Bad("source file", "a file", file.name);
-    if (file.unchanged != file.header.empty() || (file.unchanged && file.source_file == kNone)) {
-      return Bad("file " + file.name, "a header, or a source file to link", "both or none");
+    if (file.container == Container::kTorchItems) return CheckItems(file);
+    const bool own = !file.HasHeaderOfSource();
+    if ((file.unchanged && own) || (!own && file.source_file == kNone)) {
+      return Bad("file " + file.name, "a header, or a source file that has it", "both or none");
     }
     uint64_t prefix = 0;
     for (size_t i = 0; i < 8 && i < file.header.size(); ++i) {
       prefix |= static_cast<uint64_t>(static_cast<unsigned char>(file.header[i])) << (8 * i);
     }
-    if (!file.unchanged && (file.header.size() < 8 || prefix != file.header.size() - 8)) {
+    if (own && (file.header.size() < 8 || prefix != file.header.size() - 8)) {
       return Bad("header of " + file.name, "its own length first", std::to_string(prefix));
     }
-    uint64_t next = file.unchanged ? catalogue_.files[file.source_file].data_begin : file.header.size();
+    uint64_t next = !own ? catalogue_.files[file.source_file].data_begin : file.header.size();
     for (uint32_t i : file.outputs) {
-      if (i >= plan_.outputs.size() || plan_.outputs[i].file != f)
-        return Bad("outputs of " + file.name, "its own", "another's");
+      if (!IsIn(i, f)) return Bad("outputs of " + file.name, "its own", "another's");
       const OutputArray& output = plan_.outputs[i];
       if (output.begin != next)
         return Bad("begin of an output", static_cast<int64_t>(next), static_cast<int64_t>(output.begin), output.name);
@@ -204,6 +206,29 @@ class Validator {
       if (file.unchanged && !LiesThere(output, file.source_file)) {
         return Bad("output of a linked file", "the same bytes at the same place", "another", output.name);
       }
+    }
+    if (next != file.bytes)
+      return Bad("length of " + file.name, static_cast<int64_t>(next), static_cast<int64_t>(file.bytes));
+    return {};
+  }
+
+  bool IsIn(uint32_t output, uint32_t file) const {
+    return output < plan_.outputs.size() && plan_.outputs[output].file == file;
+  }
+
+  // Items follow each other; of each, the data is an output.
+  Status CheckItems(const PlanFile& file) const {
+    if (file.unchanged || !file.header.empty()) return Bad("file " + file.name, "items without a header", "others");
+    uint64_t next = 0;
+    for (uint32_t i : file.outputs) {
+      if (!IsIn(i, static_cast<uint32_t>(&file - plan_.files.data())))
+        return Bad("outputs of " + file.name, "its own", "another's");
+      const OutputArray& output = plan_.outputs[i];
+      const TorchItemSize size = SizeOfTorchItem(output.dtype, output.shape);
+      if (output.begin != next + size.head)
+        return Bad("begin of an output", static_cast<int64_t>(next + size.head), static_cast<int64_t>(output.begin),
+                   output.name);
+      next += size.total();
     }
     if (next != file.bytes)
       return Bad("length of " + file.name, static_cast<int64_t>(next), static_cast<int64_t>(file.bytes));

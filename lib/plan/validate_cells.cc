@@ -5,10 +5,40 @@
 #include <utility>
 
 #include "lib/base/checked.h"
+#include "lib/plan/reads.h"
 #include "lib/plan/validate_parts.h"
 
 namespace mimo::plan_check {
 namespace {
+
+// Values that become codes.
+Status CheckValues(const Subject& subject, const CellSegment& s, const OutputArray& codes, const OutputArray& scales) {
+  const PlanSource& from = subject.plan.sources[s.source];
+  const StoredArray& source = subject.ArrayOf(s.source);
+  if (from.quantized || !IsValueCodec(from.codec) || source.dtype != DTypeOf(from.codec) || source.shape.size() < 2 ||
+      Columns(source.shape) != Columns(codes.shape))
+    return Bad("source of a cell", "values of equal width", "another", source.name);
+  if (!Within(s.source_row, s.rows, source.rows()))
+    return Bad("rows of a cell", "rows of " + source.name, std::to_string(s.source_row), codes.name);
+  if (s.scale_row != 0 || s.factor != 1) return Bad("cell of values", "no scale row or factor", "one", codes.name);
+  if (Columns(scales.shape) != CeilDiv(Columns(codes.shape), from.block_cols))
+    return Bad("columns of scales", CeilDiv(Columns(codes.shape), from.block_cols), Columns(scales.shape), scales.name);
+  return {};
+}
+
+// Scales that blocks may keep.
+Status CheckKept(const Subject& subject, const CellRow& cell, bool values, const OutputArray& scales) {
+  if (cell.keep == kNone) {
+    return cell.keep_row == 0 ? Status() : Bad("kept scales", "no row without them", "one", scales.name);
+  }
+  if (!values) return Bad("kept scales", "cells of values", "of codes", scales.name);
+  if (!subject.IsSource(cell.keep)) return Bad("kept scales", "a source of the plan", "another", scales.name);
+  const StoredArray& keep = subject.ArrayOf(cell.keep);
+  if (keep.dtype != DType::kF32 || keep.shape.size() < 2 || Columns(keep.shape) != Columns(scales.shape))
+    return Bad("kept scales", "F32 rows like those of " + scales.name, "another shape or dtype", keep.name);
+  if (!Within(cell.keep_row, 1, keep.rows())) return Bad("row of kept scales", keep.rows(), cell.keep_row, keep.name);
+  return {};
+}
 
 Status CheckSegment(const Subject& subject, const CellSegment& s, uint32_t group, const OutputArray& scales) {
   if (!subject.IsOutput(s.output, group, Transform::kRelayout)) {
@@ -23,6 +53,7 @@ Status CheckSegment(const Subject& subject, const CellSegment& s, uint32_t group
     return {};
   }
   if (!subject.IsSource(s.source)) return Bad("cell", "codes from a source", "another", codes.name);
+  if (s.scale == kNone) return CheckValues(subject, s, codes, scales);
   const StoredArray& source = subject.ArrayOf(s.source);
   const int64_t columns = Columns(codes.shape);
   if (source.dtype != DType::kF8E4M3 || source.shape.size() < 2 || Columns(source.shape) != columns) {
@@ -64,9 +95,13 @@ Status CheckCells(const Subject& subject, uint32_t g) {
       if (first == nullptr) first = &s;
       if (plan.sources[s.source].block_cols != plan.sources[first->source].block_cols)
         return Bad("cell", "blocks of one width", "several", scales.name);
+      const bool values = s.scale == kNone;
+      if (values != (first->scale == kNone)) return Bad("cell", "all values or all codes", "both", scales.name);
+      if (cell.moved && values) return Bad("moved cell", "codes", "values", scales.name);
       if (cell.moved && (s.scale != first->scale || s.scale_row != first->scale_row || s.factor != first->factor))
         return Bad("moved cell", "one source scale row and factor", "several", scales.name);
     }
+    MIMO_RETURN_IF_ERROR(CheckKept(subject, cell, first != nullptr && first->scale == kNone, scales));
   }
   std::sort(rows.begin(), rows.end());
   size_t at = 0;
@@ -115,6 +150,15 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
       return Bad("scales of an encoded weight", "those of its codes", "another shape or dtype", scales.name);
     if ((encoding.codec == Codec::kNvfp4) != (e.global != kNone))
       return Bad("global scale", "one where the codec has one", "another", codes.name);
+    if (e.keep != kNone) {
+      if (!subject.IsSource(e.keep)) return Bad("kept scales", "a source of the plan", "another", codes.name);
+      const StoredArray& keep = subject.ArrayOf(e.keep);
+      const bool bytes = keep.dtype == DType::kU8 || keep.dtype == DType::kF8E8M0;
+      const bool fits = cells ? keep.dtype == DType::kF32 : encoding.codec == Codec::kMxfp4 && bytes;
+      if (!fits || keep.shape != scales.shape)
+        return Bad("kept scales", "those of block FP8 or MXFP4, shaped like " + scales.name, "another shape or dtype",
+                   keep.name);
+    }
     taken.insert({e.codes, e.scales});
     for (const uint32_t scalar : {e.global, e.input}) {
       if (scalar == kNone) continue;

@@ -23,6 +23,11 @@ inline int64_t Columns(const std::vector<int64_t>& shape) {
   return shape.empty() ? 1 : shape.back();
 }
 
+// Of plain values.
+inline DType DTypeOf(Codec codec) {
+  return codec == Codec::kFp32 ? DType::kF32 : codec == Codec::kFp16 ? DType::kF16 : DType::kBF16;
+}
+
 // What is checked.
 struct Subject {
   const Catalogue& catalogue;

@@ -55,7 +55,7 @@ int64_t ValuesPerElement(Codec codec) {
 // Columns at which a decoded rectangle may begin.
 int64_t ColumnUnit(const PlanSource& source) {
   if (!source.quantized) return 1;
-  if (source.codec == Codec::kFp8Block) return source.block_cols;
+  if (source.codec == Codec::kFp8Block) return 1;
   return source.codec == Codec::kNvfp4 ? 16 : 32;
 }
 
@@ -65,7 +65,8 @@ class PieceChecker {
       : subject_(subject),
         output_(output),
         transposes_(output.transform == Transform::kTranspose),
-        places_(transposes_ || output.transform == Transform::kMove || output.transform == Transform::kConvert),
+        pads_(transposes_ || output.transform == Transform::kMove || output.transform == Transform::kConvert),
+        places_(pads_ || output.transform == Transform::kEncode),
         rows_(output.rows()),
         columns_(Columns(output.shape) *
                  (output.transform == Transform::kEncode ? ValuesPerElement(output.target_codec) : 1)) {}
@@ -86,6 +87,7 @@ class PieceChecker {
       }
       if (piece.source != kNone) MIMO_RETURN_IF_ERROR(CheckSourceOf(piece));
     }
+    if (output_.transform == Transform::kEncode) MIMO_RETURN_IF_ERROR(CheckEncoded());
     if (!skyline.Level(rows_)) return Bad("pieces", "each element once", "elements without a piece", output_.name);
     if (output_.transform == Transform::kInvert && output_.pieces.size() != 1)
       return Bad("inverted output", "one F32 from one F32", "another", output_.name);
@@ -101,11 +103,22 @@ class PieceChecker {
               : !places_ || piece.cols < 0 || !Within(piece.target_col, piece.cols, columns_))
       return Bad("columns of a piece", "columns of the output", std::to_string(piece.target_col), output_.name);
     if (piece.source == kNone) {
-      if (!places_ || piece.source_row != 0 || piece.source_col != 0)
+      if (!pads_ || piece.source_row != 0 || piece.source_col != 0)
         return Bad("padding", "an output that is moved, converted or transposed", "another", output_.name);
       return CheckBytes(piece);
     }
     return subject_.IsSource(piece.source) ? Status() : Bad("pieces", "a source of the plan", "another", output_.name);
+  }
+
+  // Rows are put together from values only.
+  Status CheckEncoded() const {
+    const auto is_rectangle = [](const Piece& piece) { return piece.cols > 0; };
+    const auto is_quantized = [&](const Piece& piece) { return subject_.plan.sources[piece.source].quantized; };
+    if (std::any_of(output_.pieces.begin(), output_.pieces.end(), is_rectangle) &&
+        std::any_of(output_.pieces.begin(), output_.pieces.end(), is_quantized))
+      return Bad("pieces of an encoded weight", "whole rows, or rectangles of values", "rectangles and codes",
+                 output_.name);
+    return {};
   }
 
   // Elements of less than a byte are not taken apart.
@@ -171,7 +184,8 @@ class PieceChecker {
   const Subject& subject_;
   const OutputArray& output_;
   const bool transposes_;
-  const bool places_;  // its pieces may be rectangles and padding
+  const bool pads_;    // its pieces may be padding
+  const bool places_;  // and rectangles
   const int64_t rows_;
   const int64_t columns_;
 };

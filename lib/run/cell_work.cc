@@ -1,4 +1,4 @@
-// Cells of a new block grid of one step in memory: moved, or re-quantized.
+// Cells of a new block grid of one step in memory: moved, re-quantized, or made from values.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -36,10 +36,11 @@ void StepWork::AddCell(const CellRow& cell) {
   for (const CellSegment& segment : cell.segments) {
     if (segment.source != kNone) {
       AddRows(segment.source, segment.source_row, segment.rows);
-      AddRows(segment.scale, segment.scale_row, 1);
+      if (segment.scale != kNone) AddRows(segment.scale, segment.scale_row, 1);
     }
     if (!cell.moved || segment.source == kNone) AddOutput(segment.output, segment.target_row, segment.rows);
   }
+  if (cell.keep != kNone) AddRows(cell.keep, cell.keep_row, 1);
   if (MakesScales(cell)) AddOutput(cell.scale_output, cell.scale_row, 1);
 }
 
@@ -53,8 +54,11 @@ void StepWork::MakeCellRow(std::byte* buffer, const CellJob& job, StepResult* re
     Emit(segment.output, segment.target_row, segment.rows, out, kNone, {}, result);
   }
   CellSums sums;
-  if (cell.moved || FirstWithSource(cell) == nullptr) {
+  const CellSegment* first = FirstWithSource(cell);
+  if (cell.moved || first == nullptr) {
     MoveCell(buffer, cell, &sums, result);
+  } else if (first->scale == kNone) {
+    MakeValueCell(buffer, cell, &sums, result);
   } else {
     MakeCell(buffer, cell, &sums, result);
   }
@@ -125,6 +129,47 @@ void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, 
          segment.source, i == 0 ? anomalies : kernels::Anomalies(), result);
   }
   Emit(cell.scale_output, cell.scale_row, 1, scales, segments[0]->scale, {}, result);
+}
+
+void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+  std::vector<const CellSegment*> segments;
+  for (const CellSegment& segment : cell.segments) {
+    if (segment.source != kNone) segments.push_back(&segment);
+  }
+  const uint64_t columns = job_.plan.outputs[segments[0]->output].row_bytes();  // of codes
+  const auto block = static_cast<uint64_t>(job_.plan.sources[segments[0]->source].block_cols);
+  std::byte* scales = OutputRow(buffer, cell.scale_output, cell.scale_row);
+  const std::byte* keep = cell.keep == kNone ? nullptr : SourceRow(buffer, cell.keep, cell.keep_row);
+  const uint64_t blocks = job_.plan.outputs[cell.scale_output].row_bytes() / sizeof(float);
+  kernels::Anomalies anomalies;
+  std::vector<kernels::ValuePart> parts(segments.size());
+  for (uint64_t b = 0; b < blocks; ++b) {
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const CellSegment& segment = *segments[i];
+      parts[i].codec = job_.plan.sources[segment.source].codec;
+      parts[i].data = SourceRow(buffer, segment.source, segment.source_row) +
+                      ValueBytes(parts[i].codec, static_cast<int64_t>(b * block));
+      parts[i].row_bytes = job_.array(segment.source).row_bytes();
+      parts[i].out = reinterpret_cast<uint8_t*>(OutputRow(buffer, segment.output, segment.target_row)) + b * block;
+      parts[i].out_row_bytes = columns;
+      parts[i].rows = static_cast<uint64_t>(segment.rows);
+    }
+    const float old = keep == nullptr ? 0 : ScaleAt(keep, b, 1);
+    const uint64_t width = std::min(block, columns - b * block);
+    const kernels::ValueCellResult made = kernels::EncodeValueCell(parts, width, keep == nullptr ? nullptr : &old);
+    std::memcpy(scales + b * sizeof(float), &made.scale, sizeof(float));
+    anomalies += made.anomalies;
+    ++(made.kept ? sums->kept_blocks : sums->fresh_blocks);
+    sums->squared_error += made.squared_error;
+    sums->squared_sum += made.squared_sum;
+    sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
+  }
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const CellSegment& segment = *segments[i];
+    Emit(segment.output, segment.target_row, segment.rows, OutputRow(buffer, segment.output, segment.target_row),
+         segment.source, i == 0 ? anomalies : kernels::Anomalies(), result);
+  }
+  Emit(cell.scale_output, cell.scale_row, 1, scales, segments[0]->source, {}, result);
 }
 
 }  // namespace mimo

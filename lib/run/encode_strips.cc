@@ -41,10 +41,28 @@ std::vector<StripPiece> PiecesOf(const Job& job, const EncodeStrip& strip) {
     const int64_t begin = std::max(piece.target_row, strip.row);
     const int64_t end = std::min(piece.target_row + piece.rows, strip.row + strip.rows);
     if (begin >= end) continue;
-    pieces.push_back(
-        {piece.source, piece.source_row + begin - piece.target_row, end - begin, begin == piece.target_row});
+    pieces.push_back({piece.source, piece.source_row + begin - piece.target_row, end - begin, begin == piece.target_row,
+                      begin - strip.row, piece.source_col, piece.target_col, piece.cols});
   }
   return pieces;
+}
+
+int64_t EncodeColumns(const Job& job, const EncodedWeight& weight) {
+  const Codec codec = weight.encoding.codec;
+  const bool packed = codec == Codec::kNvfp4 || codec == Codec::kMxfp4;
+  return RowElements(job.plan.outputs[weight.codes].shape) * (packed ? 2 : 1);
+}
+
+std::optional<AssembledRows> AssembledRowsOf(const Job& job, const EncodeStrip& strip) {
+  bool rectangles = false;
+  std::optional<Codec> codec;
+  for (const StripPiece& piece : PiecesOf(job, strip)) {
+    rectangles |= piece.cols > 0;
+    const Codec from = job.plan.sources[piece.source].codec;
+    codec = !codec || *codec == from ? from : Codec::kFp32;
+  }
+  if (!rectangles) return std::nullopt;
+  return AssembledRows{*codec, ValueBytes(*codec, EncodeColumns(job, WeightOf(job, strip)))};
 }
 
 ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
@@ -63,10 +81,13 @@ uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass)
     bytes += Rows(piece.rows, job.array(piece.source).row_bytes()) + kSlack +
              ScaleMemory(job, piece.source, piece.source_row, piece.rows);
   }
+  if (const auto assembled = AssembledRowsOf(job, strip)) bytes += Rows(strip.rows, assembled->row_bytes) + kSlack;
   if (pass == GlobalPass::kMeasure) return bytes;
   const EncodedWeight& weight = WeightOf(job, strip);
   bytes += Rows(strip.rows, job.plan.outputs[weight.codes].row_bytes()) + kSlack;
-  bytes += Rows(ScaleRowsOf(job, strip).count, job.plan.outputs[weight.scales].row_bytes()) + kSlack;
+  const int64_t scale_rows = ScaleRowsOf(job, strip).count;
+  bytes += Rows(scale_rows, job.plan.outputs[weight.scales].row_bytes()) + kSlack;
+  if (weight.keep != kNone) bytes += Rows(scale_rows, job.array(weight.keep).row_bytes()) + kSlack;
   return bytes + 2 * (sizeof(float) + kSlack);
 }
 
@@ -95,8 +116,9 @@ uint64_t EncodeProgress(const Job& job, const EncodeStrip& strip) {
   uint64_t bytes = 0;
   for (const StripPiece& piece : PiecesOf(job, strip)) bytes += Rows(piece.rows, job.array(piece.source).row_bytes());
   const EncodedWeight& weight = WeightOf(job, strip);
+  const uint64_t scales = Rows(ScaleRowsOf(job, strip).count, job.plan.outputs[weight.scales].row_bytes());
   return bytes + Rows(strip.rows, job.plan.outputs[weight.codes].row_bytes()) +
-         Rows(ScaleRowsOf(job, strip).count, job.plan.outputs[weight.scales].row_bytes());
+         (weight.keep == kNone ? scales : 2 * scales);
 }
 
 }  // namespace mimo

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "lib/run/steps.h"
@@ -16,14 +17,29 @@ std::vector<EncodeStrip> EncodesOf(const Job& job, uint32_t group);
 // errors are summed over.
 int64_t EncodeUnit(const EncodedWeight& weight);
 
-// Rows of one source that become consecutive rows of a strip.
+// Rows of one source that become consecutive rows of a strip, or some of their columns.
 struct StripPiece {
   uint32_t source = 0;
   int64_t source_row = 0;
   int64_t rows = 0;
-  bool begins = false;  // the first row is the first of its piece in the plan
+  bool begins = false;     // the first row is the first of its piece in the plan
+  int64_t target_row = 0;  // of the strip
+  int64_t source_col = 0;
+  int64_t target_col = 0;
+  int64_t cols = 0;  // values; 0: whole rows of both
 };
 std::vector<StripPiece> PiecesOf(const Job& job, const EncodeStrip& strip);
+
+// The rows of a strip whose pieces are rectangles, put together before they are encoded: as values of the codec that
+// all its pieces have, of FP32 where they differ. nullopt: all its pieces are whole rows.
+struct AssembledRows {
+  Codec codec = Codec::kFp32;
+  uint64_t row_bytes = 0;
+};
+std::optional<AssembledRows> AssembledRowsOf(const Job& job, const EncodeStrip& strip);
+
+// Values of a row of an encoded weight.
+int64_t EncodeColumns(const Job& job, const EncodedWeight& weight);
 
 // Rows of scales that belong to the strip's rows of codes, [first, first + count).
 struct ScaleRows {

@@ -85,8 +85,7 @@ Engine::Engine(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, con
       step_bytes_(StepBytes(job_, memory_bytes_, workers_)),
       budget_(memory_bytes_, step_bytes_),
       readers_(
-          kOpenReaders,
-          [this](uint32_t file) { return fs_.OpenForRead(JoinPath(catalogue_.root, catalogue_.files[file].name)); },
+          kOpenReaders, [this](uint32_t file) { return fs_.OpenForRead(catalogue_.PathOf(catalogue_.files[file])); },
           [](ReadableFile&) { return Status(); }),
       writers_(
           kOpenWriters,
@@ -94,6 +93,7 @@ Engine::Engine(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, con
             return fs_.OpenForWrite(partial_.FilePath(plan_.files[file].name), OpenMode::kKeep);
           },
           [](WritableFile& file) { return file.Close(); }),
+      frames_(plan),
       file_groups_(plan.file_groups),
       cell_sums_(plan.groups.size()) {}
 
@@ -220,11 +220,11 @@ Status Engine::PrepareFile(const PlanFile& file, bool linked) {
   const std::string path = partial_.FilePath(file.name);
   MIMO_RETURN_IF_ERROR(CreateParents(fs_, partial_.files(), file.name));
   if (linked) {
-    return MakeLink(fs_, options_.link, JoinPath(catalogue_.root, catalogue_.files[file.source_file].name), path);
+    return MakeLink(fs_, options_.link, catalogue_.PathOf(catalogue_.files[file.source_file]), path);
   }
   MIMO_ASSIGN_OR_RETURN(const auto out, fs_.OpenForWrite(path, OpenMode::kCreateNew));
   MIMO_RETURN_IF_ERROR(out->Truncate(file.bytes));
-  if (!file.header.empty()) {
+  if (!file.header.empty() || file.container == Container::kTorchItems) {
     MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
     return out->Close();
   }
@@ -355,6 +355,7 @@ Status Engine::RunStep(const Step& step, Backend& backend) {
     MIMO_ASSIGN_OR_RETURN(const auto file, writers_.Get(write.file));
     MIMO_RETURN_IF_ERROR(file->WriteAt(write.offset, write.data));
     written += write.data.size();
+    frames_.Add(write);
   }
   Add(step, result, read, written);
   return {};
@@ -368,7 +369,7 @@ Status Engine::CheckAnomalies(const StepResult& result) const {
     error.what = "values that cannot be converted faithfully into " + plan_.outputs[delta.output].name;
     if (delta.source != kNone) {
       const StoredArray& source = job_.array(delta.source);
-      error.file = JoinPath(catalogue_.root, catalogue_.files[source.file].name);
+      error.file = catalogue_.PathOf(catalogue_.files[source.file]);
       error.tensor = source.name;
     }
     error.expected = "finite values and positive finite scales";
@@ -426,6 +427,7 @@ void Engine::Add(const Step& step, StepResult& result, uint64_t read, uint64_t w
     const uint32_t codes = plan_.groups[delta.strip.group].encoded[delta.strip.weight].codes;
     results_->tensors[codes].blocks += delta.blocks;
     results_->tensors[codes].exact_blocks += delta.exact_blocks;
+    results_->tensors[codes].kept_blocks += delta.kept_blocks;
     int64_t row = delta.strip.row;
     for (const kernels::ErrorSums& sums : delta.errors) {
       errors_[codes][row] = sums;
@@ -449,8 +451,8 @@ void Engine::FoldCells(uint32_t file_group) {
     if (plan_.groups[g].file_group != file_group || cell_sums_[g].empty()) continue;
     RelayoutResult total;
     for (const CellSums& cell : cell_sums_[g]) {
-      total += {cell.moved_blocks,  cell.equal_scale_blocks, cell.requantized_blocks,
-                cell.squared_error, cell.squared_sum,        cell.max_error};
+      total += {cell.moved_blocks, cell.equal_scale_blocks, cell.requantized_blocks, cell.kept_blocks,
+                cell.fresh_blocks, cell.squared_error,      cell.squared_sum,        cell.max_error};
     }
     results_->groups[g] = total;
     cell_sums_[g] = {};
@@ -481,6 +483,7 @@ Status Engine::FinishFileGroup(uint32_t file_group) {
     names.push_back(plan_.files[f].name);
     if (results_->linked[f] != 0) continue;
     MIMO_ASSIGN_OR_RETURN(auto file, writers_.Get(f));
+    MIMO_RETURN_IF_ERROR(frames_.Write(plan_.files[f], *file));
     MIMO_RETURN_IF_ERROR(file->Sync());
     file.reset();
     MIMO_RETURN_IF_ERROR(writers_.Drop(f));

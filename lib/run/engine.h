@@ -16,6 +16,7 @@
 #include "lib/run/memory_budget.h"
 #include "lib/run/partial.h"
 #include "lib/run/steps.h"
+#include "lib/run/torch_frames.h"
 #include "lib/run/transform.h"
 #include "lib/verify/manifest.h"
 
@@ -76,6 +77,7 @@ class Engine {
   MemoryBudget budget_;
   HandleCache<ReadableFile> readers_;
   HandleCache<WritableFile> writers_;
+  TorchFrames frames_;
   std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
 
   std::mutex mutex_;  // guards all below

@@ -25,6 +25,8 @@ void AddBlocks(const RelayoutResult& blocks, RunReport& report) {
   report.moved_blocks += blocks.moved_blocks;
   report.equal_scale_blocks += blocks.equal_scale_blocks;
   report.requantized_blocks += blocks.requantized_blocks;
+  report.kept_blocks += blocks.kept_blocks;
+  report.fresh_blocks += blocks.fresh_blocks;
   report.squared_error += blocks.squared_error;
   report.squared_sum += blocks.squared_sum;
 }
@@ -60,6 +62,8 @@ class Execution {
       report_.anomalies += tensor.anomalies;
       report_.encoded_blocks += tensor.blocks;
       report_.exact_blocks += tensor.exact_blocks;
+      report_.kept_blocks += tensor.kept_blocks;
+      report_.fresh_blocks += FreshBlocks(tensor);
       report_.inexact_codes += tensor.inexact_codes;
     }
     for (const RelayoutResult& group : results.groups) AddBlocks(group, report_);

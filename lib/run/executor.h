@@ -46,13 +46,15 @@ struct RunReport {
   uint64_t moved_blocks = 0;        // kRelayout blocks copied with their scale
   uint64_t equal_scale_blocks = 0;  // straddling blocks whose source scales were bit-equal: exact too
   uint64_t requantized_blocks = 0;
-  double squared_error = 0, squared_sum = 0;  // over re-quantized blocks
+  double squared_error = 0, squared_sum = 0;  // over re-quantized blocks, and kRelayout blocks made from values
   uint64_t encoded_blocks = 0;                // blocks of weights that were made in a block codec
   uint64_t exact_blocks = 0;                  // of these, moved without arithmetic on their elements
-  uint64_t inexact_codes = 0;                 // codes that lost a bit where they were adjusted (OutputArray::adjust)
-  uint64_t groups_read_twice = 0;             // fuse groups larger than the memory budget
-  std::vector<std::string> rejections;        // thresholds that do not hold
-  std::string error_report;                   // JSON (schemas/report.schema.json); "" unless errors were measured
+  uint64_t kept_blocks = 0;    // made from values, of both kinds: under the scale that was there (EncodedWeight::keep)
+  uint64_t fresh_blocks = 0;   // and under one made anew
+  uint64_t inexact_codes = 0;  // codes that lost a bit where they were adjusted (OutputArray::adjust)
+  uint64_t groups_read_twice = 0;       // fuse groups larger than the memory budget
+  std::vector<std::string> rejections;  // thresholds that do not hold
+  std::string error_report;             // JSON (schemas/report.schema.json); "" unless errors were measured
   double seconds = 0;
   std::string device;  // "cpu (avx2)" or the GPU's name
 };

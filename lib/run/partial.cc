@@ -189,6 +189,7 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     if (tensor >= tensors.size()) return false;
     tensors[tensor].blocks = entry.Integer<uint64_t>("blocks");
     tensors[tensor].exact_blocks = entry.Integer<uint64_t>("exact_blocks");
+    tensors[tensor].kept_blocks = entry.Integer<uint64_t>("kept_blocks", 0);
     const json* error = entry.Find("error");
     if (needs.errors && error == nullptr) return false;
     if (!needs.errors || error == nullptr) continue;
@@ -260,6 +261,7 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     entry.Number("tensor", i);
     entry.Number("blocks", tensor.blocks);
     entry.Number("exact_blocks", tensor.exact_blocks);
+    if (tensor.kept_blocks != 0) entry.Number("kept_blocks", tensor.kept_blocks);
     if (tensor.error) {
       JsonObject error(entry.Key("error"));
       AddError(error, *tensor.error);

@@ -17,6 +17,16 @@ inline int64_t RowElements(const std::vector<int64_t>& shape) {
   return shape.empty() ? 1 : shape.back();
 }
 
+// Where rows that are put together in a buffer may begin.
+inline uint64_t Aligned(uint64_t offset) {
+  return (offset + 63) / 64 * 64;
+}
+
+// Bytes of so many plain values.
+inline uint64_t ValueBytes(kernels::Codec codec, int64_t values) {
+  return static_cast<uint64_t>(values) * (codec == kernels::Codec::kFp32 ? 4 : 2);
+}
+
 // Element columns of a row of values or codes.
 inline uint64_t ValueColumns(kernels::Codec codec, uint64_t row_bytes) {
   switch (codec) {

@@ -102,18 +102,22 @@ uint64_t CellMemory(const Job& job, const CellRow& cell) {
   uint64_t bytes = 2 * job.plan.outputs[cell.scale_output].row_bytes() + kSlack;
   for (const CellSegment& segment : cell.segments) {
     const uint64_t codes = Rows(segment.rows, job.plan.outputs[segment.output].row_bytes()) + kSlack;
-    bytes += cell.moved || segment.source == kNone ? codes : 2 * codes;
-    if (segment.source != kNone) bytes += job.array(segment.scale).row_bytes() + kSlack;
+    if (!cell.moved || segment.source == kNone) bytes += codes;
+    if (segment.source == kNone) continue;
+    bytes += Rows(segment.rows, job.array(segment.source).row_bytes()) + kSlack;
+    if (segment.scale != kNone) bytes += job.array(segment.scale).row_bytes() + kSlack;
   }
+  if (cell.keep != kNone) bytes += job.array(cell.keep).row_bytes() + kSlack;
   return bytes;
 }
 
 uint64_t CellProgress(const Job& job, const CellRow& cell) {
   uint64_t bytes = job.plan.outputs[cell.scale_output].row_bytes();
   for (const CellSegment& segment : cell.segments) {
-    const uint64_t codes = Rows(segment.rows, job.plan.outputs[segment.output].row_bytes());
-    bytes += segment.source == kNone ? codes : 2 * codes;
+    bytes += Rows(segment.rows, job.plan.outputs[segment.output].row_bytes());
+    if (segment.source != kNone) bytes += Rows(segment.rows, job.array(segment.source).row_bytes());
   }
+  if (cell.keep != kNone) bytes += job.array(cell.keep).row_bytes();
   return bytes;
 }
 

@@ -6,31 +6,13 @@
 
 #include "lib/base/checked.h"
 #include "lib/run/adjust_rows.h"
+#include "lib/run/aligned_scales.h"
 #include "lib/run/row_bytes.h"
 
 namespace mimo {
 namespace {
 
 constexpr uint64_t kMaxGap = 64 << 10;
-
-// Rows of scales as the kernels want them: those that are not aligned as floats are copied.
-class AlignedScales {
- public:
-  explicit AlignedScales(size_t rows) : rows_(rows) {}
-  const float* Row(const std::byte* scales, uint64_t bytes) {
-    if (reinterpret_cast<uintptr_t>(scales) % alignof(float) == 0) return reinterpret_cast<const float*>(scales);
-    const uint64_t count = bytes / sizeof(float);
-    if (copies_.empty()) copies_.reserve(rows_ * count);  // never grown beyond: the pointers stay
-    copies_.resize(copies_.size() + count);
-    float* copy = copies_.data() + copies_.size() - count;
-    std::memcpy(copy, scales, bytes);
-    return copy;
-  }
-
- private:
-  const size_t rows_;
-  std::vector<float> copies_;
-};
 
 const std::byte* ValueColumn(Codec codec, const std::byte* row, int64_t col) {
   switch (codec) {
@@ -78,7 +60,9 @@ StepWork::StepWork(const Job& job, const Step& step, uint64_t limit) : job_(job)
   for (const TurnUnit& unit : step.turns) AddTurn(unit);
   for (const EncodeStrip& strip : step.encodes) AddEncode(strip);
   outputs_.Place(0, 0, 0);
-  const uint64_t output_bytes = outputs_.end();
+  const uint64_t assembled = Aligned(outputs_.end());
+  for (uint64_t& at : assembled_at_) at += at == kNotAssembled ? 0 : assembled;
+  const uint64_t output_bytes = assembled_bytes_ == 0 ? outputs_.end() : assembled + assembled_bytes_;
   sources_.Place(output_bytes, kMaxGap, limit > output_bytes ? limit - output_bytes : 0);
 }
 
@@ -159,8 +143,17 @@ Result<kernels::Anomalies> StepWork::Decode(const std::byte* buffer, const Recta
   }
   whole.column_block = static_cast<uint32_t>(source.block_cols);
   whole.column_blocks = static_cast<uint32_t>(CeilDiv(from.cols, source.block_cols));
+  std::vector<uint32_t> edges;
+  if (const int64_t within = from.col % source.block_cols; within != 0) {  // begins inside a block
+    edges.push_back(0);
+    for (int64_t edge = source.block_cols - within; edge < from.cols; edge += source.block_cols)
+      edges.push_back(static_cast<uint32_t>(edge));
+    edges.push_back(static_cast<uint32_t>(from.cols));
+    whole.column_blocks = static_cast<uint32_t>(edges.size() - 1);
+    whole.column_edges = edges.data();
+  }
   const std::vector<SourceBand> cuts = BandsOf(source, from.row, from.rows);
-  AlignedScales scales(cuts.size());
+  AlignedScales scales;
   std::vector<kernels::Band> bands;
   bands.reserve(cuts.size());
   for (const SourceBand& cut : cuts) {

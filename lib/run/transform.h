@@ -34,7 +34,9 @@ struct CellSums {
   uint64_t moved_blocks = 0;
   uint64_t equal_scale_blocks = 0;
   uint64_t requantized_blocks = 0;
-  double squared_error = 0;  // over re-quantized blocks, summed in column order
+  uint64_t kept_blocks = 0;  // made from values: under the scale of CellRow::keep, and under one made anew
+  uint64_t fresh_blocks = 0;
+  double squared_error = 0;  // over re-quantized, kept and fresh blocks, summed in column order
   double squared_sum = 0;
   double max_error = 0;
 };
@@ -49,6 +51,7 @@ struct EncodeDelta {
   EncodeStrip strip;
   uint64_t blocks = 0;
   uint64_t exact_blocks = 0;
+  uint64_t kept_blocks = 0;
   std::vector<kernels::ErrorSums> errors;  // one per kernels::kStatRows rows, when asked for
 };
 
@@ -65,6 +68,8 @@ struct StepResult {
   std::vector<EncodeDelta> encodes;
   kernels::Measured measured;  // by a step whose pass is kMeasure
 };
+
+class AlignedScales;
 
 class StepWork {
  public:
@@ -113,6 +118,7 @@ class StepWork {
   void MakeCellRow(std::byte* buffer, const CellJob& job, StepResult* result) const;
   void MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
   void MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  void MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
   // turn_work.cc
   Status MakeTurn(std::byte* buffer, const TurnUnit& unit, Backend& backend, StepResult* result) const;
   Status Turn(std::byte* buffer, const OutputArray& output, const Piece& piece, std::byte* out, Backend& backend,
@@ -122,6 +128,10 @@ class StepWork {
   Status EncodeGroup(std::byte* buffer, std::span<const EncodeStrip> strips, Backend& backend,
                      const TransformRequest& request, StepResult* result) const;
 
+  std::vector<kernels::SourceRows> StripRows(std::byte* buffer, size_t strip, AlignedScales* scales) const;
+  // Puts the rows of a strip together from rectangles of values; they lie in the buffer afterwards.
+  kernels::SourceRows Assemble(std::byte* buffer, size_t strip) const;
+
   void Emit(uint32_t output, int64_t row, int64_t rows, const std::byte* data, uint32_t source,
             const kernels::Anomalies& anomalies, StepResult* result) const;
 
@@ -130,6 +140,11 @@ class StepWork {
   Extents
       outputs_;  // files are those of the plan; only what is not written from where it was read. First in the buffer
   Extents sources_;  // files are those of the catalogue
+  // Rows that are put together before they are encoded: after the outputs, by strip of the step (kNotAssembled: whole
+  // rows of sources, encoded from where they were read).
+  static constexpr uint64_t kNotAssembled = UINT64_MAX;
+  std::vector<uint64_t> assembled_at_;  // in the buffer, once all is placed
+  uint64_t assembled_bytes_ = 0;
 };
 
 }  // namespace mimo

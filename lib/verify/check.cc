@@ -6,6 +6,7 @@
 #include <set>
 
 #include "lib/io/safetensors.h"
+#include "lib/io/torch_item.h"
 #include "lib/verify/index_check.h"
 #include "lib/verify/manifest.h"
 #include "lib/verify/rehash.h"
@@ -105,6 +106,7 @@ class Checker {
       Differs(file.name, "", "length", std::to_string(file.bytes) + " bytes", std::to_string(info->size) + " bytes");
       return {};
     }
+    if (file.container == Container::kTorchItems) return CheckItems(file, first, last);
     auto header = ReadSafetensorsHeader(fs_, Path(file.name));
     if (!header.ok() && header.error().code == ErrorCode::kBadInput) {
       Differs(file.name, header.error().tensor, header.error().what, header.error().expected, header.error().found);
@@ -117,6 +119,53 @@ class Checker {
     }
     CompareTensors(file.name, *header, first, last);
     return {};
+  }
+
+  // Items follow each other in the order of the manifest; all but their data follows from dtype and shape, and a CRC
+  // that stands twice.
+  Status CheckItems(const ManifestFile& file, size_t first, size_t last) {
+    MIMO_ASSIGN_OR_RETURN(const auto in, fs_.OpenForRead(Path(file.name)));
+    uint64_t at = 0;
+    for (size_t i = first; i < last; ++i) {
+      const ManifestTensor& tensor = manifest_.tensors[i];
+      const TorchItemSize size = SizeOfTorchItem(tensor.dtype, tensor.shape);
+      if (file.bytes - at < size.total()) {
+        Differs(file.name, tensor.name, "the tensor is missing", "", "");
+        return {};
+      }
+      MIMO_ASSIGN_OR_RETURN(const bool whole, HasFrame(*in, at, tensor, size));
+      if (!whole)
+        Differs(file.name, tensor.name, "the bytes around the data", "those of its dtype and shape", "others");
+      const auto rows = static_cast<uint64_t>(MatrixRows(tensor.shape));
+      if (tensor.hash) {
+        work_.push_back(
+            {static_cast<uint32_t>(i), tensor.file, at + size.head, rows, rows == 0 ? 0 : size.data / rows});
+      } else {
+        ++report_.unhashed_tensors;
+      }
+      at += size.total();
+    }
+    if (at != file.bytes)
+      Differs(file.name, "", "length", std::to_string(at) + " bytes", std::to_string(file.bytes) + " bytes");
+    return {};
+  }
+
+  Result<bool> HasFrame(ReadableFile& in, uint64_t at, const ManifestTensor& tensor, const TorchItemSize& size) {
+    std::string head(size.head, '\0'), tail(size.tail, '\0');
+    MIMO_RETURN_IF_ERROR(in.ReadAt(at, std::as_writable_bytes(std::span(head))));
+    MIMO_RETURN_IF_ERROR(in.ReadAt(at + size.head + size.data, std::as_writable_bytes(std::span(tail))));
+    report_.bytes += head.size() + tail.size();
+    // The CRC stands where frames of different CRCs differ.
+    const TorchItemFrame zero = FrameOfTorchItem(tensor.dtype, tensor.shape, 0);
+    const TorchItemFrame ones = FrameOfTorchItem(tensor.dtype, tensor.shape, 0xFFFFFFFFu);
+    uint32_t crc = 0;
+    for (size_t i = 0, bit = 0; i < head.size(); ++i) {
+      if (zero.head[i] == ones.head[i]) continue;
+      crc |= static_cast<uint32_t>(static_cast<unsigned char>(head[i])) << bit;
+      bit += 8;
+    }
+    const TorchItemFrame frame = FrameOfTorchItem(tensor.dtype, tensor.shape, crc);
+    return head == frame.head && tail == frame.tail;
   }
 
   void CompareTensors(const std::string& file, const SafetensorsHeader& header, size_t first, size_t last) {

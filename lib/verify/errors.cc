@@ -152,6 +152,7 @@ std::string ErrorReportJson(const Plan& plan, const RunResults& results) {
     object.String("encoding", EncodingText(*encodings.at(i)));
     object.Number("blocks", result.blocks);
     object.Number("exact_blocks", result.exact_blocks);
+    object.Number("kept_blocks", result.kept_blocks);
     AddError(object, *result.error);
     object.Close();
     separator = ",\n";

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "lib/plan/encoding_text.h"
 #include "lib/plan/plan_words.h"
@@ -93,12 +94,15 @@ class Writer {
     Begin("files");
     for (size_t i = 0; i < plan_.files.size(); ++i) {
       const PlanFile& file = plan_.files[i];
-      const Hash128 header = file.unchanged && file.header.empty() ? catalogue_.files[file.source_file].header_hash
-                                                                   : HashBytes(std::as_bytes(std::span(file.header)));
+      const Hash128 header = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
+                                                      : HashBytes(std::as_bytes(std::span(file.header)));
       JsonObject object(Element());
       object.String("name", file.name);
       object.Number("bytes", file.bytes);
-      object.String("header_hash", header.Hex());
+      if (file.container == Container::kTorchItems)
+        object.String("container", "torch-items");
+      else
+        object.String("header_hash", header.Hex());
       if (results_.linked[i] != 0) object.Bool("linked", true);
       object.Close();
     }
@@ -140,14 +144,21 @@ class Writer {
         for (const CellSegment& segment : cell.segments) {
           if (segment.source == kNone) continue;
           add(segment.output, segment.source);
-          add(cell.scale_output, segment.scale);
+          if (segment.scale != kNone) add(cell.scale_output, segment.scale);
           if (cell.moved) continue;
-          add(segment.output, segment.scale);
+          if (segment.scale != kNone) add(segment.output, segment.scale);
+          if (cell.keep != kNone) add(segment.output, cell.keep);
           add(cell.scale_output, segment.source);
         }
+        if (cell.keep != kNone) add(cell.scale_output, cell.keep);
       }
       for (const EncodedWeight& weight : group.encoded) {
         encodings_[weight.codes] = &weight.encoding;
+        if (weight.keep != kNone) {
+          add(weight.codes, weight.keep);
+          add(weight.scales, weight.keep);
+          keeps_.insert(weight.codes);
+        }
         for (const Piece& piece : plan_.outputs[weight.codes].pieces) {
           const auto from = [&](uint32_t source) { add(weight.scales, source); };
           VisitDecoded(plan_, piece.source, from);
@@ -207,6 +218,7 @@ class Writer {
         object.String("encoding", EncodingText(*encoding->second));
         object.Number("blocks", result.blocks);
         object.Number("exact_blocks", result.exact_blocks);
+        if (keeps_.contains(i)) object.Number("kept_blocks", result.kept_blocks);
       }
       if (output.adjust != Adjust::kAsIs) {
         object.String("adjust", WordOf(kAdjusts, output.adjust));
@@ -273,6 +285,10 @@ class Writer {
     for (const TensorResult& tensor : results_.tensors) anomalies += tensor.anomalies;
     RelayoutResult blocks;
     for (const RelayoutResult& group : results_.groups) blocks += group;
+    for (const TensorResult& tensor : results_.tensors) {
+      blocks.kept_blocks += tensor.kept_blocks;
+      blocks.fresh_blocks += FreshBlocks(tensor);
+    }
     JsonObject object(Key("totals"));
     object.Number("tensors", plan_.outputs.size());
     object.Number("payload_bytes", plan_.payload_bytes);
@@ -299,6 +315,7 @@ class Writer {
   std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;
   std::vector<uint32_t> named_;  // per array of the catalogue: the last output that named it among its sources
   std::unordered_map<uint32_t, const kernels::Encoding*> encodings_;  // by output of codes
+  std::unordered_set<uint32_t> keeps_;                                // outputs of codes whose scales are kept
   Status status_;
   bool first_ = true;
 };
@@ -309,6 +326,8 @@ RelayoutResult& RelayoutResult::operator+=(const RelayoutResult& other) {
   moved_blocks += other.moved_blocks;
   equal_scale_blocks += other.equal_scale_blocks;
   requantized_blocks += other.requantized_blocks;
+  kept_blocks += other.kept_blocks;
+  fresh_blocks += other.fresh_blocks;
   squared_error += other.squared_error;
   squared_sum += other.squared_sum;
   max_error = std::max(max_error, other.max_error);

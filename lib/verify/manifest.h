@@ -27,16 +27,24 @@ struct TensorResult {
   kernels::Anomalies anomalies;
   uint64_t blocks = 0;  // codes of an encoded weight: its blocks, and those of them that were moved exactly
   uint64_t exact_blocks = 0;
+  uint64_t kept_blocks = 0;    // of the blocks, those under the scale of EncodedWeight::keep
   uint64_t inexact_codes = 0;  // codes that lost a bit where they were adjusted (OutputArray::adjust)
   std::optional<kernels::ErrorSums> error = std::nullopt;  // likewise, when it was asked for
 };
+
+// Blocks of an encoded weight whose scales were made anew.
+inline uint64_t FreshBlocks(const TensorResult& tensor) {
+  return tensor.blocks - tensor.exact_blocks - tensor.kept_blocks;
+}
 
 // Blocks of the new grid of one fuse group.
 struct RelayoutResult {
   uint64_t moved_blocks = 0;
   uint64_t equal_scale_blocks = 0;
   uint64_t requantized_blocks = 0;
-  double squared_error = 0;  // over re-quantized blocks
+  uint64_t kept_blocks = 0;  // made from values: under the scale of CellRow::keep, and under one made anew
+  uint64_t fresh_blocks = 0;
+  double squared_error = 0;  // over re-quantized, kept and fresh blocks
   double squared_sum = 0;
   double max_error = 0;
   RelayoutResult& operator+=(const RelayoutResult& other);
@@ -74,6 +82,7 @@ struct ManifestFile {
   std::string name;
   uint64_t bytes = 0;
   bool linked = false;
+  Container container = Container::kSafetensors;
   std::optional<Hash128> hash;  // of the header for tensor files, else of the whole file
 };
 
@@ -86,7 +95,7 @@ struct Manifest {
   std::vector<ManifestFile> other_files;  // written texts and carried files
   std::vector<ManifestTensor> tensors;    // by (file, offset)
   kernels::Anomalies anomalies;           // totals
-  RelayoutResult blocks;
+  RelayoutResult blocks;                  // kept and fresh ones: of encoded weights as well
   uint64_t encoded_blocks = 0;
   uint64_t exact_blocks = 0;
   uint64_t inexact_codes = 0;

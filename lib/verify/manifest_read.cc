@@ -70,7 +70,10 @@ class Reader {
     file.bytes = members.Integer<uint64_t>("bytes");
     file.linked = members.Bool("linked");
     file.hash = ReadHash(members, hash_key);
-    if (!file.hash && !file.linked) problems_.AddText(members.Place(), "a hash", "none");
+    const std::string container = members.String("container", "");
+    if (container == "torch-items") file.container = Container::kTorchItems;
+    if (!container.empty() && container != "torch-items") problems_.AddText(members.Place(), "torch-items", container);
+    if (!file.hash && !file.linked && container.empty()) problems_.AddText(members.Place(), "a hash", "none");
     members.Close();
     files->push_back(std::move(file));
   }
@@ -94,7 +97,8 @@ class Reader {
     tensor.hash = ReadHash(members, "hash");
     members.String("transform");
     members.Array("sources");
-    for (const char* passed : {"anomalies", "encoding", "blocks", "exact_blocks", "adjust", "inexact_codes", "error"})
+    for (const char* passed :
+         {"anomalies", "encoding", "blocks", "exact_blocks", "kept_blocks", "adjust", "inexact_codes", "error"})
       members.Find(passed);
     members.Close();
     out_.tensors.push_back(std::move(tensor));

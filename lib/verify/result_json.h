@@ -57,6 +57,8 @@ inline void AddBlocks(JsonObject& object, const RelayoutResult& blocks) {
   object.Number("moved_blocks", blocks.moved_blocks);
   object.Number("equal_scale_blocks", blocks.equal_scale_blocks);
   object.Number("requantized_blocks", blocks.requantized_blocks);
+  object.Number("kept_blocks", blocks.kept_blocks);
+  object.Number("fresh_blocks", blocks.fresh_blocks);
   AppendDouble(object.Key("squared_error"), blocks.squared_error);
   AppendDouble(object.Key("squared_sum"), blocks.squared_sum);
   AppendDouble(object.Key("max_error"), blocks.max_error);
@@ -67,6 +69,8 @@ inline RelayoutResult TakeBlocks(JsonMembers& members) {
   blocks.moved_blocks = members.Integer<uint64_t>("moved_blocks");
   blocks.equal_scale_blocks = members.Integer<uint64_t>("equal_scale_blocks");
   blocks.requantized_blocks = members.Integer<uint64_t>("requantized_blocks");
+  blocks.kept_blocks = members.Integer<uint64_t>("kept_blocks", 0);
+  blocks.fresh_blocks = members.Integer<uint64_t>("fresh_blocks", 0);
   blocks.squared_error = TakeDouble(members, "squared_error");
   blocks.squared_sum = TakeDouble(members, "squared_sum");
   blocks.max_error = TakeDouble(members, "max_error");

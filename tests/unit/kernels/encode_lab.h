@@ -17,9 +17,9 @@ const Kernels& Avx512EmulatedKernels();
 
 inline void PrintTo(const EncodeCounts& c, std::ostream* out) {
   const Anomalies& a = c.anomalies;
-  *out << "{blocks " << c.blocks << ", exact " << c.exact_blocks << ", nan " << a.nan_codes << ", infinite "
-       << a.infinities << ", zero scale " << a.zero_scale_codes << ", bad scales " << a.bad_scales << ", overflows "
-       << a.overflows << "}";
+  *out << "{blocks " << c.blocks << ", exact " << c.exact_blocks << ", kept " << c.kept_blocks << ", nan "
+       << a.nan_codes << ", infinite " << a.infinities << ", zero scale " << a.zero_scale_codes << ", bad scales "
+       << a.bad_scales << ", overflows " << a.overflows << "}";
 }
 
 struct EncodeImplementation {
@@ -57,7 +57,8 @@ struct EncodeRun {
   std::vector<ErrorSums> errors;
 
   EncodeRun(const std::vector<Band>& bands, uint64_t cols, const Encoding& encoding, const Nvfp4Global& global,
-            const EncodeImplementation& by, bool with_errors, uint64_t gap = 0) {
+            const EncodeImplementation& by, bool with_errors, uint64_t gap = 0,
+            const std::vector<uint8_t>* keep = nullptr) {
     std::vector<SourceRows> from;
     EncodeJob job;
     for (const Band& band : bands) {
@@ -79,6 +80,11 @@ struct EncodeRun {
     job.code_row_bytes = code_bytes + gap;
     job.scales = wide_scales.data();
     job.scale_row_bytes = scale_bytes + gap;
+    std::vector<uint8_t> wide_keep(keep == nullptr ? 0 : wide_scales.size(), 0xCD);
+    for (uint64_t row = 0; keep != nullptr && row < scale_rows; ++row) {
+      std::copy_n(keep->data() + row * scale_bytes, scale_bytes, wide_keep.data() + row * (scale_bytes + gap));
+    }
+    job.keep = keep == nullptr ? nullptr : wide_keep.data();
     errors.resize(with_errors ? (job.rows + kStatRows - 1) / kStatRows : 0);
     for (ErrorSums& sums : errors) sums.error = -1;  // overwritten
     job.errors = with_errors ? errors.data() : nullptr;

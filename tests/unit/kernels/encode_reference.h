@@ -150,8 +150,10 @@ inline float CellScaleOf(const Encoding& encoding, float amax) {
 
 class Encoder {
  public:
-  Encoder(const std::vector<Band>& bands, uint64_t cols, const Encoding& encoding, const Nvfp4Global& global)
-      : cols_(cols), encoding_(encoding), global_(global) {
+  // `keep`: null, or scales without gaps between rows (EncodeJob::keep).
+  Encoder(const std::vector<Band>& bands, uint64_t cols, const Encoding& encoding, const Nvfp4Global& global,
+          const std::vector<uint8_t>* keep = nullptr)
+      : cols_(cols), encoding_(encoding), global_(global), keep_(keep) {
     for (const Band& band : bands) {
       const std::vector<uint32_t> block_of = BlockOf(band);
       out_.counts.anomalies.bad_scales += BadScales(band, block_of);
@@ -275,6 +277,16 @@ class Encoder {
       for (size_t i = 0; i < v.size(); ++i) codes[i] = NibbleOf(Over(v[i], m), v[i], false);
       return codes;
     }
+    if (encoding_.codec == Codec::kMxfp4 && KeepsByte(v)) {
+      *scale = (*keep_)[out_.scales.size()];
+      for (size_t i = 0; i < v.size(); ++i) {
+        const double scaled = static_cast<double>(v[i]) / std::ldexp(1.0, *scale - 127);
+        const unsigned magnitude = NearestE2m1(std::fabs(scaled), encoding_.ties == Ties::kTowardZero);
+        codes[i] = magnitude | (std::signbit(v[i]) ? 8 : 0);
+      }
+      ++out_.counts.kept_blocks;
+      return codes;
+    }
     *scale = MxByteOf(AmaxOf(v), encoding_.rule, encoding_.codec == Codec::kMxfp8);
     for (size_t i = 0; i < v.size(); ++i) {
       const float scaled = static_cast<float>(static_cast<double>(v[i]) / std::ldexp(1.0, *scale - 127));
@@ -282,6 +294,28 @@ class Encoder {
                                                   : NibbleOf(scaled, v[i], encoding_.ties == Ties::kTowardZero);
     }
     return codes;
+  }
+
+  // Whether the next group keeps its byte: 8 would follow 6 in E2M1, and is the even one of the two.
+  bool KeepsByte(const std::vector<float>& v) const {
+    if (keep_ == nullptr) return false;
+    const uint8_t byte = (*keep_)[out_.scales.size()];
+    return byte != 255 && std::all_of(v.begin(), v.end(), [&](float x) {
+             return std::isfinite(x) && std::fabs(static_cast<double>(x)) / std::ldexp(1.0, byte - 127) < 7;
+           });
+  }
+
+  // Whether the next cell keeps its scale: none of its codes is beyond the largest.
+  bool KeepsScale(const std::vector<float>& v, float* scale) const {
+    if (keep_ == nullptr) return false;
+    std::memcpy(scale, keep_->data() + out_.scales.size(), 4);
+    if (!std::isfinite(*scale) || *scale <= 0) return false;
+    return std::all_of(v.begin(), v.end(), [&](float x) {
+      const float quotient = std::fabs(x / *scale);
+      if (!std::isfinite(x) || !std::isfinite(quotient)) return false;
+      const unsigned code = Nearest(kE4m3, quotient);
+      return code != kOverflow && code <= (encoding_.neuron ? 0x77u : 0x7Eu);
+    });
   }
 
   void EncodeCells() {
@@ -311,9 +345,13 @@ class Encoder {
         }
       }
     }
-    exact = exact && !encoding_.neuron && largest >= least && largest - least <= 14 && largest <= 252;
-    const float scale =
-        exact ? static_cast<float>(std::ldexp(1.0, largest - 127 - 6)) : CellScaleOf(encoding_, AmaxOf(v));
+    float kept_scale = 0;
+    const bool kept = KeepsScale(v, &kept_scale);
+    exact = exact && !kept && !encoding_.neuron && largest >= least && largest - least <= 14 && largest <= 252;
+    const float scale = kept    ? kept_scale
+                        : exact ? static_cast<float>(std::ldexp(1.0, largest - 127 - 6))
+                                : CellScaleOf(encoding_, AmaxOf(v));
+    out_.counts.kept_blocks += kept;
     out_.scales.resize(out_.scales.size() + 4);
     std::memcpy(out_.scales.data() + out_.scales.size() - 4, &scale, 4);
     out_.counts.exact_blocks += exact;
@@ -353,6 +391,7 @@ class Encoder {
   uint64_t rows_ = 0;
   const Encoding encoding_;
   const Nvfp4Global global_;
+  const std::vector<uint8_t>* const keep_;
   std::vector<RowOf> row_of_;
   std::vector<float> x_, v_, y_;
   Encoded out_;

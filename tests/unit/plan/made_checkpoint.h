@@ -138,7 +138,7 @@ inline Catalogue Make(const Model& m) {
     }
   }
   if (m.tower) add("visual.patch_embed.weight", DType::kBF16, {3, 5});
-  SortArrays(&c);
+  made::SortArrays(&c);
   return c;
 }
 

@@ -220,7 +220,6 @@ const std::vector<Damage>& Damages() {
       {"transposed rows beyond their source", [](Plan& p) { p.outputs[kTurned].pieces[0].source_row = 1; }},
       {"transposed whole rows", [](Plan& p) { p.outputs[kTurned].pieces[0].cols = 0; }},
       {"transposed codes that are values", [](Plan& p) { p.outputs[kTurned].target_codec = Codec::kBf16; }},
-      {"decoded columns inside a block", [](Plan& p) { p.outputs[kDecoded].pieces[0].source_col = 9; }},
       {"cells of different factors",
        [](Plan& p) { p.groups[0].cells[0].segments[1] = {kCodes, 0, kRelaid, 2, 1, kCodesScale, 0, 1}; }},
       {"cell of a factor of zero", [](Plan& p) { p.groups[0].cells[0].segments[0].factor = 0; }},
@@ -241,6 +240,13 @@ const std::vector<Damage>& Damages() {
       {"two tensors of one name in a file", [](Plan& p) { p.outputs[kHalved].name = "folded"; }},
   };
   return kDamages;
+}
+
+TEST(PlanRectangles, DecodedColumnsMayBeginInsideABlock) {
+  const Catalogue catalogue = MakeCatalogue();
+  Plan plan = MakePlan(catalogue);
+  plan.outputs[kDecoded].pieces[0].source_col = 9;
+  EXPECT_TRUE(ValidatePlan(catalogue, plan).ok());
 }
 
 TEST(PlanRectangles, InconsistentPlansAreRefusedWhateverTheirDigest) {

@@ -179,7 +179,7 @@ TEST_F(Check, NoManifestIsNoOutput) {
 TEST_F(Check, ManifestsReadBackAndDamagedOnesAreRefused) {
   builder_.plan.digest = {5, 6};
   results_.tensors[1].anomalies.nan_codes = 3;
-  results_.groups[0] = {1, 2, 3, 0.1, std::numeric_limits<double>::infinity(), 1e-300};
+  results_.groups[0] = {1, 2, 3, 4, 5, 0.1, std::numeric_limits<double>::infinity(), 1e-300};
   results_.linked[1] = 1;
   results_.tensors[2].hash.reset();
   const std::string text = ManifestText();

@@ -7,6 +7,7 @@
 #include "lib/base/checked.h"
 #include "lib/base/usage_error.h"
 #include "lib/form/checkpoint.h"
+#include "lib/form/like.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/planner.h"
 #include "lib/plan/summary.h"
@@ -32,6 +33,7 @@ struct Arguments {
   bool dry_run = false;
   std::string plan_out, plan_in;
   std::string recipe;
+  std::string like;
   RecipeFlags flags;
   TargetFlags target;
   const CLI::Option* qkv_option = nullptr;
@@ -76,6 +78,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
       ->capture_default_str();
   shape->add_option("--recipe", a.recipe, "what each weight is stored as: " + RecipeList() + ", or a JSON file");
   AddRecipeFlags(*shape, a.flags);
+  shape->add_option("--like", a.like,
+                    "REF: give the weights of a run back to the checkpoint that it came from: config, code, tokenizer, "
+                    "files, layout, codecs and what the run lacks are REF's");
   a.qkv_option = shape
                      ->add_option("--qkv", a.plan.qkv,
                                   "keep|split|fused[:C]|split:independent|restore: layout of the attention "
@@ -89,7 +94,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
       ->capture_default_str();
   shape
       ->add_option("--scale-policy", a.scale_policy,
-                   "sticky|fresh: try source scales first when re-quantizing, or never")
+                   "sticky|fresh: try source scales (with --like: those of REF) first when quantizing anew, or never")
       ->check(CLI::IsMember({"sticky", "fresh"}))
       ->capture_default_str();
   shape->add_flag("--text-only", a.plan.text_only, "without vision and audio towers; config.json edited to match");
@@ -173,6 +178,7 @@ Status ResolveRecipe(Arguments& a) {
     if (a.dtype == word) name = recipe;
   for (const auto& [word, choice] : kPlain)
     if (a.dtype == word) a.plan.dtype = choice;
+  if (a.plan.to == "megatron" && a.plan.dtype == DTypeChoice::kKeep && name.empty()) a.plan.dtype = DTypeChoice::kBf16;
   if (name.empty()) {
     MIMO_RETURN_IF_ERROR(TakeBlock(&a.flags, &a.plan));
     if (a.flags.any())
@@ -212,6 +218,7 @@ Status Resolve(Arguments& a) {
   a.plan.unknown = static_cast<UnknownPolicy>(pick(a.unknown, {"refuse", "carry", "drop"}));
   a.run.link = static_cast<LinkMode>(pick(a.link, {"none", "hard", "sym", "reflink"}));
   a.plan.fresh_scales = a.scale_policy == "fresh";
+  a.plan.like = !a.like.empty();
   if (a.shard_size != "keep") {
     const Result<uint64_t> bytes = ParseSize(a.shard_size);
     if (!bytes.ok()) return UsageError("--max-shard-size is not a size", bytes.error().expected, a.shard_size);
@@ -232,11 +239,15 @@ Status Resolve(Arguments& a) {
 
 Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   FileSystem& fs = PosixFileSystem();
-  if (a.plan_in.empty()) {
+  if (!a.like.empty()) {
+    MIMO_ASSIGN_OR_RETURN(Checkpoint reference, OpenCheckpoint(fs, a.like, "", a.run.allow_anomalies));
+    MIMO_ASSIGN_OR_RETURN(
+        Checkpoint run, OpenCheckpoint(fs, a.checkpoint, a.plan.source_qkv, a.run.allow_anomalies, &reference.stored));
+    MIMO_ASSIGN_OR_RETURN(*checkpoint, MergeLike(std::move(run), std::move(reference)));
+  } else {
     MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, a.plan.source_qkv, a.run.allow_anomalies));
-    return MakePlan(*checkpoint, a.plan);
   }
-  MIMO_ASSIGN_OR_RETURN(checkpoint->stored, OpenCatalogue(fs, a.checkpoint));
+  if (a.plan_in.empty()) return MakePlan(*checkpoint, a.plan);
   MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
   return ParsePlanJson(checkpoint->stored, text, a.plan_in);
 }
@@ -284,6 +295,8 @@ ordered_json ReportJson(const RunReport& r) {
           {"squared_sum", r.squared_sum},
           {"encoded_blocks", r.encoded_blocks},
           {"exact_blocks", r.exact_blocks},
+          {"kept_blocks", r.kept_blocks},
+          {"fresh_blocks", r.fresh_blocks},
           {"inexact_codes", r.inexact_codes},
           {"groups_read_twice", r.groups_read_twice},
           {"rejections", r.rejections},
@@ -309,6 +322,9 @@ void PrintReport(const Arguments& a, const RunReport& r) {
                 r.moved_blocks, r.equal_scale_blocks, r.requantized_blocks);
   if (r.encoded_blocks > 0)
     std::printf("quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", r.encoded_blocks, r.exact_blocks);
+  if (r.kept_blocks > 0)
+    std::printf("blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
+                r.kept_blocks, r.fresh_blocks);
   if (r.inexact_codes > 0) std::printf("codes that lost a bit: %" PRIu64 "\n", r.inexact_codes);
   if (!r.error_report.empty()) PrintErrorTable(r.error_report, a.common.verbose);
 }

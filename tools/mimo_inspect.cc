@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "lib/form/checkpoint.h"
+#include "lib/form/megatron_store.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
 
@@ -24,6 +25,7 @@ constexpr char kFooter[] =
 struct Arguments {
   std::string checkpoint;
   std::string source_qkv;
+  std::string like;
   std::vector<int64_t> tps{1, 2, 4, 8, 16};
   bool allow_anomalies = false;
   cli::CommonOptions common;
@@ -88,14 +90,26 @@ Result<Description> DescribeViewed(const Arguments& a, const Checkpoint& checkpo
   return shown;
 }
 
+Result<Checkpoint> OpenViewed(const Arguments& a) {
+  if (a.like.empty()) return OpenCheckpoint(PosixFileSystem(), a.checkpoint, a.source_qkv, a.allow_anomalies);
+  MIMO_ASSIGN_OR_RETURN(const Catalogue reference, OpenCatalogue(PosixFileSystem(), a.like));
+  return OpenCheckpoint(PosixFileSystem(), a.checkpoint, a.source_qkv, a.allow_anomalies, &reference);
+}
+
 int Inspect(const Arguments& a) {
-  Result<Catalogue> catalogue = OpenCatalogue(PosixFileSystem(), a.checkpoint);
-  if (!catalogue.ok()) return cli::PrintError(kName, catalogue.error(), a.common);
-  const bool viewed = !FormOf(*catalogue).empty();
+  const auto place = FindMegatron(PosixFileSystem(), a.checkpoint);
+  if (!place.ok()) return cli::PrintError(kName, place.error(), a.common);
+  const bool megatron = place.value().has_value();
+  Result<Catalogue> catalogue = Catalogue();
+  if (!megatron) {
+    catalogue = OpenCatalogue(PosixFileSystem(), a.checkpoint);
+    if (!catalogue.ok()) return cli::PrintError(kName, catalogue.error(), a.common);
+  }
+  const bool viewed = megatron || !FormOf(*catalogue).empty();
   Findings findings;
   Result<Description> description = Description();
   if (viewed) {
-    Result<Checkpoint> checkpoint = OpenCheckpoint(PosixFileSystem(), a.checkpoint, a.source_qkv, a.allow_anomalies);
+    Result<Checkpoint> checkpoint = OpenViewed(a);
     if (!checkpoint.ok()) return cli::PrintError(kName, checkpoint.error(), a.common);
     description = DescribeViewed(a, *checkpoint);
   } else {
@@ -125,6 +139,7 @@ int main(int argc, char** argv) {
   CLI::App app{"Says what a MiMo-V2 checkpoint is: family, layers, QKV layout, quantization, oddities, engines.",
                mimo::kName};
   app.add_option("CKPT", arguments.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
+  app.add_option("--like", arguments.like, "checkpoint whose config.json is that of a training checkpoint without one");
   app.add_option("--source-qkv", arguments.source_qkv,
                  "split|independent|fused:C: overrides the decision about the layout");
   app.add_option("--tp", arguments.tps, "tensor-parallel sizes to judge engines at")

@@ -50,16 +50,21 @@ void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options) {
   flags.to_option = group
                         ->add_option("--to", flags.to,
                                      "hf: no engine in mind; from ranks, Neuron or engine layouts back to the "
-                                     "checkpoint they came from. vllm|sglang: laid out for --tp. nxdi: Neuron")
-                        ->check(CLI::IsMember({"hf", "vllm", "sglang", "nxdi"}))
+                                     "checkpoint they came from. vllm|sglang: laid out for --tp. nxdi: Neuron. "
+                                     "megatron: torch_dist, in BF16 or --dtype fp32|fp16")
+                        ->check(CLI::IsMember({"hf", "vllm", "sglang", "nxdi", "megatron"}))
                         ->capture_default_str();
-  group->add_option("--format", flags.format, "vllm: hf, or sharded-state: one set of files per rank")
-      ->check(CLI::IsMember({"hf", "sharded-state"}))
+  group
+      ->add_option("--format", flags.format,
+                   "vllm: hf, or sharded-state: one set of files per rank; megatron: torch_dist")
+      ->check(CLI::IsMember({"hf", "sharded-state", "torch_dist"}))
       ->capture_default_str();
   group->add_option("--tp", options.tp, "tensor-parallel ranks")->check(CLI::Range(1, 64));
   group->add_option("--ep", options.ep, "expert-parallel ranks: 1, or as many as --tp")->check(CLI::Range(1, 4096));
   group->add_option("--etp", options.etp, "tensor-parallel ranks inside an expert")->check(CLI::Range(1, 4096));
   group->add_option("--pp", options.pp, "pipeline stages")->check(CLI::Range(1, 4096));
+  group->add_option("--iteration", options.iteration, "megatron: which the checkpoint says it is (default 0)")
+      ->check(CLI::Range(0, 9999999));
   group->add_option("--ranks", flags.ranks, "LIST: write only these ranks' files (0,2,4-7)");
   group->add_flag("--pad", options.pad, "add zero heads and columns where --tp does not divide them");
   group
@@ -82,7 +87,11 @@ void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options) {
 
 Status ResolveTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options) {
   options->to = flags.to;
-  if (flags.format != "hf") options->format = flags.format;
+  if (flags.format != "hf" && flags.to != "megatron") options->format = flags.format;
+  if (flags.to == "megatron" && flags.format != "hf" && flags.format != "torch_dist")
+    return UsageError("not a format of Megatron's", "--format torch_dist", "--format " + flags.format);
+  if (flags.to != "megatron" && options->iteration != 0)
+    return UsageError("--iteration belongs to Megatron", "--to megatron", "--to " + flags.to);
   if (flags.to == "hf" && flags.to_option->count() > 0 && !qkv_given) options->qkv = "restore";
   if (!flags.ranks.empty()) {
     MIMO_ASSIGN_OR_RETURN(options->ranks, ParseRanks(flags.ranks));

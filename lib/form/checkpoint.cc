@@ -2,19 +2,25 @@
 
 #include <algorithm>
 
+#include "lib/form/like.h"
+#include "lib/form/megatron_store.h"
+
 namespace mimo {
 namespace {
 
+Status CheckFlag(const std::string& source_qkv) {
+  if (source_qkv.empty()) return {};
+  Error e;
+  e.code = ErrorCode::kUsage;
+  e.what = "--source-qkv speaks of Hugging Face directories";
+  e.expected = "none: the form of this directory says how attention lies";
+  e.found = source_qkv;
+  return e;
+}
+
 // Views have no data to survey: how their arrays lie follows from the form.
 Status OpenView(const std::string& form, const std::string& source_qkv, Checkpoint* checkpoint) {
-  if (!source_qkv.empty()) {
-    Error e;
-    e.code = ErrorCode::kUsage;
-    e.what = "--source-qkv speaks of Hugging Face directories";
-    e.expected = "none: the form of this directory says how attention lies";
-    e.found = source_qkv;
-    return e;
-  }
+  MIMO_RETURN_IF_ERROR(CheckFlag(source_qkv));
   const bool ranks = form == "sharded-state";
   MIMO_ASSIGN_OR_RETURN(View view, ranks ? ViewOfRanks(checkpoint->stored) : ViewOfNeuron(checkpoint->stored));
   checkpoint->view = std::make_unique<View>(std::move(view));
@@ -29,10 +35,36 @@ Status OpenView(const std::string& form, const std::string& source_qkv, Checkpoi
   return {};
 }
 
+Result<Checkpoint> OpenMegatronCheckpoint(FileSystem& fs, const std::string& root, const MegatronPlace& place,
+                                          const Catalogue* like) {
+  Checkpoint checkpoint;
+  MIMO_ASSIGN_OR_RETURN(MegatronStore store, OpenMegatron(fs, root, place, like));
+  MIMO_ASSIGN_OR_RETURN(View view, ViewOfMegatron(store));
+  if (!store.skipped.empty())
+    view.skipped = std::to_string(store.skipped.size()) + " keys of training state (" + store.skipped[0] + " ...)";
+  checkpoint.stored = std::move(store.stored);
+  checkpoint.view = std::make_unique<View>(std::move(view));
+  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(checkpoint.view->catalogue));
+  checkpoint.layout.layout = {QkvKind::kSplitIndependent, 1};
+  checkpoint.layout.basis = "Megatron's linear_qkv";
+  checkpoint.layout.evidence.push_back("a Megatron checkpoint (" + store.format + "): fused(G) of each layer");
+  return checkpoint;
+}
+
 }  // namespace
 
+Checkpoint::Checkpoint() = default;
+Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
+Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
+Checkpoint::~Checkpoint() = default;
+
 Result<Checkpoint> OpenCheckpoint(FileSystem& fs, const std::string& root, const std::string& source_qkv,
-                                  bool allow_anomalies) {
+                                  bool allow_anomalies, const Catalogue* like) {
+  MIMO_ASSIGN_OR_RETURN(const auto megatron, FindMegatron(fs, root));
+  if (megatron) {
+    MIMO_RETURN_IF_ERROR(CheckFlag(source_qkv));
+    return OpenMegatronCheckpoint(fs, root, *megatron, like);
+  }
   Checkpoint checkpoint;
   MIMO_ASSIGN_OR_RETURN(checkpoint.stored, OpenCatalogue(fs, root));
   if (const std::string form = FormOf(checkpoint.stored); !form.empty()) {

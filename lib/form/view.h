@@ -30,7 +30,7 @@ struct Replica {
 };
 
 struct View {
-  std::string form;     // "sharded-state" or "nxdi"
+  std::string form;     // "sharded-state", "nxdi", "torch_dist", "dcp" or "torch"
   Catalogue catalogue;  // what is shown; its files are those that it would have, none of them exists
   std::vector<std::vector<Fragment>> fragments;  // by shown array; ascending by (row, col)
   std::vector<uint8_t> transposed;               // by shown array: the stored rectangles are turned over
@@ -38,6 +38,9 @@ struct View {
   std::vector<Replica> replicas;
   std::vector<uint8_t> constants;  // by stored array: of the engine, not of the model
   int64_t chunks = 0;              // C of the fused(C) attention; 0: split with scales per row
+  uint32_t real_files = 0;         // files of `catalogue` below this are stored files of the same index
+  std::string skipped;             // what was left out unseen, for people; "" nothing
+  bool trained = false;            // the values of a training run
   bool halved_codes = false;       // expert codes are half of what they were, and their scales twice
 };
 

@@ -96,14 +96,19 @@ class CatalogueBuilder {
  public:
   CatalogueBuilder(FileSystem& fs, const std::string& root) : fs_(fs) { out_.root = root; }
 
-  Result<Catalogue> Build() {
+  Result<Catalogue> BuildWithoutTensors() {
     MIMO_RETURN_IF_ERROR(ReadConfig());
     MIMO_RETURN_IF_ERROR(ListCarried(fs_, out_.root, "", 0, &out_.carried));
     MIMO_RETURN_IF_ERROR(ReadIndexFile());
     MIMO_RETURN_IF_ERROR(ReadOrigin());
+    return std::move(out_);
+  }
+
+  Result<Catalogue> Build() {
+    MIMO_ASSIGN_OR_RETURN(out_, BuildWithoutTensors());
     MIMO_RETURN_IF_ERROR(ChooseTensorFiles());
     for (const std::string& name : tensor_files_) MIMO_RETURN_IF_ERROR(ReadShard(name));
-    MIMO_RETURN_IF_ERROR(SortArrays());
+    MIMO_RETURN_IF_ERROR(SortArrays(&out_));
     MIMO_RETURN_IF_ERROR(CrossCheckIndex());
     return std::move(out_);
   }
@@ -221,25 +226,6 @@ class CatalogueBuilder {
     return {};
   }
 
-  Status SortArrays() {
-    std::sort(out_.arrays.begin(), out_.arrays.end(), [](const StoredArray& a, const StoredArray& b) {
-      return a.name != b.name ? a.name < b.name : a.file < b.file;
-    });
-    out_.by_name.reserve(out_.arrays.size());
-    for (uint32_t i = 0; i < out_.arrays.size(); ++i) {
-      const StoredArray& array = out_.arrays[i];
-      if (!out_.by_name.emplace(array.name, i).second) {
-        Error e = BadInput("the tensor is stored twice", JoinPath(out_.root, out_.files[array.file].name));
-        e.tensor = array.name;
-        e.expected = "each tensor in one file";
-        e.found = "also in " + out_.files[out_.arrays[i - 1].file].name;
-        e.advice = "remove the stale file, or give the checkpoint an index that names the right ones";
-        return e;
-      }
-    }
-    return {};
-  }
-
   // Tensors that config.json calls for are checked by TakeInventory. MTP layers and towers are optional there: where
   // the index lists them and the files that would hold them are missing, the download is incomplete.
   Status CheckOptionalParts() const {
@@ -338,6 +324,29 @@ Hash128 Catalogue::Fingerprint() const {
     field(std::to_string(file.bytes));
   }
   return hash.Digest();
+}
+
+Status SortArrays(Catalogue* catalogue) {
+  std::vector<StoredArray>& arrays = catalogue->arrays;
+  std::sort(arrays.begin(), arrays.end(), [](const StoredArray& a, const StoredArray& b) {
+    return a.name != b.name ? a.name < b.name : a.file < b.file;
+  });
+  catalogue->by_name.clear();
+  catalogue->by_name.reserve(arrays.size());
+  for (uint32_t i = 0; i < arrays.size(); ++i) {
+    if (catalogue->by_name.emplace(arrays[i].name, i).second) continue;
+    Error e = BadInput("the tensor is stored twice", catalogue->PathOf(catalogue->files[arrays[i].file]));
+    e.tensor = arrays[i].name;
+    e.expected = "each tensor in one file";
+    e.found = "also in " + catalogue->files[arrays[i - 1].file].name;
+    e.advice = "remove the stale file, or give the checkpoint an index that names the right ones";
+    return e;
+  }
+  return {};
+}
+
+Result<Catalogue> OpenWithoutTensors(FileSystem& fs, const std::string& root) {
+  return CatalogueBuilder(fs, root).BuildWithoutTensors();
 }
 
 Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root) {

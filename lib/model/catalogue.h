@@ -27,6 +27,8 @@ struct CatalogueFile {
   uint64_t data_begin = 0;  // length of the header with its prefix
   Hash128 header_hash;      // of those bytes
   std::vector<std::pair<std::string, std::string>> metadata;
+  // Where it lies when that is not Catalogue::root (arrays of a second checkpoint, lib/form/like.h).
+  std::string root = {};
 };
 
 struct StoredArray {
@@ -67,6 +69,9 @@ struct Catalogue {
   std::unordered_map<std::string, uint32_t> by_name;
 
   const StoredArray* Find(const std::string& name) const;
+  std::string PathOf(const CatalogueFile& file) const {
+    return JoinPath(file.root.empty() ? root : file.root, file.name);
+  }
   uint64_t payload_bytes() const;
   // Of file names, lengths, header hashes, config and index: changes when the checkpoint does (data bytes are not
   // read).
@@ -75,5 +80,10 @@ struct Catalogue {
 
 // kBadInput for anything malformed, kIo when the system refuses. Reads headers, config.json and the index only.
 Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root);
+// The same without tensor files, for directories that keep tensors otherwise: config, origin and files that travel
+// along.
+Result<Catalogue> OpenWithoutTensors(FileSystem& fs, const std::string& root);
+// Sorts arrays by name and builds the lookup. kBadInput: an array is stored twice.
+Status SortArrays(Catalogue* catalogue);
 
 }  // namespace mimo

@@ -227,8 +227,8 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   marker.kv_heads = fields.RequiredInteger("kv_heads");
   marker.swa_kv_heads = fields.RequiredInteger("swa_kv_heads");
   if (const std::string form = fields.String("form"); !form.empty()) marker.form = form;
-  if (marker.form != "hf" && marker.form != "sharded-state" && marker.form != "nxdi")
-    fields.Fail("form", "\"hf\", \"sharded-state\" or \"nxdi\"", "\"" + marker.form + "\"");
+  if (marker.form != "hf" && marker.form != "sharded-state" && marker.form != "nxdi" && marker.form != "torch_dist")
+    fields.Fail("form", "\"hf\", \"sharded-state\", \"nxdi\" or \"torch_dist\"", "\"" + marker.form + "\"");
   marker.table = fields.String("table");
   if (marker.form == "sharded-state") {
     marker.tp = fields.RequiredInteger("tp");

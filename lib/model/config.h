@@ -47,13 +47,13 @@ struct LayoutMarker {
   int64_t kv_heads = 0;  // heads of the model before replication, padding included
   int64_t swa_kv_heads = 0;
   bool independent = false;
-  std::string form = "hf";        // hf | sharded-state | nxdi
+  std::string form = "hf";        // hf | sharded-state | nxdi | torch_dist
   std::string table = {};         // sharded-state: the form table that named the arrays
   int64_t tp = 0, ep = 0;         // sharded-state: its ranks
   std::string expert_codes = {};  // nxdi: halve | rescale
   std::string folded = {};        // v | o: where attention_value_scale went
-  std::string router = {};        // sharded-state: the dtype that the source's router was widened from, "BF16"
-  bool recoded = false;           // weights are not in the codecs that the source had
+  std::string router = {};  // sharded-state, torch_dist: the dtype that the source's router was widened from, "BF16"
+  bool recoded = false;     // weights are not in the codecs that the source had
   std::optional<MarkedLayout> source = {};  // what it was made from
   std::optional<UnpaddedDimensions> unpadded = {};
 };

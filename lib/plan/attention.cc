@@ -30,6 +30,8 @@ class AttentionPlanner {
       PlanDecoded();
     } else if (request_.encode) {
       PlanEncoded();
+    } else if (request_.quantize) {
+      PlanRelayout(Cells());
     } else if (same) {
       PlanUnchanged();
     } else if (fp8_) {
@@ -278,15 +280,26 @@ class AttentionPlanner {
     const auto blocks = static_cast<uint64_t>(CeilDiv(first_->cols, first_->block_cols));
     FuseGroup& group = builder_.group();
     for (CellRow& cell : cells) {
+      if (request_.quantize) {
+        cell.moved = false;
+        cell.keep = (*request_.quantize)[cell.scale_output];
+        cell.keep_row = cell.keep == kNone ? 0 : cell.scale_row;
+      }
       cell.scale_output = scales[cell.scale_output];
       for (CellSegment& s : cell.segments) {
         s.output = codes[s.output];
         if (s.source == kNone) continue;
         const Weight& weight = SourceWeight(s.source);
+        if (request_.quantize) {
+          s.source = builder_.DecodedSource(weight);
+          s.scale = kNone;
+          s.scale_row = 0;
+          continue;
+        }
         s.source = builder_.GridSource(weight);
         s.scale = builder_.Source(SourceWeight(s.scale).scale);
       }
-      if (!cell.moved) group.straddling_blocks += blocks;
+      if (!cell.moved && !request_.quantize) group.straddling_blocks += blocks;
     }
     group.cells = std::move(cells);
     builder_.plan().straddling_blocks += group.straddling_blocks;

@@ -58,8 +58,23 @@ Result<StoredAs> StorageChooser::Wanted(const Weight& weight, const TensorId& id
   return StoredAs::kKeep;
 }
 
+bool StorageChooser::IsWidened(const Weight& weight) const {
+  if (weight.storage != Storage::kPlain || catalogue_->arrays[weight.array].dtype != DType::kF32) return false;
+  const TensorRule* rule = catalogue_->table->RuleOf(weight.id);
+  return rule != nullptr && rule->storage != "f32" && rule->storage != "router";
+}
+
+Choice StorageChooser::Narrowed() const {
+  Choice choice;
+  if (dtype_ == DTypeChoice::kFp32) return choice;
+  choice.kind = Choice::Kind::kPlain;
+  choice.codec = dtype_ == DTypeChoice::kFp16 ? Codec::kFp16 : Codec::kBf16;
+  return choice;
+}
+
 Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, const std::string& name) {
   if (neuron_ && dtype_ == DTypeChoice::kKeep) return ForNeuron(weight, id, name);
+  if (narrows_ && IsWidened(weight)) return Narrowed();
   MIMO_ASSIGN_OR_RETURN(const StoredAs wanted, Wanted(weight, id, name));
   const std::optional<Codec> codec = CodecOf(wanted);
   if (!codec && weight.storage == Storage::kFp8Block && weight.per_row())
@@ -163,6 +178,21 @@ Status StorageChooser::CheckAllUsed() const {
       return UsageError("an input scale for a module that is not made NVFP4", "modules of the output", module,
                         "list the names with --dry-run --verbose");
   return {};
+}
+
+bool MayBeExact(const Weight& weight, DType plain, const Choice& choice) {
+  if (choice.kind == Choice::Kind::kPlain) {
+    if (weight.storage == Storage::kMxfp4) return choice.codec != Codec::kFp16;
+    return weight.storage == Storage::kPlain && choice.codec == Codec::kFp32 && plain != DType::kF32;
+  }
+  if (choice.kind == Choice::Kind::kEncode) {
+    const Codec to = choice.encoding.codec;
+    return (weight.storage == Storage::kMxfp4 && (to == Codec::kNvfp4 || to == Codec::kFp8Block)) ||
+           (weight.storage == Storage::kFp8Block && to == Codec::kMxfp8);
+  }
+  if (choice.kind == Choice::Kind::kRename)
+    return weight.global == kNone || weight.global_divides == choice.arrays.global_divides;
+  return true;
 }
 
 }  // namespace mimo

@@ -34,6 +34,9 @@ class StorageChooser {
   static Result<StorageChooser> Make(const Catalogue& catalogue, const PlanOptions& options);
 
   const Recipe* recipe() const { return recipe_.get(); }
+  // F32 weights that the model's table has as BF16 are a run's: without a recipe they become BF16 unless --dtype says
+  // otherwise.
+  void NarrowRuns() { narrows_ = recipe_ == nullptr; }
   // Whether every weight keeps what it is stored as.
   bool keeps() const { return recipe_ == nullptr && dtype_ == DTypeChoice::kKeep; }
   // Of the output. Without a recipe, that of the source.
@@ -53,6 +56,8 @@ class StorageChooser {
   // Neuron's own: a scale per row for attention and dense layers, values for the output projection.
   Result<Choice> ForNeuron(const Weight& weight, const TensorId& id, const std::string& name) const;
   Result<StoredAs> Wanted(const Weight& weight, const TensorId& id, const std::string& name);
+  bool IsWidened(const Weight& weight) const;
+  Choice Narrowed() const;
   Choice Kept(const Weight& weight) const;
   static Choice Decoded();
   Result<Choice> Encoded(const Weight& weight, StoredAs wanted, const std::string& name);
@@ -62,10 +67,15 @@ class StorageChooser {
   DTypeChoice dtype_;
   bool neuron_ = false;
   bool neuron_attention_ = true;
+  bool narrows_ = false;
   Dialect dialect_ = Dialect::kNative;
   std::unique_ptr<Recipe> recipe_;
   std::unique_ptr<RecipeMatcher> matcher_;
   std::set<std::string> scaled_modules_;  // that took their input scale from Recipe::input_scales
 };
+
+// Whether a choice may keep every value of a weight as it is; `plain`: the type of its array. Of what is encoded the
+// data decides.
+bool MayBeExact(const Weight& weight, DType plain, const Choice& choice);
 
 }  // namespace mimo

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/form/hf.h"
+#include "lib/model/role_groups.h"
 #include "lib/plan/hf_output.h"
 
 namespace mimo {
@@ -17,6 +18,7 @@ class Describer {
 
   Status Describe() {
     ranks_ = options_.format == "sharded-state";
+    megatron_ = options_.to == "megatron";
     MIMO_RETURN_IF_ERROR(ChooseBase());
     MIMO_ASSIGN_OR_RETURN(const HfDescription hf, DescribeHf());
     std::string config = base_.text;
@@ -25,14 +27,14 @@ class Describer {
     }
     std::vector<std::pair<std::string, std::string>> where;
     for (const OutputArray& output : plan_.outputs) {
-      if (!ranks_) where.emplace_back(output.name, plan_.files[output.file].name);
+      if (!ranks_ && !megatron_) where.emplace_back(output.name, plan_.files[output.file].name);
       plan_.payload_bytes += output.end - output.begin;
     }
     std::sort(where.begin(), where.end());
     plan_.texts.push_back({kHfConfigName, std::move(config)});
-    if (!ranks_) plan_.texts.push_back({kHfIndexName, Index(hf, where)});
+    if (!ranks_ && !megatron_) plan_.texts.push_back({kHfIndexName, Index(hf, where)});
     std::string quant_config;
-    if (edited_ && !hf.keeps_quantization) {
+    if (edited_ && !hf.keeps_quantization && !megatron_) {
       MIMO_ASSIGN_OR_RETURN(quant_config, HfQuantConfig(hf.quantization));
     }
     if (!quant_config.empty()) plan_.texts.push_back({kHfQuantConfigName, std::move(quant_config)});
@@ -70,11 +72,12 @@ class Describer {
     hf.vocab = target_.model.vocab;
     hf.intermediate = target_.model.intermediate;
     hf.moe_intermediate = target_.model.moe_intermediate;
-    hf.text_only = options_.text_only || ranks_;
+    hf.text_only = options_.text_only || ranks_ || LacksTowers();
     hf.ranks = ranks_;
     // What ranks hold is quantized as the source says, or not at all.
     hf.keeps_quantization = ranks_ && d_.chooser.keeps();
-    if (!ranks_) hf.quantization = DescribeQuantization(d_.catalogue, d_.inventory, plan_, d_.chooser.dialect());
+    if (!ranks_ && !megatron_)
+      hf.quantization = DescribeQuantization(d_.catalogue, d_.inventory, plan_, d_.chooser.dialect());
     if (d_.chooser.keeps()) {
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
@@ -103,6 +106,10 @@ class Describer {
       marker.table = target_.table;
       if (WidensRouter()) marker.router = "BF16";
     }
+    if (megatron_) {
+      marker.form = "torch_dist";
+      if (WidensRouter()) marker.router = "BF16";
+    }
     if (options_.to == "nxdi") {
       marker.form = "nxdi";
       if (options_.dtype == DTypeChoice::kKeep)
@@ -114,10 +121,18 @@ class Describer {
     return hf;
   }
 
+  // What forms without towers are shown as: their config must not promise them.
+  bool LacksTowers() const {
+    if (!d_.viewed || !(base_.has_vision || base_.has_audio)) return false;
+    return std::none_of(plan_.outputs.begin(), plan_.outputs.end(),
+                        [](const OutputArray& output) { return IsTower(output.id.role); });
+  }
+
   bool WidensRouter() const {
     for (const Weight& weight : d_.inventory.weights)
       if (weight.id.role == Role::kRouter)
-        return d_.catalogue.arrays[weight.array].dtype == DType::kBF16 && config_.router_dtype != "bfloat16";
+        return d_.catalogue.arrays[weight.array].dtype == DType::kBF16 &&
+               (megatron_ || config_.router_dtype != "bfloat16");
     return false;
   }
 
@@ -178,6 +193,7 @@ class Describer {
   const IndexInfo* base_index_ = nullptr;
   bool edited_ = false;
   bool ranks_ = false;
+  bool megatron_ = false;
 };
 
 }  // namespace

@@ -8,28 +8,18 @@
 #include "lib/base/usage_error.h"
 #include "lib/form/rules.h"
 #include "lib/model/role_groups.h"
+#include "lib/plan/cut_pieces.h"
 
 namespace mimo {
 namespace {
 
 constexpr char kRestFile[] = "hf-rest.safetensors";
 
-// A rectangle of a planned output and where it goes in a rank's array.
-struct Placed {
-  Range rows, cols;
-  int64_t target_row = 0;
-  int64_t target_col = 0;
-};
-
 std::string BytesOf(double value, DType dtype) {
   const auto bits = std::bit_cast<uint32_t>(static_cast<float>(value));
   std::string bytes;
   for (int i = dtype == DType::kBF16 ? 2 : 0; i < 4; ++i) bytes.push_back(static_cast<char>(bits >> (8 * i)));
   return bytes;
-}
-
-int64_t Last(const std::vector<int64_t>& shape) {
-  return shape.empty() ? 1 : shape.back();
 }
 
 class Distributor {
@@ -95,7 +85,7 @@ class Distributor {
   // Where each part of a planned output of `rows` x `cols` stored elements goes on a rank; `member` is its place in the
   // stacking order. Divisibility has been checked when the target was chosen.
   std::vector<Placed> PlacesOf(const RankTensor& tensor, const OutputArray& output, int64_t rank) const {
-    const int64_t rows = output.rows(), cols = Last(output.shape);
+    const int64_t rows = output.rows(), cols = LastDimension(output.shape);
     const auto role = std::find(tensor.of.begin(), tensor.of.end(), output.id.role);
     const int64_t member = role == tensor.of.end() ? 0 : role - tensor.of.begin();
     const Range all_rows{0, rows}, all_cols{0, cols};
@@ -166,30 +156,6 @@ class Distributor {
     return shape;
   }
 
-  // The pieces of `output` inside a rectangle, moved to where it goes.
-  static void CutPieces(const OutputArray& output, const Placed& placed, std::vector<Piece>* pieces) {
-    const int64_t cols = Last(output.shape);
-    for (const Piece& piece : output.pieces) {
-      const int64_t width = piece.cols == 0 ? cols : piece.cols;
-      const int64_t row_begin = std::max(piece.target_row, placed.rows.begin);
-      const int64_t row_end = std::min(piece.target_row + piece.rows, placed.rows.end);
-      const int64_t col_begin = std::max(piece.target_col, placed.cols.begin);
-      const int64_t col_end = std::min(piece.target_col + width, placed.cols.end);
-      if (row_begin >= row_end || col_begin >= col_end) continue;
-      Piece cut;
-      cut.source = piece.source;
-      cut.rows = row_end - row_begin;
-      cut.cols = col_end - col_begin;
-      cut.source_row = piece.source_row + row_begin - piece.target_row;
-      cut.source_col = piece.source_col + col_begin - piece.target_col;
-      cut.target_row = placed.target_row + row_begin - placed.rows.begin;
-      cut.target_col = placed.target_col + col_begin - placed.cols.begin;
-      if (piece.source == kNone) cut.source_row = cut.source_col = 0;
-      if (piece.cols == 0 && cut.cols == cols) cut.cols = 0;  // whole rows of both
-      pieces->push_back(cut);
-    }
-  }
-
   static void FillGaps(const std::vector<int64_t>& shape, std::vector<Piece>* pieces) {
     std::sort(pieces->begin(), pieces->end(), [](const Piece& a, const Piece& b) {
       return std::tie(a.target_row, a.target_col) < std::tie(b.target_row, b.target_col);
@@ -203,13 +169,6 @@ class Distributor {
     if (tensor.dtype == "F32") return DType::kF32;
     if (tensor.dtype == "router") return request_.router_bf16 ? DType::kBF16 : DType::kF32;
     return stored;
-  }
-
-  static std::optional<Codec> ValueCodec(DType dtype) {
-    if (dtype == DType::kF32) return Codec::kFp32;
-    if (dtype == DType::kF16) return Codec::kFp16;
-    if (dtype == DType::kBF16) return Codec::kBf16;
-    return std::nullopt;
   }
 
   Status MakeStack(size_t index, int32_t layer, const std::vector<uint32_t>& members) {
@@ -241,9 +200,9 @@ class Distributor {
       FillGaps(shape, &made.pieces);
       if (made.dtype != first.dtype) {
         made.transform = Transform::kConvert;
-        made.target_codec = *ValueCodec(made.dtype);
+        made.target_codec = *ValueCodecOf(made.dtype);
         for (const Piece& piece : made.pieces)
-          if (piece.source != kNone) builder_.plan().sources[piece.source].codec = *ValueCodec(first.dtype);
+          if (piece.source != kNone) builder_.plan().sources[piece.source].codec = *ValueCodecOf(first.dtype);
       }
       Add(std::move(made), tensor.mtp, rank, layer, planned_.near[members[0]]);
     }

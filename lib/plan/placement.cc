@@ -6,6 +6,7 @@
 
 #include "lib/form/hf.h"
 #include "lib/io/safetensors.h"
+#include "lib/io/torch_item.h"
 #include "lib/plan/builder.h"
 #include "lib/plan/reads.h"
 
@@ -27,6 +28,8 @@ class Placer {
 
   void Place(const PlacementOptions& options) {
     layout_ = options.layout;
+    container_ = options.container;
+    as_near_ = options.as_near;
     std::vector<std::string> file_of = options.max_shard_bytes == 0 ? SourceFiles() : Shards(options.max_shard_bytes);
     MakeFiles(file_of);
     for (PlanFile& file : plan_.files) LayOut(&file);
@@ -82,13 +85,15 @@ class Placer {
     for (uint32_t i = 0; i < file_of.size(); ++i) {
       PlanFile& file = files[file_of[i]];
       file.outputs.push_back(i);
-      if (catalogue_.files[SourceFile(i)].name == file_of[i]) file.source_file = SourceFile(i);
+      if (container_ == Container::kSafetensors && catalogue_.files[SourceFile(i)].name == file_of[i])
+        file.source_file = SourceFile(i);
     }
     std::vector<size_t> arrays_in(catalogue_.files.size(), 0);
     for (const StoredArray& array : catalogue_.arrays) ++arrays_in[array.file];
     for (auto& [name, planned] : files) {
       PlanFile& file = planned;
       file.name = name;
+      file.container = container_;
       file.unchanged = file.source_file != kNone && file.outputs.size() == arrays_in[file.source_file] &&
                        std::all_of(file.outputs.begin(), file.outputs.end(), [&](uint32_t i) {
                          return plan_.outputs[i].unchanged && SourceFile(i) == file.source_file;
@@ -98,12 +103,20 @@ class Placer {
   }
 
   void LayOut(PlanFile* file) {
-    if (file->unchanged) {
+    if (file->unchanged || as_near_) {
       file->bytes = catalogue_.files[file->source_file].bytes;
       for (uint32_t i : file->outputs) {
         const StoredArray& array = catalogue_.arrays[builder_.near(i)];
         plan_.outputs[i].begin = array.begin;
         plan_.outputs[i].end = array.begin + array.bytes;
+      }
+    } else if (container_ == Container::kTorchItems) {
+      for (const uint32_t i : file->outputs) {
+        OutputArray& output = plan_.outputs[i];
+        const TorchItemSize size = SizeOfTorchItem(output.dtype, output.shape);
+        output.begin = file->bytes + size.head;
+        output.end = output.begin + size.data;
+        file->bytes += size.total();
       }
     } else {
       std::sort(file->outputs.begin(), file->outputs.end(),
@@ -183,6 +196,8 @@ class Placer {
   const Catalogue& catalogue_;
   Plan& plan_;
   std::string layout_;
+  Container container_ = Container::kSafetensors;
+  bool as_near_ = false;
 };
 
 }  // namespace

@@ -7,21 +7,23 @@
 
 #include "lib/base/usage_error.h"
 #include "lib/form/hf.h"
+#include "lib/form/like.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/builder.h"
 #include "lib/plan/choice.h"
 #include "lib/plan/describe_output.h"
 #include "lib/plan/distribute.h"
+#include "lib/plan/fates.h"
 #include "lib/plan/filter.h"
+#include "lib/plan/like.h"
+#include "lib/plan/megatron.h"
 #include "lib/plan/neuron.h"
 #include "lib/plan/notes.h"
-#include "lib/plan/plan_json.h"
 #include "lib/plan/resize.h"
 #include "lib/plan/resolve.h"
 #include "lib/plan/target.h"
 
 namespace mimo {
-
 namespace {
 
 class Planner {
@@ -39,6 +41,7 @@ class Planner {
   Result<Plan> Make() {
     MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue_, options_));
     chooser_ = &chooser;
+    if (viewed_ != nullptr && viewed_->view.trained) chooser.NarrowRuns();
     dropped_.resize(catalogue_.arrays.size());
     MIMO_ASSIGN_OR_RETURN(target_,
                           ChooseTarget(catalogue_, inventory_, verdict_, options_, chooser, viewed_ != nullptr));
@@ -55,6 +58,9 @@ class Planner {
     MIMO_RETURN_IF_ERROR(CheckPromises());
     if (options_.format == "sharded-state") MIMO_RETURN_IF_ERROR(CutForRanks());
     if (options_.to == "nxdi") MIMO_RETURN_IF_ERROR(ToNeuron(builder_, options_.expert_codes == "rescale"));
+    const bool megatron = options_.to == "megatron";
+    std::vector<PlannedTensor> tensors;
+    if (megatron) MIMO_RETURN_IF_ERROR(ToMegatron(builder_, target_.model, options_, &tensors));
     builder_.plan().target_layout = target_.qkv;
     if (viewed_ != nullptr)  // nothing that is shown lies in a file as it is
       for (OutputArray& output : builder_.plan().outputs) output.unchanged = false;
@@ -65,7 +71,13 @@ class Planner {
         if (const auto found = home.find(builder_.plan().outputs[i].name); found != home.end())
           builder_.SetFile(i, found->second);
     }
-    PlaceOutputs(builder_, {options_.max_shard_bytes, target_.restores ? "" : target_.qkv.ToString()});
+    PlacementOptions placement;
+    placement.max_shard_bytes = options_.max_shard_bytes;
+    if (megatron) placement.container = Container::kTorchItems;
+    if (!target_.restores) placement.layout = target_.qkv.ToString();
+    PlaceOutputs(builder_, placement);
+    builder_.plan().options = options_;
+    if (megatron) MIMO_RETURN_IF_ERROR(DescribeMegatron(tensors, target_.model, &builder_.plan()));
     MIMO_RETURN_IF_ERROR(DescribeOutput(
         {catalogue_, inventory_, verdict_, options_, target_, *chooser_, viewed_ != nullptr}, &builder_.plan()));
     if (viewed_ != nullptr) {
@@ -146,7 +158,10 @@ class Planner {
       const bool windowed = IsWindowed(catalogue_.config, a);
       AttentionRequest request;
       request.weights = &a;
-      request.source = BuildQkvMap(verdict_.layout, LogicalShape(catalogue_.config, windowed), first.block_rows);
+      const bool grafted =
+          viewed_ != nullptr && viewed_->like != nullptr && (a.fused() ? a.qkv : a.q) >= viewed_->like->first_grafted;
+      const QkvLayout& layout = grafted ? viewed_->like->layout : verdict_.layout;
+      request.source = BuildQkvMap(layout, LogicalShape(catalogue_.config, windowed), first.block_rows);
       request.target = BuildQkvMap(target_.qkv, ShapeOf(target_.model, windowed), target_.block_rows);
       request.target_block_rows = target_.block_rows;
       MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
@@ -220,23 +235,19 @@ class Planner {
 
   // Keeps count of what rounds. Exact paths are known only when the data is seen; under --lossless the run checks them.
   void Rounds(const Weight& weight, const Choice& choice) {
-    const DType plain = catalogue_.arrays[weight.array].dtype;
-    bool exact = true;
-    if (choice.kind == Choice::Kind::kPlain) {
-      exact = weight.storage == Storage::kMxfp4   ? choice.codec != Codec::kFp16
-              : weight.storage == Storage::kPlain ? choice.codec == Codec::kFp32 && plain != DType::kF32
-                                                  : false;
-    } else if (choice.kind == Choice::Kind::kEncode) {
-      const Codec to = choice.encoding.codec;
-      exact = (weight.storage == Storage::kMxfp4 && (to == Codec::kNvfp4 || to == Codec::kFp8Block)) ||
-              (weight.storage == Storage::kFp8Block && to == Codec::kMxfp8);
-      // The survey has seen the scales of attention; those of experts are of the same making.
-      const bool powers_of_two = facts_.attention_scales > 0 && facts_.power_of_two_scales == facts_.attention_scales;
+    const bool exact = MayBeExact(weight, catalogue_.arrays[weight.array].dtype, choice);
+    // The survey has seen the scales of attention; those of experts are of the same making.
+    const bool powers_of_two = facts_.attention_scales > 0 && facts_.power_of_two_scales == facts_.attention_scales;
+    if (choice.kind == Choice::Kind::kEncode)
       maybe_exact_ += exact && (weight.storage == Storage::kMxfp4 || powers_of_two);
-    } else if (choice.kind == Choice::Kind::kRename) {
-      exact = weight.global == kNone || weight.global_divides == choice.arrays.global_divides;
-    }
     if (!exact) ++rounded_;
+  }
+
+  // Whether the checkpoint whose config a run takes stores this plain weight so.
+  bool ReferenceHas(const std::string& name, DType dtype) const {
+    if (viewed_ == nullptr || viewed_->like == nullptr) return false;
+    const StoredArray* array = catalogue_.Find(kReferencePrefix + name);
+    return array != nullptr && array->dtype == dtype;
   }
 
   static constexpr char kNoMtp[] = "Neuron's form has no MTP layers";
@@ -249,8 +260,10 @@ class Planner {
   Status PlanWeight(const Weight& weight) {
     const StoredArray& stored = catalogue_.arrays[weight.array];
     const bool neuron = options_.to == "nxdi";
-    if (IsTower(weight.id.role) && (neuron || options_.text_only)) {
-      Drop(weight, neuron ? "Neuron's form has no towers" : "tower, --text-only");
+    if (IsTower(weight.id.role) && (neuron || options_.to == "megatron" || options_.text_only)) {
+      Drop(weight, neuron               ? "Neuron's form has no towers"
+                   : options_.text_only ? "tower, --text-only"
+                                        : "Megatron's model has no towers");
       return {};
     }
     if (weight.id.mtp && neuron) {
@@ -265,10 +278,15 @@ class Planner {
     if (weight.id.role == Role::kRouter && choice.kind == Choice::Kind::kKeep && stored.dtype == DType::kF32) {
       // The engine's type: rank files may round it, and the way back undoes what widened it.
       if (!options_.format.empty() && catalogue_.config.router_dtype == "bfloat16") ++rounded_;
-      if (target_.restores && marker->router == "BF16") {
+      const bool rounded = options_.dtype == DTypeChoice::kKeep || options_.dtype == DTypeChoice::kBf16;
+      const bool widened = options_.to == "hf" && marker != nullptr && marker->router == "BF16";
+      if (rounded && (widened || ReferenceHas(name, DType::kBF16))) {
         choice.kind = Choice::Kind::kPlain;
         choice.codec = Codec::kBf16;
       }
+    } else if (weight.storage == Storage::kPlain && stored.dtype != DType::kF32 && ReferenceHas(name, DType::kF32)) {
+      choice.kind = Choice::Kind::kPlain;
+      choice.codec = Codec::kFp32;
     }
     std::vector<int64_t> shape = ElementShape(weight);
     bool changed = false;
@@ -432,20 +450,11 @@ class Planner {
     const Catalogue& stored = viewed_ != nullptr ? viewed_->stored : catalogue_;
     plan.options = options_;
     if (options_.to == "nxdi") plan.form = "nxdi";
+    if (options_.to == "megatron") plan.form = "torch_dist";
     if (!options_.format.empty()) plan.form = options_.format;
-    plan.source_fingerprint = stored.Fingerprint();
     plan.source_layout = verdict_;
-    std::vector<uint8_t> used(stored.arrays.size(), 0);
-    for (const PlanSource& source : plan.sources) used[source.array] = 1;
-    for (uint32_t i = 0; i < stored.arrays.size(); ++i) {
-      SourceFate fate{i, Fate::kUsed, ""};
-      if (used[i] == 0) {
-        fate.fate = Fate::kDropped;
-        fate.reason = viewed_ != nullptr ? Unread(i) : dropped_[i].empty() ? "not needed" : dropped_[i];
-      }
-      plan.fates.push_back(std::move(fate));
-    }
-    plan.digest = PlanDigest(stored, plan);
+    FinishPlan(
+        stored, [&](uint32_t array) { return viewed_ != nullptr ? Unread(array) : dropped_[array]; }, &plan);
     return std::move(plan);
   }
 
@@ -481,8 +490,9 @@ Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, co
 }
 
 Result<Plan> MakePlan(const Checkpoint& c, const PlanOptions& options) {
+  if (c.like && options.dtype == DTypeChoice::kKeep && options.recipe.empty()) return MakeLikePlan(c, options);
   if (!c.view) return MakePlan(c.stored, c.inventory, c.layout, options, c.facts);
-  const ViewedPlan viewed{*c.view, c.stored};
+  const ViewedPlan viewed{*c.view, c.stored, c.like.get()};
   return MakePlan(c.view->catalogue, c.inventory, c.layout, options, c.facts, &viewed);
 }
 

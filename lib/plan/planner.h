@@ -16,6 +16,7 @@ namespace mimo {
 struct ViewedPlan {
   const View& view;
   const Catalogue& stored;
+  const Like* like = nullptr;  // of a merged checkpoint: some weights are the reference's, under its layout
 };
 Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& source,
                       const PlanOptions& options, const SurveyFacts& facts = {}, const ViewedPlan* viewed = nullptr);

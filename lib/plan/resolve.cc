@@ -25,9 +25,16 @@ class Resolver {
     moved_.assign(stored_.arrays.size(), kNone);
     decoded_.assign(stored_.arrays.size(), kNone);
     for (OutputArray& output : plan_.outputs) MIMO_RETURN_IF_ERROR(ResolveOutput(&output));
-    for (FuseGroup& group : plan_.groups)
+    for (FuseGroup& group : plan_.groups) {
       for (CellRow& cell : group.cells) MIMO_RETURN_IF_ERROR(ResolveCell(&cell));
-    for (PlanFile& file : plan_.files) file.source_file = kNone;
+      for (EncodedWeight& weight : group.encoded) {
+        if (weight.keep == kNone) continue;
+        MIMO_ASSIGN_OR_RETURN(const auto keep, RowOf(weight.keep, 0));
+        weight.keep = Source(keep.first);
+      }
+    }
+    for (PlanFile& file : plan_.files)
+      if (file.source_file >= view_.real_files) file.source_file = kNone;
     // Replicas of what is not read need no comparison.
     for (const Replica& r : view_.replicas) {
       if (!read(r.first) && !read(r.second)) continue;
@@ -72,6 +79,30 @@ class Resolver {
     return index;
   }
 
+  // An array that is shown as it is stored.
+  bool IsReal(uint32_t shown) const {
+    const std::vector<Fragment>& fragments = view_.fragments[shown];
+    return fragments.size() == 1 && stored_.arrays[fragments[0].array].file < view_.real_files;
+  }
+
+  // Its codec and grid are those of the plan so far; scales are real as well.
+  uint32_t RealSource(const PlanSource& shown) {
+    const auto array_of = [&](uint32_t source) { return view_.fragments[shown_[source].array][0].array; };
+    const uint32_t index = Source(view_.fragments[shown.array][0].array);
+    const uint32_t scale = shown.scale == kNone ? kNone : Source(array_of(shown.scale));
+    const uint32_t global = shown.global == kNone ? kNone : Source(array_of(shown.global));
+    std::vector<SourceBand> bands = shown.bands;
+    for (SourceBand& band : bands) band.scale = Source(array_of(band.scale));
+    PlanSource& source = plan_.sources[index];
+    const uint32_t array = source.array;
+    source = shown;
+    source.array = array;
+    source.scale = scale;
+    source.global = global;
+    source.bands = std::move(bands);
+    return index;
+  }
+
   Status ResolveOutput(OutputArray* output) {
     std::vector<Piece> pieces;
     for (const Piece& piece : output->pieces) {
@@ -85,7 +116,7 @@ class Resolver {
       return std::tie(a.target_row, a.target_col) < std::tie(b.target_row, b.target_col);
     });
     output->pieces = std::move(pieces);
-    output->unchanged = false;
+    output->unchanged &= plan_.files[output->file].source_file < view_.real_files;
     return {};
   }
 
@@ -99,10 +130,17 @@ class Resolver {
     const PlanSource& shown = shown_[piece.source];
     const bool decodes = Decodes(*output, shown);
     const bool turned = view_.transposed[shown.array] != 0;
-    if (output->transform == Transform::kEncode || (turned && output->transform != Transform::kMove))
+    // Values can be encoded from rectangles; codes have scales that lie elsewhere.
+    const bool encodes = output->transform == Transform::kEncode && (shown.quantized || turned);
+    if (encodes || (turned && output->transform != Transform::kMove))
       return UsageError("what ranks or Neuron directories hold cannot be converted further in the same run", kTwoRuns,
                         output->name);
     if (turned) SetTransposed(output);
+    if (IsReal(shown.array)) {
+      pieces->push_back(piece);
+      pieces->back().source = RealSource(shown);
+      return {};
+    }
     const int64_t per = PerElement(*output, shown);
     const StoredArray& array = view_.catalogue.arrays[shown.array];
     const int64_t cols = Last(array.shape) * per;
@@ -156,9 +194,44 @@ class Resolver {
                       view_.catalogue.arrays[shown].name);
   }
 
+  // Rows of values, cut where they are stored apart.
+  Status ResolveValues(const CellSegment& segment, std::vector<CellSegment>* segments) {
+    const PlanSource& shown = shown_[segment.source];
+    int64_t found = 0;
+    for (const Fragment& f : view_.fragments[shown.array]) {
+      const int64_t begin = std::max(f.row, segment.source_row);
+      const int64_t end = std::min(f.row + f.rows, segment.source_row + segment.rows);
+      if (begin >= end || f.col != 0 || f.stored_col != 0) continue;
+      CellSegment part = segment;
+      part.source = Decoded(f.array, shown);
+      part.source_row = f.stored_row + begin - f.row;
+      part.target_row = segment.target_row + begin - segment.source_row;
+      part.rows = end - begin;
+      found += part.rows;
+      segments->push_back(part);
+    }
+    if (found == segment.rows) return {};
+    return UsageError("a block grid over what is not stored in whole rows", kTwoRuns,
+                      view_.catalogue.arrays[shown.array].name);
+  }
+
   Status ResolveCell(CellRow* cell) {
+    if (cell->keep != kNone) {
+      MIMO_ASSIGN_OR_RETURN(const auto keep, RowOf(cell->keep, cell->keep_row));
+      cell->keep = Source(keep.first);
+      cell->keep_row = keep.second;
+    }
+    std::vector<CellSegment> segments;
     for (CellSegment& s : cell->segments) {
-      if (s.source == kNone) continue;
+      if (s.source == kNone || s.scale != kNone) {
+        segments.push_back(s);
+        continue;
+      }
+      MIMO_RETURN_IF_ERROR(ResolveValues(s, &segments));
+    }
+    cell->segments = std::move(segments);
+    for (CellSegment& s : cell->segments) {
+      if (s.source == kNone || s.scale == kNone) continue;
       const PlanSource& shown = shown_[s.source];
       MIMO_ASSIGN_OR_RETURN(const auto codes, RowOf(s.source, s.source_row));
       MIMO_ASSIGN_OR_RETURN(const auto scales, RowOf(s.scale, s.scale_row));

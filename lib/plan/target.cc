@@ -52,6 +52,8 @@ class TargetChooser {
 
   Status CheckOptions() const {
     const bool ranks = options_.format == "sharded-state";
+    const bool megatron = options_.to == "megatron";
+    if (megatron) return CheckMegatron();
     if (!options_.format.empty() && !ranks)
       return UsageError("not a format of this target", "sharded-state", "--format " + options_.format);
     if (ranks && options_.to == "sglang")
@@ -100,6 +102,28 @@ class TargetChooser {
     if (options_.to != "hf" && options_.qkv != "keep")
       return UsageError("--qkv and --to contradict each other", "--attention fused|split|bf16 with --to vllm or sglang",
                         "--qkv " + options_.qkv);
+    return {};
+  }
+
+  // Parallel sizes say how finely tensors are cut, and what run_config.yaml names; any other loads the same directory.
+  Status CheckMegatron() const {
+    if (options_.dtype == DTypeChoice::kKeep || !options_.recipe.empty())
+      return UsageError("Megatron holds values, not codes", "--dtype bf16, fp16 or fp32", "another",
+                        "Megatron -> HF quantizes: --like, or --to hf and a recipe in a second run");
+    if (options_.qkv != "keep")
+      return UsageError("Megatron has one layout of attention", "no --qkv", "--qkv " + options_.qkv);
+    if (options_.max_shard_bytes > 0 || !options_.ranks.empty() || !options_.engine_version.empty() ||
+        options_.attention != "auto" || !options_.expert_codes.empty() || options_.fp8_block_rows > 0)
+      return UsageError("an option that does not go with Megatron",
+                        "none of --max-shard-size, --ranks, --engine-version, --attention, --expert-codes, --fp8-block",
+                        "one of them");
+    if (!options_.fold_value_scale.empty())
+      return UsageError("Megatron-Bridge applies attention_value_scale itself", "no --fold-value-scale", "one");
+    if (options_.unknown == UnknownPolicy::kCarry)
+      return UsageError("Megatron has no place for unknown tensors", "--unknown drop", "--unknown carry");
+    if (options_.ep > 1 && config_.experts % options_.ep != 0)
+      return UsageError("the experts cannot be placed on these ranks",
+                        "a divisor of " + std::to_string(config_.experts), "--ep " + std::to_string(options_.ep));
     return {};
   }
 
@@ -227,7 +251,7 @@ class TargetChooser {
 
   Status ChooseLayout(const Choice& attention) {
     if (ForEngine()) return ChooseForEngine();
-    if (options_.to == "nxdi") {
+    if (options_.to == "nxdi" || options_.to == "megatron") {
       target_.qkv = {QkvKind::kSplitIndependent, 1};
       return {};
     }
@@ -235,8 +259,8 @@ class TargetChooser {
     std::string wish = options_.qkv == "keep" && recipe != nullptr && !recipe->qkv.empty() ? recipe->qkv : options_.qkv;
     if (target_.restores && config_.marker->source) {
       target_.qkv = LayoutOf(*config_.marker->source);
-      // Fused FP8 whose scales are gone would be taken for plain [Q;K;V].
-      if (!target_.keeps_fp8 && target_.qkv.fused() && WasQuantized()) target_.qkv = {QkvKind::kSplitIndependent, 1};
+      // Fused FP8 whose scales are gone would be taken for plain [Q;K;V]; values have no grid.
+      if (!target_.keeps_fp8 && WasQuantized()) target_.qkv = {QkvKind::kSplitIndependent, 1};
       return CheckFits("the source's layout");
     }
     if (wish == "restore") wish = "keep";

@@ -1,0 +1,35 @@
+// The small files of a Megatron torch_dist root: trackers, the two state files, and the run_config.yaml that
+// Megatron-Bridge builds its model from (reference target-layouts.md 2.2 and 2.3).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lib/base/status.h"
+#include "lib/model/config.h"
+
+namespace mimo {
+
+struct MegatronFilesRequest {
+  const ModelConfig& config;
+  int64_t mtp_layers = 0;  // distinct model.mtp.layers.N that the checkpoint holds
+  int64_t vocab_rows = 0;  // of the stored embedding and output layer, padding included
+  int64_t iteration = 0;
+  int64_t tp = 1, pp = 1, ep = 1, etp = 1;  // informative: torch_dist is loaded at any of them
+  std::string params_dtype = "bf16";        // bf16 | fp16 | fp32
+};
+
+struct SmallFile {
+  std::string name;  // relative to the root
+  std::string content;
+};
+
+// iter_0000042, of an iteration.
+std::string MegatronIterationDirectory(int64_t iteration);
+
+// Ordered by name. kBadInput: config.json lacks a number that the run configuration has to state, or has an activation
+// function other than SiLU. kUsage: a dtype that is none of the three.
+Result<std::vector<SmallFile>> MegatronFiles(const MegatronFilesRequest& request);
+
+}  // namespace mimo

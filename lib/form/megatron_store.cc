@@ -1,0 +1,305 @@
+#include "lib/form/megatron_store.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+#include "lib/io/dcp_metadata.h"
+#include "lib/io/torch_item.h"
+
+namespace mimo {
+namespace {
+
+constexpr char kTracker[] = "latest_checkpointed_iteration.txt";
+constexpr char kTrainState[] = "latest_train_state.pt";
+constexpr char kMetadata[] = ".metadata";
+constexpr char kJson[] = "metadata.json";
+constexpr uint64_t kMaxTrackerBytes = 4096;
+constexpr uint64_t kMaxMetadataBytes = 4ull << 30;
+constexpr char kHalfWritten[] = "the save is not complete: take another iteration, or save again";
+
+Error Bad(std::string what, std::string file, std::string expected, std::string found, std::string advice) {
+  Error e;
+  e.what = std::move(what);
+  e.file = std::move(file);
+  e.expected = std::move(expected);
+  e.found = std::move(found);
+  e.advice = std::move(advice);
+  return e;
+}
+
+Result<bool> Exists(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
+  return info.has_value();
+}
+
+std::string IterationName(int64_t iteration) {
+  std::string digits = std::to_string(iteration);
+  if (digits.size() < 7) digits.insert(0, 7 - digits.size(), '0');
+  return "iter_" + digits;
+}
+
+// What the tracker of Megatron-LM names: "iter_0000100" or "release".
+Result<std::string> Tracked(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, path, kMaxTrackerBytes));
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.pop_back();
+  if (text == "release") return text;
+  int64_t iteration = -1;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), iteration);
+  if (problem != std::errc() || end != text.data() + text.size() || iteration < 0)
+    return Bad("the tracker names no iteration", path, "a number, or release", "\"" + text.substr(0, 80) + "\"",
+               "name the iteration's directory itself");
+  return IterationName(iteration);
+}
+
+// The step in the tracker of Megatron-Bridge.
+Result<std::string> TrackedByBridge(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForRead(path));
+  MIMO_ASSIGN_OR_RETURN(const TorchFile saved, ReadTorchFile(*file, path));
+  const TorchValue* step = saved.value.Find("step");
+  const auto* tensor = step == nullptr ? nullptr : std::get_if<TorchTensor>(&step->data);
+  if (tensor == nullptr || tensor->dtype != DType::kI64)
+    return Bad("the tracker names no step", path, "an int64 tensor \"step\"", "none",
+               "name the iteration's directory itself");
+  MIMO_ASSIGN_OR_RETURN(const TensorPlace place, PlaceOf(saved, *tensor, path));
+  int64_t value = -1;
+  if (place.bytes == sizeof value)
+    MIMO_RETURN_IF_ERROR(file->ReadAt(place.begin, std::as_writable_bytes(std::span(&value, 1))));
+  if (value < 0) return Bad("the tracker names no step", path, "a step of 0 or more", std::to_string(value), "");
+  return IterationName(value);
+}
+
+// "" when the directory is of no format.
+Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
+  MIMO_ASSIGN_OR_RETURN(const bool json, Exists(fs, JoinPath(directory, kJson)));
+  MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kMetadata)));
+  if (json && !metadata)
+    return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kMetadata),
+               ".metadata beside "
+               "metadata.json",
+               "no such file", kHalfWritten);
+  if (metadata) return std::string(json ? "torch_dist" : "dcp");
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(directory));
+  for (const std::string& name : names) {
+    if (name.starts_with("mp_rank_")) return std::string("torch");
+    if (name.ends_with(".distcp"))
+      return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kMetadata),
+                 ".metadata beside " + name, "no such file", kHalfWritten);
+  }
+  return std::string();
+}
+
+class DcpReader {
+ public:
+  DcpReader(FileSystem& fs, const std::string& directory, MegatronStore* store)
+      : fs_(fs), directory_(directory), store_(*store), stored_(store->stored) {}
+
+  Status Read() {
+    const std::string relative = Prefix() + kMetadata;
+    const std::string path = JoinPath(stored_.root, relative);
+    MIMO_ASSIGN_OR_RETURN(const std::string pickle, ReadWholeFile(fs_, path, kMaxMetadataBytes));
+    MIMO_ASSIGN_OR_RETURN(const DcpMetadata metadata, ReadDcpMetadata(pickle, path));
+    hash_ = HashBytes(std::as_bytes(std::span(pickle)));
+    MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
+    for (const auto& foreign : metadata.foreign) {
+      if (IsTrainingState(foreign.key) || !form->Identify(foreign.key)) {
+        store_.skipped.push_back(foreign.key);
+        continue;
+      }
+      Error e = Bad("a weight of a type that cannot be read", path, "BF16, F32, F16 or FP8", foreign.dtype, "");
+      e.tensor = foreign.key;
+      return e;
+    }
+    bool nested = false, model = false;
+    std::vector<const DcpTensor*> wanted;
+    for (const DcpTensor& tensor : metadata.tensors) {
+      if (IsTrainingState(tensor.key)) {
+        store_.skipped.push_back(tensor.key);
+        continue;
+      }
+      const bool ours = form->Identify(tensor.key).has_value();
+      model |= ours;
+      nested |= ours && (tensor.key.starts_with("model.") || tensor.key.starts_with("module."));
+      wanted.push_back(&tensor);
+    }
+    if (!model)
+      return Bad("no tensor of a language model", path,
+                 "keys such as decoder.layers.0.self_attention.linear_qkv.weight",
+                 wanted.empty() ? "no tensors" : wanted[0]->key, "name the directory of a Megatron checkpoint");
+    // torch_dist writes metadata.json last; the formats without it name their tensors below "model".
+    if (store_.format == "dcp" && !nested)
+      return Bad("a torch_dist checkpoint without metadata.json", JoinPath(stored_.root, Prefix() + kJson),
+                 "metadata.json beside .metadata", "no such file", kHalfWritten);
+    for (const DcpTensor* tensor : wanted) MIMO_RETURN_IF_ERROR(Add(*tensor, *form));
+    return {};
+  }
+
+ private:
+  std::string Prefix() const { return directory_.empty() ? "" : directory_ + "/"; }
+
+  Status Add(const DcpTensor& tensor, const MegatronForm& form) {
+    SavedTensor saved;
+    saved.key = tensor.key;
+    saved.name = form.Identify(tensor.key);
+    saved.dtype = tensor.dtype;
+    saved.shape = tensor.shape;
+    for (const DcpChunk& chunk : tensor.chunks) {
+      MIMO_ASSIGN_OR_RETURN(const uint32_t file, Open(chunk.range.file));
+      const std::string path = JoinPath(stored_.root, stored_.files[file].name);
+      const auto end = chunk.range.offset + chunk.range.bytes;
+      if (end < chunk.range.offset || end > stored_.files[file].bytes)
+        return Bad("a file is shorter than .metadata says", path, std::to_string(end) + " bytes or more",
+                   std::to_string(stored_.files[file].bytes) + " bytes", kHalfWritten);
+      MIMO_ASSIGN_OR_RETURN(const TensorPlace place,
+                            ReadTorchItem(*handle_, chunk.range.offset, chunk.range.bytes, path));
+      if (place.dtype != tensor.dtype || place.shape != chunk.sizes) {
+        Error e = Bad("an item holds another tensor than .metadata says", path, std::string(DTypeName(tensor.dtype)),
+                      std::string(DTypeName(place.dtype)) + " or another shape", kHalfWritten);
+        e.tensor = ChunkName(tensor.key, chunk.offsets);
+        return e;
+      }
+      StoredArray array;
+      array.name = ChunkName(tensor.key, chunk.offsets);
+      array.dtype = place.dtype;
+      array.shape = place.shape;
+      array.file = file;
+      array.begin = place.begin;
+      array.bytes = place.bytes;
+      saved.chunks.push_back({static_cast<uint32_t>(stored_.arrays.size()), 0, chunk.offsets, chunk.sizes});
+      stored_.arrays.push_back(std::move(array));
+    }
+    store_.tensors.push_back(std::move(saved));
+    return {};
+  }
+
+  // Leaves the file open in handle_.
+  Result<uint32_t> Open(const std::string& name) {
+    const auto [known, fresh] = files_.emplace(name, static_cast<uint32_t>(stored_.files.size()));
+    if (fresh) {
+      CatalogueFile file;
+      file.name = Prefix() + name;
+      MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(JoinPath(stored_.root, file.name)));
+      if (!info)
+        return Bad("a file that .metadata names is missing", JoinPath(stored_.root, file.name), "the file", "none",
+                   kHalfWritten);
+      file.bytes = info->size;
+      file.header_hash = hash_;
+      stored_.files.push_back(std::move(file));
+    }
+    if (open_ != known->second) {
+      MIMO_ASSIGN_OR_RETURN(handle_, fs_.OpenForRead(JoinPath(stored_.root, stored_.files[known->second].name)));
+      open_ = known->second;
+    }
+    return known->second;
+  }
+
+  FileSystem& fs_;
+  const std::string directory_;
+  MegatronStore& store_;
+  Catalogue& stored_;
+  Hash128 hash_;
+  std::map<std::string, uint32_t> files_;
+  std::unique_ptr<ReadableFile> handle_;
+  uint32_t open_ = 0xFFFFFFFFu;
+};
+
+// Arrays are sorted by name; chunks follow them.
+Status Finish(MegatronStore* store) {
+  const std::vector<StoredArray> before = store->stored.arrays;
+  MIMO_RETURN_IF_ERROR(SortArrays(&store->stored));
+  std::vector<uint32_t> moved(before.size());
+  for (size_t i = 0; i < before.size(); ++i) moved[i] = store->stored.by_name.at(before[i].name);
+  for (SavedTensor& tensor : store->tensors)
+    for (MegatronChunk& chunk : tensor.chunks) chunk.array = moved[chunk.array];
+  for (Replica& replica : store->replicas) {
+    replica.first = moved[replica.first];
+    replica.second = moved[replica.second];
+  }
+  return {};
+}
+
+// config.json, tokenizer and code lie in the root of an iteration, or nowhere: then `like` has them.
+Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::string& directory, const Catalogue* like) {
+  MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, "config.json")));
+  if (like == nullptr && !own)
+    return Bad("a training checkpoint does not say what model it is of", root, "config.json beside it", "none",
+               "--like REF takes config, code and tokenizer from a Hugging Face checkpoint of the same model");
+  if (like != nullptr) {
+    Catalogue shell;
+    shell.root = root;
+    shell.config = like->config;
+    shell.table = like->table;
+    return shell;
+  }
+  MIMO_ASSIGN_OR_RETURN(Catalogue shell, OpenWithoutTensors(fs, root));
+  std::erase_if(shell.carried, [&](const CarriedFile& file) {
+    const std::string top = file.name.substr(0, file.name.find('/'));
+    return top.starts_with("iter_") || top == "release" || top == directory || top == kTracker || top == kTrainState ||
+           top.starts_with("mp_rank_") || top.ends_with(".distcp") || top == kMetadata || top == kJson ||
+           top == "common.pt" || top == "progress.txt";
+  });
+  return shell;
+}
+
+}  // namespace
+
+Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::string& root) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(root));
+  if (!info || info->kind != FileKind::kDirectory) return std::optional<MegatronPlace>();
+  MIMO_ASSIGN_OR_RETURN(const bool tracker, Exists(fs, JoinPath(root, kTracker)));
+  MIMO_ASSIGN_OR_RETURN(const bool bridge, Exists(fs, JoinPath(root, kTrainState)));
+  if (tracker || bridge) {
+    MegatronPlace place;
+    MIMO_ASSIGN_OR_RETURN(place.directory, tracker ? Tracked(fs, JoinPath(root, kTracker))
+                                                   : TrackedByBridge(fs, JoinPath(root, kTrainState)));
+    const std::string path = JoinPath(root, place.directory);
+    MIMO_ASSIGN_OR_RETURN(const bool there, Exists(fs, path));
+    if (!there)
+      return Bad("the tracker names an iteration that is not there", path, "its directory", "none",
+                 "name another iteration's directory itself");
+    MIMO_ASSIGN_OR_RETURN(place.format, FormatOf(fs, path));
+    if (place.format.empty())
+      return Bad("the iteration that the tracker names is not complete", path,
+                 "metadata.json, or mp_rank_* directories", "none", kHalfWritten);
+    return std::optional(place);
+  }
+  MIMO_ASSIGN_OR_RETURN(const std::string format, FormatOf(fs, root));
+  if (!format.empty()) return std::optional(MegatronPlace{"", format});
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(root));
+  for (const std::string& name : names)
+    if (name.starts_with("iter_") && name.size() == 12)
+      return Bad("iterations without a tracker", JoinPath(root, kTracker), "the tracker that a complete save leaves",
+                 "no such file", "name the iteration's directory itself, such as " + JoinPath(root, name));
+  return std::optional<MegatronPlace>();
+}
+
+Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, const MegatronPlace& place,
+                                   const Catalogue* like) {
+  MegatronStore store;
+  store.format = place.format;
+  MegatronPlace from = place;
+  std::string base = root;
+  if (place.directory.empty() && like == nullptr) {  // an iteration: its root may have the config
+    MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, "config.json")));
+    std::string bare = root;
+    while (bare.size() > 1 && bare.back() == '/') bare.pop_back();
+    const size_t slash = bare.rfind('/');
+    const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : bare.substr(0, slash);
+    const std::string name = slash == std::string::npos ? bare : bare.substr(slash + 1);
+    MIMO_ASSIGN_OR_RETURN(const bool beside, Exists(fs, JoinPath(parent, "config.json")));
+    if (!own && beside && name != "." && name != "..") {
+      base = parent;
+      from.directory = name;
+    }
+  }
+  MIMO_ASSIGN_OR_RETURN(store.stored, Shell(fs, base, from.directory, like));
+  if (place.format == "torch") {
+    MIMO_RETURN_IF_ERROR(ReadLegacy(fs, from.directory, &store));
+  } else {
+    MIMO_RETURN_IF_ERROR(DcpReader(fs, from.directory, &store).Read());
+  }
+  MIMO_RETURN_IF_ERROR(Finish(&store));
+  return store;
+}
+
+}  // namespace mimo

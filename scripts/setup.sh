@@ -10,7 +10,7 @@ declare -A package_of=(
 )
 declare -A package_of_header=(
   [CLI/CLI.hpp]=libcli11-dev [nlohmann/json.hpp]=nlohmann-json3-dev [xxhash.h]=libxxhash-dev [gtest/gtest.h]=libgtest-dev
-  [simde/x86/avx512.h]=libsimde-dev
+  [simde/x86/avx512.h]=libsimde-dev [libdeflate.h]=libdeflate-dev [zlib.h]=zlib1g-dev
 )
 
 missing=()

@@ -52,6 +52,10 @@ constexpr char kExamples[] =
     "linked\n"
     "  mimo-convert MiMo-V2.5 OUT --to vllm --format sharded-state --tp 16 --ep 16 --ranks 0-7   this node's ranks\n"
     "  mimo-convert RANKS OUT --to hf                                       back to the checkpoint it came from\n"
+    "  mimo-convert MiMo-V2.5 ROOT --to megatron                            torch_dist for Megatron-Core and "
+    "Megatron-Bridge\n"
+    "  mimo-convert RUN OUT --like MiMo-V2.5                                a training run back into the published FP8 "
+    "form\n"
     "  mimo-convert MiMo-V2.5 OUT --dtype nvfp4                             NVFP4 experts for Blackwell, the rest "
     "BF16\n"
     "  mimo-convert MiMo-V2.5 OUT --recipe nvfp4-experts --link hard --min-sqnr experts=19\n"
@@ -66,7 +70,9 @@ std::string RecipeList() {
 }
 
 void AddOptions(CLI::App& app, Arguments& a) {
-  app.add_option("CKPT", a.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
+  app.add_option("CKPT", a.checkpoint,
+                 "checkpoint directory (config.json and .safetensors files), rank files, or what Megatron saved")
+      ->required();
   app.add_option("OUT", a.run.output, "output directory; absent or empty (not needed with --dry-run)");
   AddTargetFlags(app, a.target, a.plan);
   auto* shape = app.add_option_group("output", "what is written (all part of the plan)");
@@ -358,9 +364,10 @@ int Convert(Arguments& a) {
     if (Status s = WritePlan(a.plan_out, checkpoint.stored, *plan); !s.ok()) return fail(s.error());
   const PlanSummary summary = Summarize(checkpoint.stored, *plan);
   const std::vector<Operations> operations = OperationsOf(checkpoint.stored, *plan);
-  const std::string stored_as = !a.plan_in.empty() ? "as planned"
-                                : a.recipe.empty() ? "dtype " + a.dtype
-                                                   : "recipe " + a.recipe;
+  const bool megatron = a.plan.to == "megatron" && a.dtype == "keep";
+  const std::string stored_as = !a.plan_in.empty()  ? "as planned"
+                                : !a.recipe.empty() ? "recipe " + a.recipe
+                                                    : "dtype " + (megatron ? "bf16" : a.dtype);
   const PlanReport plan_report{checkpoint.stored,  *plan,           summary, operations, stored_as,
                                a.run.memory_bytes, a.common.verbose};
   ordered_json document;

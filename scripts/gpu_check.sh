@@ -129,19 +129,26 @@ bench_encode() {
 }
 
 # The same checkpoint with both devices: every tensor file equal, byte for byte.
-#   compare_devices OPTION...
+#   compare_devices OPTION...      of $preset; --like alone stands for a run that goes back to it
+preset=mimo-v2.5
 compare_devices() {
   local work=$build/convert device file compared=0
   rm -rf "$work"
   mkdir -p "$work"
-  "$tools/mimo-synth" mimo-v2.5 "$work/source" --layers 3 --experts 4 --hidden 1024 || return 1
+  "$tools/mimo-synth" "$preset" "$work/source" --layers 3 --experts 4 --hidden 1024 || return 1
+  local from=$work/source
+  if [ "$1" = --like ]; then  # back from Megatron, under the scales of the source
+    "$tools/mimo-convert" "$from" "$work/run" --to megatron || return 1
+    from=$work/run
+    set -- --like "$work/source" "${@:2}"
+  fi
   for device in cpu cuda; do
-    "$tools/mimo-convert" "$work/source" "$work/$device" "$@" --device "$device" || return 1
+    "$tools/mimo-convert" "$from" "$work/$device" "$@" --device "$device" || return 1
   done
   while IFS= read -r -d '' file; do
     cmp "$file" "$work/cuda/${file#"$work/cpu/"}" || return 1
     compared=$((compared + 1))
-  done < <(find "$work/cpu" -name '*.safetensors' -print0)
+  done < <(find "$work/cpu" \( -name '*.safetensors' -o -name '*.distcp' \) -print0)
   echo "$compared files equal"
   [ "$compared" -gt 0 ]
 }
@@ -166,6 +173,10 @@ if check "build tools" tools.log cmake --build "$build/mimo" --parallel "$jobs" 
   check "mimo-convert --dtype bf16: cuda equals cpu" convert.log compare_devices --dtype bf16 --qkv split
   check "mimo-convert --dtype nvfp4: cuda equals cpu" nvfp4.log compare_devices --dtype nvfp4
   check "mimo-convert --to nxdi: cuda equals cpu" nxdi.log compare_devices --to nxdi
+  check "mimo-convert --to megatron: cuda equals cpu" megatron.log compare_devices --to megatron
+  check "mimo-convert --like, sticky: cuda equals cpu" like.log compare_devices --like
+  check "mimo-convert --like, fresh: cuda equals cpu" like_fresh.log compare_devices --like --scale-policy fresh
+  preset=mimo-v2.6-flash check "mimo-convert --like, MXFP4: cuda equals cpu" like_mxfp4.log compare_devices --like
   check "mimo-convert rank files: cuda equals cpu" ranks.log compare_devices --to vllm --format sharded-state --tp 4
 fi
 summary

@@ -237,7 +237,9 @@ Status Resolve(Arguments& a) {
   if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())
     return UsageError("no output directory", "mimo-convert CKPT OUT", "CKPT alone", "name OUT, or pass --dry-run");
   if (a.run.overwrite && a.run.resume) return UsageError("contradicting options", "--overwrite or --resume", "both");
-  if (!a.plan_in.empty() && PlanOptionsJson(a.plan) != PlanOptionsJson(PlanOptions{}))
+  PlanOptions others = a.plan;
+  others.like = false;  // names the second checkpoint of the plan
+  if (!a.plan_in.empty() && PlanOptionsJson(others) != PlanOptionsJson(PlanOptions{}))
     return UsageError("--plan already says what is written", "no option of the output group beside --plan",
                       "at least one");
   return {};

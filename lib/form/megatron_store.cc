@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "lib/io/dcp_metadata.h"
 #include "lib/io/torch_item.h"
@@ -15,6 +16,7 @@ constexpr char kTrainState[] = "latest_train_state.pt";
 constexpr char kMetadata[] = ".metadata";
 constexpr char kJson[] = "metadata.json";
 constexpr uint64_t kMaxTrackerBytes = 4096;
+constexpr uint64_t kMaxJsonBytes = 64 << 20;
 constexpr uint64_t kMaxMetadataBytes = 4ull << 30;
 constexpr char kHalfWritten[] = "the save is not complete: take another iteration, or save again";
 
@@ -69,9 +71,23 @@ Result<std::string> TrackedByBridge(FileSystem& fs, const std::string& path) {
   return IterationName(value);
 }
 
+// Whether there is a metadata.json of Megatron-Core's, not some other file of that name. kBadInput: of another back
+// end.
+Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const bool there, Exists(fs, path));
+  if (!there) return false;
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxJsonBytes));
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto backend = json.is_object() ? json.find("sharded_backend") : json.end();
+  if (!json.is_object() || backend == json.end()) return false;
+  if (*backend == "torch_dist") return true;
+  return Bad("a distributed checkpoint of another back end", path, "\"sharded_backend\": \"torch_dist\"",
+             backend->dump(), "save it with --ckpt-format torch_dist");
+}
+
 // "" when the directory is of no format.
 Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
-  MIMO_ASSIGN_OR_RETURN(const bool json, Exists(fs, JoinPath(directory, kJson)));
+  MIMO_ASSIGN_OR_RETURN(const bool json, HasBackend(fs, JoinPath(directory, kJson)));
   MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kMetadata)));
   if (json && !metadata)
     return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kMetadata),

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "lib/plan/reads.h"
+
 namespace mimo {
 namespace {
 
@@ -82,16 +84,25 @@ class Classifier {
     }
   }
 
+  void SetEncoded(uint32_t output) {
+    operations_[output].moved = false;
+    operations_[output].encoded = true;
+  }
+
   void AddCell(const CellRow& cell) {
     const auto blocks = static_cast<uint64_t>(plan_.outputs[cell.scale_output].shape[1]);
-    if (!cell.moved) operations_[cell.scale_output].requantized_blocks += blocks;
+    const bool values = IsFromValues(cell);
+    const bool requantized = !cell.moved && !values;
+    if (requantized) operations_[cell.scale_output].requantized_blocks += blocks;
+    if (values) SetEncoded(cell.scale_output);
     uint32_t counted = kNone;  // once per array that holds codes of the cell
     for (const CellSegment& s : cell.segments) {
       Operations& o = operations_[s.output];
       o.padded |= s.source == kNone;
       o.adjusted |= s.factor != 1.0f;
       if (s.source != kNone) read_[s.source] += RowElements(s.source, s.rows);
-      if (!cell.moved && counted != s.output) o.requantized_blocks += blocks;
+      if (requantized && counted != s.output) o.requantized_blocks += blocks;
+      if (values) SetEncoded(s.output);
       counted = s.output;
     }
   }

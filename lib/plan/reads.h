@@ -52,6 +52,13 @@ void VisitCell(const CellRow& cell, Visit visit) {
   }
 }
 
+// Whether a row of cells is made from values, not from codes under other scales.
+inline bool IsFromValues(const CellRow& cell) {
+  for (const CellSegment& segment : cell.segments)
+    if (segment.source != kNone) return segment.scale == kNone;
+  return false;
+}
+
 // Calls visit(uint32_t) with every source that a group reads; some more than once.
 template <class Visit>
 void VisitGroupReads(const Plan& plan, const FuseGroup& group, Visit visit) {

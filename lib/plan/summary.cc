@@ -70,9 +70,11 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
         ++summary.converted;
         break;
       case Transform::kRelayout:
-      case Transform::kScales:
-        ++summary.relaid;
+      case Transform::kScales: {
+        const std::vector<CellRow>& cells = plan.groups[output.group].cells;
+        ++(!cells.empty() && IsFromValues(cells[0]) ? summary.encoded : summary.relaid);
         break;
+      }
       case Transform::kEncode:
       case Transform::kBeside:
         ++summary.encoded;
@@ -97,7 +99,7 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
     for (uint32_t i : group.outputs) bytes += plan.outputs[i].end - plan.outputs[i].begin;
     summary.largest_group_bytes = std::max(summary.largest_group_bytes, bytes);
     if (group.SharesGlobal()) summary.shared_group_bytes.push_back(bytes);
-    if (group.cells.empty()) continue;
+    if (group.cells.empty() || IsFromValues(group.cells[0])) continue;
     LayerSummary layer;
     layer.label = group.label;
     layer.straddling_blocks = group.straddling_blocks;

@@ -75,10 +75,41 @@ class EncodeCuda : public ::testing::Test {
     ASSERT_TRUE(actual.scales == wanted.scales) << label;
     ASSERT_TRUE(actual.codes == wanted.codes) << label;
     ASSERT_EQ(counts, wanted_counts) << label;
+    if (encoding.codec == Codec::kFp8Block || encoding.codec == Codec::kMxfp4)
+      ExpectKeptEqualsCpu(converter, wanted,
+                          [&](TargetBytes& target) { return target.JobOf(from, cols, encoding, global, with_errors); });
     if (!with_errors) return;
     for (size_t i = 0; i < wanted.errors.size(); ++i) {  // NaN sums, of infinite targets, are equal bytes too
       ASSERT_EQ(std::memcmp(&actual.errors[i], &wanted.errors[i], sizeof(ErrorSums)), 0) << label;
     }
+  }
+
+  // The same job under given scales: those of `made`, a third of them too small for their blocks.
+  template <typename JobOf>
+  void ExpectKeptEqualsCpu(CudaConverter* converter, const TargetBytes& made, const JobOf& job_of) {
+    std::vector<uint8_t> keep = made.scales;
+    TargetBytes wanted = made, actual = made;
+    EncodeJob job = job_of(wanted);
+    if (job.encoding.codec == Codec::kMxfp4) {
+      for (size_t i = 0; i < keep.size(); i += 3) keep[i] = static_cast<uint8_t>(keep[i] > 3 ? keep[i] - 3 : 0);
+    } else {
+      for (size_t i = 0; i + sizeof(float) <= keep.size(); i += 3 * sizeof(float)) {
+        float scale = 0;
+        std::memcpy(&scale, &keep[i], sizeof scale);
+        scale *= 0.25f;
+        std::memcpy(&keep[i], &scale, sizeof scale);
+      }
+    }
+    job.keep = keep.data();
+    const EncodeCounts wanted_counts = EncodeRows(job);
+    job = job_of(actual);
+    job.keep = keep.data();
+    EncodeCounts counts;
+    std::string error;
+    ASSERT_TRUE(converter->Encode(job, &counts, &error)) << error;
+    ASSERT_TRUE(actual.scales == wanted.scales);
+    ASSERT_TRUE(actual.codes == wanted.codes);
+    ASSERT_EQ(counts, wanted_counts);
   }
 };
 

@@ -23,20 +23,6 @@ Error BadTable(std::string what, std::string found) {
   return error;
 }
 
-std::optional<Cut> CutFromName(const std::string& name) {
-  constexpr std::pair<const char*, Cut> kCuts[] = {{"replicated", Cut::kReplicated},
-                                                   {"rows", Cut::kRows},
-                                                   {"columns", Cut::kColumns},
-                                                   {"heads", Cut::kHeads},
-                                                   {"sinks", Cut::kSinks},
-                                                   {"vocab", Cut::kVocab},
-                                                   {"expert_rows", Cut::kExpertRows},
-                                                   {"expert_columns", Cut::kExpertColumns}};
-  for (const auto& [text, cut] : kCuts)
-    if (name == text) return cut;
-  return std::nullopt;
-}
-
 // -1: not a number.
 int32_t Number(std::string_view text) {
   int32_t value = -1;
@@ -68,7 +54,7 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
         if (!role) return BadTable("an unknown role", name.get<std::string>());
         tensor.of.push_back(*role);
       }
-      const auto cut = CutFromName(row.at("cut"));
+      const auto cut = CutFromName(row.at("cut").get<std::string>());
       if (!cut || tensor.of.empty()) return BadTable("a bad row", tensor.pattern);
       tensor.cut = *cut;
       tensor.when = row.value("when", "");

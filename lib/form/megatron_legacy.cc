@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "lib/form/megatron_store.h"
+#include "lib/form/rank_form.h"
 #include "lib/io/torch_item.h"
 
 namespace mimo {
@@ -196,7 +197,8 @@ class LegacyReader {
       int32_t& layers = count[{part.chunk, part.rank->pp}];
       for (const auto& [key, value] : *part.state) {
         const auto name = form_->Identify(KeyOf(key));
-        if (name && !form_->tensors()[name->tensor].mtp) layers = std::max(layers, name->layer + 1);
+        if (!name || form_->tensors()[name->tensor].mtp || name->layer >= stored_.config.layers) continue;  // AddPart
+        layers = std::max(layers, name->layer + 1);
       }
     }
     int32_t at = 0;
@@ -218,9 +220,17 @@ class LegacyReader {
         return Bad(part.prefix + key, "a tensor that no model table knows", "the tensors of a MiMo-V2 language model",
                    key);
       MIMO_ASSIGN_OR_RETURN(const TensorPlace place, PlaceOf(part.rank->content, *tensor, path));
-      if (!form_->tensors()[name->tensor].mtp && name->layer >= 0)
-        name->layer += first_layer_.at({part.chunk, part.rank->pp});
-      if (name->expert >= 0) name->expert += static_cast<int32_t>(part.rank->ep * (stored_.config.experts / ep_));
+      const bool decoder = !form_->tensors()[name->tensor].mtp && name->layer >= 0;
+      const int32_t first = decoder ? first_layer_.at({part.chunk, part.rank->pp}) : 0;
+      if (decoder && int64_t{name->layer} + first >= stored_.config.layers)
+        return Bad(part.prefix + key, "more layers than the config says", std::to_string(stored_.config.layers),
+                   "layer " + std::to_string(int64_t{name->layer} + first));
+      name->layer += first;
+      const int64_t experts = stored_.config.experts / ep_;  // of a rank
+      if (name->expert >= experts)
+        return Bad(part.prefix + key, "more experts than the config and the number of ranks say",
+                   std::to_string(experts) + " in a rank", "expert " + std::to_string(name->expert));
+      if (name->expert >= 0) name->expert += static_cast<int32_t>(part.rank->ep * experts);
       StoredArray array;
       array.name = part.prefix + key;
       array.dtype = place.dtype;
@@ -268,7 +278,7 @@ class LegacyReader {
       }
     }
     SavedTensor saved;
-    saved.key = NameInLayerOf(tensor, std::get<1>(key), std::get<2>(key), half);
+    saved.key = SavedKey(tensor, std::get<1>(key), std::get<2>(key), half);
     saved.name = MegatronName{std::get<0>(key), std::get<1>(key), false, std::get<2>(key), half};
     saved.dtype = first.dtype;
     const bool columns = tensor.cut == Cut::kColumns || tensor.cut == Cut::kExpertColumns || first.shape.size() < 2;
@@ -300,9 +310,8 @@ class LegacyReader {
     return {};
   }
 
-  static std::string NameInLayerOf(const MegatronTensor& tensor, int32_t layer, int32_t expert, char half) {
-    std::string name = tensor.pattern;
-    if (const size_t at = name.find("{layer}"); at != std::string::npos) name.replace(at, 7, std::to_string(layer));
+  static std::string SavedKey(const MegatronTensor& tensor, int32_t layer, int32_t expert, char half) {
+    std::string name = NameInLayer(tensor.pattern, layer);
     if (expert >= 0) name += std::to_string(expert);
     if (half != 0) name += std::string("_") + half;
     return name;

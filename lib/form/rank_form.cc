@@ -21,20 +21,6 @@ Error BadTable(std::string what, std::string found, const std::string& file) {
   return error;
 }
 
-std::optional<Cut> CutFromName(const std::string& name) {
-  constexpr std::pair<const char*, Cut> kCuts[] = {{"replicated", Cut::kReplicated},
-                                                   {"rows", Cut::kRows},
-                                                   {"columns", Cut::kColumns},
-                                                   {"heads", Cut::kHeads},
-                                                   {"sinks", Cut::kSinks},
-                                                   {"vocab", Cut::kVocab},
-                                                   {"expert_rows", Cut::kExpertRows},
-                                                   {"expert_columns", Cut::kExpertColumns}};
-  for (const auto& [text, cut] : kCuts)
-    if (name == text) return cut;
-  return std::nullopt;
-}
-
 std::optional<Part> PartFromName(const std::string& name) {
   for (const Part part : {Part::kWeight, Part::kScaleInv, Part::kScale})
     if (name == PartSuffix(part)) return part;
@@ -97,7 +83,7 @@ Result<RankForm> ParseRankForm(std::string_view text) {
         tensor.of.push_back(*role);
       }
       const auto part = PartFromName(row.at("part"));
-      const auto cut = CutFromName(row.at("cut"));
+      const auto cut = CutFromName(row.at("cut").get<std::string>());
       if (!part || !cut || tensor.of.empty()) return BadTable("a bad row", tensor.pattern, file);
       tensor.part = *part;
       tensor.cut = *cut;

@@ -223,6 +223,20 @@ Result<Range> StageLayers(int64_t layers, int64_t stages, int64_t stage, const S
   return range;
 }
 
+std::optional<Cut> CutFromName(std::string_view name) {
+  constexpr std::pair<const char*, Cut> kCuts[] = {{"replicated", Cut::kReplicated},
+                                                   {"rows", Cut::kRows},
+                                                   {"columns", Cut::kColumns},
+                                                   {"heads", Cut::kHeads},
+                                                   {"sinks", Cut::kSinks},
+                                                   {"vocab", Cut::kVocab},
+                                                   {"expert_rows", Cut::kExpertRows},
+                                                   {"expert_columns", Cut::kExpertColumns}};
+  for (const auto& [text, cut] : kCuts)
+    if (name == text) return cut;
+  return std::nullopt;
+}
+
 Cut CutOf(Role role, bool trainer) {
   switch (role) {
     case Role::kEmbed:

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/base/status.h"
@@ -79,6 +81,8 @@ enum class Cut : uint8_t {
   kExpertRows,     // whole experts over ep, rows of gate and up over etp
   kExpertColumns,  // likewise, columns of down
 };
+// "replicated", "rows", "columns", "heads", "sinks", "vocab", "expert_rows" or "expert_columns", as form tables say it.
+std::optional<Cut> CutFromName(std::string_view name);
 // vLLM and SGLang replicate what trainers cut besides (MTP's eh_proj).
 Cut CutOf(Role role, bool trainer);
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job end to end on a synthetic checkpoint: make a small MiMo-V2.5, inspect it, see the plan, convert it to BF16 with split
-# QKV, lay it out for TP 8, cut it into rank files and put these together again, re-quantize its experts to NVFP4, and inspect and
-# verify the results.
+# QKV, lay it out for TP 8, cut it into rank files and put these together again, make a Megatron checkpoint and give it back to the
+# published form, re-quantize its experts to NVFP4, and inspect and verify the results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh build
@@ -23,5 +23,8 @@ say mimo-inspect TP8
 say mimo-convert MiMo-V2.5 RANKS --to vllm --format sharded-state --tp 4
 say mimo-convert RANKS BACK --to hf
 say diff -r --exclude=mimo-manifest.json MiMo-V2.5 BACK
+say mimo-convert MiMo-V2.5 MEGATRON --to megatron
+say mimo-convert MEGATRON PUBLISHED --like MiMo-V2.5
+say diff -r --exclude=mimo-manifest.json MiMo-V2.5 PUBLISHED
 say mimo-convert MiMo-V2.5 NVFP4 --dtype nvfp4 --error-report --min-sqnr experts=19
 say mimo-verify check NVFP4

@@ -1,18 +1,23 @@
 #include "lib/run/memory_budget.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
-#include <cstdlib>
 #include <utility>
 
 namespace mimo {
 namespace {
 
-constexpr uint64_t kAlignment = 64;
-
-// Returns null when the system refuses.
+// Pages of their own: what is given back leaves the process, which no heap promises for blocks of changing sizes. Null
+// when the system refuses.
 std::byte* Allocate(uint64_t bytes) {
-  const uint64_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  return static_cast<std::byte*>(std::aligned_alloc(kAlignment, std::max(rounded, kAlignment)));
+  void* data =
+      mmap(nullptr, std::max<uint64_t>(bytes, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return data == MAP_FAILED ? nullptr : static_cast<std::byte*>(data);
+}
+
+void Free(std::byte* data, uint64_t bytes) {
+  munmap(data, std::max<uint64_t>(bytes, 1));
 }
 
 }  // namespace
@@ -33,7 +38,7 @@ Buffer::~Buffer() {
 }
 
 MemoryBudget::~MemoryBudget() {
-  for (std::byte* data : idle_) std::free(data);
+  for (std::byte* data : idle_) Free(data, unit_);
 }
 
 Buffer MemoryBudget::Acquire(uint64_t bytes) {
@@ -51,7 +56,7 @@ Buffer MemoryBudget::Acquire(uint64_t bytes) {
     idle_.pop_back();
   } else {
     while (!idle_.empty() && lent_ + idle_.size() * unit_ + capacity > total_) {
-      std::free(idle_.back());
+      Free(idle_.back(), unit_);
       idle_.pop_back();
     }
     buffer.data_ = Allocate(capacity);
@@ -70,7 +75,7 @@ void MemoryBudget::Release(std::byte* data, uint64_t capacity) {
   if (capacity == unit_) {
     idle_.push_back(data);
   } else {
-    std::free(data);
+    Free(data, capacity);
   }
   changed_.notify_all();
 }

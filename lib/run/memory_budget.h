@@ -14,7 +14,7 @@ namespace mimo {
 
 class MemoryBudget;
 
-// Memory on loan. Given back by the destructor. Aligned to 64 bytes; the content is whatever the last user left.
+// Memory on loan. Given back by the destructor. Aligned to a page; the content is whatever the last user left.
 class Buffer {
  public:
   Buffer() = default;

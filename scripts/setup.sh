@@ -35,7 +35,8 @@ if ((${#missing[@]})); then
   "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# What tests/harness/engine_stub.py imports of the engines: FOLDER: FILE... below the engine's package.
+# What tests/harness/engine_stub.py imports of the engines, and bridge_stub.py of Megatron-Bridge and Megatron-Core:
+# FOLDER: FILE... below the engine's package.
 engine_files='
 vllm/: scalar_type.py
 vllm/utils/: math_utils.py
@@ -57,14 +58,26 @@ sglang/srt/layers/: linear.py modelopt_utils.py parameter.py
 sglang/srt/layers/quantization/: base_config.py fp8.py modelopt_quant.py unquant.py utils.py
 sglang/srt/model_loader/: checkpoint_quantization.py weight_utils.py
 sglang/srt/models/: mimo_v2.py mimo_v2_nextn.py
+megatron/bridge/models/: gpt_provider.py model_provider.py transformer_config.py
+megatron/bridge/models/conversion/: mapping_registry.py model_bridge.py param_mapping.py transformers_compat.py utils.py
+megatron/bridge/models/decorators/: dispatch.py
+megatron/bridge/models/mimo_v2_flash/: mimo_v2_flash_bridge.py mimo_v2_flash_provider.py
+megatron/bridge/training/: state.py
+megatron/bridge/training/utils/: checkpoint_utils.py config_utils.py
+megatron/bridge/utils/: activation_map.py instantiate_utils.py vocab_utils.py
+megatron/core/: enums.py model_parallel_config.py
+megatron/core/transformer/: cuda_graph_config.py enums.py transformer_config.py
+megatron/training/: vocab_utils.py
+megatron/training/config/: instantiate_utils.py utils.py
 '
 
-# fetch_engines REQUIREMENT...: those files, into .venv-interop/engines/NAME.
+# fetch_engines REQUIREMENT...: those files, into .venv-interop/engines/NAME. Whatever Python the tests run on, the
+# wheels are those for 3.12: Megatron-Bridge knows MiMo only in versions that want it.
 fetch_engines() {
   local wheels=.venv-interop/wheels
   rm -rf "$wheels" .venv-interop/engines
   .venv-interop/bin/python3 -m pip download -q --disable-pip-version-check --no-cache-dir --no-deps --only-binary=:all: \
-    --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --platform manylinux_2_34_x86_64 \
+    --implementation cp --python-version 3.12 --abi cp312 --abi abi3 --platform manylinux_2_34_x86_64 \
     --platform manylinux_2_28_x86_64 --dest "$wheels" "$@" || return 1
   .venv-interop/bin/python3 - "$wheels" .venv-interop/engines "$engine_files" <<'EOF' || return 1
 import glob, os, sys, zipfile
@@ -73,9 +86,33 @@ for line in filter(None, sys.argv[3].split("\n")):
     folder, _, names = line.partition(": ")
     wanted.setdefault(folder.partition("/")[0], []).extend(folder + name for name in names.split())
 for engine, names in wanted.items():
-    wheel, = glob.glob(os.path.join(sys.argv[1], engine + "-*.whl"))
+    for wheel in glob.glob(os.path.join(sys.argv[1], engine + "[-_]*.whl")):  # "megatron" comes in two
+        with zipfile.ZipFile(wheel) as archive:
+            found = set(names) & set(archive.namelist())
+            archive.extractall(os.path.join(sys.argv[2], engine), found)
+            names = [name for name in names if name not in found]
+    if names:
+        sys.exit(f"no {names} in the wheels")
+EOF
+  rm -rf "$wheels"
+}
+
+# fetch_megatron VERSION:PYTHON...: the Python files of these releases, as they are, into .venv-interop/megatron/VERSION. A
+# wheel for a newer Python than ours is a zip of the same kind; its compiled parts are not needed.
+fetch_megatron() {
+  local wheels=.venv-interop/wheels release
+  rm -rf "$wheels" .venv-interop/megatron
+  for release in "$@"; do
+    .venv-interop/bin/python3 -m pip download -q --disable-pip-version-check --no-cache-dir --no-deps \
+      --only-binary=:all: --implementation cp --python-version "${release#*:}" --platform manylinux_2_28_x86_64 \
+      --dest "$wheels" "megatron-core==${release%:*}" || return 1
+  done
+  .venv-interop/bin/python3 - "$wheels" .venv-interop/megatron <<'EOF' || return 1
+import glob, os, sys, zipfile
+for wheel in glob.glob(os.path.join(sys.argv[1], "megatron_core-*.whl")):
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(os.path.join(sys.argv[2], engine), names)
+        archive.extractall(os.path.join(sys.argv[2], os.path.basename(wheel).split("-")[1]),
+                           [name for name in archive.namelist() if name.endswith(".py")])
 EOF
   rm -rf "$wheels"
 }
@@ -93,8 +130,11 @@ if [[ ${1:-all} != build ]]; then
   peers=(nvidia-modelopt==0.47.0 compressed-tensors==0.20.0 safetensors numpy requests)
   # The engines whose config parsers and weight loaders the interop tests run: a few Python files out of each wheel, which
   # are fetched whole (375 MB) and deleted. These wheels whatever the machine is: nothing of them is built or installed.
-  engines=(vllm==0.33.0 sglang==0.5.23)
+  engines=(vllm==0.33.0 sglang==0.5.23 megatron-bridge==0.6.2 megatron-core==0.19.2)
   fetched="${engines[*]}$engine_files"
+  # Megatron-Core before and after it moved its common state into the tensors' directory (0.19), each with the Python that
+  # its wheel is for.
+  megatron=(0.16.1:3.11 0.19.2:3.12)
   if [[ ${MIMO_INTEROP:-1} != 0 ]]; then
     without="set MIMO_INTEROP=0 to build and test without them"
     if [[ $(cat .venv-interop/installed 2>/dev/null) != "${peers[*]}"* ]]; then
@@ -113,6 +153,14 @@ if [[ ${1:-all} != build ]]; then
         exit 1
       fi
       echo "${fetched%$'\n'}" >.venv-interop/engines/fetched
+    fi
+    if [[ $(cat .venv-interop/megatron/fetched 2>/dev/null) != "${megatron[*]}" ]]; then
+      echo "setup: taking megatron-core ${megatron[*]} into .venv-interop/megatron (MIMO_INTEROP=0 leaves it out)"
+      if ! fetch_megatron "${megatron[@]}"; then
+        echo "setup: the wheels of megatron-core cannot be fetched; $without" >&2
+        exit 1
+      fi
+      echo "${megatron[*]}" >.venv-interop/megatron/fetched
     fi
   fi
 fi

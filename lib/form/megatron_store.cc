@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "lib/form/megatron_files.h"
 #include "lib/io/dcp_metadata.h"
 #include "lib/io/torch_item.h"
 
@@ -35,12 +36,6 @@ Result<bool> Exists(FileSystem& fs, const std::string& path) {
   return info.has_value();
 }
 
-std::string IterationName(int64_t iteration) {
-  std::string digits = std::to_string(iteration);
-  if (digits.size() < 7) digits.insert(0, 7 - digits.size(), '0');
-  return "iter_" + digits;
-}
-
 // What the tracker of Megatron-LM names: "iter_0000100" or "release".
 Result<std::string> Tracked(FileSystem& fs, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, path, kMaxTrackerBytes));
@@ -51,7 +46,7 @@ Result<std::string> Tracked(FileSystem& fs, const std::string& path) {
   if (problem != std::errc() || end != text.data() + text.size() || iteration < 0)
     return Bad("the tracker names no iteration", path, "a number, or release", "\"" + text.substr(0, 80) + "\"",
                "name the iteration's directory itself");
-  return IterationName(iteration);
+  return MegatronIterationDirectory(iteration);
 }
 
 // The step in the tracker of Megatron-Bridge.
@@ -68,7 +63,7 @@ Result<std::string> TrackedByBridge(FileSystem& fs, const std::string& path) {
   if (place.bytes == sizeof value)
     MIMO_RETURN_IF_ERROR(file->ReadAt(place.begin, std::as_writable_bytes(std::span(&value, 1))));
   if (value < 0) return Bad("the tracker names no step", path, "a step of 0 or more", std::to_string(value), "");
-  return IterationName(value);
+  return MegatronIterationDirectory(value);
 }
 
 // Whether there is a metadata.json of Megatron-Core's, not some other file of that name. kBadInput: of another back
@@ -297,13 +292,17 @@ Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, cons
   std::string base = root;
   if (place.directory.empty() && like == nullptr) {  // an iteration: its root may have the config
     MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, "config.json")));
+    const auto last = [](const std::string& path) { return path.substr(path.rfind('/') + 1); };
     std::string bare = root;
     while (bare.size() > 1 && bare.back() == '/') bare.pop_back();
-    const size_t slash = bare.rfind('/');
-    const std::string parent = slash == std::string::npos ? "." : slash == 0 ? "/" : bare.substr(0, slash);
-    const std::string name = slash == std::string::npos ? bare : bare.substr(slash + 1);
+    if (last(bare) == "." || last(bare) == "..") {
+      MIMO_ASSIGN_OR_RETURN(bare, fs.RealPath(bare));
+    }
+    const std::string name = last(bare);
+    const size_t slash = bare.size() - name.size();  // behind it
+    const std::string parent = slash == 0 ? "." : slash == 1 ? "/" : bare.substr(0, slash - 1);
     MIMO_ASSIGN_OR_RETURN(const bool beside, Exists(fs, JoinPath(parent, "config.json")));
-    if (!own && beside && name != "." && name != "..") {
+    if (!own && beside) {
       base = parent;
       from.directory = name;
     }

@@ -2,6 +2,7 @@
 // parts that were saved, whatever the topology.
 #include <algorithm>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "lib/form/megatron_store.h"
@@ -34,7 +35,12 @@ class MegatronViewer {
     MIMO_RETURN_IF_ERROR(Sort());
     MIMO_ASSIGN_OR_RETURN(const std::vector<ExpectedTensor> expected,
                           ExpectedTensors(*store_.stored.table, model_, false, mtp_layers_));
+    shown_.assign(store_.tensors.size(), 0);
     for (const ExpectedTensor& tensor : expected) MIMO_RETURN_IF_ERROR(ShowTensor(tensor));
+    for (size_t i = 0; i < store_.tensors.size(); ++i)  // nothing of a model is left out in silence
+      if (store_.tensors[i].name && shown_[i] == 0)
+        return Bad(store_.tensors[i].key, "a tensor that the config has no place for",
+                   "a layer, an expert or a part of it", "this one");
     FinishView(&view_);
     return std::move(view_);
   }
@@ -72,6 +78,7 @@ class MegatronViewer {
   }
 
   Status Sort() {
+    std::set<int32_t> mtp;
     for (size_t i = 0; i < store_.tensors.size(); ++i) {
       const SavedTensor& tensor = store_.tensors[i];
       if (!tensor.name) {
@@ -82,8 +89,12 @@ class MegatronViewer {
       const int32_t layer = name.stacked_layers ? -1 : name.layer;
       if (!by_key_.emplace(Key{name.tensor, layer, name.expert, name.half}, i).second)
         return Bad(tensor.key, "two tensors that are one to us", "each tensor once", "another spelling of its name");
-      if (form_.tensors()[name.tensor].mtp) mtp_layers_ = std::max(mtp_layers_, name.layer + 1);
+      if (form_.tensors()[name.tensor].mtp) mtp.insert(name.layer);
     }
+    mtp_layers_ = static_cast<int>(mtp.size());
+    if (!mtp.empty() && *mtp.rbegin() >= mtp_layers_)
+      return Bad("mtp.layers." + std::to_string(*mtp.rbegin()), "an MTP layer is missing", "MTP layers from 0 on",
+                 std::to_string(mtp.size()) + " of them");
     return {};
   }
 
@@ -100,12 +111,14 @@ class MegatronViewer {
     return {};
   }
 
-  const SavedTensor* Find(size_t tensor, int32_t layer, int32_t expert, char half) const {
+  const SavedTensor* Find(size_t tensor, int32_t layer, int32_t expert, char half) {
     for (const int32_t l : {layer, -1}) {
       for (const int32_t e : {expert, -1}) {
         for (const char h : {half, '\0'}) {
           const auto found = by_key_.find(Key{tensor, l, e, h});
-          if (found != by_key_.end()) return &store_.tensors[found->second];
+          if (found == by_key_.end()) continue;
+          shown_[found->second] = 1;
+          return &store_.tensors[found->second];
         }
       }
     }
@@ -201,6 +214,7 @@ class MegatronViewer {
   const MegatronForm& form_;
   ModelConfig model_;
   std::map<Key, size_t> by_key_;
+  std::vector<uint8_t> shown_;  // by tensor of the store: its values are in the view
   int mtp_layers_ = 0;
   View view_;
 };

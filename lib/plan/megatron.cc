@@ -1,7 +1,6 @@
 #include "lib/plan/megatron.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <tuple>
 #include <unordered_map>
@@ -67,7 +66,7 @@ class MegatronPlanner {
 
   std::string FileOf(bool mtp, int32_t layer) const {
     const int64_t n = mtp ? model_.layers + 2 + layer : layer + 2;
-    return IterationDirectory(options_) + "/__0_" + std::to_string(n) + ".distcp";
+    return MegatronIterationDirectory(options_.iteration) + "/__0_" + std::to_string(n) + ".distcp";
   }
 
   // Whether a weight is read under scales of groups of columns.
@@ -263,12 +262,6 @@ void AddExtraStates(const MegatronForm& form, const ModelConfig& model, int mtp_
 
 }  // namespace
 
-std::string IterationDirectory(const PlanOptions& options) {
-  char text[32];
-  std::snprintf(text, sizeof text, "iter_%07lld", static_cast<long long>(options.iteration));
-  return text;
-}
-
 Status ToMegatron(PlanBuilder& builder, const ModelConfig& model, const PlanOptions& options,
                   std::vector<PlannedTensor>* tensors) {
   MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
@@ -276,7 +269,7 @@ Status ToMegatron(PlanBuilder& builder, const ModelConfig& model, const PlanOpti
 }
 
 Status DescribeMegatron(const std::vector<PlannedTensor>& tensors, const ModelConfig& model, Plan* plan) {
-  const std::string directory = IterationDirectory(plan->options) + "/";
+  const std::string directory = MegatronIterationDirectory(plan->options.iteration) + "/";
   std::unordered_map<std::string_view, const OutputArray*> output_of;
   for (const OutputArray& output : plan->outputs) output_of.emplace(output.name, &output);
   DcpMetadata metadata;

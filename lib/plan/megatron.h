@@ -32,7 +32,4 @@ Status ToMegatron(PlanBuilder& builder, const ModelConfig& model, const PlanOpti
 // Megatron-Bridge needs besides.
 Status DescribeMegatron(const std::vector<PlannedTensor>& tensors, const ModelConfig& model, Plan* plan);
 
-// "iter_0000000": where the tensors of iteration `options.iteration` lie.
-std::string IterationDirectory(const PlanOptions& options);
-
 }  // namespace mimo

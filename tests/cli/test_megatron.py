@@ -111,7 +111,7 @@ class Chunks(MegatronCase):
                 self.check_whole_chunks(found, megatron.Topology(tp, 1, 1, etp, 4), fixture.config)
 
     def test_dense_tensors_are_cut_fine_by_default(self):
-        """Up to 8 parts, so that any TP reads little more than its share; QKV by whole groups; the rest in one piece."""
+        """Up to 8 parts, so that any TP reads little more than its share; QKV by whole groups, the rest whole."""
         fixture = megatron_case.ours("v2.5", **dict(TINY, heads=64, intermediate=1024))
         found = self.check(fixture, self.to_megatron(fixture, "out"))
         for key, tensor in found.tensors.items():

@@ -1,5 +1,5 @@
-"""The base of the Megatron tests: checkpoints to convert, the truth of their Megatron form, and everything that must hold
-of a torch_dist root that was written for one of them.
+"""The base of the Megatron tests: checkpoints to convert, the truth of their Megatron form, and everything that must
+hold of a torch_dist root that was written for one of them.
 """
 import os
 

@@ -84,7 +84,7 @@ def with_fresh_cells(fixture, stored, prefix, elements):
 
 
 def fresh(fixture):
-    """Every tensor of the model in the source's layout, codes and scales from the BF16 values by the published rules."""
+    """All tensors of the model in the source's layout, codes and scales from the BF16 values by the published rules."""
     source, stored = container.read_directory(fixture.directory), fixture.split()
     result = {}
     for prefix in decode.attention_prefixes(source):

@@ -1,5 +1,5 @@
-"""The model as Megatron-Core holds and stores it, in numpy: written from sections 1 and 2 of the reference page on target
-layouts, without a look at the converter.
+"""The model as Megatron-Core holds and stores it, in numpy: written from sections 1 and 2 of the reference page on
+target layouts, without a look at the converter.
 
   full(config, stored)       {torch_dist key: (dtype, global array)} of {split HF name: (dtype, array)}
   extra_states(config, ...)  the byte keys that a checkpoint must have for any model to ask for
@@ -139,7 +139,7 @@ def extra_states(config, mtp):
 # ---- ranks ---------------------------------------------------------------------------------------------------------
 
 class Topology(namedtuple("Topology", "tp pp ep etp world")):
-    """tp = g % TP, then data parallel; etp = g % ETP, ep = (g / ETP) % EP, then expert data parallel; stages outermost."""
+    """tp = g % TP, then data parallel; etp = g % ETP, ep = g / ETP % EP, then expert data parallel; stages last."""
 
     def place(self, rank):
         stage = self.world // self.pp
@@ -200,7 +200,7 @@ def pieces(config, model, topology, rank):
 # ---- legacy rank files ---------------------------------------------------------------------------------------------
 
 def live_name(piece, first_layer, experts_per_rank, inner="mtp_model_layer"):
-    """first_layer: {global layer: local layer} as (offset)."""
+    """first_layer: the global number of this model part's layer 0."""
     name = piece.key.replace(".transformer_layer.", f".{inner}.")
     if layer_number(name) is not None:
         name = re.sub(r"^decoder\.layers\.\d+\.", f"decoder.layers.{layer_number(name) - first_layer}.", name)

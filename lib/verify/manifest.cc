@@ -79,6 +79,11 @@ class Writer {
     layout.Close();
     AppendJsonString(Key("target_layout"), plan_.target_layout.ToString());
     AppendJsonString(Key("source_fingerprint"), plan_.source_fingerprint.Hex());
+    if (!plan_.notes.empty()) {
+      Begin("notes");
+      for (const std::string& note : plan_.notes) AppendJsonString(Element(), note);
+      End();
+    }
     Begin("source_files");
     for (const CatalogueFile& file : catalogue_.files) {
       JsonObject object(Element());

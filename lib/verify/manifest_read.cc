@@ -137,6 +137,7 @@ class Reader {
     for (const char* list : {"source_files", "files", "texts", "carried", "tensors", "dropped", "relayouts"}) {
       members.Array(list);
     }
+    members.Find("notes");  // for people
     members.Find("accepted");
     if (members.Find("thresholds") != nullptr) out_.rejections = members.Strings("rejections");
     ReadTotals(members.Object("totals"));

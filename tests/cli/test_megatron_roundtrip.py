@@ -128,7 +128,11 @@ class Like(RunCase):
         run = self.to_megatron(bare, "run")
         out = self.back(run, "back", "--like", whole.directory)
         self.assert_same_trees(whole.directory, out, skip=OURS)
-        tensors = compare.load_json(out, "mimo-manifest.json")["tensors"]
+        manifest = compare.load_json(out, "mimo-manifest.json")
+        grafts, = [note for note in manifest["notes"] if "the run does not have" in note]
+        self.assertIn("MTP layer 0", grafts)
+        self.assertIn("tower.vision", grafts)
+        tensors = manifest["tensors"]
         of_run = {t["name"] for t in tensors if any(s.startswith("run/") for s in t["sources"])}
         grafted = {n for n in container.read_directory(whole.directory)
                    if n.startswith("model.mtp.") or n in megatron.dropped([n])}

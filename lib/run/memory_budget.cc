@@ -11,8 +11,7 @@ namespace {
 // Pages of their own: what is given back leaves the process, which no heap promises for blocks of changing sizes. Null
 // when the system refuses.
 std::byte* Allocate(uint64_t bytes) {
-  void* data =
-      mmap(nullptr, std::max<uint64_t>(bytes, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* data = mmap(nullptr, std::max<uint64_t>(bytes, 1), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return data == MAP_FAILED ? nullptr : static_cast<std::byte*>(data);
 }
 

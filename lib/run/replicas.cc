@@ -58,9 +58,7 @@ class Comparison {
 
   const StoredArray& ArrayOf(uint32_t source) const { return catalogue_.arrays[plan_.sources[source].array]; }
   uint64_t BytesOf(const EqualRows& equal) const { return Rows(equal.rows, ArrayOf(equal.first).row_bytes()); }
-  std::string PathOf(const StoredArray& array) const {
-    return catalogue_.PathOf(catalogue_.files[array.file]);
-  }
+  std::string PathOf(const StoredArray& array) const { return catalogue_.PathOf(catalogue_.files[array.file]); }
 
   // Chunks are handed out in order. After a failure none is; those before the failed one are all with a worker.
   std::optional<Chunk> Next() {

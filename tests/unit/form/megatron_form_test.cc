@@ -222,13 +222,12 @@ TEST(MegatronForm, NamesOfChunks) {
 TEST(MegatronForm, TablesWithMistakesAreRefused) {
   const std::string good = R"({"tensors": [{"name": "x", "of": ["embed"], "cut": "vocab"}], "extra_state": []})";
   EXPECT_TRUE(ParseMegatronForm(good).ok());
-  for (const char* bad :
-       {"", "[]", R"({"tensors": []})",
-        R"({"tensors": [{"name": "x", "of": ["embed"], "cut": "slices"}], "extra_state": []})",
-        R"({"tensors": [{"name": "x", "of": ["embedding"], "cut": "rows"}], "extra_state": []})",
-        R"({"tensors": [{"name": "x", "of": [], "cut": "rows"}], "extra_state": []})",
-        R"({"tensors": [{"of": ["embed"], "cut": "rows"}], "extra_state": []})",
-        R"({"tensors": [{"name": "x", "of": ["embed"], "cut": "rows"}], "extra_state": [{}]})"})
+  for (const char* bad : {"", "[]", R"({"tensors": []})",
+                          R"({"tensors": [{"name": "x", "of": ["embed"], "cut": "slices"}], "extra_state": []})",
+                          R"({"tensors": [{"name": "x", "of": ["embedding"], "cut": "rows"}], "extra_state": []})",
+                          R"({"tensors": [{"name": "x", "of": [], "cut": "rows"}], "extra_state": []})",
+                          R"({"tensors": [{"of": ["embed"], "cut": "rows"}], "extra_state": []})",
+                          R"({"tensors": [{"name": "x", "of": ["embed"], "cut": "rows"}], "extra_state": [{}]})"})
     EXPECT_FALSE(ParseMegatronForm(bad).ok()) << bad;
 }
 

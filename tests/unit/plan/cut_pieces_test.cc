@@ -20,11 +20,11 @@ Map ElementsOf(const std::vector<Piece>& pieces, int64_t cols) {
   for (const Piece& p : pieces) {
     EXPECT_GT(p.rows, 0);
     const int64_t width = p.cols == 0 ? cols : p.cols;
-    if (p.cols == 0) EXPECT_EQ(p.target_col, 0);
+    EXPECT_TRUE(p.cols != 0 || p.target_col == 0);
     for (int64_t r = 0; r < p.rows; ++r)
       for (int64_t c = 0; c < width; ++c) {
-        const Element from = p.source == kNone ? Element{kNone, 0, 0}
-                                               : Element{p.source, p.source_row + r, p.source_col + c};
+        const Element from =
+            p.source == kNone ? Element{kNone, 0, 0} : Element{p.source, p.source_row + r, p.source_col + c};
         EXPECT_TRUE(map.emplace(std::pair(p.target_row + r, p.target_col + c), from).second) << "made twice";
       }
   }
@@ -97,10 +97,11 @@ TEST(CutPieces, EveryElementComesFromWhereItCame) {
         CutPieces(output, placed, &pieces);
         JoinPieces(&pieces);
         for (const auto& [at, from] : ElementsOf(pieces, placed.cols.size()))
-          EXPECT_TRUE(after.emplace(std::pair(at.first - placed.target_row + placed.rows.begin,
-                                              at.second + placed.cols.begin),
-                                    from)
-                          .second);
+          EXPECT_TRUE(
+              after
+                  .emplace(std::pair(at.first - placed.target_row + placed.rows.begin, at.second + placed.cols.begin),
+                           from)
+                  .second);
       }
     EXPECT_EQ(after, before);
   }

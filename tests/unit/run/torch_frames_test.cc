@@ -36,8 +36,8 @@ class Frames : public ::testing::Test {
   void SetUp() override {
     lab::Random random(3);
     const std::vector<std::pair<DType, std::vector<int64_t>>> kinds = {
-        {DType::kBF16, {6, 5}}, {DType::kF32, {1}}, {DType::kBF16, {0, 4}}, {DType::kF16, {2, 3, 700}},
-        {DType::kF32, {}},      {DType::kU8, {1}}};
+        {DType::kBF16, {6, 5}},     {DType::kF32, {1}}, {DType::kBF16, {0, 4}},
+        {DType::kF16, {2, 3, 700}}, {DType::kF32, {}},  {DType::kU8, {1}}};
     plan_.files.resize(3);
     plan_.files[0].name = "a.safetensors";
     Add(0, {DType::kU8, {100}, random.Any(100)});
@@ -97,8 +97,10 @@ class Frames : public ::testing::Test {
   std::string Written(TorchFrames& frames, uint32_t f) {
     auto file = PosixFileSystem().OpenForWrite(Path(f), OpenMode::kTruncate);
     EXPECT_TRUE(file.ok());
-    for (const WriteJob& write : Writes(1 << 20, 0))
-      if (write.file == f) EXPECT_TRUE((*file)->WriteAt(write.offset, write.data).ok());
+    for (const WriteJob& write : Writes(1 << 20, 0)) {
+      if (write.file != f) continue;
+      EXPECT_TRUE((*file)->WriteAt(write.offset, write.data).ok());
+    }
     EXPECT_TRUE(frames.Write(plan_.files[f], **file).ok());
     EXPECT_TRUE((*file)->Close().ok());
     const lab::Bytes bytes = lab::ReadFile(Path(f));
@@ -138,12 +140,12 @@ TEST_F(Frames, ItemsCanBeReadBack) {
   TorchFrames frames(plan_);
   for (const WriteJob& write : Writes(50, 1)) frames.Add(write);
   Written(frames, 1);
-  const auto file = PosixFileSystem().OpenForRead(Path(1));
+  auto file = PosixFileSystem().OpenForRead(Path(1));
   ASSERT_TRUE(file.ok());
   for (const uint32_t o : plan_.files[1].outputs) {
     const OutputArray& output = plan_.outputs[o];
     const TorchItemSize size = SizeOfTorchItem(output.dtype, output.shape);
-    const auto place = ReadTorchItem(**file, output.begin - size.head, size.total(), "x");
+    auto place = ReadTorchItem(**file, output.begin - size.head, size.total(), "x");
     ASSERT_TRUE(place.ok()) << place.error().Message();
     EXPECT_EQ(place->begin, output.begin);
     EXPECT_EQ(place->bytes, output.end - output.begin);

@@ -277,8 +277,10 @@ Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::str
   MIMO_ASSIGN_OR_RETURN(const std::string format, FormatOf(fs, root));
   if (!format.empty()) return std::optional(MegatronPlace{"", format});
   MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(root));
+  const auto is_tensors = [](const std::string& name) { return name.ends_with(".safetensors"); };
+  if (std::any_of(names.begin(), names.end(), is_tensors)) return std::optional<MegatronPlace>();
   for (const std::string& name : names)
-    if (name.starts_with("iter_") && name.size() == 12)
+    if (name == "release" || (name.starts_with("iter_") && name.size() >= 12))
       return Bad("iterations without a tracker", JoinPath(root, kTracker), "the tracker that a complete save leaves",
                  "no such file", "name the iteration's directory itself, such as " + JoinPath(root, name));
   return std::optional<MegatronPlace>();

@@ -398,7 +398,8 @@ TEST(Keep, WithoutScalesToKeepAllAreFresh) {
   EXPECT_EQ(report.value().fresh_blocks, 15u + 400 + 12 + 6);
   const Made expected = Fp8(model.Values("qkv", 300, 64), 100, {});
   EXPECT_EQ(lab::Tensor(options.output + "/b.safetensors", "qkv"), expected.codes);
-  for (const nlohmann::json& tensor : ManifestOf(options)["tensors"]) EXPECT_FALSE(tensor.contains("kept_blocks"));
+  const nlohmann::json manifest = ManifestOf(options);
+  for (const nlohmann::json& tensor : manifest["tensors"]) EXPECT_FALSE(tensor.contains("kept_blocks"));
 }
 
 // What a step says it needs is what it takes, rows that are put together and kept scales included.

@@ -35,9 +35,9 @@ class RunCase(MegatronCase):
 
 
 class Split(RunCase):
-    def check_split(self, fixture, *options):
+    def check_split(self, fixture, *options, back=()):
         run = self.to_megatron(fixture, "run", *options)
-        out = self.back(run, "back")
+        out = self.back(run, "back", *back)
         self.assert_same_tensors(fixture.split(), out)
         self.assertEqual(compare.index_problems(out), [])
         self.run_tool("mimo-verify", "check", out)

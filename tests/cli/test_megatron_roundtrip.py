@@ -106,6 +106,15 @@ class Like(RunCase):
                 self.setUp()
                 self.check_like(megatron_case.ours(variant, **dict(TINY, **spec)))
 
+    def test_values_have_no_scales_to_make_anew(self):
+        for variant in ("v2.5", "v2-flash"):
+            with self.subTest(variant):
+                self.setUp()
+                fixture = megatron_case.ours(variant, **dict(TINY, store="bf16"))
+                run = self.to_megatron(fixture, "run")
+                out = self.back(run, "back", "--like", fixture.directory, "--scale-policy", "fresh")
+                self.assert_same_trees(fixture.directory, out, skip=OURS)
+
     def test_real_head_counts(self):
         for variant, heads in (("v2-flash", 64), ("v2.5", 64), ("v2.5-pro", 128), ("v2.6", 64)):
             with self.subTest(variant):

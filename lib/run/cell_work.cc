@@ -18,6 +18,14 @@ const CellSegment* FirstWithSource(const CellRow& cell) {
   return nullptr;
 }
 
+std::vector<const CellSegment*> WithSource(const CellRow& cell) {
+  std::vector<const CellSegment*> segments;
+  for (const CellSegment& segment : cell.segments) {
+    if (segment.source != kNone) segments.push_back(&segment);
+  }
+  return segments;
+}
+
 float ScaleAt(const std::byte* row, uint64_t column, float factor) {
   float scale = 0;
   std::memcpy(&scale, row + column * sizeof scale, sizeof scale);
@@ -88,11 +96,20 @@ void StepWork::MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, 
   Emit(cell.scale_output, cell.scale_row, 1, scales, first == nullptr ? kNone : first->scale, anomalies, result);
 }
 
-void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
-  std::vector<const CellSegment*> segments;
-  for (const CellSegment& segment : cell.segments) {
-    if (segment.source != kNone) segments.push_back(&segment);
+void StepWork::EmitMade(std::byte* buffer, const CellRow& cell, uint32_t scale_source,
+                        const kernels::Anomalies& anomalies, StepResult* result) const {
+  bool first = true;
+  for (const CellSegment* segment : WithSource(cell)) {
+    Emit(segment->output, segment->target_row, segment->rows, OutputRow(buffer, segment->output, segment->target_row),
+         segment->source, first ? anomalies : kernels::Anomalies(), result);
+    first = false;
   }
+  Emit(cell.scale_output, cell.scale_row, 1, OutputRow(buffer, cell.scale_output, cell.scale_row), scale_source, {},
+       result);
+}
+
+void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+  const std::vector<const CellSegment*> segments = WithSource(cell);
   const uint64_t columns = job_.array(segments[0]->source).row_bytes();
   const auto block = static_cast<uint64_t>(job_.plan.sources[segments[0]->source].block_cols);
   std::byte* scales = OutputRow(buffer, cell.scale_output, cell.scale_row);
@@ -123,19 +140,11 @@ void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, 
     sums->squared_sum += made.squared_sum;
     sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
   }
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const CellSegment& segment = *segments[i];
-    Emit(segment.output, segment.target_row, segment.rows, OutputRow(buffer, segment.output, segment.target_row),
-         segment.source, i == 0 ? anomalies : kernels::Anomalies(), result);
-  }
-  Emit(cell.scale_output, cell.scale_row, 1, scales, segments[0]->scale, {}, result);
+  EmitMade(buffer, cell, segments[0]->scale, anomalies, result);
 }
 
 void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
-  std::vector<const CellSegment*> segments;
-  for (const CellSegment& segment : cell.segments) {
-    if (segment.source != kNone) segments.push_back(&segment);
-  }
+  const std::vector<const CellSegment*> segments = WithSource(cell);
   const uint64_t columns = job_.plan.outputs[segments[0]->output].row_bytes();  // of codes
   const auto block = static_cast<uint64_t>(job_.plan.sources[segments[0]->source].block_cols);
   std::byte* scales = OutputRow(buffer, cell.scale_output, cell.scale_row);
@@ -164,12 +173,7 @@ void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* s
     sums->squared_sum += made.squared_sum;
     sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
   }
-  for (size_t i = 0; i < segments.size(); ++i) {
-    const CellSegment& segment = *segments[i];
-    Emit(segment.output, segment.target_row, segment.rows, OutputRow(buffer, segment.output, segment.target_row),
-         segment.source, i == 0 ? anomalies : kernels::Anomalies(), result);
-  }
-  Emit(cell.scale_output, cell.scale_row, 1, scales, segments[0]->source, {}, result);
+  EmitMade(buffer, cell, segments[0]->source, anomalies, result);
 }
 
 }  // namespace mimo

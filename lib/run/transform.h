@@ -118,6 +118,9 @@ class StepWork {
   void MakeCellRow(std::byte* buffer, const CellJob& job, StepResult* result) const;
   void MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
   void MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  // Codes and scales that were made in buffers; the anomalies are counted with the first segment.
+  void EmitMade(std::byte* buffer, const CellRow& cell, uint32_t scale_source, const kernels::Anomalies& anomalies,
+                StepResult* result) const;
   void MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
   // turn_work.cc
   Status MakeTurn(std::byte* buffer, const TurnUnit& unit, Backend& backend, StepResult* result) const;

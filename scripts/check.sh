@@ -38,7 +38,7 @@ sanitized() {
   cmake --preset "$1" "${launcher[@]}" -DMIMO_BENCH=OFF >/dev/null
   cmake --build --preset "$1" --target unit_tests
   # OpenMP's runtime is not built for the thread sanitizer: one kernel thread there, the workers are threads of our own.
-  OMP_NUM_THREADS=$2 ctest --preset "$1" -j "$(nproc)" -E '^(cli|interop|fault)\.'
+  OMP_NUM_THREADS=$2 ctest --preset "$1" -j "$(nproc)" -E '^(cli|interop|faults)\.'
 }
 asan() { sanitized asan 2; }
 tsan() { sanitized tsan 1; }

@@ -10,8 +10,8 @@
 #include <optional>
 #include <string>
 
+#include "lib/base/progress.h"
 #include "lib/base/status.h"
-#include "lib/run/progress.h"
 
 namespace mimo::cli {
 

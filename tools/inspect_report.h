@@ -4,7 +4,7 @@
 #include <string>
 
 #include "lib/base/status.h"
-#include "lib/verify/describe.h"
+#include "lib/inspect/describe.h"
 
 namespace mimo::cli {
 

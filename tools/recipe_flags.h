@@ -6,7 +6,7 @@
 #include <string>
 
 #include "lib/base/file_system.h"
-#include "lib/plan/recipe.h"
+#include "lib/recipe/recipe.h"
 
 namespace mimo {
 

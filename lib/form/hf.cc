@@ -166,13 +166,4 @@ std::string BuildHfIndex(const IndexInfo& source, const HfDescription& d, uint64
   return text + "  }\n}\n";
 }
 
-std::vector<std::pair<std::string, std::string>> HfFileMetadata(
-    const std::vector<std::pair<std::string, std::string>>& source, const std::string& layout) {
-  std::vector<std::pair<std::string, std::string>> metadata = {{"format", "pt"}};
-  for (const auto& entry : source)
-    if (entry.first != "format" && entry.first != kLayoutKey) metadata.push_back(entry);
-  if (!layout.empty()) metadata.emplace_back(kLayoutKey, layout);
-  return metadata;
-}
-
 }  // namespace mimo

@@ -11,16 +11,9 @@
 #include "lib/form/hf_quant.h"
 #include "lib/layout/row_map.h"
 #include "lib/model/catalogue.h"
+#include "lib/model/file_names.h"
 
 namespace mimo {
-
-inline constexpr char kHfConfigName[] = "config.json";
-inline constexpr char kHfIndexName[] = "model.safetensors.index.json";
-inline constexpr char kLayoutKey[] =
-    "mimo_layout";  // in config.json (schemas/layout_marker.schema.json) and in headers
-
-inline constexpr char kOriginConfigName[] = "mimo-source/config.json";  // what the source said, for the way back
-inline constexpr char kOriginIndexName[] = "mimo-source/model.safetensors.index.json";
 
 // What an output is, as far as its config must say so.
 struct HfDescription {
@@ -47,10 +40,6 @@ Result<std::string> EditHfConfig(const ModelConfig& config, const HfDescription&
 // = C only while fused), then every tensor by name.
 std::string BuildHfIndex(const IndexInfo& source, const HfDescription& description, uint64_t total_size,
                          const std::vector<std::pair<std::string, std::string>>& tensor_and_file);
-
-// __metadata__ of a tensor file: the source's own keys, "format": "pt", and the layout ("" for none).
-std::vector<std::pair<std::string, std::string>> HfFileMetadata(
-    const std::vector<std::pair<std::string, std::string>>& source, const std::string& layout);
 
 MarkedLayout MarkOf(const QkvLayout& layout);
 QkvLayout LayoutOf(const MarkedLayout& marked);

@@ -11,8 +11,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-using kernels::Codec;
-
 std::string_view CodecName(Codec codec) {
   switch (codec) {
     case Codec::kFp8Block:

@@ -7,11 +7,10 @@
 
 #include "kernels/convert.h"
 #include "lib/base/status.h"
-#include "lib/form/dialect.h"
+#include "lib/model/file_names.h"
+#include "lib/recipe/dialect.h"
 
 namespace mimo {
-
-inline constexpr char kHfQuantConfigName[] = "hf_quant_config.json";
 
 // A linear module that the output stores quantized. `name` is the tensor name without ".weight".
 struct QuantizedModule {

@@ -7,8 +7,9 @@
 #include <utility>
 
 #include "lib/base/usage_error.h"
-#include "lib/io/torch_item.h"
-#include "lib/io/torch_value.h"
+#include "lib/io/torch/item.h"
+#include "lib/io/torch/value.h"
+#include "lib/model/file_names.h"
 
 namespace mimo {
 namespace {
@@ -292,12 +293,12 @@ Result<std::vector<SmallFile>> MegatronFiles(const MegatronFilesRequest& request
   if (!run_config.ok()) return run_config.TakeError();
   const std::string directory = MegatronIterationDirectory(request.iteration) + "/";
   const std::string train_state = TrainState(request.iteration);
-  return std::vector<SmallFile>{{directory + "common.pt", CommonState(request.iteration)},
-                                {directory + "metadata.json", kMetadata},
-                                {directory + "run_config.yaml", std::move(run_config).value()},
-                                {directory + "train_state.pt", train_state},
-                                {"latest_checkpointed_iteration.txt", std::to_string(request.iteration)},
-                                {"latest_train_state.pt", train_state}};
+  return std::vector<SmallFile>{{directory + kCommonStateName, CommonState(request.iteration)},
+                                {directory + kMegatronMetadataName, kMetadata},
+                                {directory + kRunConfigName, std::move(run_config).value()},
+                                {directory + kTrainStateName, train_state},
+                                {kTrackerName, std::to_string(request.iteration)},
+                                {kLatestTrainStateName, train_state}};
 }
 
 }  // namespace mimo

@@ -7,7 +7,7 @@
 
 #include "lib/form/megatron_store.h"
 #include "lib/form/rank_form.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/torch/item.h"
 
 namespace mimo {
 namespace {

@@ -6,16 +6,13 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/form/megatron_files.h"
-#include "lib/io/dcp_metadata.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/torch/dcp_metadata.h"
+#include "lib/io/torch/item.h"
+#include "lib/model/file_names.h"
 
 namespace mimo {
 namespace {
 
-constexpr char kTracker[] = "latest_checkpointed_iteration.txt";
-constexpr char kTrainState[] = "latest_train_state.pt";
-constexpr char kMetadata[] = ".metadata";
-constexpr char kJson[] = "metadata.json";
 constexpr uint64_t kMaxTrackerBytes = 4096;
 constexpr uint64_t kMaxJsonBytes = 64 << 20;
 constexpr uint64_t kMaxMetadataBytes = 4ull << 30;
@@ -82,10 +79,10 @@ Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
 
 // "" when the directory is of no format.
 Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
-  MIMO_ASSIGN_OR_RETURN(const bool json, HasBackend(fs, JoinPath(directory, kJson)));
-  MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kMetadata)));
+  MIMO_ASSIGN_OR_RETURN(const bool json, HasBackend(fs, JoinPath(directory, kMegatronMetadataName)));
+  MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kDcpMetadataName)));
   if (json && !metadata)
-    return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kMetadata),
+    return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kDcpMetadataName),
                ".metadata beside "
                "metadata.json",
                "no such file", kHalfWritten);
@@ -94,7 +91,7 @@ Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
   for (const std::string& name : names) {
     if (name.starts_with("mp_rank_")) return std::string("torch");
     if (name.ends_with(".distcp"))
-      return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kMetadata),
+      return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kDcpMetadataName),
                  ".metadata beside " + name, "no such file", kHalfWritten);
   }
   return std::string();
@@ -106,7 +103,7 @@ class DcpReader {
       : fs_(fs), directory_(directory), store_(*store), stored_(store->stored) {}
 
   Status Read() {
-    const std::string relative = Prefix() + kMetadata;
+    const std::string relative = Prefix() + kDcpMetadataName;
     const std::string path = JoinPath(stored_.root, relative);
     MIMO_ASSIGN_OR_RETURN(const std::string pickle, ReadWholeFile(fs_, path, kMaxMetadataBytes));
     MIMO_ASSIGN_OR_RETURN(const DcpMetadata metadata, ReadDcpMetadata(pickle, path));
@@ -139,8 +136,9 @@ class DcpReader {
                  wanted.empty() ? "no tensors" : wanted[0]->key, "name the directory of a Megatron checkpoint");
     // torch_dist writes metadata.json last; the formats without it name their tensors below "model".
     if (store_.format == "dcp" && !nested)
-      return Bad("a torch_dist checkpoint without metadata.json", JoinPath(stored_.root, Prefix() + kJson),
-                 "metadata.json beside .metadata", "no such file", kHalfWritten);
+      return Bad("a torch_dist checkpoint without metadata.json",
+                 JoinPath(stored_.root, Prefix() + kMegatronMetadataName), "metadata.json beside .metadata",
+                 "no such file", kHalfWritten);
     for (const DcpTensor* tensor : wanted) MIMO_RETURN_IF_ERROR(Add(*tensor, *form));
     return {};
   }
@@ -231,7 +229,7 @@ Status Finish(MegatronStore* store) {
 
 // config.json, tokenizer and code lie in the root of an iteration, or nowhere: then `like` has them.
 Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::string& directory, const Catalogue* like) {
-  MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, "config.json")));
+  MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, kConfigName)));
   if (like == nullptr && !own)
     return Bad("a training checkpoint does not say what model it is of", root, "config.json beside it", "none",
                "--like REF takes config, code and tokenizer from a Hugging Face checkpoint of the same model");
@@ -245,9 +243,9 @@ Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::stri
   MIMO_ASSIGN_OR_RETURN(Catalogue shell, OpenWithoutTensors(fs, root));
   std::erase_if(shell.carried, [&](const CarriedFile& file) {
     const std::string top = file.name.substr(0, file.name.find('/'));
-    return top.starts_with("iter_") || top == "release" || top == directory || top == kTracker || top == kTrainState ||
-           top.starts_with("mp_rank_") || top.ends_with(".distcp") || top == kMetadata || top == kJson ||
-           top == "common.pt" || top == "progress.txt";
+    return top.starts_with("iter_") || top == "release" || top == directory || top == kTrackerName ||
+           top == kLatestTrainStateName || top.starts_with("mp_rank_") || top.ends_with(".distcp") ||
+           top == kDcpMetadataName || top == kMegatronMetadataName || top == kCommonStateName || top == "progress.txt";
   });
   return shell;
 }
@@ -257,12 +255,12 @@ Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::stri
 Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::string& root) {
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(root));
   if (!info || info->kind != FileKind::kDirectory) return std::optional<MegatronPlace>();
-  MIMO_ASSIGN_OR_RETURN(const bool tracker, Exists(fs, JoinPath(root, kTracker)));
-  MIMO_ASSIGN_OR_RETURN(const bool bridge, Exists(fs, JoinPath(root, kTrainState)));
+  MIMO_ASSIGN_OR_RETURN(const bool tracker, Exists(fs, JoinPath(root, kTrackerName)));
+  MIMO_ASSIGN_OR_RETURN(const bool bridge, Exists(fs, JoinPath(root, kLatestTrainStateName)));
   if (tracker || bridge) {
     MegatronPlace place;
-    MIMO_ASSIGN_OR_RETURN(place.directory, tracker ? Tracked(fs, JoinPath(root, kTracker))
-                                                   : TrackedByBridge(fs, JoinPath(root, kTrainState)));
+    MIMO_ASSIGN_OR_RETURN(place.directory, tracker ? Tracked(fs, JoinPath(root, kTrackerName))
+                                                   : TrackedByBridge(fs, JoinPath(root, kLatestTrainStateName)));
     const std::string path = JoinPath(root, place.directory);
     MIMO_ASSIGN_OR_RETURN(const bool there, Exists(fs, path));
     if (!there)
@@ -281,8 +279,9 @@ Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::str
   if (std::any_of(names.begin(), names.end(), is_tensors)) return std::optional<MegatronPlace>();
   for (const std::string& name : names)
     if (name == "release" || (name.starts_with("iter_") && name.size() >= 12))
-      return Bad("iterations without a tracker", JoinPath(root, kTracker), "the tracker that a complete save leaves",
-                 "no such file", "name the iteration's directory itself, such as " + JoinPath(root, name));
+      return Bad("iterations without a tracker", JoinPath(root, kTrackerName),
+                 "the tracker that a complete save leaves", "no such file",
+                 "name the iteration's directory itself, such as " + JoinPath(root, name));
   return std::optional<MegatronPlace>();
 }
 
@@ -293,7 +292,7 @@ Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, cons
   MegatronPlace from = place;
   std::string base = root;
   if (place.directory.empty() && like == nullptr) {  // an iteration: its root may have the config
-    MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, "config.json")));
+    MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, kConfigName)));
     const auto last = [](const std::string& path) { return path.substr(path.rfind('/') + 1); };
     std::string bare = root;
     while (bare.size() > 1 && bare.back() == '/') bare.pop_back();
@@ -303,7 +302,7 @@ Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, cons
     const std::string name = last(bare);
     const size_t slash = bare.size() - name.size();  // behind it
     const std::string parent = slash == 0 ? "." : slash == 1 ? "/" : bare.substr(0, slash - 1);
-    MIMO_ASSIGN_OR_RETURN(const bool beside, Exists(fs, JoinPath(parent, "config.json")));
+    MIMO_ASSIGN_OR_RETURN(const bool beside, Exists(fs, JoinPath(parent, kConfigName)));
     if (!own && beside) {
       base = parent;
       from.directory = name;

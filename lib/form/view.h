@@ -1,6 +1,6 @@
 // A directory of rank files or of Neuron's form, shown as the Hugging Face checkpoint that it holds: a catalogue of
 // arrays that are rectangles of the stored ones. Whatever reads a checkpoint can plan from it; plans are resolved to
-// the stored arrays afterwards (lib/plan/resolve.h).
+// the stored arrays afterwards (lib/planner/resolve.h).
 #pragma once
 
 #include <cstdint>

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -36,6 +37,9 @@ enum class DType : uint8_t {
 uint32_t BitsPerElement(DType dtype);
 std::string_view DTypeName(DType dtype);  // as in a safetensors header: "F8_E4M3"
 std::optional<DType> DTypeFromName(std::string_view name);
+
+// Bytes of a tensor, or nullopt when the product overflows or is not a whole number of bytes.
+std::optional<uint64_t> TensorBytes(DType dtype, std::span<const int64_t> shape);
 
 // Every array is a matrix to us: a row is one run of the last dimension. Rank 0 and 1 are one row.
 inline int64_t MatrixRows(const std::vector<int64_t>& shape) {

@@ -5,16 +5,13 @@
 #include <set>
 
 #include "lib/base/checked.h"
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
+#include "lib/model/file_names.h"
 
 namespace mimo {
 
 namespace {
 
-constexpr char kIndexName[] = "model.safetensors.index.json";
-constexpr char kConfigName[] = "config.json";
-constexpr char kManifestName[] = "mimo-manifest.json";  // of an earlier conversion: describes that output, not this one
-constexpr char kOrigin[] = "mimo-source/";
 constexpr char kSuffix[] = ".safetensors";
 constexpr uint64_t kMaxConfigBytes = 64ull << 20;
 constexpr uint64_t kMaxIndexBytes = 1ull << 30;
@@ -45,7 +42,7 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
       return e;
     }
     if (info->kind == FileKind::kDirectory) {
-      if (name == ".git" || name == ".cache" || name == ".mimo-partial")
+      if (name == ".git" || name == ".cache" || name == kPartialDirectory)
         continue;  // bookkeeping of the tools that fetched it
       if (depth == 0 && EndsWith(name, kSuffix)) {
         Error e = BadInput("not a regular file", JoinPath(root, path));
@@ -155,15 +152,15 @@ class CatalogueBuilder {
 
   Status ReadOrigin() {
     const auto named = [](const std::string& name) {
-      return [path = kOrigin + name](const CarriedFile& f) { return f.name == path; };
+      return [path = kOriginDirectory + name](const CarriedFile& f) { return f.name == path; };
     };
     if (std::erase_if(out_.carried, named(kConfigName)) == 0) return {};
-    const std::string path = JoinPath(out_.root, kOrigin + std::string(kConfigName));
+    const std::string path = JoinPath(out_.root, kOriginDirectory + std::string(kConfigName));
     CatalogueOrigin& origin = out_.origin.emplace();
     MIMO_ASSIGN_OR_RETURN(origin.config, ReadWholeFile(fs_, path, kMaxConfigBytes));
     if (auto parsed = ParseModelConfig(origin.config, path); !parsed.ok()) return parsed.TakeError();
     if (std::erase_if(out_.carried, named(kIndexName)) == 0) return {};
-    const std::string index = JoinPath(out_.root, kOrigin + std::string(kIndexName));
+    const std::string index = JoinPath(out_.root, kOriginDirectory + std::string(kIndexName));
     MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, index, kMaxIndexBytes));
     MIMO_ASSIGN_OR_RETURN(origin.index, ParseIndex(std::move(text), index));
     return {};

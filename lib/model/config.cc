@@ -4,6 +4,8 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "lib/model/file_names.h"
+
 namespace mimo {
 namespace {
 
@@ -319,7 +321,7 @@ Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string&
   if (const Json* quantization = fields.Object("quantization_config")) {
     ReadQuantization(Fields(*quantization, "quantization_config.", path, error), config);
   }
-  if (const Json* marker = fields.Object("mimo_layout")) {
+  if (const Json* marker = fields.Object(kLayoutKey)) {
     ReadMarker(Fields(*marker, "mimo_layout.", path, error), config);
   }
   if (error) return *std::move(error);

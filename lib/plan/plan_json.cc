@@ -2,15 +2,13 @@
 // (schemas/plan.schema.json).
 #include "lib/plan/plan_json.h"
 
-#include "lib/plan/encoding_text.h"
-#include "lib/plan/json_bytes.h"
-#include "lib/plan/json_text.h"
-#include "lib/plan/plan_words.h"
+#include "lib/json/bytes.h"
+#include "lib/json/text.h"
+#include "lib/plan/words.h"
+#include "lib/recipe/encoding_text.h"
 
 namespace mimo {
 namespace {
-
-using namespace plan_words;
 
 constexpr size_t kFlushBytes = 1 << 16;
 

@@ -2,17 +2,16 @@
 // digest decide whether the result may run.
 #include <unordered_map>
 
-#include "lib/io/safetensors.h"
-#include "lib/plan/encoding_text.h"
-#include "lib/plan/json_bytes.h"
-#include "lib/plan/json_members.h"
+#include "lib/io/safetensors/safetensors.h"
+#include "lib/json/bytes.h"
+#include "lib/json/members.h"
 #include "lib/plan/plan_json.h"
-#include "lib/plan/plan_words.h"
+#include "lib/plan/words.h"
+#include "lib/recipe/encoding_text.h"
 
 namespace mimo {
 namespace {
 
-using namespace plan_words;
 using Json = nlohmann::json;
 
 constexpr char kAdvice[] = "make the plan again with --dry-run --plan-out";

@@ -5,8 +5,9 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
-#include "lib/io/safetensors.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/safetensors/safetensors.h"
+#include "lib/io/torch/item.h"
+#include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/validate_parts.h"
 
@@ -70,7 +71,7 @@ class Validator {
   Status CheckNames() const {
     std::set<std::string> names;
     const auto add = [&](const std::string& name) {
-      return StaysBelow(name) && name.rfind(".mimo-partial", 0) != 0 && name != "mimo-manifest.json" &&
+      return StaysBelow(name) && name.rfind(kPartialDirectory, 0) != 0 && name != kManifestName &&
              names.insert(name).second;
     };
     for (const PlanFile& file : plan_.files) {

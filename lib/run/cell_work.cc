@@ -5,7 +5,7 @@
 
 #include "lib/run/adjust_rows.h"
 #include "lib/run/row_bytes.h"
-#include "lib/run/transform.h"
+#include "lib/run/step_work.h"
 
 namespace mimo {
 namespace {

@@ -7,7 +7,7 @@
 #include "lib/run/aligned_scales.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/row_bytes.h"
-#include "lib/run/transform.h"
+#include "lib/run/step_work.h"
 
 namespace mimo {
 

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <chrono>
 
-#include "lib/run/engine.h"
 #include "lib/run/output_dir.h"
 #include "lib/run/publish.h"
 #include "lib/run/replicas.h"
+#include "lib/run/step_runner.h"
 
 namespace mimo {
 namespace {
@@ -39,13 +39,13 @@ class Execution {
   Result<RunReport> Run() {
     MIMO_RETURN_IF_ERROR(CheckOutput(fs_, catalogue_.root, options_));
     MIMO_RETURN_IF_ERROR(CheckThresholds(plan_, options_.thresholds));
-    MIMO_RETURN_IF_ERROR(Engine::CheckMemory(catalogue_, plan_, options_));
+    MIMO_RETURN_IF_ERROR(StepRunner::CheckMemory(catalogue_, plan_, options_));
     MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(fs_, plan_, options_));
     if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
     if (output_.state == OutputState::kFresh) MIMO_RETURN_IF_ERROR(Start());
     RunResults results;
     Status made = CompareReplicas(fs_, catalogue_, plan_, options_, report_);
-    if (made.ok()) made = Engine(fs_, catalogue_, plan_, options_, partial_).Run(results, report_);
+    if (made.ok()) made = StepRunner(fs_, catalogue_, plan_, options_, partial_).Run(results, report_);
     if (made.ok()) {
       results.thresholds = options_.thresholds;
       results.rejections = Rejections(plan_, results, options_.thresholds);

@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "lib/base/file_system.h"
+#include "lib/base/progress.h"
 #include "lib/base/status.h"
 #include "lib/plan/plan.h"
-#include "lib/run/progress.h"
-#include "lib/verify/errors.h"
+#include "lib/results/errors.h"
 
 namespace mimo {
 

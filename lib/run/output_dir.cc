@@ -5,12 +5,11 @@
 #include <optional>
 #include <vector>
 
-#include "lib/verify/manifest.h"
+#include "lib/model/file_names.h"
+#include "lib/results/manifest.h"
 
 namespace mimo {
 namespace {
-
-constexpr char kConfigName[] = "config.json";
 
 Error Usage(std::string what, const std::string& path, std::string advice) {
   Error error;

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "lib/plan/plan_json.h"
-#include "lib/verify/result_json.h"
+#include "lib/results/result_json.h"
 
 namespace mimo {
 namespace {

@@ -12,12 +12,11 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
+#include "lib/model/file_names.h"
 #include "lib/plan/plan.h"
-#include "lib/verify/manifest.h"
+#include "lib/results/manifest.h"
 
 namespace mimo {
-
-inline constexpr char kPartialDirectory[] = ".mimo-partial";
 
 // Writes a temporary file beside `path`, syncs it, renames it over `path` and syncs the directory.
 Status WriteDurably(FileSystem& fs, const std::string& directory, const std::string& name, const std::string& content);

@@ -4,12 +4,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "lib/model/file_names.h"
+
 namespace mimo {
 namespace {
 
 constexpr uint64_t kChunk = 8 << 20;
-constexpr char kIndexName[] = "model.safetensors.index.json";
-constexpr char kConfigName[] = "config.json";
 
 // Copies and hashes. Replaces what is at `to`.
 Result<Hash128> CopyFile(FileSystem& fs, const std::string& from, const std::string& to, const RunOptions& options,

@@ -5,9 +5,9 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
+#include "lib/results/manifest.h"
 #include "lib/run/executor.h"
 #include "lib/run/partial.h"
-#include "lib/verify/manifest.h"
 
 namespace mimo {
 

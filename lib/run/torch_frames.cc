@@ -5,7 +5,7 @@
 #include <string>
 
 #include "lib/base/crc32.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/torch/item.h"
 
 namespace mimo {
 

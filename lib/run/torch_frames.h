@@ -8,7 +8,7 @@
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
 #include "lib/plan/plan.h"
-#include "lib/run/transform.h"
+#include "lib/run/step_work.h"
 
 namespace mimo {
 

@@ -6,7 +6,7 @@
 #include "lib/plan/reads.h"
 #include "lib/run/adjust_rows.h"
 #include "lib/run/row_bytes.h"
-#include "lib/run/transform.h"
+#include "lib/run/step_work.h"
 #include "lib/run/turns.h"
 
 namespace mimo {

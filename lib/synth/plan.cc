@@ -4,6 +4,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/model/config.h"
+#include "lib/model/file_names.h"
 #include "lib/synth/scale_config.h"
 #include "lib/synth/synth.h"
 
@@ -179,7 +180,7 @@ Result<SynthPlan> PlanSynthetic(const SynthOptions& options) {
   plan.options = options;
   MIMO_ASSIGN_OR_RETURN(plan.preset, LoadPreset(options.preset));
   MIMO_ASSIGN_OR_RETURN(plan.config, ScaledConfig(plan.preset, options));
-  MIMO_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(plan.config, "config.json"));
+  MIMO_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(plan.config, kConfigName));
   MIMO_ASSIGN_OR_RETURN(const ModelTable* table, ModelTable::Get("mimo_v2"));
   Planner planner(plan.preset, config, *table);
   MIMO_RETURN_IF_ERROR(planner.AddDecoder(options.mtp ? plan.preset.mtp_layers : 0));

@@ -9,7 +9,7 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
 #include "lib/synth/preset.h"
 
 namespace mimo {

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <thread>
 
+#include "lib/model/file_names.h"
 #include "lib/synth/companions.h"
 #include "lib/synth/fill.h"
 #include "lib/synth/synth.h"
@@ -122,7 +123,7 @@ Status Prepare(FileSystem& fs, const std::string& directory, bool overwrite) {
   }
   MIMO_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(directory));
   if (names.empty()) return {};
-  const bool checkpoint = std::find(names.begin(), names.end(), "config.json") != names.end();
+  const bool checkpoint = std::find(names.begin(), names.end(), kConfigName) != names.end();
   if (!overwrite || !checkpoint) {
     error.what = "the output directory is not empty";
     error.advice = overwrite ? "it holds no config.json, so it is not removed: choose another path"
@@ -162,8 +163,8 @@ Result<SynthReport> WriteSynthetic(FileSystem& fs, const SynthPlan& plan, const 
     }
     MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, file.name), file.content));
   }
-  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, "model.safetensors.index.json"), IndexText(plan)));
-  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, "config.json"), plan.config));
+  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, kIndexName), IndexText(plan)));
+  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, kConfigName), plan.config));
   return report;
 }
 

@@ -5,17 +5,16 @@
 #include <optional>
 #include <set>
 
-#include "lib/io/safetensors.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/safetensors/safetensors.h"
+#include "lib/io/torch/item.h"
+#include "lib/model/file_names.h"
+#include "lib/results/manifest.h"
 #include "lib/verify/index_check.h"
-#include "lib/verify/manifest.h"
 #include "lib/verify/rehash.h"
 
 namespace mimo {
 namespace {
 
-constexpr char kPartialDirectory[] = ".mimo-partial";
-constexpr char kIndexName[] = "model.safetensors.index.json";
 constexpr uint64_t kChunk = 4 << 20;
 constexpr size_t kShownDifferences = 5;
 

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "lib/base/file_system.h"
+#include "lib/base/progress.h"
 #include "lib/base/status.h"
-#include "lib/run/progress.h"
 
 namespace mimo {
 

@@ -7,8 +7,8 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/hash.h"
+#include "lib/base/progress.h"
 #include "lib/base/status.h"
-#include "lib/run/progress.h"
 
 namespace mimo {
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/io/dcp_metadata.h"
+#include "lib/io/torch/dcp_metadata.h"
 
 namespace {
 

@@ -1,13 +1,13 @@
-// A .metadata pickle. Whatever is accepted must be what lib/io/dcp_metadata.h promises, checked element by element for
-// small tensors, and must survive being written and read again.
+// A .metadata pickle. Whatever is accepted must be what lib/io/torch/dcp_metadata.h promises, checked element by
+// element for small tensors, and must survive being written and read again.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "lib/io/dcp_metadata.h"
-#include "lib/io/dcp_tiling.h"
+#include "lib/io/torch/dcp_metadata.h"
+#include "lib/io/torch/dcp_tiling.h"
 
 namespace {
 

@@ -1,13 +1,13 @@
-// A pickle. Whatever is accepted must be no larger than its promises (lib/io/pickle_reader.h), and what can be written
-// again must read as the same bytes.
+// A pickle. Whatever is accepted must be no larger than its promises (lib/io/torch/pickle_reader.h), and what can be
+// written again must read as the same bytes.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <string_view>
 
-#include "lib/io/pickle_reader.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/torch/item.h"
+#include "lib/io/torch/pickle_reader.h"
 
 namespace {
 

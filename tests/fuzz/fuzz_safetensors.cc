@@ -1,11 +1,11 @@
 // Two bytes that say how much data follows the header, then the header. Whatever is accepted must keep the promises of
-// lib/io/safetensors.h, and must survive being written and read again.
+// lib/io/safetensors/safetensors.h, and must survive being written and read again.
 #include <cstdint>
 #include <cstdlib>
 #include <string>
 #include <string_view>
 
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // A byte that says how much of the input stands before a zip, then that and the zip. Whatever is accepted must keep the
-// promises of lib/io/torch_zip.h, and no read may leave the file.
+// promises of lib/io/torch/zip.h, and no read may leave the file.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
@@ -7,8 +7,8 @@
 #include <string>
 #include <string_view>
 
-#include "lib/io/torch_item.h"
-#include "lib/io/torch_zip.h"
+#include "lib/io/torch/item.h"
+#include "lib/io/torch/zip.h"
 
 namespace {
 

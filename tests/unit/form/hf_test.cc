@@ -214,13 +214,6 @@ TEST(HfConfig, ArchitectureOfTheReaderAndItsForm) {
   EXPECT_EQ(config["mimo_layout"]["grid"], "independent");
 }
 
-TEST(HfMetadata, KeepsTheSourcesKeysAndStatesTheLayout) {
-  using Pairs = std::vector<std::pair<std::string, std::string>>;
-  const Pairs source = {{"format", "np"}, {"who", "me"}, {"mimo_layout", "old"}};
-  EXPECT_EQ(HfFileMetadata(source, "fused(8)"), (Pairs{{"format", "pt"}, {"who", "me"}, {"mimo_layout", "fused(8)"}}));
-  EXPECT_EQ(HfFileMetadata(source, ""), (Pairs{{"format", "pt"}, {"who", "me"}}));  // nor an old one
-}
-
 TEST(HfMarker, EveryLayoutReadsBackAsItself) {
   for (const QkvLayout& layout :
        {QkvLayout{QkvKind::kFused, 8}, QkvLayout{QkvKind::kSplit, 4}, QkvLayout{QkvKind::kSplitIndependent, 1}})

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "tests/unit/plan/like_pair.h"
+#include "tests/unit/planner/like_pair.h"
 
 namespace mimo {
 namespace {

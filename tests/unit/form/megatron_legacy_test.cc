@@ -7,8 +7,8 @@
 #include <optional>
 
 #include "lib/form/megatron_store.h"
-#include "lib/io/pickle_writer.h"
-#include "lib/io/torch_zip.h"
+#include "lib/io/torch/pickle_writer.h"
+#include "lib/io/torch/zip.h"
 #include "tests/faults/scratch_directory.h"
 #include "tests/unit/form/megatron_model.h"
 

@@ -9,8 +9,8 @@
 #include <fstream>
 
 #include "lib/form/checkpoint.h"
-#include "lib/io/dcp_metadata.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/torch/dcp_metadata.h"
+#include "lib/io/torch/item.h"
 #include "tests/faults/scratch_directory.h"
 #include "tests/unit/form/megatron_model.h"
 

@@ -42,5 +42,22 @@ TEST(DType, UnknownNames) {
   }
 }
 
+TEST(TensorBytes, Products) {
+  const auto bytes = [](DType dtype, std::vector<int64_t> shape) { return TensorBytes(dtype, shape); };
+  EXPECT_EQ(bytes(DType::kF32, {}), 4u);
+  EXPECT_EQ(bytes(DType::kF32, {2, 3}), 24u);
+  EXPECT_EQ(bytes(DType::kF4, {2, 3}), 3u);
+  EXPECT_EQ(bytes(DType::kF4, {}), std::nullopt);
+  EXPECT_EQ(bytes(DType::kF4, {3}), std::nullopt);
+  EXPECT_EQ(bytes(DType::kF4, {0}), 0u);
+  EXPECT_EQ(bytes(DType::kF6E2M3, {4}), 3u);
+  EXPECT_EQ(bytes(DType::kU8, {-1}), std::nullopt);
+  EXPECT_EQ(bytes(DType::kU8, {-1, 0}), std::nullopt);
+  EXPECT_EQ(bytes(DType::kU8, {int64_t{1} << 60}), uint64_t{1} << 60);
+  EXPECT_EQ(bytes(DType::kU8, {int64_t{1} << 61}), std::nullopt);
+  EXPECT_EQ(bytes(DType::kU8, {int64_t{1} << 62, 4}), std::nullopt);
+  EXPECT_EQ(bytes(DType::kU8, {0, int64_t{1} << 62, 4}), std::nullopt);
+}
+
 }  // namespace
 }  // namespace mimo

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <random>
 
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
 #include "tests/faults/scratch_directory.h"
 
 namespace mimo {

@@ -7,7 +7,7 @@
 #include <filesystem>
 #include <functional>
 
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
 #include "lib/model/inventory.h"
 #include "tests/faults/scratch_directory.h"
 

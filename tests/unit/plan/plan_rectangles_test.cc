@@ -5,7 +5,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
 #include "lib/plan/plan_json.h"
 
 namespace mimo {

@@ -2,10 +2,10 @@
 // codes themselves are right is proven in tests/unit/kernels and, from outside, in tests/cli.
 #include <gtest/gtest.h>
 
+#include "lib/results/manifest.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/executor.h"
 #include "lib/verify/check.h"
-#include "lib/verify/manifest.h"
 #include "tests/unit/run/lab.h"
 
 namespace mimo {

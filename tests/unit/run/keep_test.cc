@@ -5,9 +5,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/results/manifest.h"
 #include "lib/run/executor.h"
-#include "lib/run/transform.h"
-#include "lib/verify/manifest.h"
+#include "lib/run/step_work.h"
 #include "tests/unit/run/lab.h"
 #include "tests/unit/run/numbers.h"
 

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
 #include "lib/plan/plan.h"
 #include "tests/faults/scratch_directory.h"
 

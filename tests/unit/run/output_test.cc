@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include "lib/results/manifest.h"
 #include "lib/run/executor.h"
-#include "lib/verify/manifest.h"
 #include "tests/unit/run/model.h"
 
 namespace mimo {

@@ -2,9 +2,9 @@
 #include <gtest/gtest.h>
 
 #include "lib/plan/plan_json.h"
+#include "lib/results/manifest.h"
 #include "lib/run/executor.h"
 #include "lib/verify/check.h"
-#include "lib/verify/manifest.h"
 #include "tests/unit/run/lab.h"
 #include "tests/unit/run/numbers.h"
 

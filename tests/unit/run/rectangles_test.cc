@@ -4,10 +4,10 @@
 #include <set>
 
 #include "lib/plan/plan_json.h"
+#include "lib/results/manifest.h"
 #include "lib/run/executor.h"
 #include "lib/run/steps.h"
 #include "lib/run/turns.h"
-#include "lib/verify/manifest.h"
 #include "tests/unit/run/plan_model.h"
 
 namespace mimo {

@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "lib/run/memory_budget.h"
-#include "lib/run/transform.h"
+#include "lib/run/step_work.h"
 #include "tests/unit/run/model.h"
 
 namespace mimo {

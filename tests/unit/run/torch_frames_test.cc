@@ -8,7 +8,7 @@
 #include <random>
 #include <thread>
 
-#include "lib/io/torch_item.h"
+#include "lib/io/torch/item.h"
 #include "tests/unit/run/lab.h"
 
 namespace mimo {

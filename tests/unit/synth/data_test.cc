@@ -10,7 +10,7 @@
 #include <random>
 
 #include "lib/base/file_system.h"
-#include "lib/io/safetensors.h"
+#include "lib/io/safetensors/safetensors.h"
 #include "lib/synth/synth.h"
 
 namespace mimo {

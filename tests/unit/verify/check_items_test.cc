@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "lib/base/crc32.h"
-#include "lib/io/torch_item.h"
+#include "lib/io/torch/item.h"
+#include "lib/results/manifest.h"
 #include "lib/verify/check.h"
-#include "lib/verify/manifest.h"
 #include "tests/unit/run/lab.h"
 
 namespace mimo {

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "lib/verify/manifest.h"
+#include "lib/results/manifest.h"
 #include "lib/verify/rehash.h"
 #include "tests/unit/run/lab.h"
 

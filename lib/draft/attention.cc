@@ -1,0 +1,323 @@
+// The attention projections of one layer under a new layout: row moves from the composition of two row maps and, where
+// codes stay FP8, one cell row per row of target scales.
+#include "lib/draft/attention.h"
+
+#include <algorithm>
+#include <map>
+
+#include "lib/base/checked.h"
+
+namespace mimo {
+
+namespace {
+
+constexpr Role kSplitRoles[3] = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
+
+class AttentionPlanner {
+ public:
+  AttentionPlanner(PlanBuilder& builder, const AttentionRequest& request)
+      : builder_(builder), request_(request), moves_(ComposeRows(request.source, request.target)) {
+    const AttentionWeights& a = *request.weights;
+    weights_ = a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
+    first_ = &builder.inventory().weights[weights_[0]];
+    fp8_ = first_->storage == Storage::kFp8Block;
+  }
+
+  AttentionResult Plan(bool refuse_straddles) {
+    const bool same = request_.source.layout.fused() == request_.target.layout.fused() && SameRows() &&
+                      request_.source.rows == request_.target.rows &&
+                      (!fp8_ || request_.source.bands == request_.target.bands) && !request_.fold;
+    if (request_.decode) {
+      PlanDecoded();
+    } else if (request_.encode) {
+      PlanEncoded();
+    } else if (request_.quantize) {
+      PlanRelayout(Cells());
+    } else if (same) {
+      PlanUnchanged();
+    } else if (fp8_) {
+      std::vector<CellRow> cells = Cells();
+      const bool straddles = std::any_of(cells.begin(), cells.end(), [](const CellRow& c) { return !c.moved; });
+      if (straddles && refuse_straddles) return AttentionResult::kStraddles;
+      PlanRelayout(std::move(cells));
+    } else {
+      PlanMoved();
+    }
+    return AttentionResult::kDone;
+  }
+
+ private:
+  const Weight& SourceWeight(size_t array) const { return builder_.inventory().weights[weights_[array]]; }
+  bool SameRows() const { return moves_ == ComposeRows(request_.target, request_.target); }
+
+  std::string Label() const {
+    const AttentionWeights& a = *request_.weights;
+    return std::string(a.mtp ? "model.mtp.layers." : "model.layers.") + std::to_string(a.layer) + ".self_attn";
+  }
+
+  OutputArray NewOutput(size_t array, Part part, DType dtype) const {
+    OutputArray output;
+    output.id = first_->id;
+    output.id.role = request_.target.layout.fused() ? Role::kAttnQkv : kSplitRoles[array];
+    output.id.part = part;
+    output.name = builder_.catalogue().table->NameOf(output.id);
+    output.dtype = dtype;
+    output.shape = part == Part::kWeight ? std::vector<int64_t>{request_.target.rows[array], first_->cols}
+                                         : std::vector<int64_t>{request_.target.scale_rows[array],
+                                                                CeilDiv(first_->cols, first_->block_cols)};
+    return output;
+  }
+
+  // The array whose file an output goes to: that of its first row, so that a split cut from one file stays there.
+  uint32_t Near(size_t target_array) const {
+    for (const RowMove& move : moves_)
+      if (move.target_array == target_array && move.source_array != kPaddingArray)
+        return SourceWeight(move.source_array).array;
+    return first_->array;
+  }
+
+  std::vector<Piece> Pieces(size_t array) {
+    std::vector<Piece> pieces;
+    for (const RowMove& move : moves_) {
+      if (move.target_array != array) continue;
+      if (move.source_array == kPaddingArray) {
+        pieces.push_back({kNone, 0, move.target_row, move.rows});
+        continue;
+      }
+      const Weight& weight = SourceWeight(move.source_array);
+      const bool decoded = request_.decode || request_.encode;
+      const uint32_t source = decoded ? builder_.DecodedSource(weight) : builder_.Source(weight.array);
+      pieces.push_back({source, move.source_row, move.target_row, move.rows});
+    }
+    return pieces;
+  }
+
+  void PlanUnchanged() {
+    builder_.BeginGroup(Label());
+    for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
+      builder_.AddKept(SourceWeight(i));
+    }
+  }
+
+  // Rows of values, or of codes with scales of their own: each array moves alike. Global scales go with their rows; the
+  // planner has seen to it that the rows of one target come from one source (PlanAttention's contract).
+  void PlanMoved() {
+    builder_.BeginGroup(Label());
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      std::vector<Piece> pieces = Pieces(i);
+      MoveRows(i, &Weight::array, pieces);
+      if (first_->scale != kNone) MoveRows(i, &Weight::scale, pieces);
+      if (first_->global != kNone) MoveScalar(i, &Weight::global);
+      if (first_->input != kNone) MoveScalar(i, &Weight::input);
+    }
+  }
+
+  OutputArray Moved(size_t target, uint32_t stored) const {
+    const StoredArray& array = builder_.catalogue().arrays[stored];
+    OutputArray output = NewOutput(target, array.id.part, array.dtype);
+    output.shape = array.shape;
+    return output;
+  }
+
+  void MoveRows(size_t target, uint32_t Weight::*part, std::vector<Piece> pieces) {
+    OutputArray output = Moved(target, first_->*part);
+    output.shape[0] = request_.target.rows[target];
+    size_t at = 0;
+    for (const RowMove& move : moves_)
+      if (move.target_array == target) {
+        Piece& piece = pieces[at++];
+        if (piece.source != kNone) piece.source = builder_.Source(SourceWeight(move.source_array).*part);
+      }
+    output.pieces = std::move(pieces);
+    builder_.AddOutput(std::move(output), Near(target));
+  }
+
+  void MoveScalar(size_t target, uint32_t Weight::*part) {
+    for (const RowMove& move : moves_) {
+      if (move.target_array != target) continue;
+      OutputArray output = Moved(target, first_->*part);
+      output.pieces.push_back({builder_.Source(SourceWeight(move.source_array).*part), 0, 0, 1});
+      builder_.AddOutput(std::move(output), Near(target));
+      return;
+    }
+  }
+
+  void PlanDecoded() {
+    builder_.BeginGroup(Label());
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      OutputArray output = NewOutput(i, Part::kWeight, DTypeOf(*request_.decode));
+      output.transform = Transform::kConvert;
+      output.target_codec = *request_.decode;
+      output.pieces = Pieces(i);
+      if (request_.fold && i == 2) {
+        output.adjust = Adjust::kScale;
+        output.factor = *request_.fold;
+      }
+      builder_.AddOutput(std::move(output), Near(i));
+    }
+    if (fp8_) SetSourceBands();
+  }
+
+  void PlanEncoded() {
+    builder_.BeginGroup(Label());
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      const OutputArray weight = NewOutput(i, Part::kWeight, DType::kU8);
+      EncodedRequest encoded;
+      encoded.id = weight.id;
+      encoded.name = weight.name;
+      encoded.rows = request_.target.rows[i];
+      encoded.cols = first_->cols;
+      encoded.encoding = request_.encode->encoding;
+      const QkvLayout& layout = request_.target.layout;
+      if (encoded.encoding.codec == Codec::kFp8Block && layout.fused() && layout.chunks > 1)
+        encoded.period = encoded.rows / layout.chunks;
+      encoded.arrays = request_.encode->arrays;
+      encoded.input_scale = request_.encode->input_scales[i];
+      encoded.pieces = Pieces(i);
+      builder_.AddEncoded(encoded, Near(i));
+    }
+    if (fp8_) SetSourceBands();
+  }
+
+  // The source's own grid, where it is not simply row / 128 under the array's own scales.
+  void SetSourceBands() {
+    for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
+      const uint32_t index = builder_.DecodedSource(SourceWeight(i));
+      std::vector<SourceBand> bands;
+      bool uniform = true;
+      for (const ScaleBand& band : request_.source.bands) {
+        if (band.array != i) continue;
+        const int64_t block = first_->block_rows;
+        uniform &= band.scale_array == i && band.row_begin == band.scale_row * block &&
+                   (band.row_end - band.row_begin == block || band.row_end == request_.source.rows[i]);
+        bands.push_back(
+            {band.row_begin, band.row_end, builder_.Source(SourceWeight(band.scale_array).scale), band.scale_row});
+      }
+      if (!uniform) {
+        PlanSource& source = builder_.plan().sources[index];
+        source.bands = std::move(bands);
+        source.scale = kNone;
+      }
+    }
+  }
+
+  // Cell rows with target arrays and scale arrays as numbers of the layout (0 to 2) still.
+  std::vector<CellRow> Cells() {
+    std::map<std::pair<uint8_t, int64_t>, CellRow> cells;
+    for (const ScaleBand& band : request_.target.bands) {
+      CellRow& cell = cells[{band.scale_array, band.scale_row}];
+      cell.scale_output = band.scale_array;
+      cell.scale_row = band.scale_row;
+      AddSegments(band, &cell);
+    }
+    std::vector<CellRow> result;
+    for (auto& [key, cell] : cells) {
+      const CellSegment* first = nullptr;  // padding fits any scale
+      cell.moved = true;
+      for (const CellSegment& s : cell.segments) {
+        if (s.source == kNone) continue;
+        if (first == nullptr) first = &s;
+        cell.moved &= s.scale == first->scale && s.scale_row == first->scale_row && s.factor == first->factor;
+      }
+      result.push_back(std::move(cell));
+    }
+    return result;
+  }
+
+  // Rows of one target band, cut where the source changes array or scale row. Arrays are numbers of the source layout.
+  void AddSegments(const ScaleBand& band, CellRow* cell) const {
+    for (const RowMove& move : moves_) {
+      if (move.target_array != band.array) continue;
+      int64_t row = std::max(band.row_begin, move.target_row);
+      const int64_t end = std::min(band.row_end, move.target_row + move.rows);
+      if (move.source_array == kPaddingArray) {
+        if (row < end) cell->segments.push_back({kNone, 0, band.array, row, end - row, kNone, 0});
+        continue;
+      }
+      while (row < end) {
+        const int64_t source_row = move.source_row + row - move.target_row;
+        const ScaleBand& from = SourceBandAt(move.source_array, source_row);
+        int64_t rows = std::min(end - row, from.row_end - source_row);
+        float factor = 1;
+        if (request_.fold) {  // a move may run on from K to V
+          const RowRun& run = RunAt(band.array, row);
+          rows = std::min(rows, run.array_row + run.rows - row);
+          if (run.projection == Projection::kV) factor = *request_.fold;
+        }
+        cell->segments.push_back(
+            {move.source_array, source_row, band.array, row, rows, from.scale_array, from.scale_row, factor});
+        row += rows;
+      }
+    }
+  }
+
+  const RowRun& RunAt(uint8_t array, int64_t row) const {
+    return *std::find_if(request_.target.runs.begin(), request_.target.runs.end(), [&](const RowRun& run) {
+      return run.array == array && row >= run.array_row && row < run.array_row + run.rows;
+    });
+  }
+
+  const ScaleBand& SourceBandAt(uint8_t array, int64_t row) const {
+    const auto& bands = request_.source.bands;
+    auto it =
+        std::upper_bound(bands.begin(), bands.end(), std::pair(array, row),
+                         [](const auto& key, const ScaleBand& b) { return key < std::pair(b.array, b.row_begin); });
+    return *std::prev(it);
+  }
+
+  void PlanRelayout(std::vector<CellRow> cells) {
+    builder_.BeginGroup(Label());
+    std::array<uint32_t, 3> codes{}, scales{};
+    for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
+      OutputArray weight = NewOutput(i, Part::kWeight, DType::kF8E4M3);
+      weight.transform = Transform::kRelayout;
+      weight.target_codec = Codec::kFp8Block;
+      codes[i] = builder_.AddOutput(std::move(weight), Near(i));
+      OutputArray scale = NewOutput(i, Part::kScaleInv, DType::kF32);
+      scale.transform = Transform::kScales;
+      scale.target_codec = Codec::kFp32;
+      scales[i] = builder_.AddOutput(std::move(scale), Near(i));
+    }
+    const auto blocks = static_cast<uint64_t>(CeilDiv(first_->cols, first_->block_cols));
+    FuseGroup& group = builder_.group();
+    for (CellRow& cell : cells) {
+      if (request_.quantize) {
+        cell.moved = false;
+        cell.keep = (*request_.quantize)[cell.scale_output];
+        cell.keep_row = cell.keep == kNone ? 0 : cell.scale_row;
+      }
+      cell.scale_output = scales[cell.scale_output];
+      for (CellSegment& s : cell.segments) {
+        s.output = codes[s.output];
+        if (s.source == kNone) continue;
+        const Weight& weight = SourceWeight(s.source);
+        if (request_.quantize) {
+          s.source = builder_.DecodedSource(weight);
+          s.scale = kNone;
+          s.scale_row = 0;
+          continue;
+        }
+        s.source = builder_.GridSource(weight);
+        s.scale = builder_.Source(SourceWeight(s.scale).scale);
+      }
+      if (!cell.moved && !request_.quantize) group.straddling_blocks += blocks;
+    }
+    group.cells = std::move(cells);
+    builder_.plan().straddling_blocks += group.straddling_blocks;
+  }
+
+  PlanBuilder& builder_;
+  const AttentionRequest& request_;
+  std::vector<RowMove> moves_;
+  std::array<uint32_t, 3> weights_{};
+  const Weight* first_ = nullptr;
+  bool fp8_ = false;
+};
+
+}  // namespace
+
+AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles) {
+  return AttentionPlanner(builder, request).Plan(refuse_straddles);
+}
+
+}  // namespace mimo

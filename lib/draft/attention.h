@@ -1,0 +1,36 @@
+// Plans the attention projections of one layer: from one fused or split layout into another.
+#pragma once
+
+#include <array>
+#include <optional>
+
+#include "lib/draft/builder.h"
+
+namespace mimo {
+
+// Plan of the attention projections of one layer.
+struct AttentionRequest {
+  const AttentionWeights* weights = nullptr;
+  QkvMap source;
+  QkvMap target;  // heads beyond the source's are padding
+  int64_t target_block_rows = 128;
+  std::optional<Codec> decode;  // to plain values of this type; otherwise codes (or plain values) are moved
+  struct Encode {
+    kernels::Encoding encoding;
+    WeightArrays arrays;
+    std::array<std::optional<float>, 3> input_scales;  // by array of the target
+  };
+  std::optional<Encode> encode;  // to this; then `decode` is not set
+  // Values become block FP8 on the target's grid, whatever arrays its blocks span. `keep`: by array of the target, the
+  // plan source of its scales that are kept while values fit; kNone: all are made anew.
+  std::optional<std::array<uint32_t, 3>> quantize;
+  std::optional<float> fold;  // V becomes V times this (attention_value_scale)
+};
+
+enum class AttentionResult : uint8_t { kDone, kStraddles };
+// Adds the group and its outputs. Rows of NVFP4 attention may only be moved where each target array takes rows of one
+// source array: each has one global scale. With `refuse_straddles`, adds nothing and answers kStraddles when a block
+// would be re-quantized.
+AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles);
+
+}  // namespace mimo

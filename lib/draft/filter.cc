@@ -1,0 +1,122 @@
+#include "lib/draft/filter.h"
+
+#include <algorithm>
+#include <regex>
+
+#include "lib/base/usage_error.h"
+
+namespace mimo {
+
+namespace {
+
+class NameFilter {
+ public:
+  static Result<NameFilter> Make(const PlanOptions& options);
+  bool empty() const { return include_.empty() && exclude_.empty(); }
+  // Why `name` stays out; "" when it is in.
+  std::string Rejects(const std::string& name);
+  Status CheckAllMatched() const;
+
+ private:
+  struct Pattern {
+    std::string text;
+    std::regex regex;
+    bool matched = false;
+    bool Matches(const std::string& name);
+  };
+
+  static Status Add(const std::vector<std::string>& texts, const char* flag, std::vector<Pattern>* patterns);
+
+  std::vector<Pattern> include_, exclude_;
+};
+
+Result<NameFilter> NameFilter::Make(const PlanOptions& options) {
+  NameFilter filter;
+  MIMO_RETURN_IF_ERROR(Add(options.include, "--include", &filter.include_));
+  MIMO_RETURN_IF_ERROR(Add(options.exclude, "--exclude", &filter.exclude_));
+  return filter;
+}
+
+bool NameFilter::Pattern::Matches(const std::string& name) {
+  const bool found = std::regex_search(name, regex);
+  matched |= found;
+  return found;
+}
+
+std::string NameFilter::Rejects(const std::string& name) {
+  bool in = include_.empty();
+  for (Pattern& p : include_) in |= p.Matches(name);
+  std::string reason = in ? "" : "not included";
+  for (Pattern& p : exclude_)
+    if (p.Matches(name)) reason = "excluded by " + p.text;
+  return reason;
+}
+
+Status NameFilter::CheckAllMatched() const {
+  for (const auto* patterns : {&include_, &exclude_})
+    for (const Pattern& p : *patterns)
+      if (!p.matched)
+        return UsageError(
+            std::string(patterns == &include_ ? "--include" : "--exclude") + " matches no tensor of the output",
+            "a regular expression found in at least one tensor name", p.text,
+            "list the names with --dry-run --verbose");
+  return {};
+}
+
+Status NameFilter::Add(const std::vector<std::string>& texts, const char* flag, std::vector<Pattern>* patterns) {
+  for (const std::string& text : texts) {
+    try {
+      patterns->push_back({text, std::regex(text, std::regex::ECMAScript | std::regex::optimize), false});
+    } catch (const std::regex_error& error) {
+      return UsageError(std::string(flag) + " is not a regular expression", "ECMAScript syntax", text, error.what());
+    }
+  }
+  return {};
+}
+
+// Whether the weights of a group cannot be told apart: they share scales.
+bool SharesScales(const Plan& plan, const FuseGroup& group) {
+  return group.SharesGlobal() || std::any_of(group.outputs.begin(), group.outputs.end(), [&](uint32_t i) {
+           const TensorId& id = plan.outputs[i].id;
+           return id.part == Part::kScaleInv && (id.role == Role::kAttnQ || id.role == Role::kAttnK ||
+                                                 id.role == Role::kAttnV || id.role == Role::kAttnQkv);
+         });
+}
+
+}  // namespace
+
+Status ApplyFilter(const PlanOptions& options, PlanBuilder& builder, std::vector<std::string>* dropped) {
+  MIMO_ASSIGN_OR_RETURN(NameFilter filter, NameFilter::Make(options));
+  if (filter.empty()) return {};
+  Plan& plan = builder.plan();
+  std::vector<std::string> reason(plan.outputs.size());
+  std::vector<std::string> group_reason(plan.groups.size());
+  for (size_t g = 0; g < plan.groups.size(); ++g) {
+    size_t in = 0, weights = 0;
+    for (uint32_t i : plan.groups[g].outputs) {
+      if (!HoldsElements(plan.outputs[i].id.part)) continue;
+      ++weights;
+      reason[i] = filter.Rejects(plan.outputs[i].name);
+      in += reason[i].empty();
+      if (!reason[i].empty()) group_reason[g] = reason[i];
+    }
+    if (in > 0 && in < weights && SharesScales(plan, plan.groups[g]))
+      return UsageError("--include/--exclude keep a part of " + plan.groups[g].label,
+                        "all of its projections, or none: they share scales",
+                        std::to_string(in) + " of " + std::to_string(weights),
+                        "widen the pattern, or add --dtype bf16");
+  }
+  MIMO_RETURN_IF_ERROR(filter.CheckAllMatched());
+  std::vector<uint8_t> gone(plan.outputs.size(), 0);
+  for (size_t g = 0; g < plan.groups.size(); ++g) {
+    for (uint32_t i : plan.groups[g].outputs) {
+      const std::string& why = HoldsElements(plan.outputs[i].id.part) ? reason[i] : group_reason[g];
+      gone[i] = why.empty() ? 0 : 1;
+    }
+  }
+  builder.RemoveOutputs(gone, [&](uint32_t array, uint32_t group) { (*dropped)[array] = group_reason[group]; });
+  if (plan.outputs.empty()) return UsageError("--include/--exclude leave nothing", "at least one tensor", "none");
+  return {};
+}
+
+}  // namespace mimo

@@ -1,0 +1,27 @@
+// Gives the planned outputs their files and places: the last step of a plan under construction.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lib/draft/builder.h"
+
+namespace mimo {
+
+struct PlacementOptions {
+  uint64_t max_shard_bytes = 0;                   // 0: the source's files, but for outputs that name theirs
+  Container container = Container::kSafetensors;  // kTorchItems: in the order in which the outputs were added
+  bool as_near = false;  // every output lies where the array near it does, in its file, under its header
+  std::string layout;    // for the headers of written files; "" leaves it out
+};
+// Files, offsets, headers and file groups. Sorts the outputs and renumbers groups' references.
+void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options);
+// The last part of it alone, for a plan whose sources have changed.
+void GroupFiles(Plan& plan);
+
+// __metadata__ of a tensor file: the source's own keys, "format": "pt", and the layout ("" for none).
+std::vector<std::pair<std::string, std::string>> FileMetadata(
+    const std::vector<std::pair<std::string, std::string>>& source, const std::string& layout);
+
+}  // namespace mimo

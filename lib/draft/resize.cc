@@ -1,0 +1,101 @@
+#include "lib/draft/resize.h"
+
+#include <algorithm>
+
+#include "lib/base/checked.h"
+
+namespace mimo {
+namespace {
+
+// The bytes of a scale of one, in the type that the scales of a storage have.
+std::string ScaleOfOne(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return std::string("\x00\x00\x80\x3f", 4);
+    case DType::kF8E4M3:
+      return "\x38";
+    default:
+      return "\x7f";  // E8M0, under either name
+  }
+}
+
+int64_t Last(const std::vector<int64_t>& shape) {
+  return shape.empty() ? 1 : shape.back();
+}
+
+}  // namespace
+
+std::vector<Piece> ResizedPieces(uint32_t source, int64_t source_rows, int64_t source_cols, int64_t rows,
+                                 int64_t cols) {
+  const int64_t kept_rows = std::min(source_rows, rows), kept_cols = std::min(source_cols, cols);
+  std::vector<Piece> pieces;
+  const bool whole = source_cols == cols;
+  pieces.push_back({source, 0, 0, kept_rows, 0, 0, whole ? 0 : kept_cols});
+  if (cols > kept_cols) pieces.push_back({kNone, 0, 0, kept_rows, 0, kept_cols, cols - kept_cols});
+  if (rows > kept_rows) pieces.push_back({kNone, 0, kept_rows, rows - kept_rows, 0, 0, 0});
+  return pieces;
+}
+
+Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weight& weight, const ModelConfig& model) {
+  const TensorRule* rule = catalogue.table->RuleOf(weight.id);
+  if (rule == nullptr) {
+    std::vector<int64_t> shape = catalogue.arrays[weight.array].shape;
+    if (weight.storage != Storage::kPlain) shape.back() = weight.cols;
+    return shape;
+  }
+  std::vector<int64_t> shape;
+  for (const std::string& symbol : rule->shape) {
+    MIMO_ASSIGN_OR_RETURN(const int64_t extent, Dimension(symbol, model, weight.id.layer, weight.id.mtp));
+    shape.push_back(extent);
+  }
+  return shape;
+}
+
+void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<int64_t>& shape) {
+  const Catalogue& catalogue = builder.catalogue();
+  const auto add = [&](uint32_t array, std::vector<int64_t> wanted, std::string pad) {
+    const StoredArray& stored = catalogue.arrays[array];
+    OutputArray output;
+    output.name = stored.name;
+    output.id = stored.id;
+    output.dtype = stored.dtype;
+    output.shape = std::move(wanted);
+    output.pad = std::move(pad);
+    output.pieces =
+        ResizedPieces(builder.Source(array), stored.rows(), Last(stored.shape), output.rows(), Last(output.shape));
+    builder.AddOutput(std::move(output), array);
+  };
+  const bool packed = weight.storage == Storage::kMxfp4 || weight.storage == Storage::kNvfp4;
+  std::vector<int64_t> codes = shape;
+  if (packed) codes.back() /= 2;
+  add(weight.array, codes, "");
+  if (weight.scale != kNone) {
+    const int64_t group = weight.storage == Storage::kNvfp4      ? 16
+                          : weight.storage == Storage::kFp8Block ? weight.block_cols
+                                                                 : 32;
+    const int64_t rows = weight.storage == Storage::kFp8Block ? CeilDiv(shape[0], weight.block_rows) : shape[0];
+    add(weight.scale, {rows, CeilDiv(shape[1], group)}, ScaleOfOne(catalogue.arrays[weight.scale].dtype));
+  }
+  for (const uint32_t array : {weight.global, weight.input})
+    if (array != kNone) builder.AddUnchanged(array);
+}
+
+void AddRegridded(PlanBuilder& builder, const Weight& weight, int64_t block_rows) {
+  builder.AddUnchanged(weight.array);
+  const StoredArray& stored = builder.catalogue().arrays[weight.scale];
+  OutputArray scales;
+  scales.name = stored.name;
+  scales.id = stored.id;
+  scales.dtype = stored.dtype;
+  scales.shape = {CeilDiv(weight.rows, block_rows), stored.shape[1]};
+  const uint32_t source = builder.Source(weight.scale);
+  for (int64_t row = 0; row < scales.shape[0]; ++row) {
+    const int64_t first = row * block_rows / weight.block_rows;
+    const int64_t last = (std::min((row + 1) * block_rows, weight.rows) - 1) / weight.block_rows;
+    scales.pieces.push_back({source, first, row, 1});
+    if (last > first) builder.plan().equal.push_back({source, source, first, first + 1, last - first});
+  }
+  builder.AddOutput(std::move(scales), weight.scale);
+}
+
+}  // namespace mimo

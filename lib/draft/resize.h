@@ -1,0 +1,24 @@
+// Tensors whose dimensions or blocks differ between source and output: zeros added at the tails for a TP that does not
+// divide them (reference target-layouts.md section 10), or dropped again; FP8 blocks of another height.
+#pragma once
+
+#include "lib/draft/builder.h"
+
+namespace mimo {
+
+// Pieces of a matrix of `rows` x `cols` elements whose first rows and columns are those of `source`, a matrix of
+// `source_rows` x `source_cols`; the rest is padding.
+std::vector<Piece> ResizedPieces(uint32_t source, int64_t source_rows, int64_t source_cols, int64_t rows, int64_t cols);
+
+// The shape of `weight` (elements) in an output whose dimensions are those of `model`; its own where no rule of the
+// model table speaks of it (towers).
+Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weight& weight, const ModelConfig& model);
+
+// Every array of a weight that is kept, resized to `shape` (elements): zero codes and values under scales of one.
+void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<int64_t>& shape);
+
+// Every array of a block FP8 weight that is kept, its scales for blocks of `block_rows` rows: repeated for lower
+// blocks, and one of several for higher ones, which must be equal (Plan::equal).
+void AddRegridded(PlanBuilder& builder, const Weight& weight, int64_t block_rows);
+
+}  // namespace mimo

@@ -1,0 +1,84 @@
+// Which released model a checkpoint is, by its geometry and storage (IdentifyFamily of describe.h).
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "lib/inspect/describe.h"
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kTable[] = "families.json";
+constexpr char kNoFamily[] = "mimo-v2";
+
+std::string FirstStorage(const Catalogue& catalogue, Role role) {
+  for (const StoredArray& array : catalogue.arrays) {
+    if (array.id.role == role && HoldsElements(array.id.part)) return StorageName(catalogue, array);
+  }
+  return "none";
+}
+
+Facts FamilyFacts(const Catalogue& catalogue) {
+  const ModelConfig& config = catalogue.config;
+  Facts facts;
+  facts["model_type"] = config.model_type;
+  facts["hidden"] = config.hidden;
+  facts["layers"] = config.layers;
+  facts["heads"] = config.global.heads;
+  facts["logical_kv_heads"] = LogicalShape(config, false).kv_heads;
+  facts["logical_swa_kv_heads"] = LogicalShape(config, true).kv_heads;
+  facts["experts"] = config.experts;
+  facts["head_dim"] = config.global.head_dim;
+  facts["v_head_dim"] = config.global.v_head_dim;
+  facts["expert_storage"] = FirstStorage(catalogue, Role::kExpertDown);
+  facts["router"] = FirstStorage(catalogue, Role::kRouter);
+  const bool towers = std::any_of(catalogue.arrays.begin(), catalogue.arrays.end(), [](const StoredArray& array) {
+    return array.id.role == Role::kVision || array.id.role == Role::kAudio;
+  });
+  facts["towers"] = std::string(towers ? "yes" : "no");
+  const Json json = Json::parse(config.text, nullptr, false);
+  std::string router = "none";
+  if (json.is_object() && json.contains("moe_router_dtype") && json["moe_router_dtype"].is_string()) {
+    router = json["moe_router_dtype"].get<std::string>();
+  }
+  facts["router_dtype"] = router;
+  return facts;
+}
+
+std::string Sizes(const Facts& facts) {
+  std::string text;
+  for (const char* name : {"hidden", "layers", "heads", "experts"}) {
+    text += (text.empty() ? "" : ", ") + Observed(name, facts);
+  }
+  return text;
+}
+
+}  // namespace
+
+Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence) {
+  const Facts facts = FamilyFacts(catalogue);
+  try {
+    const Json table = Json::parse(EmbeddedText(kTable));
+    for (const Json& entry : table.at("families")) {
+      const auto conditions = entry.at("when").get<std::vector<std::string>>();
+      MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(conditions, facts));
+      if (!holds) continue;
+      for (const std::string& condition : conditions) evidence->push_back(Observed(condition, facts));
+      if (entry.value("scaled", false)) {
+        evidence->push_back("but not the size of a release (" + Sizes(facts) + "): cut down or synthetic");
+      }
+      return entry.at("family").get<std::string>();
+    }
+  } catch (const Json::exception& problem) {
+    Error error;
+    error.what = std::string("malformed table: ") + problem.what();
+    error.file = kTable;
+    return error;
+  }
+  evidence->push_back(Sizes(facts));
+  evidence->push_back("no released model has this geometry");
+  return std::string(kNoFamily);
+}
+
+}  // namespace mimo

@@ -1,0 +1,277 @@
+#include "lib/io/safetensors/header_json.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::string_view kMetadataKey = "__metadata__";
+
+std::string KnownDTypes() {
+  std::string out = "one of";
+  for (size_t i = 0; i <= static_cast<size_t>(DType::kU64); ++i) {
+    out += ' ';
+    out += DTypeName(static_cast<DType>(i));
+  }
+  return out;
+}
+
+// Receives the events of the JSON parser. The grammar has three levels and nothing else is accepted, so depth is
+// bounded by the states; returning false stops the parser, and error_ then says why.
+class Handler final : public Json::json_sax_t {
+ public:
+  explicit Handler(const std::string& path) : path_(path) {}
+
+  SafetensorsEntries TakeEntries() { return std::move(entries_); }
+  Error TakeError() { return std::move(error_); }
+
+  bool null() override { return Unexpected("null"); }
+  bool boolean(bool value) override { return Unexpected(value ? "true" : "false"); }
+  bool number_integer(number_integer_t value) override { return Unexpected(std::to_string(value)); }
+  bool number_float(number_float_t /*value*/, const string_t& text) override { return Unexpected(Cut(text)); }
+  bool binary(binary_t& /*value*/) override { return Unexpected("binary data"); }
+
+  bool number_unsigned(number_unsigned_t value) override {
+    if (state_ != State::kShape && state_ != State::kOffsets) return Unexpected(std::to_string(value));
+    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return Unexpected(std::to_string(value));
+    if (state_ == State::kShape) {
+      tensor_.shape.push_back(static_cast<int64_t>(value));
+      return true;
+    }
+    if (offsets_ == 2) return Fail("data_offsets has more than two numbers", "[begin, end]", "");
+    (offsets_ == 0 ? tensor_.begin : tensor_.end) = value;
+    ++offsets_;
+    return true;
+  }
+
+  bool string(string_t& value) override {
+    if (state_ == State::kMetadata) {
+      entries_.metadata.back().second = std::move(value);
+      return true;
+    }
+    if (state_ != State::kTensor || field_ != Field::kDType) return Unexpected("the string " + Excerpt(value));
+    const auto dtype = DTypeFromName(value);
+    if (!dtype) return Fail("unknown dtype", KnownDTypes(), Excerpt(value));
+    tensor_.dtype = *dtype;
+    return true;
+  }
+
+  bool start_object(std::size_t /*elements*/) override {
+    if (state_ == State::kStart) {
+      state_ = State::kRoot;
+      return true;
+    }
+    if (state_ != State::kRoot) return Unexpected("an object");
+    if (in_metadata_) {
+      state_ = State::kMetadata;
+    } else {
+      state_ = State::kTensor;
+      seen_ = 0;
+    }
+    return true;
+  }
+
+  bool key(string_t& value) override {
+    switch (state_) {
+      case State::kRoot:
+        in_metadata_ = value == kMetadataKey;
+        if (in_metadata_) {
+          if (metadata_seen_) return Fail("__metadata__ appears twice", "", "");
+          metadata_seen_ = true;
+        } else {
+          tensor_ = {};
+          tensor_.name = std::move(value);
+        }
+        return true;
+      case State::kMetadata:
+        entries_.metadata.emplace_back(std::move(value), std::string());
+        return true;
+      default:
+        return TensorField(value);
+    }
+  }
+
+  bool end_object() override {
+    if (state_ == State::kTensor) {
+      if (seen_ != kAllFields) return Fail("a field is missing", "dtype, shape and data_offsets", FoundFields());
+      entries_.tensors.push_back(std::move(tensor_));
+    }
+    in_metadata_ = false;
+    state_ = state_ == State::kRoot ? State::kEnd : State::kRoot;
+    return true;
+  }
+
+  bool start_array(std::size_t /*elements*/) override {
+    if (state_ != State::kTensor || field_ == Field::kDType) return Unexpected("an array");
+    state_ = field_ == Field::kShape ? State::kShape : State::kOffsets;
+    offsets_ = 0;
+    return true;
+  }
+
+  bool end_array() override {
+    if (state_ == State::kOffsets) {
+      if (offsets_ != 2) {
+        return Fail("data_offsets has too few numbers", "[begin, end]", std::to_string(offsets_));
+      }
+      if (tensor_.begin > tensor_.end) {
+        return Fail("data_offsets are reversed", "begin <= end",
+                    '[' + std::to_string(tensor_.begin) + ", " + std::to_string(tensor_.end) + ']');
+      }
+    }
+    state_ = State::kTensor;
+    return true;
+  }
+
+  bool parse_error(std::size_t position, const std::string& last_token,
+                   const nlohmann::detail::exception& /*exception*/) override {
+    Fail("header is not valid JSON in UTF-8", "",
+         "byte " + std::to_string(position) + " of the header, near " + Excerpt(Printable(last_token)));
+    error_.tensor.clear();  // the name last seen need not be where the text broke
+    return false;
+  }
+
+ private:
+  enum class State : uint8_t { kStart, kRoot, kMetadata, kTensor, kShape, kOffsets, kEnd };
+  enum class Field : uint8_t { kDType, kShape, kOffsets };
+  static constexpr unsigned kAllFields = 7;
+  static constexpr std::string_view kFieldNames[] = {"dtype", "shape", "data_offsets"};
+
+  bool TensorField(std::string_view name) {
+    for (unsigned i = 0; i < 3; ++i) {
+      if (name != kFieldNames[i]) continue;
+      if ((seen_ >> i & 1) != 0) return Fail("field " + std::string(name) + " appears twice", "", "");
+      seen_ |= 1U << i;
+      field_ = static_cast<Field>(i);
+      return true;
+    }
+    return Fail("unknown field", "dtype, shape and data_offsets", Excerpt(name));
+  }
+
+  std::string FoundFields() const {
+    std::string out;
+    for (unsigned i = 0; i < 3; ++i) {
+      if ((seen_ >> i & 1) != 0) out += (out.empty() ? "" : " and ") + std::string(kFieldNames[i]);
+    }
+    return out.empty() ? "none" : "only " + out;
+  }
+
+  // A value of the wrong kind for the place it stands in.
+  bool Unexpected(const std::string& found) {
+    switch (state_) {
+      case State::kStart:
+        return Fail("header is not a JSON object", "an object", found);
+      case State::kMetadata:
+        return Fail("__metadata__ value of " + Excerpt(entries_.metadata.back().first) + " is not a string", "a string",
+                    found);
+      case State::kTensor:
+        return Fail(std::string(kFieldNames[static_cast<size_t>(field_)]) + " has the wrong type",
+                    field_ == Field::kDType ? "a string" : "an array", found);
+      case State::kShape:
+      case State::kOffsets:
+        return Fail(std::string(kFieldNames[static_cast<size_t>(field_)]) + " has a bad number",
+                    "whole numbers from 0 to 2^63 - 1", found);
+      default:
+        return Fail(in_metadata_ ? "__metadata__ is not an object" : "entry is not an object", "an object", found);
+    }
+  }
+
+  bool Fail(std::string what, std::string expected, std::string found) {
+    const bool in_tensor = state_ != State::kStart && state_ != State::kMetadata && !in_metadata_;
+    error_ = Error{.what = std::move(what),
+                   .file = path_,
+                   .tensor = in_tensor ? tensor_.name : std::string(),
+                   .expected = std::move(expected),
+                   .found = std::move(found),
+                   .advice = "write or fetch the file again"};
+    return false;
+  }
+
+  static std::string Cut(std::string text) {
+    if (text.size() > 40) text = text.substr(0, 40) + "...";
+    return text;
+  }
+
+  // The token in which parsing stopped may hold anything.
+  static std::string Printable(std::string text) {
+    for (char& c : text) {
+      if (c < 0x20 || c > 0x7e) c = '?';
+    }
+    return text;
+  }
+
+  const std::string& path_;
+  SafetensorsEntries entries_;
+  Error error_;
+  State state_ = State::kStart;
+  bool in_metadata_ = false;  // the value that comes or is being read is that of __metadata__
+  bool metadata_seen_ = false;
+  TensorInfo tensor_;            // being read
+  Field field_ = Field::kDType;  // being read
+  unsigned seen_ = 0;            // bit per field of tensor_
+  unsigned offsets_ = 0;         // numbers of data_offsets read
+};
+
+// Two equal strings among `names`, if any. Sorts views: no hash that input could be made to defeat.
+std::optional<std::string> Twice(std::vector<std::string_view> names) {
+  std::sort(names.begin(), names.end());
+  const auto it = std::adjacent_find(names.begin(), names.end());
+  if (it == names.end()) return std::nullopt;
+  return std::string(*it);
+}
+
+}  // namespace
+
+std::string Excerpt(std::string_view text) {
+  constexpr size_t kMost = 80;
+  if (text.size() <= kMost) return '"' + std::string(text) + '"';
+  size_t end = kMost;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;  // not inside a UTF-8 sequence
+  return '"' + std::string(text.substr(0, end)) + "...\"";
+}
+
+Result<SafetensorsEntries> ParseSafetensorsJson(std::string_view json, const std::string& path) {
+  Error error;
+  error.file = path;
+  error.advice = "write or fetch the file again";
+  if (json.empty() || json.front() != '{') {
+    error.what = "header does not start with '{'";
+    error.expected = "a JSON object";
+    error.found = json.empty() ? "an empty header" : "byte " + std::to_string(static_cast<unsigned char>(json.front()));
+    return error;
+  }
+  const size_t last = json.find_last_not_of(' ');
+  json = json.substr(0, last + 1);
+  // The parser takes a NUL byte for the end of its input, and other white space for nothing.
+  if (json.back() != '}' || json.find('\0') != std::string_view::npos) {
+    error.what = "header does not end with '}' and spaces";
+    error.expected = "'}', then nothing but spaces";
+    error.found = json.back() != '}' ? "byte " + std::to_string(static_cast<unsigned char>(json.back())) : "a NUL byte";
+    return error;
+  }
+  Handler handler(path);
+  if (!Json::sax_parse(json.data(), json.data() + json.size(), &handler)) return handler.TakeError();
+  SafetensorsEntries entries = handler.TakeEntries();
+
+  std::vector<std::string_view> names;
+  names.reserve(entries.tensors.size());
+  for (const TensorInfo& tensor : entries.tensors) names.push_back(tensor.name);
+  if (const auto name = Twice(std::move(names))) {
+    error.what = "tensor appears twice";
+    error.tensor = *name;
+    return error;
+  }
+  names = {};
+  for (const auto& [key, value] : entries.metadata) names.push_back(key);
+  if (const auto key = Twice(std::move(names))) {
+    error.what = "__metadata__ key " + Excerpt(*key) + " appears twice";
+    return error;
+  }
+  return entries;
+}
+
+}  // namespace mimo

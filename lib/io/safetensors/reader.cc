@@ -1,0 +1,152 @@
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "lib/io/safetensors/header_json.h"
+#include "lib/io/safetensors/safetensors.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kPrefixBytes = 8;
+
+std::string Bytes(uint64_t n) {
+  return std::to_string(n) + " bytes";
+}
+
+std::string Range(const TensorInfo& tensor) {
+  return "data_offsets [" + std::to_string(tensor.begin) + ", " + std::to_string(tensor.end) + ']';
+}
+
+std::string ShapeText(const TensorInfo& tensor) {
+  std::string out = std::string(DTypeName(tensor.dtype)) + " [";
+  for (size_t i = 0; i < tensor.shape.size(); ++i) out += (i == 0 ? "" : ", ") + std::to_string(tensor.shape[i]);
+  return out + ']';
+}
+
+Error Broken(const std::string& path, const std::string& tensor, std::string what) {
+  Error error;
+  error.what = std::move(what);
+  error.file = path;
+  error.tensor = tensor;
+  error.advice = "write or fetch the file again";
+  return error;
+}
+
+// The size of the range is the size of the tensor.
+Status CheckSize(const TensorInfo& tensor, const std::string& path) {
+  const auto bytes = TensorBytes(tensor.dtype, tensor.shape);
+  if (!bytes) {
+    Error error = Broken(path, tensor.name, "shape overflows or is not a whole number of bytes");
+    error.found = ShapeText(tensor);
+    return error;
+  }
+  if (*bytes != tensor.bytes()) {
+    Error error = Broken(path, tensor.name, "data_offsets do not match dtype and shape");
+    error.expected = Bytes(*bytes) + " for " + ShapeText(tensor);
+    error.found = Bytes(tensor.bytes());
+    return error;
+  }
+  return {};
+}
+
+// The ranges, sorted, cover [0, data_bytes) once. `data_begin` is for messages that speak of the whole file.
+Status CheckCover(const std::vector<TensorInfo>& tensors, uint64_t data_begin, uint64_t file_bytes,
+                  const std::string& path) {
+  const uint64_t data_bytes = file_bytes - data_begin;
+  uint64_t covered = 0;
+  uint64_t furthest = 0;
+  for (const TensorInfo& tensor : tensors) furthest = std::max(furthest, tensor.end);
+  for (const TensorInfo& tensor : tensors) {
+    if (tensor.end > data_bytes) {
+      Error error = Broken(path, tensor.name, "data is truncated");
+      error.expected = "a file of " + Bytes(data_begin + furthest);  // both below 2^63
+      error.found = Bytes(file_bytes);
+      error.advice = "fetch the file again";
+      return error;
+    }
+    if (tensor.begin != covered) {
+      Error error =
+          Broken(path, tensor.name,
+                 tensor.begin < covered ? "data overlaps another tensor's" : "hole in the data before this tensor");
+      error.expected = "begin at " + std::to_string(covered);
+      error.found = Range(tensor);
+      return error;
+    }
+    covered = tensor.end;
+  }
+  if (covered != data_bytes) {
+    Error error = Broken(path, "", "bytes after the last tensor");
+    error.expected = "a file of " + Bytes(data_begin + covered);
+    error.found = Bytes(file_bytes);
+    return error;
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t file_bytes, const std::string& path) {
+  SafetensorsHeader header;
+  header.data_begin = kPrefixBytes + json.size();
+  header.file_bytes = file_bytes;
+  if (file_bytes < header.data_begin) {
+    Error error = Broken(path, "", "header is longer than the file");
+    error.expected = "at least " + Bytes(header.data_begin);
+    error.found = Bytes(file_bytes);
+    return error;
+  }
+  MIMO_ASSIGN_OR_RETURN(auto entries, ParseSafetensorsJson(json, path));
+  header.tensors = std::move(entries.tensors);
+  header.metadata = std::move(entries.metadata);
+  for (const TensorInfo& tensor : header.tensors) MIMO_RETURN_IF_ERROR(CheckSize(tensor, path));
+  // Empty tensors first among those that begin together, so that they do not look like overlaps.
+  const auto before = [](const TensorInfo& a, const TensorInfo& b) {
+    if (a.begin != b.begin) return a.begin < b.begin;
+    if (a.end != b.end) return a.end < b.end;
+    return a.name < b.name;
+  };
+  if (!std::is_sorted(header.tensors.begin(), header.tensors.end(), before)) {
+    std::sort(header.tensors.begin(), header.tensors.end(), before);
+  }
+  MIMO_RETURN_IF_ERROR(CheckCover(header.tensors, header.data_begin, file_bytes, path));
+  for (TensorInfo& tensor : header.tensors) {
+    tensor.begin += header.data_begin;
+    tensor.end += header.data_begin;
+  }
+  return header;
+}
+
+Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForRead(path));
+  if (file->size() < kPrefixBytes) {
+    Error error = Broken(path, "", "file is too short for safetensors");
+    error.expected = "at least " + Bytes(kPrefixBytes);
+    error.found = Bytes(file->size());
+    return error;
+  }
+  std::array<std::byte, kPrefixBytes> prefix;
+  MIMO_RETURN_IF_ERROR(file->ReadAt(0, prefix));
+  uint64_t length = 0;
+  for (size_t i = 0; i < kPrefixBytes; ++i) length |= std::to_integer<uint64_t>(prefix[i]) << (8 * i);
+  const bool is_pointer = std::memcmp(prefix.data(), "version ", kPrefixBytes) == 0;
+  if (length > kMaxSafetensorsHeaderBytes) {
+    Error error = Broken(path, "", "header length is out of range");
+    error.expected = "at most " + Bytes(kMaxSafetensorsHeaderBytes);
+    error.found = Bytes(length);
+    if (is_pointer) error.advice = "this looks like a Git LFS pointer: fetch the file itself (git lfs pull)";
+    return error;
+  }
+  if (length > file->size() - kPrefixBytes) {
+    Error error = Broken(path, "", "header is longer than the file");
+    error.expected = "at least " + Bytes(kPrefixBytes + length);
+    error.found = Bytes(file->size());
+    error.advice = "fetch the file again";
+    return error;
+  }
+  std::string json(length, '\0');
+  MIMO_RETURN_IF_ERROR(file->ReadAt(kPrefixBytes, std::as_writable_bytes(std::span(json))));
+  return ParseSafetensorsHeader(json, file->size(), path);
+}
+
+}  // namespace mimo

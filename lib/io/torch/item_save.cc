@@ -1,0 +1,153 @@
+// What is written: items of one tensor, items of extra state, small files.
+#include <charconv>
+#include <limits>
+
+#include "lib/io/torch/item.h"
+#include "lib/io/torch/pickle_writer.h"
+#include "lib/io/torch/zip.h"
+
+namespace mimo {
+namespace {
+
+constexpr std::string_view kArchive = "archive";  // the base name of what is saved to a stream
+
+std::string PickledTensor(DType dtype, const std::vector<int64_t>& shape) {
+  PickleWriter pickle;
+  pickle.Tensor(dtype, shape, "0");
+  return pickle.Finish();
+}
+
+// The entries before and after the storages.
+void Open(ZipFrame* zip, std::string_view base, std::string_view pickle) {
+  zip->Add(std::string(base) + "/data.pkl", pickle);
+  zip->Add(std::string(base) + "/byteorder", "little");
+}
+ZipFrame::Parts Close(ZipFrame* zip, std::string_view base) {
+  zip->Add(std::string(base) + "/version", "3\n");
+  return zip->Finish();
+}
+
+// Which of `scalars` a tensor is; none when it is not one of them.
+std::optional<size_t> ScalarIndex(const TorchTensor& tensor, const std::vector<std::string>& scalars) {
+  size_t index = 0;
+  const char* end = tensor.storage.data() + tensor.storage.size();
+  const auto parsed = std::from_chars(tensor.storage.data(), end, index);
+  if (parsed.ec != std::errc() || parsed.ptr != end || index >= scalars.size() || !CanPickle(tensor.dtype)) return {};
+  if (!tensor.shape.empty() || scalars[index].size() * 8 != BitsPerElement(tensor.dtype)) return {};
+  return index;
+}
+
+class ValueWriter {
+ public:
+  explicit ValueWriter(const std::vector<std::string>& scalars) : scalars_(scalars) {}
+
+  // False for what is outside of the closed set.
+  bool Write(const TorchValue& value) {
+    return std::visit([&](const auto& data) { return Put(data); }, value.data);
+  }
+  std::string Finish() { return pickle_.Finish(); }
+
+ private:
+  bool Put(std::monostate /*none*/) {
+    pickle_.None();
+    return true;
+  }
+  bool Put(bool value) {
+    pickle_.Bool(value);
+    return true;
+  }
+  bool Put(int64_t value) {
+    pickle_.Int(value);
+    return true;
+  }
+  bool Put(double value) {
+    pickle_.Float(value);
+    return true;
+  }
+  bool Put(const std::string& text) {
+    pickle_.String(text);
+    return true;
+  }
+  bool Put(const TorchValue::Tuple& tuple) {
+    pickle_.BeginTuple(tuple.items.size());
+    const bool known = Each(tuple.items);
+    pickle_.EndTuple(tuple.items.size());
+    return known;
+  }
+  bool Put(const TorchValue::List& list) {
+    if (list.empty()) {
+      pickle_.Op(PickleOp::kEmptyList);
+      return true;
+    }
+    pickle_.BeginList();
+    const bool known = Each(list);
+    pickle_.EndList();
+    return known;
+  }
+  bool Put(const TorchValue::Dict& dict) {
+    if (dict.empty()) {
+      pickle_.Op(PickleOp::kEmptyDict);
+      return true;
+    }
+    pickle_.BeginDict();
+    for (const auto& [key, value] : dict) {
+      if (!Write(key) || !Write(value)) return false;
+    }
+    pickle_.EndDict();
+    return true;
+  }
+  bool Put(const TorchTensor& tensor) {
+    const auto index = ScalarIndex(tensor, scalars_);
+    if (!index) return false;
+    pickle_.Tensor(tensor.dtype, {}, std::to_string(*index));
+    return true;
+  }
+  bool Put(const TorchRecord& /*record*/) { return false; }
+
+  bool Each(const TorchValue::List& items) {
+    for (const TorchValue& item : items) {
+      if (!Write(item)) return false;
+    }
+    return true;
+  }
+
+  const std::vector<std::string>& scalars_;
+  PickleWriter pickle_;
+};
+
+}  // namespace
+
+TorchItemFrame FrameOfTorchItem(DType dtype, const std::vector<int64_t>& shape, uint32_t data_crc) {
+  ZipFrame zip;
+  Open(&zip, kArchive, PickledTensor(dtype, shape));
+  zip.AddAbsent(std::string(kArchive) + "/data/0", TensorBytes(dtype, shape).value_or(0), data_crc);
+  ZipFrame::Parts parts = Close(&zip, kArchive);
+  return {std::move(parts.head), std::move(parts.tail)};
+}
+
+TorchItemSize SizeOfTorchItem(DType dtype, const std::vector<int64_t>& shape) {
+  const TorchItemFrame frame = FrameOfTorchItem(dtype, shape, 0);
+  return {frame.head.size(), TensorBytes(dtype, shape).value_or(0), frame.tail.size()};
+}
+
+std::string EmptyExtraStateItem() {
+  PickleWriter pickle;
+  pickle.BeginList();
+  pickle.Tensor(DType::kU8, {0}, "0");
+  pickle.EndList();
+  ZipFrame zip;
+  Open(&zip, kArchive, pickle.Finish());
+  zip.Add(std::string(kArchive) + "/data/0", "");
+  return Close(&zip, kArchive).head;
+}
+
+std::string TorchSaveFile(const TorchValue& value, const std::string& base, const std::vector<std::string>& scalars) {
+  ValueWriter writer(scalars);
+  if (!writer.Write(value)) return {};
+  ZipFrame zip;
+  Open(&zip, base, writer.Finish());
+  for (size_t i = 0; i < scalars.size(); ++i) zip.Add(base + "/data/" + std::to_string(i), scalars[i]);
+  return Close(&zip, base).head;
+}
+
+}  // namespace mimo

@@ -1,0 +1,81 @@
+// What each weight is stored as in the output: --dtype's table of roles, or the rules of a recipe.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "lib/base/status.h"
+#include "lib/model/inventory.h"
+#include "lib/plan/plan.h"
+#include "lib/recipe/dialect.h"
+#include "lib/recipe/recipe.h"
+
+namespace mimo {
+
+struct Choice {
+  enum class Kind : uint8_t {
+    kKeep,    // every array as it is
+    kRename,  // the same codec under the names of another dialect
+    kPlain,   // decoded, to `codec`
+    kEncode,  // made anew, in `encoding`
+  };
+  Kind kind = Kind::kKeep;
+  Codec codec = Codec::kBf16;
+  kernels::Encoding encoding;
+  WeightArrays arrays;               // kRename, kEncode
+  std::optional<float> input_scale;  // kEncode: of activations, as a multiplier
+};
+
+class StorageChooser {
+ public:
+  // kUsage when the options contradict each other, or the recipe is not one.
+  static Result<StorageChooser> Make(const Catalogue& catalogue, const PlanOptions& options);
+
+  const Recipe* recipe() const { return recipe_.get(); }
+  // F32 weights that the model's table has as BF16 are a run's: without a recipe they become BF16 unless --dtype says
+  // otherwise.
+  void NarrowRuns() { narrows_ = recipe_ == nullptr; }
+  // Whether every weight keeps what it is stored as.
+  bool keeps() const { return recipe_ == nullptr && dtype_ == DTypeChoice::kKeep; }
+  // Of the output. Without a recipe, that of the source.
+  Dialect dialect() const { return dialect_; }
+
+  // For weight `id` of the output, called `name` and made from `weight`. kUsage when what the rules ask for cannot be.
+  Result<Choice> Choose(const Weight& weight, const TensorId& id, const std::string& name);
+  // kUsage when a rule matched no weight, or an input scale belongs to no module.
+  Status CheckAllUsed() const;
+
+ private:
+  StorageChooser(const Catalogue& catalogue, const PlanOptions& options)
+      : catalogue_(&catalogue),
+        dtype_(options.dtype),
+        neuron_(options.to == "nxdi"),
+        neuron_attention_(options.attention != "bf16") {}
+  // Neuron's own: a scale per row for attention and dense layers, values for the output projection.
+  Result<Choice> ForNeuron(const Weight& weight, const TensorId& id, const std::string& name) const;
+  Result<StoredAs> Wanted(const Weight& weight, const TensorId& id, const std::string& name);
+  bool IsWidened(const Weight& weight) const;
+  Choice Narrowed() const;
+  Choice Kept(const Weight& weight) const;
+  static Choice Decoded();
+  Result<Choice> Encoded(const Weight& weight, StoredAs wanted, const std::string& name);
+  std::optional<float> InputScale(const std::string& name);
+
+  const Catalogue* catalogue_;
+  DTypeChoice dtype_;
+  bool neuron_ = false;
+  bool neuron_attention_ = true;
+  bool narrows_ = false;
+  Dialect dialect_ = Dialect::kNative;
+  std::unique_ptr<Recipe> recipe_;
+  std::unique_ptr<RecipeMatcher> matcher_;
+  std::set<std::string> scaled_modules_;  // that took their input scale from Recipe::input_scales
+};
+
+// Whether a choice may keep every value of a weight as it is; `plain`: the type of its array. Of what is encoded the
+// data decides.
+bool MayBeExact(const Weight& weight, DType plain, const Choice& choice);
+
+}  // namespace mimo

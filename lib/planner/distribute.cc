@@ -1,0 +1,340 @@
+#include "lib/planner/distribute.h"
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <tuple>
+
+#include "lib/base/usage_error.h"
+#include "lib/draft/cut_pieces.h"
+#include "lib/form/rules.h"
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+namespace {
+
+constexpr char kRestFile[] = "hf-rest.safetensors";
+
+std::string BytesOf(double value, DType dtype) {
+  const auto bits = std::bit_cast<uint32_t>(static_cast<float>(value));
+  std::string bytes;
+  for (int i = dtype == DType::kBF16 ? 2 : 0; i < 4; ++i) bytes.push_back(static_cast<char>(bits >> (8 * i)));
+  return bytes;
+}
+
+class Distributor {
+ public:
+  Distributor(PlanBuilder& builder, const DistributeRequest& request)
+      : builder_(builder),
+        request_(request),
+        form_(request.form),
+        tp_(request.options.tp),
+        ep_(std::max<int64_t>(request.options.ep, 1)),
+        experts_(request.target.model.experts) {
+    ranks_ = request.options.ranks;
+    if (ranks_.empty())
+      for (int64_t r = 0; r < tp_; ++r) ranks_.push_back(r);
+  }
+
+  Status Run(std::vector<std::string>* dropped) {
+    planned_ = builder_.TakeOutputs();
+    MIMO_RETURN_IF_ERROR(Sort());
+    for (const uint32_t g : relayouts_) MIMO_RETURN_IF_ERROR(CutCells(planned_.groups[g]));
+    for (auto& [key, members] : stacks_) MIMO_RETURN_IF_ERROR(MakeStack(std::get<2>(key), std::get<1>(key), members));
+    MIMO_RETURN_IF_ERROR(AddConstants());
+    if (ranks_.front() == 0) AddRest();
+    MIMO_RETURN_IF_ERROR(CheckTemplate());
+    builder_.RemoveOutputs(std::vector<uint8_t>(builder_.plan().outputs.size(), 0), [&](uint32_t array, uint32_t) {
+      (*dropped)[array] = "of ranks that are not written (--ranks)";
+    });
+    return {};
+  }
+
+ private:
+  // By (mtp, layer, tensor of the form); layer -1 is outside of layers.
+  using StackKey = std::tuple<bool, int32_t, size_t>;
+
+  // Which planned outputs make which arrays of a rank.
+  Status Sort() {
+    std::vector<uint8_t> cells(planned_.groups.size(), 0);
+    for (uint32_t g = 0; g < planned_.groups.size(); ++g) {
+      if (planned_.groups[g].cells.empty()) continue;
+      cells[g] = 1;
+      relayouts_.push_back(g);
+    }
+    for (uint32_t i = 0; i < planned_.outputs.size(); ++i) {
+      const OutputArray& output = planned_.outputs[i];
+      if (cells[output.group] != 0) continue;
+      if (output.transform == Transform::kEncode || output.transform == Transform::kBeside)
+        return UsageError("rank files cannot be quantized in the same run",
+                          "two runs: --recipe or --dtype first, then --format sharded-state", output.name);
+      const auto tensor = form_.Find(output.id.role, output.id.part, output.id.mtp);
+      if (IsTower(output.id.role) || output.id.role == Role::kUnknown) {
+        rest_.push_back(i);
+        continue;
+      }
+      if (!tensor)
+        return UsageError("form " + form_.name() + " has no place for an array of this checkpoint",
+                          "BF16, block FP8 or MXFP4 weights", output.name,
+                          "convert it first: --dtype bf16, or a recipe of the native dialect");
+      stacks_[{output.id.mtp, output.id.layer, *tensor}].push_back(i);
+    }
+    return {};
+  }
+
+  // Where each part of a planned output of `rows` x `cols` stored elements goes on a rank; `member` is its place in the
+  // stacking order. Divisibility has been checked when the target was chosen.
+  std::vector<Placed> PlacesOf(const RankTensor& tensor, const OutputArray& output, int64_t rank) const {
+    const int64_t rows = output.rows(), cols = LastDimension(output.shape);
+    const auto role = std::find(tensor.of.begin(), tensor.of.end(), output.id.role);
+    const int64_t member = role == tensor.of.end() ? 0 : role - tensor.of.begin();
+    const Range all_rows{0, rows}, all_cols{0, cols};
+    const int64_t expert_parts = ep_ > 1 ? 1 : tp_;
+    switch (tensor.cut) {
+      case Cut::kReplicated:
+        return {{all_rows, all_cols, 0, 0}};
+      case Cut::kRows: {
+        const Range part = EvenPart(rows, tp_, rank);
+        return {{part, all_cols, member * part.size(), 0}};
+      }
+      case Cut::kHeads:
+        return {{EvenPart(rows, tp_, rank), all_cols, 0, 0}};
+      case Cut::kColumns:
+      case Cut::kSinks:
+        return {{all_rows, EvenPart(cols, tp_, rank), 0, 0}};
+      case Cut::kVocab: {
+        const int64_t each = RoundUp(rows, form_.vocab_multiple()) / tp_;
+        const Range part{std::min(rank * each, rows), std::min((rank + 1) * each, rows)};
+        if (part.size() == 0) return {};
+        return {{part, all_cols, 0, 0}};
+      }
+      case Cut::kExpertRows:
+      case Cut::kExpertColumns: {
+        const int64_t local = LocalExpert(output.id.expert, rank);
+        if (local < 0) return {};
+        if (tensor.cut == Cut::kExpertColumns)
+          return {{all_rows, EvenPart(cols, expert_parts, ep_ > 1 ? 0 : rank), local * rows, 0}};
+        const Range part = EvenPart(rows, expert_parts, ep_ > 1 ? 0 : rank);
+        return {{part, all_cols, (local * static_cast<int64_t>(tensor.of.size()) + member) * part.size(), 0}};
+      }
+    }
+    return {};
+  }
+
+  int64_t LocalExpert(int64_t expert, int64_t rank) const {
+    if (ep_ == 1) return expert;
+    const int64_t each = experts_ / ep_;
+    return expert / each == rank ? expert % each : -1;
+  }
+
+  // The shape of a rank's array, from one of the outputs that make it.
+  std::vector<int64_t> ShapeOf(const RankTensor& tensor, const OutputArray& output) const {
+    std::vector<int64_t> shape = output.shape;
+    const auto stacked = static_cast<int64_t>(tensor.of.size());
+    const int64_t expert_parts = ep_ > 1 ? 1 : tp_;
+    switch (tensor.cut) {
+      case Cut::kReplicated:
+        break;
+      case Cut::kRows:
+        shape[0] = shape[0] / tp_ * stacked;
+        break;
+      case Cut::kHeads:
+        shape[0] /= tp_;
+        break;
+      case Cut::kColumns:
+      case Cut::kSinks:
+        shape.back() /= tp_;
+        break;
+      case Cut::kVocab:
+        shape[0] = RoundUp(shape[0], form_.vocab_multiple()) / tp_;
+        break;
+      case Cut::kExpertRows:
+        return {experts_ / ep_, shape[0] / expert_parts * stacked, shape[1]};
+      case Cut::kExpertColumns:
+        return {experts_ / ep_, shape[0], shape[1] / expert_parts};
+    }
+    return shape;
+  }
+
+  static void FillGaps(const std::vector<int64_t>& shape, std::vector<Piece>* pieces) {
+    std::sort(pieces->begin(), pieces->end(), [](const Piece& a, const Piece& b) {
+      return std::tie(a.target_row, a.target_col) < std::tie(b.target_row, b.target_col);
+    });
+    // Only the vocabulary has a tail that nothing fills.
+    const int64_t filled = pieces->empty() ? 0 : pieces->back().target_row + pieces->back().rows;
+    if (const int64_t rows = MatrixRows(shape); filled < rows) pieces->push_back({kNone, 0, filled, rows - filled});
+  }
+
+  DType TypeOf(const RankTensor& tensor, DType stored) const {
+    if (tensor.dtype == "F32") return DType::kF32;
+    if (tensor.dtype == "router") return request_.router_bf16 ? DType::kBF16 : DType::kF32;
+    return stored;
+  }
+
+  Status MakeStack(size_t index, int32_t layer, const std::vector<uint32_t>& members) {
+    const RankTensor& tensor = form_.tensors()[index];
+    const OutputArray& first = planned_.outputs[members[0]];
+    const std::string table_name = NameInLayer(tensor.pattern, layer);
+    const std::vector<int64_t> shape = ShapeOf(tensor, first);
+    MIMO_ASSIGN_OR_RETURN(const std::string name, NameOf(tensor.mtp, table_name, shape));
+    builder_.BeginGroup(table_name);
+    for (const int64_t rank : ranks_) {
+      OutputArray made;
+      made.name = RankName(rank, name);
+      made.id = first.id;
+      made.id.expert = -1;
+      made.dtype = TypeOf(tensor, first.dtype);
+      made.shape = shape;
+      made.transform = first.transform;
+      made.target_codec = first.target_codec;
+      made.adjust = first.adjust;
+      made.factor = first.factor;
+      made.pad = first.pad;
+      for (const uint32_t i : members) {
+        const OutputArray& output = planned_.outputs[i];
+        if (output.dtype != first.dtype || output.transform != first.transform)
+          return UsageError("weights that a rank holds in one array are stored differently", first.name, output.name,
+                            "store them alike first");
+        for (const Placed& placed : PlacesOf(tensor, output, rank)) CutPieces(output, placed, &made.pieces);
+      }
+      FillGaps(shape, &made.pieces);
+      if (made.dtype != first.dtype) {
+        made.transform = Transform::kConvert;
+        made.target_codec = *ValueCodecOf(made.dtype);
+        for (const Piece& piece : made.pieces)
+          if (piece.source != kNone) builder_.plan().sources[piece.source].codec = *ValueCodecOf(first.dtype);
+      }
+      Add(std::move(made), tensor.mtp, rank, layer, planned_.near[members[0]]);
+    }
+    return {};
+  }
+
+  void Add(OutputArray output, bool mtp, int64_t rank, int32_t layer, uint32_t near) {
+    if (rank == ranks_.front() && !mtp) made_.push_back(std::string(HeaderName(output.name)));
+    builder_.AddOutput(std::move(output), near, RankFile(mtp, rank, layer));
+  }
+
+  // MTP layers are no part of the model that a template was dumped from.
+  Result<std::string> NameOf(bool mtp, const std::string& table_name, const std::vector<int64_t>& shape) const {
+    if (mtp) return table_name;
+    return form_.NameOf(table_name, shape);
+  }
+
+  static std::string RankName(int64_t rank, const std::string& name) {
+    return "rank" + std::to_string(rank) + "/" + name;
+  }
+
+  // A re-laid fused(tp): the cells of chunk r, with its codes and scales, are those of rank r.
+  Status CutCells(const FuseGroup& group) {
+    builder_.BeginGroup(group.label);
+    std::map<std::pair<uint32_t, int64_t>, uint32_t> made;  // (planned output, rank) -> output
+    for (const uint32_t i : group.outputs) {
+      const OutputArray& output = planned_.outputs[i];
+      const auto index = form_.Find(output.id.role, output.id.part, output.id.mtp);
+      if (!index || output.id.role != Role::kAttnQkv)
+        return UsageError("form " + form_.name() + " has no place for this", "fused attention", output.name);
+      const RankTensor& tensor = form_.tensors()[*index];
+      OutputArray part = output;
+      part.shape[0] /= tp_;
+      MIMO_ASSIGN_OR_RETURN(const std::string name,
+                            NameOf(tensor.mtp, NameInLayer(tensor.pattern, output.id.layer), part.shape));
+      for (const int64_t rank : ranks_) {
+        part.name = RankName(rank, name);
+        made[{i, rank}] = static_cast<uint32_t>(builder_.plan().outputs.size());
+        Add(part, tensor.mtp, rank, output.id.layer, planned_.near[i]);
+      }
+    }
+    const auto cut = [&](uint32_t* output, int64_t* row) {
+      const int64_t each = planned_.outputs[*output].shape[0] / tp_;
+      const auto found = made.find({*output, *row / each});
+      if (found == made.end()) return false;
+      *output = found->second;
+      *row %= each;
+      return true;
+    };
+    FuseGroup& target = builder_.group();
+    uint64_t& total = builder_.plan().straddling_blocks;
+    total -= group.straddling_blocks;
+    for (CellRow cell : group.cells) {
+      const auto blocks = static_cast<uint64_t>(planned_.outputs[cell.scale_output].shape[1]);
+      if (!cut(&cell.scale_output, &cell.scale_row)) continue;
+      for (CellSegment& s : cell.segments) cut(&s.output, &s.target_row);
+      if (!cell.moved) target.straddling_blocks += blocks;
+      target.cells.push_back(std::move(cell));
+    }
+    total += target.straddling_blocks;
+    return {};
+  }
+
+  Status AddConstants() {
+    Facts facts;
+    facts["quant_method"] = std::string(request_.quantized_fp8 ? "fp8" : "none");
+    std::vector<std::pair<bool, int32_t>> layers;
+    for (const auto& [key, members] : stacks_) {
+      const std::pair layer(std::get<0>(key), std::get<1>(key));
+      if (layer.second >= 0 && (layers.empty() || layers.back() != layer)) layers.push_back(layer);
+    }
+    for (const RankConstant& constant : form_.constants()) {
+      MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(constant.when, facts));
+      if (!holds) continue;
+      for (const auto& [mtp, layer] : layers) {
+        if (mtp != constant.mtp) continue;
+        const std::string table_name = NameInLayer(constant.pattern, layer);
+        Result<std::string> name = NameOf(mtp, table_name, constant.shape);
+        if (!name.ok()) continue;  // a build without it
+        builder_.BeginGroup(table_name);
+        for (const int64_t rank : ranks_) {
+          OutputArray made;
+          made.name = RankName(rank, name.value());
+          made.dtype = constant.dtype;
+          made.shape = constant.shape;
+          made.transform = Transform::kConstant;
+          made.constant = BytesOf(constant.value, constant.dtype);
+          Add(std::move(made), mtp, rank, layer, 0);
+        }
+      }
+    }
+    return {};
+  }
+
+  void AddRest() {
+    for (const uint32_t i : rest_) {
+      builder_.BeginGroup(planned_.outputs[i].name);
+      OutputArray output = std::move(planned_.outputs[i]);
+      output.unchanged = false;  // its file is another
+      builder_.AddOutput(std::move(output), planned_.near[i], kRestFile);
+    }
+  }
+
+  Status CheckTemplate() const {
+    std::string missing;
+    for (const std::string& name : form_.Unfilled(made_)) missing += (missing.empty() ? "" : ", ") + name;
+    if (missing.empty()) return {};
+    return UsageError("the template names arrays that nothing of this checkpoint fills", "arrays of schemas/forms",
+                      missing.substr(0, 400), "dump the template of the text model, without towers or drafters");
+  }
+
+  PlanBuilder& builder_;
+  const DistributeRequest& request_;
+  const RankForm& form_;
+  const int64_t tp_, ep_, experts_;
+  std::vector<int64_t> ranks_;
+  PlannedOutputs planned_;
+  std::vector<uint32_t> relayouts_;  // groups with cells
+  std::map<StackKey, std::vector<uint32_t>> stacks_;
+  std::vector<uint32_t> rest_;
+  std::vector<std::string> made_;  // names of the first rank's arrays
+};
+
+}  // namespace
+
+std::string RankFile(bool mtp, int64_t rank, int32_t layer) {
+  return std::string(mtp ? "mtp" : "model") + "-rank-" + std::to_string(rank) + "-part-" +
+         std::to_string(mtp ? layer : layer + 1) + ".safetensors";
+}
+
+Status Distribute(PlanBuilder& builder, const DistributeRequest& request, std::vector<std::string>* dropped) {
+  return Distributor(builder, request).Run(dropped);
+}
+
+}  // namespace mimo

@@ -1,0 +1,16 @@
+// From a planned split Hugging Face form to the preprocessed Neuron directory (reference target-layouts.md 7.1).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/draft/builder.h"
+
+namespace mimo {
+
+// Replaces the outputs of the builder's plan, which hold attention and dense weights as they are to be stored: experts
+// are transposed and stacked, block FP8 codes halved and their scales doubled (or, with `rescale`, divided by 448/240
+// and multiplied by it). kUsage for experts in another codec.
+Status ToNeuron(PlanBuilder& builder, bool rescale);
+
+}  // namespace mimo

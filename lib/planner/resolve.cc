@@ -1,0 +1,261 @@
+#include "lib/planner/resolve.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "lib/base/usage_error.h"
+#include "lib/plan/reads.h"
+
+namespace mimo {
+namespace {
+
+constexpr char kTwoRuns[] = "two runs: --to hf first, then the rest";
+
+int64_t Last(const std::vector<int64_t>& shape) {
+  return shape.empty() ? 1 : shape.back();
+}
+
+class Resolver {
+ public:
+  Resolver(const View& view, const Catalogue& stored, Plan* plan) : view_(view), stored_(stored), plan_(*plan) {}
+
+  Status Run() {
+    shown_ = std::move(plan_.sources);
+    plan_.sources.clear();
+    moved_.assign(stored_.arrays.size(), kNone);
+    decoded_.assign(stored_.arrays.size(), kNone);
+    for (OutputArray& output : plan_.outputs) MIMO_RETURN_IF_ERROR(ResolveOutput(&output));
+    for (FuseGroup& group : plan_.groups) {
+      for (CellRow& cell : group.cells) MIMO_RETURN_IF_ERROR(ResolveCell(&cell));
+      for (EncodedWeight& weight : group.encoded) {
+        if (weight.keep == kNone) continue;
+        MIMO_ASSIGN_OR_RETURN(const auto keep, RowOf(weight.keep, 0));
+        weight.keep = Source(keep.first);
+      }
+    }
+    for (PlanFile& file : plan_.files)
+      if (file.source_file >= view_.real_files) file.source_file = kNone;
+    // Replicas of what is not read need no comparison.
+    for (const Replica& r : view_.replicas) {
+      if (!read(r.first) && !read(r.second)) continue;
+      const uint32_t first = Source(r.first), second = Source(r.second);
+      plan_.equal.push_back({first, second, r.first_row, r.second_row, r.rows});
+    }
+    return {};
+  }
+
+ private:
+  bool read(uint32_t array) const { return moved_[array] != kNone || decoded_[array] != kNone; }
+
+  uint32_t Source(uint32_t array) {
+    if (moved_[array] == kNone) {
+      moved_[array] = decoded_[array] != kNone ? decoded_[array] : static_cast<uint32_t>(plan_.sources.size());
+      if (decoded_[array] == kNone) {
+        PlanSource source;
+        source.array = array;
+        source.block_rows = stored_.config.block_rows;
+        source.block_cols = stored_.config.block_cols;
+        plan_.sources.push_back(std::move(source));
+      }
+    }
+    return moved_[array];
+  }
+
+  // Codes of a rank under its own scales: row / block, for ranks are cut at blocks, and chunks begin their grids anew.
+  uint32_t Decoded(uint32_t array, const PlanSource& shown) {
+    const uint32_t index = Source(array);
+    decoded_[array] = index;
+    if (!shown.quantized) {
+      plan_.sources[index].codec = shown.codec;
+      return index;
+    }
+    const uint32_t scale = Source(view_.scale_of[array]);
+    PlanSource& source = plan_.sources[index];
+    source.quantized = true;
+    source.codec = shown.codec;
+    source.scale = scale;
+    source.block_rows = shown.block_rows;
+    source.block_cols = shown.block_cols;
+    return index;
+  }
+
+  // An array that is shown as it is stored.
+  bool IsReal(uint32_t shown) const {
+    const std::vector<Fragment>& fragments = view_.fragments[shown];
+    return fragments.size() == 1 && stored_.arrays[fragments[0].array].file < view_.real_files;
+  }
+
+  // Its codec and grid are those of the plan so far; scales are real as well.
+  uint32_t RealSource(const PlanSource& shown) {
+    const auto array_of = [&](uint32_t source) { return view_.fragments[shown_[source].array][0].array; };
+    const uint32_t index = Source(view_.fragments[shown.array][0].array);
+    const uint32_t scale = shown.scale == kNone ? kNone : Source(array_of(shown.scale));
+    const uint32_t global = shown.global == kNone ? kNone : Source(array_of(shown.global));
+    std::vector<SourceBand> bands = shown.bands;
+    for (SourceBand& band : bands) band.scale = Source(array_of(band.scale));
+    PlanSource& source = plan_.sources[index];
+    const uint32_t array = source.array;
+    source = shown;
+    source.array = array;
+    source.scale = scale;
+    source.global = global;
+    source.bands = std::move(bands);
+    return index;
+  }
+
+  Status ResolveOutput(OutputArray* output) {
+    std::vector<Piece> pieces;
+    for (const Piece& piece : output->pieces) {
+      if (piece.source == kNone) {
+        pieces.push_back(piece);
+        continue;
+      }
+      MIMO_RETURN_IF_ERROR(ResolvePiece(output, piece, &pieces));
+    }
+    std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
+      return std::tie(a.target_row, a.target_col) < std::tie(b.target_row, b.target_col);
+    });
+    output->pieces = std::move(pieces);
+    output->unchanged &= plan_.files[output->file].source_file < view_.real_files;
+    return {};
+  }
+
+  // Columns of fragments are stored elements, those of decoded pieces are values: two to a byte of 4-bit codes.
+  static int64_t PerElement(const OutputArray& output, const PlanSource& shown) {
+    const bool packed = shown.quantized && (shown.codec == Codec::kMxfp4 || shown.codec == Codec::kNvfp4);
+    return packed && Decodes(output, shown) ? 2 : 1;
+  }
+
+  Status ResolvePiece(OutputArray* output, const Piece& piece, std::vector<Piece>* pieces) {
+    const PlanSource& shown = shown_[piece.source];
+    const bool decodes = Decodes(*output, shown);
+    const bool turned = view_.transposed[shown.array] != 0;
+    // Values can be encoded from rectangles; codes have scales that lie elsewhere.
+    const bool encodes = output->transform == Transform::kEncode && (shown.quantized || turned);
+    if (encodes || (turned && output->transform != Transform::kMove))
+      return UsageError("what ranks or Neuron directories hold cannot be converted further in the same run", kTwoRuns,
+                        output->name);
+    if (turned) SetTransposed(output);
+    if (IsReal(shown.array)) {
+      pieces->push_back(piece);
+      pieces->back().source = RealSource(shown);
+      return {};
+    }
+    const int64_t per = PerElement(*output, shown);
+    const StoredArray& array = view_.catalogue.arrays[shown.array];
+    const int64_t cols = Last(array.shape) * per;
+    const int64_t width = piece.cols == 0 ? cols : piece.cols;
+    for (const Fragment& f : view_.fragments[shown.array]) {
+      const int64_t row_begin = std::max(f.row, piece.source_row);
+      const int64_t row_end = std::min(f.row + f.rows, piece.source_row + piece.rows);
+      const int64_t col_begin = std::max(f.col * per, piece.source_col);
+      const int64_t col_end = std::min((f.col + f.cols) * per, piece.source_col + width);
+      if (row_begin >= row_end || col_begin >= col_end) continue;
+      Piece part;
+      part.source = decodes ? Decoded(f.array, shown) : Source(f.array);
+      if (turned)
+        plan_.sources[part.source].codec =
+            output->target_codec == Codec::kFp8Block ? Codec::kBf16 : output->target_codec;
+      part.rows = row_end - row_begin;
+      part.cols = col_end - col_begin;
+      part.target_row = piece.target_row + row_begin - piece.source_row;
+      part.target_col = piece.target_col + col_begin - piece.source_col;
+      const int64_t row_in = row_begin - f.row, col_in = col_begin - f.col * per;
+      part.source_row = f.stored_row + (turned ? col_in : row_in);
+      part.source_col = f.stored_col * per + (turned ? row_in : col_in);
+      const bool whole = !turned && part.cols == Last(output->shape) && part.source_col == 0 &&
+                         part.cols == Last(stored_.arrays[f.array].shape) * per && part.target_col == 0;
+      if (whole) part.cols = 0;
+      pieces->push_back(part);
+    }
+    return {};
+  }
+
+  // Codes come back doubled, and scales halved, where they were halved for Neuron.
+  void SetTransposed(OutputArray* output) const {
+    output->transform = Transform::kTranspose;
+    const bool codes = output->dtype == DType::kF8E4M3, scales = output->id.part == Part::kScaleInv;
+    output->target_codec = codes ? Codec::kFp8Block : scales ? Codec::kFp32 : Codec::kBf16;
+    if (!view_.halved_codes) return;
+    if (codes) output->adjust = Adjust::kDouble;
+    if (scales) {
+      output->adjust = Adjust::kScale;
+      output->factor = 0.5f;
+    }
+  }
+
+  // The stored rows behind `row` of a shown array whose fragments are whole rows.
+  Result<std::pair<uint32_t, int64_t>> RowOf(uint32_t shown_source, int64_t row) const {
+    const uint32_t shown = shown_[shown_source].array;
+    for (const Fragment& f : view_.fragments[shown])
+      if (row >= f.row && row < f.row + f.rows && f.col == 0 && f.stored_col == 0 && view_.transposed[shown] == 0)
+        return std::pair(f.array, f.stored_row + row - f.row);
+    return UsageError("a block grid over what is not stored in whole rows", kTwoRuns,
+                      view_.catalogue.arrays[shown].name);
+  }
+
+  // Rows of values, cut where they are stored apart.
+  Status ResolveValues(const CellSegment& segment, std::vector<CellSegment>* segments) {
+    const PlanSource& shown = shown_[segment.source];
+    int64_t found = 0;
+    for (const Fragment& f : view_.fragments[shown.array]) {
+      const int64_t begin = std::max(f.row, segment.source_row);
+      const int64_t end = std::min(f.row + f.rows, segment.source_row + segment.rows);
+      if (begin >= end || f.col != 0 || f.stored_col != 0) continue;
+      CellSegment part = segment;
+      part.source = Decoded(f.array, shown);
+      part.source_row = f.stored_row + begin - f.row;
+      part.target_row = segment.target_row + begin - segment.source_row;
+      part.rows = end - begin;
+      found += part.rows;
+      segments->push_back(part);
+    }
+    if (found == segment.rows) return {};
+    return UsageError("a block grid over what is not stored in whole rows", kTwoRuns,
+                      view_.catalogue.arrays[shown.array].name);
+  }
+
+  Status ResolveCell(CellRow* cell) {
+    if (cell->keep != kNone) {
+      MIMO_ASSIGN_OR_RETURN(const auto keep, RowOf(cell->keep, cell->keep_row));
+      cell->keep = Source(keep.first);
+      cell->keep_row = keep.second;
+    }
+    std::vector<CellSegment> segments;
+    for (CellSegment& s : cell->segments) {
+      if (s.source == kNone || s.scale != kNone) {
+        segments.push_back(s);
+        continue;
+      }
+      MIMO_RETURN_IF_ERROR(ResolveValues(s, &segments));
+    }
+    cell->segments = std::move(segments);
+    for (CellSegment& s : cell->segments) {
+      if (s.source == kNone || s.scale == kNone) continue;
+      const PlanSource& shown = shown_[s.source];
+      MIMO_ASSIGN_OR_RETURN(const auto codes, RowOf(s.source, s.source_row));
+      MIMO_ASSIGN_OR_RETURN(const auto scales, RowOf(s.scale, s.scale_row));
+      s.source = Source(codes.first);
+      s.source_row = codes.second;
+      s.scale = Source(scales.first);
+      s.scale_row = scales.second;
+      plan_.sources[s.source].block_rows = shown.block_rows;
+      plan_.sources[s.source].block_cols = shown.block_cols;
+    }
+    return {};
+  }
+
+  const View& view_;
+  const Catalogue& stored_;
+  Plan& plan_;
+  std::vector<PlanSource> shown_;
+  std::vector<uint32_t> moved_, decoded_;  // stored array -> plan source
+};
+
+}  // namespace
+
+Status ResolveView(const View& view, const Catalogue& stored, Plan* plan) {
+  return Resolver(view, stored, plan).Run();
+}
+
+}  // namespace mimo

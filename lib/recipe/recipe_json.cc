@@ -1,0 +1,398 @@
+// Recipes as JSON: schemas/recipe.schema.json, docs/recipes.md.
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+
+#include "lib/model/role_groups.h"
+#include "lib/recipe/recipe.h"
+#include "schemas/embedded.h"
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;  // keys sorted: canonical, and found fast in long lists of scales
+
+using kernels::ScaleRule;
+using kernels::Ties;
+
+constexpr uint64_t kMaxRecipeBytes = 64u << 20;
+constexpr uint32_t kMaxBlock = 1u << 20;
+constexpr std::string_view kFolder = "recipes/";
+constexpr std::string_view kExtension = ".json";
+
+std::string Shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (text.size() > 80) text = text.substr(0, 77) + "...";
+  return text;
+}
+
+// Rules on these can never mean anything: they are vectors, which no rule touches.
+bool IsVector(Role role) {
+  switch (role) {
+    case Role::kFinalNorm:
+    case Role::kInputNorm:
+    case Role::kPostAttentionNorm:
+    case Role::kAttnSink:
+    case Role::kRouterBias:
+    case Role::kMtpENorm:
+    case Role::kMtpHNorm:
+    case Role::kMtpPreMlpNorm:
+    case Role::kMtpFinalNorm:
+    case Role::kUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+bool IsQuantized(StoredAs to) {
+  return to == StoredAs::kFp8 || to == StoredAs::kNvfp4 || to == StoredAs::kMxfp4 || to == StoredAs::kMxfp8;
+}
+
+// Reads one recipe. The first failure is kept; what is read after it does not matter.
+class RecipeReader {
+ public:
+  explicit RecipeReader(const std::string& path) : path_(path) {}
+
+  Result<Recipe> Read(const std::string& text) {
+    const Json json = Json::parse(text, nullptr, false);
+    if (json.is_discarded() || !json.is_object()) {
+      Fail("a recipe is a JSON object", "an object", json.is_discarded() ? "a syntax error" : Shown(json));
+      return *std::move(error_);
+    }
+    Only(json, "",
+         {"$schema", "name", "summary", "dialect", "qkv", "rules", "engines", "nvfp4_rule", "mx_rule", "mx_ties",
+          "fp8_power_of_two", "fp8_block", "via_bf16", "w4a4", "input_scale", "input_scales"});
+    recipe_.name = Text(json, "", "name", true);
+    recipe_.summary = Text(json, "", "summary", false);
+    ReadDialect(json);
+    ReadQkv(json);
+    ReadRules(json);
+    ReadEngines(json);
+    ReadEncoding(json);
+    ReadActivations(json);
+    if (!error_) CheckTogether(json);
+    if (error_) return *std::move(error_);
+    return std::move(recipe_);
+  }
+
+ private:
+  void Fail(std::string what, std::string expected, std::string found) {
+    if (error_) return;
+    Error e;
+    e.code = ErrorCode::kUsage;
+    e.what = std::move(what);
+    e.file = path_;
+    e.expected = std::move(expected);
+    e.found = std::move(found);
+    e.advice = "see docs/recipes.md";
+    error_ = std::move(e);
+  }
+  void BadValue(const std::string& where, const std::string& key, std::string expected, const Json& found) {
+    Fail("bad value of \"" + where + key + "\"", std::move(expected), Shown(found));
+  }
+
+  void Only(const Json& object, const std::string& where, std::initializer_list<std::string_view> known) {
+    for (const auto& item : object.items()) {
+      bool found = false;
+      std::string list;
+      for (std::string_view key : known) {
+        found |= key == item.key();
+        list += (list.empty() ? "" : ", ") + std::string(key);
+      }
+      if (!found) Fail("a key that no recipe has", "one of " + list, "\"" + where + item.key() + "\"");
+    }
+  }
+  static const Json* Find(const Json& object, const char* key) {
+    const auto it = object.find(key);
+    return it == object.end() ? nullptr : &*it;
+  }
+  std::string Text(const Json& object, const std::string& where, const char* key, bool required) {
+    const Json* value = Find(object, key);
+    if (value == nullptr) {
+      if (required) Fail("\"" + where + key + "\" is missing", "a string", "nothing");
+      return "";
+    }
+    if (value->is_string() && !(required && value->get_ref<const std::string&>().empty()))
+      return value->get<std::string>();
+    BadValue(where, key, "a string that is not empty", *value);
+    return "";
+  }
+  bool Bool(const Json& object, const std::string& where, const char* key, bool fallback) {
+    const Json* value = Find(object, key);
+    if (value == nullptr) return fallback;
+    if (!value->is_boolean()) BadValue(where, key, "true or false", *value);
+    return value->is_boolean() ? value->get<bool>() : fallback;
+  }
+  const Json* List(const Json& object, const std::string& where, const char* key, bool required) {
+    const Json* value = Find(object, key);
+    if (value == nullptr) {
+      if (required) Fail("\"" + where + key + "\" is missing", "a list", "nothing");
+      return nullptr;
+    }
+    if (value->is_array()) return value;
+    BadValue(where, key, "a list", *value);
+    return nullptr;
+  }
+
+  void ReadDialect(const Json& json) {
+    if (Find(json, "dialect") == nullptr) return;
+    const auto dialect = DialectFromName(Text(json, "", "dialect", true));
+    if (dialect)
+      recipe_.dialect = *dialect;
+    else
+      BadValue("", "dialect", "native, modelopt or compressed-tensors", json["dialect"]);
+  }
+
+  void ReadQkv(const Json& json) {
+    if (Find(json, "qkv") == nullptr) return;
+    const std::string qkv = Text(json, "", "qkv", true);
+    bool good = qkv == "keep" || qkv == "split" || qkv == "fused";
+    if (qkv.starts_with("fused:")) {
+      const std::string chunks = qkv.substr(6);
+      good = !chunks.empty() && chunks.size() <= 6 && chunks[0] != '0' &&
+             chunks.find_first_not_of("0123456789") == std::string::npos;
+    }
+    if (!good) BadValue("", "qkv", "keep, split, fused or fused:C", json["qkv"]);
+    recipe_.qkv = qkv == "keep" ? "" : qkv;
+  }
+
+  void ReadRules(const Json& json) {
+    const Json* rules = List(json, "", "rules", true);
+    if (rules == nullptr) return;
+    if (rules->empty()) BadValue("", "rules", "at least one rule", *rules);
+    for (const Json& entry : *rules) {
+      const std::string where = "rules[" + std::to_string(recipe_.rules.size()) + "].";
+      if (!entry.is_object()) return Fail("a rule is an object", "{\"roles\": [...], \"to\": ...}", Shown(entry));
+      Only(entry, where, {"roles", "mtp", "names", "to", "optional"});
+      RecipeRule rule;
+      ReadTarget(entry, where, &rule);
+      ReadRoles(entry, where, &rule);
+      if (Find(entry, "mtp") != nullptr) rule.mtp = Bool(entry, where, "mtp", false);
+      rule.optional = Bool(entry, where, "optional", false);
+      if (Find(entry, "names") != nullptr) rule.names = Text(entry, where, "names", true);
+      try {
+        const std::regex pattern(rule.names, std::regex::ECMAScript);
+      } catch (const std::regex_error& e) {
+        Fail("bad pattern in \"" + where + "names\"", "an ECMAScript regular expression",
+             rule.names + " (" + e.what() + ")");
+      }
+      recipe_.rules.push_back(std::move(rule));
+    }
+  }
+
+  void ReadTarget(const Json& entry, const std::string& where, RecipeRule* rule) {
+    const std::string to = Text(entry, where, "to", true);
+    const auto stored_as = StoredAsFromName(to);
+    if (stored_as)
+      rule->to = *stored_as;
+    else
+      Fail("bad value of \"" + where + "to\"", "keep, bf16, fp16, fp32, fp8, nvfp4, mxfp4 or mxfp8", "\"" + to + "\"");
+  }
+
+  void ReadRoles(const Json& entry, const std::string& where, RecipeRule* rule) {
+    const Json* roles = List(entry, where, "roles", false);
+    if (roles == nullptr) return;
+    if (roles->empty()) BadValue(where, "roles", "at least one role, or no such key", *roles);
+    for (const Json& name : *roles) {
+      const auto role = name.is_string() ? RoleFromName(name.get_ref<const std::string&>()) : std::nullopt;
+      if (!role) return BadValue(where, "roles", "names of roles, such as expert.gate or attn.q", name);
+      if (IsVector(*role)) return BadValue(where, "roles", "roles of matrices: no rule touches vectors", name);
+      if (IsTower(*role) && IsQuantized(rule->to))
+        return BadValue(where, "roles", "a role that can be quantized: towers are kept, or bf16, fp16 or fp32", name);
+      rule->roles.push_back(*role);
+    }
+  }
+
+  void ReadEngines(const Json& json) {
+    const Json* engines = List(json, "", "engines", false);
+    if (engines == nullptr) return;
+    for (const Json& entry : *engines) {
+      const std::string where = "engines[" + std::to_string(recipe_.engines.size()) + "].";
+      if (!entry.is_object()) return Fail("an engine is an object", "{\"name\": ..., \"status\": ...}", Shown(entry));
+      Only(entry, where, {"name", "status", "evidence"});
+      RecipeEngine engine;
+      engine.name = Text(entry, where, "name", true);
+      engine.status = Text(entry, where, "status", true);
+      engine.evidence = Text(entry, where, "evidence", true);
+      if (engine.status != "loads" && engine.status != "unproven" && engine.status != "refuses")
+        Fail("bad value of \"" + where + "status\"", "loads, unproven or refuses", "\"" + engine.status + "\"");
+      recipe_.engines.push_back(std::move(engine));
+    }
+  }
+
+  ScaleRule ReadScaleRule(const Json& json, const char* key, ScaleRule fallback, bool nvfp4) {
+    if (Find(json, key) == nullptr) return fallback;
+    const auto rule = ScaleRuleFromName(Text(json, "", key, true));
+    const bool of_nvfp4 = rule && *rule <= ScaleRule::kMse;
+    if (rule && of_nvfp4 == nvfp4) return *rule;
+    BadValue("", key, nvfp4 ? "max, four-over-six, sweep or mse" : "rceil, floor, even or ceil", json[key]);
+    return fallback;
+  }
+
+  void ReadEncoding(const Json& json) {
+    recipe_.nvfp4_rule = ReadScaleRule(json, "nvfp4_rule", recipe_.nvfp4_rule, true);
+    recipe_.mx_rule = ReadScaleRule(json, "mx_rule", recipe_.mx_rule, false);
+    if (Find(json, "mx_ties") != nullptr) {
+      const std::string ties = Text(json, "", "mx_ties", true);
+      if (ties != "even" && ties != "toward-zero") BadValue("", "mx_ties", "even or toward-zero", json["mx_ties"]);
+      recipe_.mx_ties = ties == "even" ? Ties::kEven : Ties::kTowardZero;
+    }
+    recipe_.via_bf16 = Bool(json, "", "via_bf16", false);
+    recipe_.fp8_power_of_two = Bool(json, "", "fp8_power_of_two", false);
+    const Json* block = List(json, "", "fp8_block", false);
+    if (block == nullptr) return;
+    const auto extent = [&](size_t i) -> uint32_t {
+      if (block->size() != 2 || !(*block)[i].is_number_unsigned()) return 0;
+      const auto value = (*block)[i].get<uint64_t>();
+      return value > kMaxBlock ? 0 : static_cast<uint32_t>(value);
+    };
+    recipe_.fp8_block_rows = extent(0);
+    recipe_.fp8_block_cols = extent(1);
+    if (recipe_.fp8_block_rows == 0 || recipe_.fp8_block_cols == 0 || recipe_.fp8_block_cols % 32 != 0)
+      BadValue("", "fp8_block", "[rows, columns], both at least 1, columns a multiple of 32", *block);
+  }
+
+  std::optional<float> Multiplier(const Json& value) const {
+    if (!value.is_number()) return std::nullopt;
+    const auto multiplier = static_cast<float>(value.get<double>());
+    if (!std::isfinite(multiplier) || multiplier <= 0) return std::nullopt;
+    return multiplier;
+  }
+
+  void ReadActivations(const Json& json) {
+    constexpr char kExpected[] = "a finite number greater than 0, also as FP32";
+    recipe_.w4a4 = Bool(json, "", "w4a4", false);
+    if (const Json* value = Find(json, "input_scale")) {
+      const auto multiplier = Multiplier(*value);
+      if (!multiplier) return BadValue("", "input_scale", kExpected, *value);
+      recipe_.input_scale = *multiplier;
+    }
+    if (const Json* scales = Find(json, "input_scales")) {
+      if (!scales->is_object()) return BadValue("", "input_scales", "an object of module names", *scales);
+      for (const auto& item : scales->items()) {
+        const auto multiplier = Multiplier(item.value());
+        if (!multiplier) return BadValue("input_scales.", item.key(), kExpected, item.value());
+        recipe_.input_scales.emplace_back(item.key(), *multiplier);
+      }
+      std::sort(recipe_.input_scales.begin(), recipe_.input_scales.end());
+    }
+  }
+
+  bool Writes(StoredAs to) const {
+    return std::any_of(recipe_.rules.begin(), recipe_.rules.end(),
+                       [to](const RecipeRule& rule) { return rule.to == to; });
+  }
+
+  // An option whose target no rule has, and a type that the dialect does not have.
+  void CheckTogether(const Json& json) {
+    const Recipe defaults;
+    const auto useless = [&](bool set, const char* key, bool used, const char* target) {
+      if (set && !used) Fail("\"" + std::string(key) + "\" contradicts the rules", target, "no such rule");
+    };
+    const bool nvfp4 = Writes(StoredAs::kNvfp4), mxfp4 = Writes(StoredAs::kMxfp4), fp8 = Writes(StoredAs::kFp8);
+    const bool mx = mxfp4 || Writes(StoredAs::kMxfp8);
+    useless(recipe_.nvfp4_rule != defaults.nvfp4_rule, "nvfp4_rule", nvfp4, "a rule to nvfp4");
+    useless(recipe_.mx_rule != defaults.mx_rule, "mx_rule", mx, "a rule to mxfp4 or mxfp8");
+    useless(recipe_.mx_ties != defaults.mx_ties, "mx_ties", mxfp4, "a rule to mxfp4");
+    useless(recipe_.fp8_power_of_two, "fp8_power_of_two", fp8, "a rule to fp8");
+    useless(recipe_.fp8_block_rows != defaults.fp8_block_rows || recipe_.fp8_block_cols != defaults.fp8_block_cols,
+            "fp8_block", fp8, "a rule to fp8");
+    useless(recipe_.via_bf16, "via_bf16", nvfp4 || mx || fp8, "a rule to nvfp4, mxfp4, mxfp8 or fp8");
+    useless(recipe_.w4a4, "w4a4", nvfp4, "a rule to nvfp4");
+    for (const char* key : {"input_scale", "input_scales"})
+      if (Find(json, key) != nullptr && !recipe_.w4a4)
+        Fail("\"" + std::string(key) + "\" without \"w4a4\"", "\"w4a4\": true", "weights only");
+    for (const RecipeRule& rule : recipe_.rules) {
+      if (!IsQuantized(rule.to) || ArraysOf(recipe_.dialect, *CodecOf(rule.to))) continue;
+      Fail("the dialect " + std::string(DialectName(recipe_.dialect)) + " has no " +
+               std::string(StoredAsName(rule.to)) + " weights",
+           "a dialect that has them", "\"to\": \"" + std::string(StoredAsName(rule.to)) + "\"");
+    }
+    if (recipe_.dialect == Dialect::kModelOpt && recipe_.fp8_block_rows != recipe_.fp8_block_cols)
+      BadValue("", "fp8_block", "as many rows as columns in the dialect modelopt", json["fp8_block"]);
+  }
+
+  const std::string& path_;
+  Recipe recipe_;
+  std::optional<Error> error_;
+};
+
+Json RuleJson(const RecipeRule& rule) {
+  Json json = Json::object();
+  if (!rule.roles.empty()) {
+    json["roles"] = Json::array();
+    for (Role role : rule.roles) json["roles"].push_back(RoleName(role));
+  }
+  if (rule.mtp) json["mtp"] = *rule.mtp;
+  if (!rule.names.empty()) json["names"] = rule.names;
+  json["to"] = StoredAsName(rule.to);
+  if (rule.optional) json["optional"] = true;
+  return json;
+}
+
+}  // namespace
+
+Result<Recipe> ParseRecipe(const std::string& text, const std::string& path) {
+  return RecipeReader(path).Read(text);
+}
+
+std::string RecipeJson(const Recipe& recipe) {
+  const Recipe defaults;
+  Json json;
+  json["name"] = recipe.name;
+  if (!recipe.summary.empty()) json["summary"] = recipe.summary;
+  json["dialect"] = DialectName(recipe.dialect);
+  if (!recipe.qkv.empty()) json["qkv"] = recipe.qkv;
+  json["rules"] = Json::array();
+  for (const RecipeRule& rule : recipe.rules) json["rules"].push_back(RuleJson(rule));
+  if (!recipe.engines.empty()) json["engines"] = Json::array();
+  for (const RecipeEngine& engine : recipe.engines)
+    json["engines"].push_back({{"name", engine.name}, {"status", engine.status}, {"evidence", engine.evidence}});
+  if (recipe.nvfp4_rule != defaults.nvfp4_rule) json["nvfp4_rule"] = ScaleRuleName(recipe.nvfp4_rule);
+  if (recipe.mx_rule != defaults.mx_rule) json["mx_rule"] = ScaleRuleName(recipe.mx_rule);
+  if (recipe.mx_ties != defaults.mx_ties) json["mx_ties"] = "toward-zero";
+  if (recipe.fp8_power_of_two) json["fp8_power_of_two"] = true;
+  if (recipe.fp8_block_rows != defaults.fp8_block_rows || recipe.fp8_block_cols != defaults.fp8_block_cols)
+    json["fp8_block"] = Json::array({recipe.fp8_block_rows, recipe.fp8_block_cols});
+  if (recipe.via_bf16) json["via_bf16"] = true;
+  if (recipe.w4a4) {
+    json["w4a4"] = true;
+    json["input_scale"] = static_cast<double>(recipe.input_scale);
+    if (!recipe.input_scales.empty()) json["input_scales"] = Json::object();
+    for (const auto& [module, scale] : recipe.input_scales) json["input_scales"][module] = static_cast<double>(scale);
+  }
+  return json.dump();
+}
+
+std::vector<std::string> RecipeNames() {
+  std::vector<std::string> names;
+  for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file) {
+    std::string_view path = file->path;
+    if (!path.starts_with(kFolder) || !path.ends_with(kExtension)) continue;
+    path.remove_prefix(kFolder.size());
+    path.remove_suffix(kExtension.size());
+    names.emplace_back(path);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Result<Recipe> FindRecipe(FileSystem& fs, const std::string& name) {
+  if (name.find('/') != std::string::npos || name.ends_with(kExtension)) {
+    MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, name, kMaxRecipeBytes));
+    return ParseRecipe(text, name);
+  }
+  const std::string path = std::string(kFolder) + name + std::string(kExtension);
+  for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file)
+    if (path == file->path) return ParseRecipe(file->content, "schemas/" + path);
+  Error e;
+  e.code = ErrorCode::kUsage;
+  e.what = "no recipe of this name";
+  for (const std::string& known : RecipeNames()) e.expected += (e.expected.empty() ? "one of " : ", ") + known;
+  e.found = name;
+  e.advice = "name one of these, or a file that ends in .json";
+  return e;
+}
+
+}  // namespace mimo

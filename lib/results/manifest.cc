@@ -1,0 +1,342 @@
+#include "lib/results/manifest.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "lib/plan/reads.h"
+#include "lib/plan/words.h"
+#include "lib/recipe/encoding_text.h"
+#include "lib/results/result_json.h"
+
+namespace mimo {
+namespace {
+
+constexpr size_t kFlushBytes = 1 << 18;
+
+// One list element per line, flushed in large pieces.
+class Writer {
+ public:
+  Writer(const Catalogue& catalogue, const Plan& plan, const RunResults& results, const TextSink& sink)
+      : catalogue_(catalogue), plan_(plan), results_(results), sink_(sink) {}
+
+  Status Write() {
+    Head();
+    Source();
+    Files();
+    OtherFiles();
+    Tensors();
+    Dropped();
+    Relayouts();
+    Verdict();
+    Totals();
+    text_ += "\n}\n";
+    Flush();
+    return std::move(status_);
+  }
+
+ private:
+  void Flush() {
+    if (status_.ok()) status_ = sink_(text_);
+    text_.clear();
+  }
+  std::string& Key(const char* key) {
+    text_ += ",\n\"";
+    text_ += key;
+    text_ += "\":";
+    return text_;
+  }
+  void Begin(const char* key) {
+    Key(key) += '[';
+    first_ = true;
+  }
+  std::string& Element() {
+    if (text_.size() >= kFlushBytes) Flush();
+    text_ += first_ ? "\n" : ",\n";
+    first_ = false;
+    return text_;
+  }
+  void End() { text_ += first_ ? "]" : "\n]"; }
+
+  void Head() {
+    text_ += "{\n\"format\":\"mimo-manifest\",\n\"version\":1";
+    AppendJsonString(Key("tool_version"), plan_.tool_version);
+    AppendJsonString(Key("form"), plan_.form);
+    Key("options") += PlanOptionsJson(plan_.options);
+    AppendJsonString(Key("plan_digest"), plan_.digest.Hex());
+  }
+
+  void Source() {
+    JsonObject layout(Key("source_layout"));
+    layout.String("layout", plan_.source_layout.layout.ToString());
+    layout.String("basis", plan_.source_layout.basis);
+    layout.Bool("assumed", plan_.source_layout.assumed);
+    layout.StringList("evidence", plan_.source_layout.evidence);
+    layout.Close();
+    AppendJsonString(Key("target_layout"), plan_.target_layout.ToString());
+    AppendJsonString(Key("source_fingerprint"), plan_.source_fingerprint.Hex());
+    if (!plan_.notes.empty()) {
+      Begin("notes");
+      for (const std::string& note : plan_.notes) AppendJsonString(Element(), note);
+      End();
+    }
+    Begin("source_files");
+    for (const CatalogueFile& file : catalogue_.files) {
+      JsonObject object(Element());
+      object.String("name", file.name);
+      object.Number("bytes", file.bytes);
+      object.String("header_hash", file.header_hash.Hex());
+      object.Close();
+    }
+    End();
+  }
+
+  void Files() {
+    Begin("files");
+    for (size_t i = 0; i < plan_.files.size(); ++i) {
+      const PlanFile& file = plan_.files[i];
+      const Hash128 header = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
+                                                      : HashBytes(std::as_bytes(std::span(file.header)));
+      JsonObject object(Element());
+      object.String("name", file.name);
+      object.Number("bytes", file.bytes);
+      if (file.container == Container::kTorchItems)
+        object.String("container", "torch-items");
+      else
+        object.String("header_hash", header.Hex());
+      if (results_.linked[i] != 0) object.Bool("linked", true);
+      object.Close();
+    }
+    End();
+  }
+
+  void OtherFiles() {
+    Begin("texts");
+    for (const TextFile& text : plan_.texts) {
+      JsonObject object(Element());
+      object.String("name", text.name);
+      object.Number("bytes", text.content.size());
+      object.String("hash", HashBytes(std::as_bytes(std::span(text.content))).Hex());
+      object.Close();
+    }
+    End();
+    Begin("carried");
+    for (const CarriedResult& file : results_.carried) {
+      JsonObject object(Element());
+      object.String("name", file.name);
+      object.Number("bytes", file.bytes);
+      if (file.hash) object.String("hash", file.hash->Hex());
+      if (file.linked) object.Bool("linked", true);
+      object.Close();
+    }
+    End();
+  }
+
+  // Arrays that each relaid output, and each array beside encoded codes, is made from; other outputs say so in their
+  // pieces.
+  void CollectRelaid() {
+    const auto add = [&](uint32_t output, uint32_t source) {
+      std::vector<uint32_t>& arrays = relaid_[output];
+      const uint32_t array = plan_.sources[source].array;
+      if (std::find(arrays.begin(), arrays.end(), array) == arrays.end()) arrays.push_back(array);
+    };
+    for (const FuseGroup& group : plan_.groups) {
+      for (const CellRow& cell : group.cells) {
+        for (const CellSegment& segment : cell.segments) {
+          if (segment.source == kNone) continue;
+          add(segment.output, segment.source);
+          if (segment.scale != kNone) add(cell.scale_output, segment.scale);
+          if (cell.moved) continue;
+          if (segment.scale != kNone) add(segment.output, segment.scale);
+          if (cell.keep != kNone) add(segment.output, cell.keep);
+          add(cell.scale_output, segment.source);
+        }
+        if (cell.keep != kNone) add(cell.scale_output, cell.keep);
+      }
+      for (const EncodedWeight& weight : group.encoded) {
+        encodings_[weight.codes] = &weight.encoding;
+        if (weight.keep != kNone) {
+          add(weight.codes, weight.keep);
+          add(weight.scales, weight.keep);
+          keeps_.insert(weight.codes);
+        }
+        for (const Piece& piece : plan_.outputs[weight.codes].pieces) {
+          const auto from = [&](uint32_t source) { add(weight.scales, source); };
+          VisitDecoded(plan_, piece.source, from);
+        }
+        // A shared global is made from all of them; an input scale from none.
+        if (weight.global == kNone) continue;
+        for (const EncodedWeight& other : group.encoded)
+          for (const Piece& piece : plan_.outputs[other.codes].pieces) add(weight.global, piece.source);
+      }
+    }
+  }
+
+  std::vector<std::string> SourceNames(uint32_t output) {
+    std::vector<std::string> names;
+    const auto add_array = [&](uint32_t array) {
+      if (named_[array] == output) return;
+      named_[array] = output;
+      names.push_back(catalogue_.arrays[array].name);
+    };
+    const auto add = [&](uint32_t source) { add_array(plan_.sources[source].array); };
+    if (auto relaid = relaid_.find(output); relaid != relaid_.end()) {
+      for (const uint32_t a : relaid->second) add_array(a);
+    }
+    const OutputArray& array = plan_.outputs[output];
+    for (const Piece& piece : array.pieces) {
+      if (piece.source == kNone) continue;
+      add(piece.source);
+      const PlanSource& source = plan_.sources[piece.source];
+      if (!Decodes(array, source) || !source.quantized) continue;
+      if (source.bands.empty()) add(source.scale);
+      if (source.global != kNone) add(source.global);
+      const int64_t rows = array.transform == Transform::kTranspose ? piece.cols : piece.rows;
+      for (const SourceBand& band : source.bands) {
+        if (band.row_begin < piece.source_row + rows && band.row_end > piece.source_row) add(band.scale);
+      }
+    }
+    return names;
+  }
+
+  void Tensors() {
+    CollectRelaid();
+    named_.assign(catalogue_.arrays.size(), kNone);
+    Begin("tensors");
+    for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
+      const OutputArray& output = plan_.outputs[i];
+      const TensorResult& result = results_.tensors[i];
+      JsonObject object(Element());
+      object.String("name", output.name);
+      object.Number("file", output.file);
+      object.String("dtype", DTypeName(output.dtype));
+      object.NumberList("shape", output.shape);
+      if (result.hash) object.String("hash", result.hash->Hex());
+      object.String("transform", output.unchanged ? "unchanged" : WordOf(kTransforms, output.transform));
+      object.StringList("sources", SourceNames(i));
+      if (result.anomalies != kernels::Anomalies()) Anomalies(object, result.anomalies);
+      if (const auto encoding = encodings_.find(i); encoding != encodings_.end()) {
+        object.String("encoding", EncodingText(*encoding->second));
+        object.Number("blocks", result.blocks);
+        object.Number("exact_blocks", result.exact_blocks);
+        if (keeps_.contains(i)) object.Number("kept_blocks", result.kept_blocks);
+      }
+      if (output.adjust != Adjust::kAsIs) {
+        object.String("adjust", WordOf(kAdjusts, output.adjust));
+        if (output.adjust != Adjust::kScale) object.Number("inexact_codes", result.inexact_codes);
+      }
+      if (result.error) {
+        JsonObject error(object.Key("error"));
+        AddError(error, *result.error);
+        error.Close();
+      }
+      object.Close();
+    }
+    End();
+  }
+
+  static void Anomalies(JsonObject& object, const kernels::Anomalies& anomalies) {
+    JsonObject members(object.Key("anomalies"));
+    AddAnomalies(members, anomalies);
+    members.Close();
+  }
+
+  void Dropped() {
+    Begin("dropped");
+    for (const SourceFate& fate : plan_.fates) {
+      if (fate.fate != Fate::kDropped) continue;
+      JsonObject object(Element());
+      object.String("name", catalogue_.arrays[fate.array].name);
+      object.String("reason", fate.reason);
+      object.Close();
+    }
+    End();
+  }
+
+  void Relayouts() {
+    Begin("relayouts");
+    for (size_t i = 0; i < plan_.groups.size(); ++i) {
+      if (plan_.groups[i].cells.empty()) continue;
+      JsonObject object(Element());
+      object.String("group", plan_.groups[i].label);
+      AddBlocks(object, results_.groups[i]);
+      object.Close();
+    }
+    End();
+  }
+
+  void Verdict() {
+    if (results_.thresholds.empty()) return;
+    Key("accepted") += results_.rejections.empty() ? "true" : "false";
+    Begin("thresholds");
+    for (const Threshold& threshold : results_.thresholds) {
+      JsonObject object(Element());
+      object.String("role", threshold.role);
+      AppendDouble(object.Key("min_sqnr_db"), threshold.min_sqnr_db);
+      object.Close();
+    }
+    End();
+    Begin("rejections");
+    for (const std::string& line : results_.rejections) AppendJsonString(Element(), line);
+    End();
+  }
+
+  void Totals() {
+    kernels::Anomalies anomalies;
+    for (const TensorResult& tensor : results_.tensors) anomalies += tensor.anomalies;
+    RelayoutResult blocks;
+    for (const RelayoutResult& group : results_.groups) blocks += group;
+    for (const TensorResult& tensor : results_.tensors) {
+      blocks.kept_blocks += tensor.kept_blocks;
+      blocks.fresh_blocks += FreshBlocks(tensor);
+    }
+    JsonObject object(Key("totals"));
+    object.Number("tensors", plan_.outputs.size());
+    object.Number("payload_bytes", plan_.payload_bytes);
+    Anomalies(object, anomalies);
+    AddBlocks(object, blocks);
+    uint64_t encoded = 0, exact = 0;
+    for (const TensorResult& tensor : results_.tensors) {
+      encoded += tensor.blocks;
+      exact += tensor.exact_blocks;
+    }
+    object.Number("encoded_blocks", encoded);
+    object.Number("exact_blocks", exact);
+    uint64_t inexact = 0;
+    for (const TensorResult& tensor : results_.tensors) inexact += tensor.inexact_codes;
+    object.Number("inexact_codes", inexact);
+    object.Close();
+  }
+
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  const RunResults& results_;
+  const TextSink& sink_;
+  std::string text_;
+  std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;
+  std::vector<uint32_t> named_;  // per array of the catalogue: the last output that named it among its sources
+  std::unordered_map<uint32_t, const kernels::Encoding*> encodings_;  // by output of codes
+  std::unordered_set<uint32_t> keeps_;                                // outputs of codes whose scales are kept
+  Status status_;
+  bool first_ = true;
+};
+
+}  // namespace
+
+RelayoutResult& RelayoutResult::operator+=(const RelayoutResult& other) {
+  moved_blocks += other.moved_blocks;
+  equal_scale_blocks += other.equal_scale_blocks;
+  requantized_blocks += other.requantized_blocks;
+  kept_blocks += other.kept_blocks;
+  fresh_blocks += other.fresh_blocks;
+  squared_error += other.squared_error;
+  squared_sum += other.squared_sum;
+  max_error = std::max(max_error, other.max_error);
+  return *this;
+}
+
+Status WriteManifest(const Catalogue& catalogue, const Plan& plan, const RunResults& results, const TextSink& sink) {
+  return Writer(catalogue, plan, results, sink).Write();
+}
+
+}  // namespace mimo

@@ -1,0 +1,163 @@
+// Reads a manifest. Elements of its long lists are turned into values as soon as they are complete and never kept as
+// JSON.
+#include <nlohmann/json.hpp>
+
+#include "lib/results/result_json.h"
+
+namespace mimo {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kMaxManifestBytes = 1ull << 30;
+constexpr char kAdvice[] = "convert again: the manifest is damaged or not from mimo-convert";
+
+class Reader {
+ public:
+  explicit Reader(const std::string& path) : problems_(path, kAdvice) {}
+
+  Result<Manifest> Read(const std::string& text, const std::string& path) {
+    const json::parser_callback_t callback = [this](int depth, json::parse_event_t event, json& parsed) {
+      return Visit(depth, event, parsed);
+    };
+    const json document = json::parse(text, callback, false);
+    if (document.is_discarded()) {
+      Error error;
+      error.what = "the manifest is not valid JSON";
+      error.file = path;
+      error.advice = kAdvice;
+      return error;
+    }
+    ReadDocument(document);
+    MIMO_RETURN_IF_ERROR(problems_.Take());
+    for (const ManifestTensor& tensor : out_.tensors) {
+      if (tensor.file < out_.files.size()) continue;
+      problems_.AddText("tensors \"file\"", "below " + std::to_string(out_.files.size()), std::to_string(tensor.file));
+    }
+    MIMO_RETURN_IF_ERROR(problems_.Take());
+    return std::move(out_);
+  }
+
+ private:
+  // False: the value is dropped from the document.
+  bool Visit(int depth, json::parse_event_t event, json& parsed) {
+    if (event == json::parse_event_t::key && depth == 1) list_ = parsed.get<std::string>();
+    if (event != json::parse_event_t::object_end || depth != 2) return true;
+    if (list_ == "tensors") {
+      ReadTensor(parsed);
+    } else if (list_ == "files") {
+      ReadFile(parsed, "files", "header_hash", &out_.files);
+    } else if (list_ == "texts" || list_ == "carried") {
+      ReadFile(parsed, list_.c_str(), "hash", &out_.other_files);
+    } else {
+      return list_ != "source_files" && list_ != "dropped" && list_ != "relayouts" && list_ != "thresholds";
+    }
+    return false;
+  }
+
+  std::optional<Hash128> ReadHash(JsonMembers& members, const char* key) {
+    const std::string text = members.String(key, "");
+    if (text.empty()) return std::nullopt;
+    Hash128 hash;
+    if (!Hash128::FromHex(text, &hash)) problems_.AddText(members.Place() + " \"" + key + "\"", "32 hex digits", text);
+    return hash;
+  }
+
+  void ReadFile(const json& value, const char* list, const char* hash_key, std::vector<ManifestFile>* files) {
+    JsonMembers members(value, problems_, list, files->size());
+    ManifestFile file;
+    file.name = members.String("name");
+    file.bytes = members.Integer<uint64_t>("bytes");
+    file.linked = members.Bool("linked");
+    file.hash = ReadHash(members, hash_key);
+    const std::string container = members.String("container", "");
+    if (container == "torch-items") file.container = Container::kTorchItems;
+    if (!container.empty() && container != "torch-items") problems_.AddText(members.Place(), "torch-items", container);
+    if (!file.hash && !file.linked && container.empty()) problems_.AddText(members.Place(), "a hash", "none");
+    members.Close();
+    files->push_back(std::move(file));
+  }
+
+  void ReadTensor(const json& value) {
+    JsonMembers members(value, problems_, "tensors", out_.tensors.size());
+    ManifestTensor tensor;
+    tensor.name = members.String("name");
+    tensor.file = members.Integer<uint32_t>("file");
+    const std::string dtype = members.String("dtype");
+    if (const auto known = DTypeFromName(dtype)) {
+      tensor.dtype = *known;
+    } else {
+      problems_.AddText(members.Place() + " \"dtype\"", "a safetensors dtype", dtype);
+    }
+    for (const json& dimension : members.Array("shape")) {
+      const auto size = IntegerOf<int64_t>(dimension);
+      if (!size || *size < 0) problems_.Add(members.Place(), "shape", "sizes", &dimension);
+      tensor.shape.push_back(size.value_or(0));
+    }
+    tensor.hash = ReadHash(members, "hash");
+    members.String("transform");
+    members.Array("sources");
+    for (const char* passed :
+         {"anomalies", "encoding", "blocks", "exact_blocks", "kept_blocks", "adjust", "inexact_codes", "error"})
+      members.Find(passed);
+    members.Close();
+    out_.tensors.push_back(std::move(tensor));
+  }
+
+  void ReadTotals(const json& value) {
+    JsonMembers members(value, problems_, "totals");
+    members.Integer<uint64_t>("tensors");
+    members.Integer<uint64_t>("payload_bytes");
+    out_.blocks = TakeBlocks(members);
+    JsonMembers anomalies(members.Object("anomalies"), problems_, "totals anomalies");
+    out_.anomalies = TakeAnomalies(anomalies);
+    anomalies.Close();
+    out_.encoded_blocks = members.Integer<uint64_t>("encoded_blocks", 0);
+    out_.exact_blocks = members.Integer<uint64_t>("exact_blocks", 0);
+    out_.inexact_codes = members.Integer<uint64_t>("inexact_codes", 0);
+    members.Close();
+  }
+
+  void ReadDocument(const json& document) {
+    JsonMembers members(document, problems_, "manifest");
+    const std::string format = members.String("format");
+    if (format != "mimo-manifest") problems_.AddText("format", "mimo-manifest", format);
+    const auto version = members.Integer<int64_t>("version");
+    if (version != 1) problems_.AddText("version", "1", std::to_string(version));
+    out_.tool_version = members.String("tool_version");
+    out_.form = members.String("form");
+    members.Object("options");
+    const auto digest = ReadHash(members, "plan_digest");
+    const auto fingerprint = ReadHash(members, "source_fingerprint");
+    if (!digest || !fingerprint) problems_.AddText("plan_digest and source_fingerprint", "both", "one or none");
+    out_.plan_digest = digest.value_or(Hash128());
+    out_.source_fingerprint = fingerprint.value_or(Hash128());
+    members.Object("source_layout");
+    members.String("target_layout");
+    for (const char* list : {"source_files", "files", "texts", "carried", "tensors", "dropped", "relayouts"}) {
+      members.Array(list);
+    }
+    members.Find("notes");  // for people
+    members.Find("accepted");
+    if (members.Find("thresholds") != nullptr) out_.rejections = members.Strings("rejections");
+    ReadTotals(members.Object("totals"));
+    members.Close();
+  }
+
+  JsonProblems problems_;
+  Manifest out_;
+  std::string list_;  // the member of the document that is being read
+};
+
+}  // namespace
+
+Result<Manifest> ParseManifest(const std::string& text, const std::string& path) {
+  return Reader(path).Read(text, path);
+}
+
+Result<Manifest> ReadManifest(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxManifestBytes));
+  return ParseManifest(text, path);
+}
+
+}  // namespace mimo

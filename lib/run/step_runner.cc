@@ -1,0 +1,495 @@
+#include "lib/run/step_runner.h"
+
+#include <algorithm>
+#include <exception>
+#include <thread>
+#include <utility>
+
+#include "lib/base/checked.h"
+#include "lib/recipe/encoding_text.h"
+#include "lib/run/encode_strips.h"
+#include "lib/run/publish.h"
+#include "lib/run/turns.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kStepBytes = 32 << 20;  // large requests, and little enough to stay in the cache between passes
+constexpr uint64_t kLargeStepBytes = 96 << 20;
+constexpr size_t kOpenReaders = 128;
+constexpr size_t kOpenWriters = 128;
+constexpr uint64_t kHeaderChunk = 1 << 20;
+
+int Workers(const RunOptions& options) {
+  if (options.threads > 0) return options.threads;
+  return static_cast<int>(
+      std::max(2u, std::thread::hardware_concurrency()));  // two: one reads while the other computes
+}
+
+uint64_t Memory(const RunOptions& options) {
+  return options.memory_bytes != 0 ? options.memory_bytes : DefaultMemoryBytes();
+}
+
+// Large enough for the usual group that shares a global scale and for the usual transposed unit, so that their buffers
+// are among those that are reused.
+uint64_t StepBytes(const Job& job, uint64_t memory, int workers) {
+  uint64_t bytes = kStepBytes;
+  const auto need = [&](uint64_t unit) {
+    if (unit <= kLargeStepBytes) bytes = std::max(bytes, unit);
+  };
+  for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
+    if (job.plan.groups[g].SharesGlobal()) need(GroupMemory(job, g));
+    for (const TurnUnit& unit : TurnsOf(job, g)) need(TurnMemory(job, unit));
+  }
+  return std::min(bytes, memory / static_cast<uint64_t>(workers));
+}
+
+Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
+  Job job{catalogue, plan, std::vector<OutputMode>(plan.outputs.size(), OutputMode::kWrite)};
+  if (options.link == LinkMode::kCopy) return job;
+  for (const PlanFile& file : plan.files) {
+    if (!file.unchanged) continue;
+    for (const uint32_t o : file.outputs)
+      job.modes[o] = options.hash_linked ? OutputMode::kHashOnly : OutputMode::kSkip;
+  }
+  return job;
+}
+
+// No memory; or the run has failed elsewhere, and this is lost to the first error.
+Error Stopped(uint64_t bytes) {
+  Error error;
+  error.code = ErrorCode::kIo;
+  error.what = "no memory for a step of " + std::to_string(bytes) + " bytes";
+  error.advice = "lower --memory and run again with --resume";
+  return error;
+}
+
+void Count(std::string& text, uint64_t count, const char* what) {
+  if (count == 0) return;
+  if (!text.empty()) text += ", ";
+  text += std::to_string(count) + " " + what;
+}
+
+}  // namespace
+
+StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+                       PartialDirectory& partial)
+    : fs_(fs),
+      catalogue_(catalogue),
+      plan_(plan),
+      options_(options),
+      partial_(partial),
+      job_(MakeJob(catalogue, plan, options)),
+      workers_(Workers(options)),
+      memory_bytes_(Memory(options)),
+      step_bytes_(StepBytes(job_, memory_bytes_, workers_)),
+      budget_(memory_bytes_, step_bytes_),
+      readers_(
+          kOpenReaders, [this](uint32_t file) { return fs_.OpenForRead(catalogue_.PathOf(catalogue_.files[file])); },
+          [](ReadableFile&) { return Status(); }),
+      writers_(
+          kOpenWriters,
+          [this](uint32_t file) {
+            return fs_.OpenForWrite(partial_.FilePath(plan_.files[file].name), OpenMode::kKeep);
+          },
+          [](WritableFile& file) { return file.Close(); }),
+      frames_(plan),
+      file_groups_(plan.file_groups),
+      cell_sums_(plan.groups.size()) {}
+
+Status StepRunner::CheckMemory(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
+  const uint64_t needed = MeasureJob(MakeJob(catalogue, plan, options)).largest_unit_bytes;
+  if (needed <= Memory(options)) return {};
+  Error error;
+  error.code = ErrorCode::kUsage;
+  error.what = "the memory budget is too small for the smallest step of this conversion";
+  error.expected = "at least " + std::to_string(needed) + " bytes";
+  error.found = std::to_string(Memory(options)) + " bytes";
+  error.advice = "raise --memory";
+  return error;
+}
+
+Status StepRunner::Run(RunResults& results, RunReport& report) {
+  results_ = &results;
+  report_ = &report;
+  results.tensors.assign(plan_.outputs.size(), {});
+  results.groups.assign(plan_.groups.size(), {});
+  results.linked.assign(plan_.files.size(), 0);
+  for (size_t f = 0; f < plan_.files.size(); ++f) {
+    results.linked[f] = options_.link != LinkMode::kCopy && plan_.files[f].unchanged ? 1 : 0;
+  }
+  MIMO_RETURN_IF_ERROR(LoadRecords(results, report));
+  // What is made in this run starts from zero; tensors that are linked and not read keep no hash.
+  for (size_t o = 0; o < plan_.outputs.size(); ++o) {
+    if (job_.modes[o] != OutputMode::kSkip) results.tensors[o].hash = Hash128();
+  }
+  MIMO_RETURN_IF_ERROR(MakeBackends(report));
+  MIMO_RETURN_IF_ERROR(PrepareFiles(report));
+  const JobSize size = MeasureJob(job_);
+  for (uint32_t g = 0; g < plan_.file_groups; ++g) {
+    if (!file_groups_[g].done && size.busy_file_groups[g] == 0) MIMO_RETURN_IF_ERROR(FinishFileGroup(g));
+  }
+  if (options_.progress != nullptr) options_.progress->Start(size.progress_bytes);
+  cutter_.emplace(job_, step_bytes_, memory_bytes_);
+  std::vector<std::thread> threads;
+  for (int i = 1; i < workers_; ++i) threads.emplace_back([this, i] { Work(*backends_[static_cast<size_t>(i)]); });
+  Work(*backends_[0]);
+  for (std::thread& thread : threads) thread.join();
+  if (options_.progress != nullptr) options_.progress->Finish();
+  return std::move(status_);
+}
+
+Status StepRunner::LoadRecords(RunResults& results, RunReport& report) {
+  std::vector<uint32_t> kept;
+  for (uint32_t g = 0; g < plan_.file_groups; ++g) {
+    MIMO_ASSIGN_OR_RETURN(file_groups_[g].done,
+                          partial_.LoadRecord(plan_, g, {options_.hash_linked, options_.measure_errors}, &results));
+    if (!file_groups_[g].done) continue;
+    kept.push_back(g);
+    ++report.groups_resumed;
+  }
+  for (const TensorResult& tensor : results.tensors) {
+    if (options_.allow_anomalies || tensor.anomalies == kernels::Anomalies()) continue;
+    Error error;  // not bad input: that would throw away what was made on purpose
+    error.code = ErrorCode::kUsage;
+    error.what = "the partial output holds values that --allow-anomalies let through";
+    error.file = partial_.path();
+    error.advice = "repeat --allow-anomalies, or start again with --overwrite";
+    return error;
+  }
+  MIMO_RETURN_IF_ERROR(partial_.DropRecords(kept));
+  for (const PlanFile& file : plan_.files) {
+    if (!file_groups_[file.file_group].done) continue;
+    for (const uint32_t o : file.outputs) job_.modes[o] = OutputMode::kSkip;
+  }
+  return {};
+}
+
+Status StepRunner::MakeBackends(RunReport& report) {
+  DeviceChoice choice = options_.device;
+  for (int i = 0; i < workers_; ++i) {
+    MIMO_ASSIGN_OR_RETURN(
+        auto backend, MakeBackend(choice, options_.cuda_device, memory_bytes_ / static_cast<uint64_t>(4 * workers_)));
+    if (i == 0) report.device = backend->name();
+    if (i == 0 && report.device.starts_with("cpu")) choice = DeviceChoice::kCpu;
+    backends_.push_back(std::move(backend));
+  }
+  return {};
+}
+
+Status StepRunner::CheckSpace() {
+  uint64_t needed = 0;
+  for (size_t f = 0; f < plan_.files.size(); ++f) {
+    if (results_->linked[f] == 0 && !file_groups_[plan_.files[f].file_group].done) needed += plan_.files[f].bytes;
+  }
+  for (const TextFile& text : plan_.texts) needed += text.content.size();
+  if (options_.link != LinkMode::kHard && options_.link != LinkMode::kReflink) {
+    for (const CarriedFile& file : catalogue_.carried) {
+      if (std::find(plan_.carried.begin(), plan_.carried.end(), file.name) != plan_.carried.end()) needed += file.bytes;
+    }
+  }
+  MIMO_ASSIGN_OR_RETURN(const uint64_t available, fs_.FreeBytes(partial_.path()));
+  if (needed <= available) return {};
+  Error error;
+  error.code = ErrorCode::kIo;
+  error.what = "not enough free space for the output";
+  error.file = options_.output;
+  error.expected = FormatBytes(needed);
+  error.found = FormatBytes(available);
+  error.advice =
+      "free some space and run again with --resume, choose another file system, or use --link for unchanged files";
+  return error;
+}
+
+// Leftovers of an earlier run are removed, never reused: they may be links to the checkpoint.
+Status StepRunner::PrepareFiles(RunReport& report) {
+  for (const PlanFile& file : plan_.files) {
+    if (!file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(fs_.Remove(partial_.FilePath(file.name)));
+  }
+  MIMO_RETURN_IF_ERROR(CheckSpace());
+  for (size_t f = 0; f < plan_.files.size(); ++f) {
+    const PlanFile& file = plan_.files[f];
+    const bool linked = results_->linked[f] != 0;
+    ++(linked ? report.files_linked : report.files_written);
+    if (!file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(PrepareFile(file, linked));
+  }
+  return {};
+}
+
+Status StepRunner::PrepareFile(const PlanFile& file, bool linked) {
+  const std::string path = partial_.FilePath(file.name);
+  MIMO_RETURN_IF_ERROR(CreateParents(fs_, partial_.files(), file.name));
+  if (linked) {
+    return MakeLink(fs_, options_.link, catalogue_.PathOf(catalogue_.files[file.source_file]), path);
+  }
+  MIMO_ASSIGN_OR_RETURN(const auto out, fs_.OpenForWrite(path, OpenMode::kCreateNew));
+  MIMO_RETURN_IF_ERROR(out->Truncate(file.bytes));
+  if (!file.header.empty() || file.container == Container::kTorchItems) {
+    MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
+    return out->Close();
+  }
+  MIMO_ASSIGN_OR_RETURN(const auto in, readers_.Get(file.source_file));
+  const uint64_t bytes = catalogue_.files[file.source_file].data_begin;
+  std::vector<std::byte> chunk;
+  for (uint64_t at = 0; at < bytes; at += chunk.size()) {
+    chunk.resize(std::min(bytes - at, kHeaderChunk));
+    MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
+    MIMO_RETURN_IF_ERROR(out->WriteAt(at, chunk));
+  }
+  return out->Close();
+}
+
+void StepRunner::Fail(Error error) {
+  const std::lock_guard lock(mutex_);
+  if (status_.ok()) status_ = std::move(error);
+  budget_.Cancel();
+  measured_.notify_all();
+}
+
+// False when there is nothing left to take. `finished`: file groups whose last step was done before this was known.
+bool StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished) {
+  const std::lock_guard lock(mutex_);
+  if (!status_.ok()) return false;
+  if (options_.stop != nullptr && options_.stop->load() != 0) {
+    Error error;
+    error.code = ErrorCode::kInterrupted;
+    error.what = "interrupted";
+    error.file = options_.output;
+    error.advice = "continue with --resume";
+    status_ = std::move(error);
+    budget_.Cancel();
+    measured_.notify_all();
+    return false;
+  }
+  *step = cutter_->Next();
+  if (cutting_ && (!*step || (*step)->file_group != *cutting_)) {
+    FileGroup& group = file_groups_[*cutting_];
+    group.cut = true;
+    if (group.running == 0 && !group.done) {
+      group.done = true;
+      finished->push_back(*cutting_);
+    }
+    cutting_.reset();
+  }
+  if (!*step) return false;
+  cutting_ = (*step)->file_group;
+  ++file_groups_[*cutting_].running;
+  if ((*step)->pass == GlobalPass::kMeasure) {
+    const auto [measure, fresh] = measures_.try_emplace((*step)->encodes[0].group);
+    ++measure->second.running;
+    report_->groups_read_twice += fresh;
+  }
+  for (const CellJob& cell : (*step)->cells) cell_sums_[cell.group].resize(plan_.groups[cell.group].cells.size());
+  return true;
+}
+
+// The file group of `step`, if this was its last one.
+std::vector<uint32_t> StepRunner::StepDone(const Step& step) {
+  const std::lock_guard lock(mutex_);
+  FileGroup& group = file_groups_[step.file_group];
+  if (--group.running > 0 || !group.cut || group.done) return {};
+  group.done = true;
+  return {step.file_group};
+}
+
+Status StepRunner::FinishFileGroups(const std::vector<uint32_t>& file_groups) {
+  for (const uint32_t g : file_groups) MIMO_RETURN_IF_ERROR(FinishFileGroup(g));
+  return {};
+}
+
+void StepRunner::Work(Backend& backend) {
+  try {
+    for (bool more = true; more;) {
+      std::optional<Step> step;
+      std::vector<uint32_t> finished;
+      more = TakeStep(&step, &finished);
+      Status status = FinishFileGroups(finished);
+      if (step && status.ok()) {
+        status = RunStep(*step, backend);
+        if (status.ok()) status = FinishFileGroups(StepDone(*step));
+      }
+      if (!status.ok()) return Fail(status.TakeError());
+    }
+  } catch (const std::exception& e) {
+    Error error;
+    error.code = ErrorCode::kIo;
+    error.what = "a worker stopped";
+    error.found = e.what();
+    error.advice = "lower --memory or --threads and run again with --resume";
+    Fail(std::move(error));
+  }
+}
+
+// Every measuring step of the group was handed out before `step`, so someone is at work on each. False when the run has
+// failed.
+bool StepRunner::WaitForMeasure(const Step& step, kernels::Measured* measured) {
+  std::unique_lock lock(mutex_);
+  const Measure& measure = measures_.at(step.encodes[0].group);
+  measured_.wait(lock, [&] { return measure.running == 0 || !status_.ok(); });
+  *measured = measure.sum;
+  return status_.ok();
+}
+
+Status StepRunner::RunStep(const Step& step, Backend& backend) {
+  kernels::Measured measured;
+  TransformRequest request;
+  request.errors = options_.measure_errors;
+  if (step.pass == GlobalPass::kMeasured) {
+    if (!WaitForMeasure(step, &measured)) return Stopped(0);
+    request.measured = &measured;
+  }
+  const StepWork work(job_, step, std::max(step_bytes_, step.memory_bytes));
+  const Buffer buffer = budget_.Acquire(work.buffer_bytes());
+  if (!buffer) return Stopped(work.buffer_bytes());
+  uint64_t read = 0;
+  for (const Extent& extent : work.reads()) {
+    MIMO_ASSIGN_OR_RETURN(const auto file, readers_.Get(extent.file));
+    MIMO_RETURN_IF_ERROR(file->ReadAt(extent.begin, {buffer.data() + extent.offset, extent.bytes}));
+    read += extent.bytes;
+  }
+  MIMO_ASSIGN_OR_RETURN(StepResult result, work.Transform(buffer.data(), backend, request));
+  if (!options_.allow_anomalies) MIMO_RETURN_IF_ERROR(CheckAnomalies(result));
+  if (plan_.options.lossless) MIMO_RETURN_IF_ERROR(CheckExact(result));
+  uint64_t written = 0;
+  for (const WriteJob& write : result.writes) {
+    MIMO_ASSIGN_OR_RETURN(const auto file, writers_.Get(write.file));
+    MIMO_RETURN_IF_ERROR(file->WriteAt(write.offset, write.data));
+    written += write.data.size();
+    frames_.Add(write);
+  }
+  Add(step, result, read, written);
+  return {};
+}
+
+Status StepRunner::CheckAnomalies(const StepResult& result) const {
+  for (const OutputDelta& delta : result.outputs) {
+    const kernels::Anomalies& a = delta.anomalies;
+    if (a == kernels::Anomalies()) continue;
+    Error error;
+    error.what = "values that cannot be converted faithfully into " + plan_.outputs[delta.output].name;
+    if (delta.source != kNone) {
+      const StoredArray& source = job_.array(delta.source);
+      error.file = catalogue_.PathOf(catalogue_.files[source.file]);
+      error.tensor = source.name;
+    }
+    error.expected = "finite values and positive finite scales";
+    Count(error.found, a.nan_codes, "NaN");
+    Count(error.found, a.infinities, "infinite");
+    Count(error.found, a.zero_scale_codes, "non-zero codes under a zero scale");
+    Count(error.found, a.bad_scales, "scales that are NaN, infinite or negative");
+    Count(error.found, a.overflows, "values that overflow the target");
+    error.found += " in the rows read so far";
+    error.advice = "check the checkpoint; --allow-anomalies counts them instead";
+    return error;
+  }
+  return {};
+}
+
+// What the plan left open: whether the data takes the exact paths.
+Status StepRunner::CheckExact(const StepResult& result) const {
+  for (const OutputDelta& delta : result.outputs) {
+    if (delta.inexact_codes == 0) continue;
+    Error error;
+    error.code = ErrorCode::kCheckFailed;
+    error.what = "codes that lose a bit";
+    error.tensor = plan_.outputs[delta.output].name;
+    error.expected = "nothing that rounds (--lossless)";
+    error.found = std::to_string(delta.inexact_codes) + " codes in the rows read so far";
+    error.advice = "leave --lossless out";
+    return error;
+  }
+  for (const EncodeDelta& delta : result.encodes) {
+    if (delta.exact_blocks == delta.blocks) continue;
+    const EncodedWeight& weight = plan_.groups[delta.strip.group].encoded[delta.strip.weight];
+    Error error;
+    error.code = ErrorCode::kCheckFailed;
+    error.what = "blocks that cannot become " + EncodingText(weight.encoding) + " without rounding";
+    error.tensor = plan_.outputs[weight.codes].name;
+    error.expected = "nothing that rounds (--lossless)";
+    error.found = std::to_string(delta.blocks - delta.exact_blocks) + " of " + std::to_string(delta.blocks) +
+                  " blocks in the rows read so far";
+    error.advice = "leave --lossless out, or keep these weights";
+    return error;
+  }
+  return {};
+}
+
+void StepRunner::Add(const Step& step, StepResult& result, uint64_t read, uint64_t written) {
+  if (options_.progress != nullptr) options_.progress->Advance(step.progress_bytes);
+  const std::lock_guard lock(mutex_);
+  for (const OutputDelta& delta : result.outputs) {
+    *results_->tensors[delta.output].hash += delta.hash;
+    results_->tensors[delta.output].anomalies += delta.anomalies;
+    results_->tensors[delta.output].inexact_codes += delta.inexact_codes;
+  }
+  for (const CellDelta& cell : result.cells) cell_sums_[cell.job.group][cell.job.cell] = cell.sums;
+  for (EncodeDelta& delta : result.encodes) {
+    const uint32_t codes = plan_.groups[delta.strip.group].encoded[delta.strip.weight].codes;
+    results_->tensors[codes].blocks += delta.blocks;
+    results_->tensors[codes].exact_blocks += delta.exact_blocks;
+    results_->tensors[codes].kept_blocks += delta.kept_blocks;
+    int64_t row = delta.strip.row;
+    for (const kernels::ErrorSums& sums : delta.errors) {
+      errors_[codes][row] = sums;
+      row += kEncodeRows;
+    }
+  }
+  if (step.pass == GlobalPass::kMeasure) {
+    Measure& measure = measures_.at(step.encodes[0].group);
+    measure.sum += result.measured;
+    --measure.running;
+    measured_.notify_all();
+  }
+  report_->bytes_read += read;
+  report_->bytes_written += written;
+}
+
+// Sums in the order of cells, whatever the order they were made in.
+void StepRunner::FoldCells(uint32_t file_group) {
+  const std::lock_guard lock(mutex_);
+  for (size_t g = 0; g < plan_.groups.size(); ++g) {
+    if (plan_.groups[g].file_group != file_group || cell_sums_[g].empty()) continue;
+    RelayoutResult total;
+    for (const CellSums& cell : cell_sums_[g]) {
+      total += {cell.moved_blocks, cell.equal_scale_blocks, cell.requantized_blocks, cell.kept_blocks,
+                cell.fresh_blocks, cell.squared_error,      cell.squared_sum,        cell.max_error};
+    }
+    results_->groups[g] = total;
+    cell_sums_[g] = {};
+  }
+}
+
+// Likewise, in the order of rows.
+void StepRunner::FoldErrors(uint32_t file_group) {
+  const std::lock_guard lock(mutex_);
+  for (auto it = errors_.begin(); it != errors_.end();) {
+    if (plan_.files[plan_.outputs[it->first].file].file_group != file_group) {
+      ++it;
+      continue;
+    }
+    kernels::ErrorSums total;
+    for (const auto& [row, sums] : it->second) total += sums;
+    results_->tensors[it->first].error = total;
+    it = errors_.erase(it);
+  }
+}
+
+Status StepRunner::FinishFileGroup(uint32_t file_group) {
+  FoldCells(file_group);
+  FoldErrors(file_group);
+  std::vector<std::string> names;
+  for (uint32_t f = 0; f < plan_.files.size(); ++f) {
+    if (plan_.files[f].file_group != file_group) continue;
+    names.push_back(plan_.files[f].name);
+    if (results_->linked[f] != 0) continue;
+    MIMO_ASSIGN_OR_RETURN(auto file, writers_.Get(f));
+    MIMO_RETURN_IF_ERROR(frames_.Write(plan_.files[f], *file));
+    MIMO_RETURN_IF_ERROR(file->Sync());
+    file.reset();
+    MIMO_RETURN_IF_ERROR(writers_.Drop(f));
+  }
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs_, partial_.files(), names));
+  return partial_.WriteRecord(plan_, file_group, *results_);
+}
+
+}  // namespace mimo

@@ -1,0 +1,96 @@
+// Makes the tensor files of a plan in OUT/.mimo-partial: steps on worker threads, records as file groups complete.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "lib/base/file_system.h"
+#include "lib/base/status.h"
+#include "lib/results/manifest.h"
+#include "lib/run/backend.h"
+#include "lib/run/executor.h"
+#include "lib/run/handles.h"
+#include "lib/run/memory_budget.h"
+#include "lib/run/partial.h"
+#include "lib/run/step_work.h"
+#include "lib/run/steps.h"
+#include "lib/run/torch_frames.h"
+
+namespace mimo {
+
+class StepRunner {
+ public:
+  // `partial` is started. All references outlive the engine.
+  StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+             PartialDirectory& partial);
+
+  // kUsage when the memory budget is below what a single row needs. Reads and writes nothing.
+  static Status CheckMemory(const Catalogue& catalogue, const Plan& plan, const RunOptions& options);
+
+  // Does what is not done; on success `results` and `report` are complete but for publication.
+  Status Run(RunResults& results, RunReport& report);
+
+ private:
+  struct FileGroup {
+    bool done = false;     // recorded by an earlier run
+    bool cut = false;      // all its steps are handed out
+    uint32_t running = 0;  // steps handed out and not finished
+  };
+  // A fuse group that is read twice: its measuring steps, all handed out before the first step that encodes.
+  struct Measure {
+    uint32_t running = 0;
+    kernels::Measured sum;
+  };
+
+  Status LoadRecords(RunResults& results, RunReport& report);
+  Status CheckSpace();
+  Status PrepareFiles(RunReport& report);
+  Status PrepareFile(const PlanFile& file, bool linked);
+  Status MakeBackends(RunReport& report);
+  void Work(Backend& backend);
+  bool TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished);
+  Status RunStep(const Step& step, Backend& backend);
+  Status CheckAnomalies(const StepResult& result) const;
+  Status CheckExact(const StepResult& result) const;
+  bool WaitForMeasure(const Step& step, kernels::Measured* measured);
+  void Add(const Step& step, StepResult& result, uint64_t read, uint64_t written);
+  std::vector<uint32_t> StepDone(const Step& step);
+  Status FinishFileGroups(const std::vector<uint32_t>& file_groups);
+  Status FinishFileGroup(uint32_t file_group);
+  void FoldCells(uint32_t file_group);
+  void FoldErrors(uint32_t file_group);
+  void Fail(Error error);
+
+  FileSystem& fs_;
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  const RunOptions& options_;
+  PartialDirectory& partial_;
+  Job job_;
+  const int workers_;
+  const uint64_t memory_bytes_;
+  const uint64_t step_bytes_;
+  MemoryBudget budget_;
+  HandleCache<ReadableFile> readers_;
+  HandleCache<WritableFile> writers_;
+  TorchFrames frames_;
+  std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
+
+  std::mutex mutex_;  // guards all below
+  std::optional<StepCutter> cutter_;
+  std::vector<FileGroup> file_groups_;
+  std::optional<uint32_t> cutting_;               // the file group of the last step handed out
+  std::vector<std::vector<CellSums>> cell_sums_;  // per fuse group, while it is made
+  std::map<uint32_t, Measure> measures_;          // per fuse group that is read twice, while it is made
+  std::condition_variable measured_;              // a measuring step is done, or the run has failed
+  std::map<uint32_t, std::map<int64_t, kernels::ErrorSums>> errors_;  // per output of codes, by row, while it is made
+  RunResults* results_ = nullptr;
+  RunReport* report_ = nullptr;
+  Status status_;  // the first error
+};
+
+}  // namespace mimo

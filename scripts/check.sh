@@ -35,10 +35,10 @@ tidy() {
 
 # The unit tests alone: the command-line tests run the release build.
 sanitized() {
-  cmake --preset "$1" "${launcher[@]}" -DMIMO_BENCH=OFF >/dev/null
+  cmake --preset "$1" "${launcher[@]}" -DMIMO_BENCH=OFF -DMIMO_WERROR=ON >/dev/null
   cmake --build --preset "$1" --target unit_tests
   # OpenMP's runtime is not built for the thread sanitizer: one kernel thread there, the workers are threads of our own.
-  OMP_NUM_THREADS=$2 ctest --preset "$1" -j "$(nproc)" -E '^(cli|interop|faults)\.'
+  OMP_NUM_THREADS=$2 ctest --preset "$1" -j "$(nproc)" -E '^(structure|cli|interop|faults)\.'
 }
 asan() { sanitized asan 2; }
 tsan() { sanitized tsan 1; }

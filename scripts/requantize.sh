@@ -11,7 +11,8 @@
 # fails leaves that for the same command to resume. OUT must not exist, or be empty.
 #
 # Exit codes are those of mimo-convert: 0 accepted, 1 rejected, 2 usage, 3 bad checkpoint, 4 I/O (may be retried), 5 device.
-# The tools are taken from $MIMO_BIN, else from the build of this checkout, else from PATH.
+# The tools are taken from $MIMO_BIN, else from this script's folder (where cmake --install puts both), else from the build of
+# this checkout (that of scripts/build.sh, else that of scripts/demo.sh), else from PATH.
 set -euo pipefail
 
 usage() {
@@ -26,12 +27,18 @@ checkpoint=$1 out=${2%/} recipe=$3
 shift 3
 [[ -n $out ]] || usage
 
-build=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build/release/tools
-if [[ -z ${MIMO_BIN:-} && -x $build/mimo-convert ]]; then
-  MIMO_BIN=$build
-fi
+here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+for folder in "$here" "$here/../build/release/tools" "$here/../build/demo/tools"; do
+  if [[ -z ${MIMO_BIN:-} && -x $folder/mimo-convert ]]; then
+    MIMO_BIN=$folder
+  fi
+done
 if [[ -n ${MIMO_BIN:-} ]]; then
   PATH=$MIMO_BIN:$PATH
+fi
+if ! command -v mimo-convert >/dev/null || ! command -v mimo-verify >/dev/null; then
+  say "mimo-convert and mimo-verify are neither in ${MIMO_BIN:-$here} nor on PATH: build them, or set MIMO_BIN"
+  exit 2
 fi
 
 partial=$out.partial

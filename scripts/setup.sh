@@ -1,17 +1,36 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests need and the machine lacks: system packages (Debian/Ubuntu, as root or with sudo) and
-# Python environments for the tests: .venv, and .venv-interop unless MIMO_INTEROP=0. Does nothing when all is there.
-# `setup.sh build` leaves the Python part out.
+# Installs what the machine lacks: system packages (Debian and Ubuntu, as root or with sudo) and Python environments.
+#   setup.sh           for the build and the tests: packages, .venv, and .venv-interop unless MIMO_INTEROP=0
+#   setup.sh build     the packages alone
+#   setup.sh tools     the packages without those that only tests need; what scripts/demo.sh uses
+#   setup.sh clang     the packages, and clang with its OpenMP
+#   setup.sh missing [tools]     names the packages that are missing, and installs nothing
+# Does nothing when all is there. CXX may name another compiler of Debian's, e.g. g++-13.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-declare -A package_of=(
-  [g++]=g++ [cmake]=cmake [ninja]=ninja-build [python3]=python3 [git]=git
-)
+part=${1:-all}
+only_names=
+if [[ $part == missing ]]; then
+  only_names=yes
+  part=${2:-all}
+fi
+
+declare -A package_of=([cmake]=cmake [ninja]=ninja-build)
+case ${CXX:-g++} in
+  g++ | g++-[0-9]*) package_of[${CXX:-g++}]=${CXX:-g++} ;;
+esac
 declare -A package_of_header=(
-  [CLI/CLI.hpp]=libcli11-dev [nlohmann/json.hpp]=nlohmann-json3-dev [xxhash.h]=libxxhash-dev [gtest/gtest.h]=libgtest-dev
-  [simde/x86/avx512.h]=libsimde-dev [libdeflate.h]=libdeflate-dev [zlib.h]=zlib1g-dev
+  [CLI/CLI.hpp]=libcli11-dev [nlohmann/json.hpp]=nlohmann-json3-dev [xxhash.h]=libxxhash-dev [libdeflate.h]=libdeflate-dev
+  [zlib.h]=zlib1g-dev
 )
+if [[ $part != tools ]]; then
+  package_of+=([python3]=python3 [git]=git)
+  package_of_header+=([gtest/gtest.h]=libgtest-dev [simde/x86/avx512.h]=libsimde-dev)
+fi
+if [[ $part == clang ]]; then
+  package_of+=([clang++]=clang)
+fi
 
 missing=()
 for tool in "${!package_of[@]}"; do
@@ -20,19 +39,44 @@ done
 for header in "${!package_of_header[@]}"; do
   [[ -e /usr/include/$header || -e /usr/local/include/$header ]] || missing+=("${package_of_header[$header]}")
 done
-if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
+if [[ $part != tools ]] && ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
   missing+=(python3-venv)
 fi
+if [[ $part == clang ]] && ! echo '#include <omp.h>' | clang++ -fopenmp -fsyntax-only -x c++ - 2>/dev/null; then
+  missing+=(libomp-dev)
+fi
+if ((${#missing[@]})); then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort)
+fi
+if [[ -n $only_names ]]; then
+  echo "${missing[*]}"
+  exit 0
+fi
+
+# refuse WHY: what is missing, how to get it, and the end.
+refuse() {
+  echo "setup: $1" >&2
+  echo "setup: these packages are missing; then run this again:" >&2
+  echo "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}" >&2
+  exit 1
+}
 
 if ((${#missing[@]})); then
-  echo "setup: installing ${missing[*]}"
-  sudo=()
+  root=(env DEBIAN_FRONTEND=noninteractive)
   if [[ $EUID -ne 0 ]]; then
-    sudo=(sudo)
+    root=(sudo "${root[@]}")
+    command -v sudo >/dev/null 2>&1 || refuse "not root, and there is no sudo: ask who is root"
   fi
-  export DEBIAN_FRONTEND=noninteractive
-  "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  command -v apt-get >/dev/null 2>&1 || refuse "no apt-get here: install these by your system's names for them"
+  echo "setup: installing ${missing[*]}"
+  "${root[@]}" apt-get update -qq || true  # a source of no concern here may be gone
+  "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || refuse "apt-get could not do it"
+fi
+
+version=$(cmake --version | sed -n '1s/[^0-9]*//p')
+if [[ $(printf '%s\n' 3.22 "$version" | sort -V | head -n 1) != 3.22 ]]; then
+  echo "setup: cmake $version is too old: 3.22 is the oldest that configures this (a newer one: pip install cmake)" >&2
+  exit 1
 fi
 
 # What tests/harness/engine_stub.py imports of the engines, and bridge_stub.py of Megatron-Bridge and Megatron-Core:
@@ -117,7 +161,7 @@ EOF
   rm -rf "$wheels"
 }
 
-if [[ ${1:-all} != build ]]; then
+if [[ $part == all ]]; then
   if [[ ! -x .venv/bin/python3 ]]; then
     python3 -m venv .venv
   fi

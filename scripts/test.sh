@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
-# Builds and runs every test that CI runs. MIMO_STRESS=1 adds the long ones.
+# Builds and runs every test that CI runs; arguments go to ctest, e.g. -R cli. MIMO_STRESS=1 adds the long ones, MIMO_INTEROP=0
+# leaves out those that need torch (docs/building.md).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh
 scripts/build.sh
-if command -v shellcheck >/dev/null 2>&1; then
-  shellcheck scripts/*.sh .ci/run
-fi
 ctest --preset release -j "$(nproc)" "$@"

@@ -1,6 +1,58 @@
 #include "lib/base/status.h"
 
+#include <utility>
+
 namespace mimo {
+namespace {
+
+Error Make(ErrorCode code, std::string what) {
+  Error error;
+  error.code = code;
+  error.what = std::move(what);
+  return error;
+}
+
+}  // namespace
+
+Error CheckFailed(std::string what) {
+  return Make(ErrorCode::kCheckFailed, std::move(what));
+}
+Error UsageError(std::string what) {
+  return Make(ErrorCode::kUsage, std::move(what));
+}
+Error BadInput(std::string what) {
+  return Make(ErrorCode::kBadInput, std::move(what));
+}
+Error IoError(std::string what) {
+  return Make(ErrorCode::kIo, std::move(what));
+}
+Error DeviceError(std::string what) {
+  return Make(ErrorCode::kDevice, std::move(what));
+}
+Error Interrupted(std::string what) {
+  return Make(ErrorCode::kInterrupted, std::move(what));
+}
+
+Error Error::File(std::string text) && {
+  file = std::move(text);
+  return std::move(*this);
+}
+Error Error::Tensor(std::string text) && {
+  tensor = std::move(text);
+  return std::move(*this);
+}
+Error Error::Expected(std::string text) && {
+  expected = std::move(text);
+  return std::move(*this);
+}
+Error Error::Found(std::string text) && {
+  found = std::move(text);
+  return std::move(*this);
+}
+Error Error::Advice(std::string text) && {
+  advice = std::move(text);
+  return std::move(*this);
+}
 
 std::string Error::Message() const {
   std::string out;

@@ -33,7 +33,23 @@ struct Error {
 
   // "FILE: tensor NAME: WHAT: expected X, found Y; ADVICE", fields that are empty left out.
   std::string Message() const;
+
+  // An error is built by name, from one of the functions below:
+  //   return BadInput("scale has the wrong shape").File(path).Tensor(name).Expected(Text(a)).Found(Text(b));
+  Error File(std::string text) &&;
+  Error Tensor(std::string text) &&;
+  Error Expected(std::string text) &&;
+  Error Found(std::string text) &&;
+  Error Advice(std::string text) &&;
 };
+
+// An error of each code, from what is wrong.
+Error CheckFailed(std::string what);
+Error UsageError(std::string what);
+Error BadInput(std::string what);
+Error IoError(std::string what);
+Error DeviceError(std::string what);
+Error Interrupted(std::string what);
 
 class [[nodiscard]] Status {
  public:

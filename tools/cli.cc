@@ -86,10 +86,7 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptio
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done);
   } catch (const CLI::ParseError& problem) {
-    Error error;
-    error.code = ErrorCode::kUsage;
-    error.what = problem.what();
-    error.advice = "see " + app.get_name() + " --help";
+    Error error = UsageError(problem.what()).Advice("see " + app.get_name() + " --help");
     return PrintError(app.get_name(), error, options);
   }
 }

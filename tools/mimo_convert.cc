@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
-#include "lib/base/usage_error.h"
 #include "lib/form/checkpoint.h"
 #include "lib/form/like.h"
 #include "lib/plan/plan_json.h"
@@ -155,7 +154,7 @@ Status ResolveDevice(Arguments& a) {
     a.run.cuda_device = std::stoi(a.device.substr(5));
     return {};
   }
-  return UsageError("not a device", "auto, cpu, cuda or cuda:INDEX", "--device " + a.device);
+  return UsageError("not a device").Expected("auto, cpu, cuda or cuda:INDEX").Found("--device " + a.device);
 }
 
 // --fp8-block without a recipe: blocks of another height, under the source's own scales.
@@ -164,8 +163,10 @@ Status TakeBlock(RecipeFlags* flags, PlanOptions* plan) {
   for (const int64_t rows : {32, 64, 128})
     if (flags->fp8_block == std::to_string(rows) + "x128") plan->fp8_block_rows = rows;
   if (plan->fp8_block_rows == 0)
-    return UsageError("blocks under whose grid the source's scales cannot be moved", "32x128, 64x128 or 128x128",
-                      "--fp8-block " + flags->fp8_block, "--recipe fp8-all quantizes anew, in any block");
+    return UsageError("blocks under whose grid the source's scales cannot be moved")
+        .Expected("32x128, 64x128 or 128x128")
+        .Found("--fp8-block " + flags->fp8_block)
+        .Advice("--recipe fp8-all quantizes anew, in any block");
   flags->fp8_block.clear();
   return {};
 }
@@ -178,7 +179,8 @@ Status ResolveRecipe(Arguments& a) {
                                                             {"fp32", DTypeChoice::kFp32}};
   constexpr std::pair<const char*, const char*> kRecipeOf[] = {
       {"nvfp4", "nvfp4"}, {"mxfp4", "mxfp4-experts"}, {"mxfp8", "mxfp8"}, {"fp8", "fp8-all"}};
-  if (!a.recipe.empty() && a.dtype != "keep") return UsageError("contradicting options", "--dtype or --recipe", "both");
+  if (!a.recipe.empty() && a.dtype != "keep")
+    return UsageError("contradicting options").Expected("--dtype or --recipe").Found("both");
   std::string name = a.recipe;
   for (const auto& [word, recipe] : kRecipeOf)
     if (a.dtype == word) name = recipe;
@@ -188,8 +190,9 @@ Status ResolveRecipe(Arguments& a) {
   if (name.empty()) {
     MIMO_RETURN_IF_ERROR(TakeBlock(&a.flags, &a.plan));
     if (a.flags.any())
-      return UsageError("a flag that adjusts a recipe, without one", "--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8",
-                        "--dtype " + a.dtype);
+      return UsageError("a flag that adjusts a recipe, without one")
+          .Expected("--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8")
+          .Found("--dtype " + a.dtype);
     return {};
   }
   MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
@@ -227,21 +230,29 @@ Status Resolve(Arguments& a) {
   a.plan.like = !a.like.empty();
   if (a.shard_size != "keep") {
     const Result<uint64_t> bytes = ParseSize(a.shard_size);
-    if (!bytes.ok()) return UsageError("--max-shard-size is not a size", bytes.error().expected, a.shard_size);
+    if (!bytes.ok())
+      return UsageError("--max-shard-size is not a size").Expected(bytes.error().expected).Found(a.shard_size);
     a.plan.max_shard_bytes = bytes.value();
     if (a.plan.max_shard_bytes == 0)
-      return UsageError("shards of no size", "keep, or a size above 0", "--max-shard-size " + a.shard_size);
+      return UsageError("shards of no size")
+          .Expected("keep, or a size above 0")
+          .Found("--max-shard-size " + a.shard_size);
   }
   MIMO_RETURN_IF_ERROR(ResolveDevice(a));
   MIMO_RETURN_IF_ERROR(ResolveErrors(a));
   if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())
-    return UsageError("no output directory", "mimo-convert CKPT OUT", "CKPT alone", "name OUT, or pass --dry-run");
-  if (a.run.overwrite && a.run.resume) return UsageError("contradicting options", "--overwrite or --resume", "both");
+    return UsageError("no output directory")
+        .Expected("mimo-convert CKPT OUT")
+        .Found("CKPT alone")
+        .Advice("name OUT, or pass --dry-run");
+  if (a.run.overwrite && a.run.resume)
+    return UsageError("contradicting options").Expected("--overwrite or --resume").Found("both");
   PlanOptions others = a.plan;
   others.like = false;  // names the second checkpoint of the plan
   if (!a.plan_in.empty() && PlanOptionsJson(others) != PlanOptionsJson(PlanOptions{}))
-    return UsageError("--plan already says what is written", "no option of the output group beside --plan",
-                      "at least one");
+    return UsageError("--plan already says what is written")
+        .Expected("no option of the output group beside --plan")
+        .Found("at least one");
   return {};
 }
 
@@ -340,13 +351,11 @@ void PrintReport(const Arguments& a, const RunReport& r) {
 // What a threshold rejects is published, and says of itself that it is not to be used.
 int Verdict(const Arguments& a, const RunReport& report) {
   if (report.rejections.empty()) return 0;
-  Error error;
-  error.code = ErrorCode::kCheckFailed;
-  error.what =
-      std::to_string(report.rejections.size()) + " tensors are below --min-sqnr; the manifest rejects the output";
-  error.file = a.run.output;
-  error.found = report.rejections.front();
-  error.advice = "choose another recipe or scale rule; --report lists all of them";
+  Error error = CheckFailed(std::to_string(report.rejections.size()) +
+                            " tensors are below --min-sqnr; the manifest rejects the output")
+                    .File(a.run.output)
+                    .Found(report.rejections.front())
+                    .Advice("choose another recipe or scale rule; --report lists all of them");
   return cli::PrintError(kName, error, {.json = false, .quiet = a.common.quiet});
 }
 

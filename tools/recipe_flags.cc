@@ -4,8 +4,6 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "lib/base/usage_error.h"
-
 namespace mimo {
 namespace {
 
@@ -18,7 +16,7 @@ Status ParseBlock(const std::string& text, Recipe* recipe) {
     const auto cols = std::from_chars(rows.ptr + 1, end, recipe->fp8_block_cols);
     if (cols.ec == std::errc() && cols.ptr == end) return {};
   }
-  return UsageError("--fp8-block is not a block", "ROWSxCOLUMNS, as 128x128", text);
+  return UsageError("--fp8-block is not a block").Expected("ROWSxCOLUMNS, as 128x128").Found(text);
 }
 
 // {"model.layers.3.mlp.experts.0.up_proj": 0.0123, ...}
@@ -26,10 +24,10 @@ Status ReadInputScales(FileSystem& fs, const std::string& path, Recipe* recipe) 
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxInputScaleBytes));
   const nlohmann::json document = nlohmann::json::parse(text, nullptr, false);
   constexpr char kForm[] = "a JSON object of numbers by module name";
-  if (!document.is_object()) return UsageError("not a file of input scales", kForm, path);
+  if (!document.is_object()) return UsageError("not a file of input scales").Expected(kForm).Found(path);
   recipe->input_scales.clear();
   for (const auto& [module, value] : document.items()) {
-    if (!value.is_number()) return UsageError("not an input scale: " + module, kForm, value.dump());
+    if (!value.is_number()) return UsageError("not an input scale: " + module).Expected(kForm).Found(value.dump());
     recipe->input_scales.emplace_back(module, value.get<float>());
   }
   std::sort(recipe->input_scales.begin(), recipe->input_scales.end());
@@ -70,7 +68,7 @@ Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe) {
   recipe->via_bf16 |= flags.via_bf16;
   recipe->w4a4 |= flags.w4a4;
   if (!recipe->w4a4 && (flags.input_scale || !flags.input_scales.empty()))
-    return UsageError("input scales without quantized activations", "--w4a4 beside them", "none");
+    return UsageError("input scales without quantized activations").Expected("--w4a4 beside them").Found("none");
   if (flags.input_scale) recipe->input_scale = *flags.input_scale;
   if (!flags.input_scales.empty()) MIMO_RETURN_IF_ERROR(ReadInputScales(fs, flags.input_scales, recipe));
   return {};

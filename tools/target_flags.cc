@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 
-#include "lib/base/usage_error.h"
 #include "lib/form/rank_form.h"
 
 namespace mimo {
@@ -15,7 +14,9 @@ constexpr int64_t kMaxRanks = 4096;
 // "0,2,4-7": ascending, each once.
 Result<std::vector<int64_t>> ParseRanks(const std::string& text) {
   const auto bad = [&] {
-    return UsageError("--ranks is not a list of ranks", "ranks and ranges, as 0,2,4-7", "\"" + text + "\"");
+    return UsageError("--ranks is not a list of ranks")
+        .Expected("ranks and ranges, as 0,2,4-7")
+        .Found("\"" + text + "\"");
   };
   std::vector<int64_t> ranks;
   const char* at = text.data();
@@ -89,17 +90,18 @@ Status ResolveTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, P
   options->to = flags.to;
   if (flags.format != "hf" && flags.to != "megatron") options->format = flags.format;
   if (flags.to == "megatron" && flags.format != "hf" && flags.format != "torch_dist")
-    return UsageError("not a format of Megatron's", "--format torch_dist", "--format " + flags.format);
+    return UsageError("not a format of Megatron's").Expected("--format torch_dist").Found("--format " + flags.format);
   if (flags.to != "megatron" && options->iteration != 0)
-    return UsageError("--iteration belongs to Megatron", "--to megatron", "--to " + flags.to);
+    return UsageError("--iteration belongs to Megatron").Expected("--to megatron").Found("--to " + flags.to);
   if (flags.to == "hf" && flags.to_option->count() > 0 && !qkv_given) options->qkv = "restore";
   if (!flags.ranks.empty()) {
     MIMO_ASSIGN_OR_RETURN(options->ranks, ParseRanks(flags.ranks));
   }
   if (!flags.template_path.empty()) {
     if (flags.format != "sharded-state")
-      return UsageError("--template names the arrays of rank files", "--format sharded-state",
-                        "--format " + flags.format);
+      return UsageError("--template names the arrays of rank files")
+          .Expected("--format sharded-state")
+          .Found("--format " + flags.format);
     MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, flags.template_path, kMaxTemplateBytes));
     MIMO_ASSIGN_OR_RETURN(options->form_template, CanonicalTemplate(text, flags.template_path));
   }

@@ -7,13 +7,10 @@ namespace mimo {
 namespace {
 
 Error NotASize(std::string_view text, std::string expected) {
-  Error error;
-  error.code = ErrorCode::kUsage;
-  error.what = "not a size";
-  error.expected = std::move(expected);
-  error.found = '"' + std::string(text) + '"';
-  error.advice = "write for example 5GB (10^9 bytes each) or 5GiB (2^30 bytes each)";
-  return error;
+  return UsageError("not a size")
+      .Expected(std::move(expected))
+      .Found('"' + std::string(text) + '"')
+      .Advice("write for example 5GB (10^9 bytes each) or 5GiB (2^30 bytes each)");
 }
 
 // Bytes of a unit, any case: "", B, K, KB, KiB up to T; nullopt when unknown.

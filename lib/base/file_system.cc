@@ -5,12 +5,10 @@ namespace mimo {
 Result<std::string> ReadWholeFile(FileSystem& fs, const std::string& path, uint64_t limit) {
   MIMO_ASSIGN_OR_RETURN(auto file, fs.OpenForRead(path));
   if (file->size() > limit) {
-    Error error;
-    error.what = "file is too large";
-    error.file = path;
-    error.expected = "at most " + std::to_string(limit) + " bytes";
-    error.found = std::to_string(file->size()) + " bytes";
-    return error;
+    return BadInput("file is too large")
+        .File(path)
+        .Expected("at most " + std::to_string(limit) + " bytes")
+        .Found(std::to_string(file->size()) + " bytes");
   }
   std::string content(file->size(), '\0');
   MIMO_RETURN_IF_ERROR(file->ReadAt(0, std::as_writable_bytes(std::span(content))));

@@ -31,12 +31,9 @@ std::string Advice(const std::string& path, int error_number) {
 }  // namespace
 
 Error OsError(std::string what, const std::string& path, int error_number) {
-  Error error;
-  error.code = ErrorCode::kIo;
-  error.what = std::move(what) + ": " + std::error_code(error_number, std::generic_category()).message();
-  error.file = path;
-  error.advice = Advice(path, error_number);
-  return error;
+  return IoError(std::move(what) + ": " + std::error_code(error_number, std::generic_category()).message())
+      .File(path)
+      .Advice(Advice(path, error_number));
 }
 
 }  // namespace mimo

@@ -23,13 +23,11 @@ size_t RequestSize(uint64_t wanted, uint64_t position) {
 }
 
 Error Truncated(const std::string& path, uint64_t offset, uint64_t wanted, uint64_t got) {
-  Error error;
-  error.what = "truncated";
-  error.file = path;
-  error.expected = std::to_string(wanted) + " bytes at offset " + std::to_string(offset);
-  error.found = std::to_string(got) + " bytes";
-  error.advice = "fetch the file again";
-  return error;
+  return BadInput("truncated")
+      .File(path)
+      .Expected(std::to_string(wanted) + " bytes at offset " + std::to_string(offset))
+      .Found(std::to_string(got) + " bytes")
+      .Advice("fetch the file again");
 }
 
 Error NotRegular(ErrorCode code, const std::string& path, mode_t mode) {
@@ -146,10 +144,7 @@ int OpenDescriptor(const std::string& path, int flags, unsigned mode) {
 
 Status CheckPath(const std::string& path) {
   if (path.find('\0') == std::string::npos) return {};
-  Error error;
-  error.what = "path contains a NUL byte";
-  error.file = path.substr(0, path.find('\0'));
-  return error;
+  return BadInput("path contains a NUL byte").File(path.substr(0, path.find('\0')));
 }
 
 std::string KindName(mode_t mode) {

@@ -2,6 +2,7 @@
 // The library never throws across its interface, never aborts and never prints: a tool decides what to show.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -40,6 +41,14 @@ struct Error {
   Error Tensor(std::string text) &&;
   Error Expected(std::string text) &&;
   Error Found(std::string text) &&;
+  template <std::integral T>
+  Error Expected(T number) && {
+    return std::move(*this).Expected(std::to_string(number));
+  }
+  template <std::integral T>
+  Error Found(T number) && {
+    return std::move(*this).Found(std::to_string(number));
+  }
   Error Advice(std::string text) &&;
 };
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <regex>
 
-#include "lib/base/usage_error.h"
-
 namespace mimo {
 
 namespace {
@@ -56,10 +54,11 @@ Status NameFilter::CheckAllMatched() const {
   for (const auto* patterns : {&include_, &exclude_})
     for (const Pattern& p : *patterns)
       if (!p.matched)
-        return UsageError(
-            std::string(patterns == &include_ ? "--include" : "--exclude") + " matches no tensor of the output",
-            "a regular expression found in at least one tensor name", p.text,
-            "list the names with --dry-run --verbose");
+        return UsageError(std::string(patterns == &include_ ? "--include" : "--exclude") +
+                          " matches no tensor of the output")
+            .Expected("a regular expression found in at least one tensor name")
+            .Found(p.text)
+            .Advice("list the names with --dry-run --verbose");
   return {};
 }
 
@@ -68,7 +67,10 @@ Status NameFilter::Add(const std::vector<std::string>& texts, const char* flag, 
     try {
       patterns->push_back({text, std::regex(text, std::regex::ECMAScript | std::regex::optimize), false});
     } catch (const std::regex_error& error) {
-      return UsageError(std::string(flag) + " is not a regular expression", "ECMAScript syntax", text, error.what());
+      return UsageError(std::string(flag) + " is not a regular expression")
+          .Expected("ECMAScript syntax")
+          .Found(text)
+          .Advice(error.what());
     }
   }
   return {};
@@ -101,10 +103,10 @@ Status ApplyFilter(const PlanOptions& options, PlanBuilder& builder, std::vector
       if (!reason[i].empty()) group_reason[g] = reason[i];
     }
     if (in > 0 && in < weights && SharesScales(plan, plan.groups[g]))
-      return UsageError("--include/--exclude keep a part of " + plan.groups[g].label,
-                        "all of its projections, or none: they share scales",
-                        std::to_string(in) + " of " + std::to_string(weights),
-                        "widen the pattern, or add --dtype bf16");
+      return UsageError("--include/--exclude keep a part of " + plan.groups[g].label)
+          .Expected("all of its projections, or none: they share scales")
+          .Found(std::to_string(in) + " of " + std::to_string(weights))
+          .Advice("widen the pattern, or add --dtype bf16");
   }
   MIMO_RETURN_IF_ERROR(filter.CheckAllMatched());
   std::vector<uint8_t> gone(plan.outputs.size(), 0);
@@ -115,7 +117,8 @@ Status ApplyFilter(const PlanOptions& options, PlanBuilder& builder, std::vector
     }
   }
   builder.RemoveOutputs(gone, [&](uint32_t array, uint32_t group) { (*dropped)[array] = group_reason[group]; });
-  if (plan.outputs.empty()) return UsageError("--include/--exclude leave nothing", "at least one tensor", "none");
+  if (plan.outputs.empty())
+    return UsageError("--include/--exclude leave nothing").Expected("at least one tensor").Found("none");
   return {};
 }
 

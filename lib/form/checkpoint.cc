@@ -10,12 +10,9 @@ namespace {
 
 Status CheckFlag(const std::string& source_qkv) {
   if (source_qkv.empty()) return {};
-  Error e;
-  e.code = ErrorCode::kUsage;
-  e.what = "--source-qkv speaks of Hugging Face directories";
-  e.expected = "none: the form of this directory says how attention lies";
-  e.found = source_qkv;
-  return e;
+  return UsageError("--source-qkv speaks of Hugging Face directories")
+      .Expected("none: the form of this directory says how attention lies")
+      .Found(source_qkv);
 }
 
 // Views have no data to survey: how their arrays lie follows from the form.

@@ -121,10 +121,7 @@ QkvLayout LayoutOf(const MarkedLayout& marked) {
 Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription& d) {
   ordered_json config = ordered_json::parse(source.text, nullptr, false);
   if (!config.is_object()) {
-    Error e;
-    e.what = "config.json is not a JSON object";
-    e.file = source.path;
-    return e;
+    return BadInput("config.json is not a JSON object").File(source.path);
   }
   EditGeometry(source, d, &config);
   if (!d.keeps_quantization) MIMO_RETURN_IF_ERROR(EditQuantization(d, &config));

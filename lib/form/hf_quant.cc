@@ -30,14 +30,11 @@ std::string_view CodecName(Codec codec) {
 }
 
 Error CannotDescribe(Dialect dialect, const QuantizedModule& module, std::string advice) {
-  Error e;
-  e.code = ErrorCode::kUsage;
-  e.what = "the dialect " + std::string(DialectName(dialect)) + " has no " + std::string(CodecName(module.codec)) +
-           " weights";
-  e.tensor = module.name;
-  e.found = std::string(CodecName(module.codec));
-  e.advice = std::move(advice);
-  return e;
+  return UsageError("the dialect " + std::string(DialectName(dialect)) + " has no " +
+                    std::string(CodecName(module.codec)) + " weights")
+      .Tensor(module.name)
+      .Found(std::string(CodecName(module.codec)))
+      .Advice(std::move(advice));
 }
 
 Status CheckCodecs(const HfQuantization& q) {
@@ -151,13 +148,10 @@ int64_t GroupSizeOf(const HfQuantization& q, const std::string& algorithm) {
 
 Status CheckModelOpt(const HfQuantization& q) {
   if (!Any(q, Codec::kFp8Block) || q.fp8_block_rows == q.fp8_block_cols) return {};
-  Error e;
-  e.code = ErrorCode::kUsage;
-  e.what = "the dialect modelopt describes FP8 blocks by one number";
-  e.expected = "square blocks";
-  e.found = std::to_string(q.fp8_block_rows) + " x " + std::to_string(q.fp8_block_cols);
-  e.advice = "choose square blocks, or the dialect native or compressed-tensors";
-  return e;
+  return UsageError("the dialect modelopt describes FP8 blocks by one number")
+      .Expected("square blocks")
+      .Found(std::to_string(q.fp8_block_rows) + " x " + std::to_string(q.fp8_block_cols))
+      .Advice("choose square blocks, or the dialect native or compressed-tensors");
 }
 
 // The value of "quantization" in hf_quant_config.json. Nothing quantizes the KV cache.

@@ -19,13 +19,10 @@ class Merger {
 
   Result<Checkpoint> Merge() {
     if (ref_.view) {
-      Error e;
-      e.code = ErrorCode::kUsage;
-      e.what = "--like names what is no Hugging Face checkpoint";
-      e.file = ref_.stored.root;
-      e.expected = "a directory of config.json and .safetensors files";
-      e.found = "form " + ref_.view->form;
-      return e;
+      return UsageError("--like names what is no Hugging Face checkpoint")
+          .File(ref_.stored.root)
+          .Expected("a directory of config.json and .safetensors files")
+          .Found("form " + ref_.view->form);
     }
     for (const Weight& w : run_.inventory.weights) run_has_.emplace(KeyOf(run_, w), &w);
     for (const AttentionWeights& a : run_.inventory.attention)
@@ -54,14 +51,12 @@ class Merger {
 
   Status CheckShapes() const {
     const auto bad = [&](const std::string& tensor, const std::string& expected, const std::string& found) {
-      Error e;
-      e.what = "the run and --like are of different models";
-      e.file = run_.stored.root;
-      e.tensor = tensor;
-      e.expected = expected;
-      e.found = found;
-      e.advice = "name the checkpoint that the run was trained from";
-      return e;
+      return BadInput("the run and --like are of different models")
+          .File(run_.stored.root)
+          .Tensor(tensor)
+          .Expected(expected)
+          .Found(found)
+          .Advice("name the checkpoint that the run was trained from");
     };
     const auto text = [](int64_t rows, int64_t cols) {
       return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";

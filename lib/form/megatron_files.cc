@@ -6,7 +6,6 @@
 #include <optional>
 #include <utility>
 
-#include "lib/base/usage_error.h"
 #include "lib/io/torch/item.h"
 #include "lib/io/torch/value.h"
 #include "lib/model/file_names.h"
@@ -96,12 +95,11 @@ class ConfigNumbers {
   void Fail(const char* key, const char* expected) {
     if (error_) return;
     const Json found = Member(json_, key);
-    Error error;
-    error.what = "run_config.yaml needs \"" + std::string(key) + "\"";
-    error.file = path_;
-    error.expected = expected;
-    error.found = found.is_null() ? "nothing" : found.dump(-1, ' ', false, Json::error_handler_t::replace);
-    error.advice = "take config.json from the original repository again";
+    Error error = BadInput("run_config.yaml needs \"" + std::string(key) + "\"")
+                      .File(path_)
+                      .Expected(expected)
+                      .Found(found.is_null() ? "nothing" : found.dump(-1, ' ', false, Json::error_handler_t::replace))
+                      .Advice("take config.json from the original repository again");
     error_ = std::move(error);
   }
 
@@ -183,7 +181,7 @@ Result<std::string> RunConfig(const MegatronFilesRequest& request) {
   const bool bf16 = request.params_dtype == "bf16";
   const bool fp16 = request.params_dtype == "fp16";
   if (!bf16 && !fp16 && request.params_dtype != "fp32")
-    return UsageError("no dtype of Megatron parameters", "bf16, fp16 or fp32", request.params_dtype);
+    return UsageError("no dtype of Megatron parameters").Expected("bf16, fp16 or fp32").Found(request.params_dtype);
 
   Json model;
   model["_target_"] = kProvider;

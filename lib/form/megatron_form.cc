@@ -15,12 +15,8 @@ using Json = nlohmann::json;
 constexpr char kTable[] = "forms/megatron.json";
 constexpr std::string_view kLayer = "{layer}";
 
-Error BadTable(std::string what, std::string found) {
-  Error error;
-  error.what = std::move(what);
-  error.file = std::string("schemas/") + kTable;
-  error.found = std::move(found);
-  return error;
+Error BadTable(std::string what) {
+  return BadInput(std::move(what)).File(std::string("schemas/") + kTable);
 }
 
 // -1: not a number.
@@ -51,11 +47,11 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
       tensor.pattern = row.at("name");
       for (const Json& name : row.at("of")) {
         const auto role = RoleFromName(name.get<std::string>());
-        if (!role) return BadTable("an unknown role", name.get<std::string>());
+        if (!role) return BadTable("an unknown role").Found(name.get<std::string>());
         tensor.of.push_back(*role);
       }
       const auto cut = CutFromName(row.at("cut").get<std::string>());
-      if (!cut || tensor.of.empty()) return BadTable("a bad row", tensor.pattern);
+      if (!cut || tensor.of.empty()) return BadTable("a bad row").Found(tensor.pattern);
       tensor.cut = *cut;
       tensor.when = row.value("when", "");
       tensor.mtp = row.value("mtp", false);
@@ -67,14 +63,14 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
       form.modules_.push_back(
           {row.at("name"), row.value("when", ""), row.value("mtp", false), row.value("experts", false)});
   } catch (const Json::exception& problem) {
-    return BadTable("malformed table", problem.what());
+    return BadTable("malformed table").Found(problem.what());
   }
   return form;
 }
 
 Result<const MegatronForm*> MegatronForm::Get() {
   static const Result<MegatronForm> form = ParseMegatronForm(EmbeddedText(kTable));
-  if (!form.ok()) return BadTable("the embedded table cannot be read", "");
+  if (!form.ok()) return BadTable("the embedded table cannot be read");
   return &form.value();
 }
 

@@ -62,14 +62,10 @@ class LegacyReader {
   // By (tensor of the form, layer, expert, half).
   using Key = std::tuple<size_t, int32_t, int32_t, char>;
 
-  Error Bad(const std::string& where, std::string what, std::string expected, std::string found) const {
-    Error e;
-    e.what = std::move(what);
-    e.file = JoinPath(JoinPath(stored_.root, directory_), where);
-    e.expected = std::move(expected);
-    e.found = std::move(found);
-    e.advice = "the save is not complete: bring the directories of all ranks together, or take another iteration";
-    return e;
+  Error Bad(const std::string& where, std::string what) const {
+    return BadInput(std::move(what))
+        .File(JoinPath(JoinPath(stored_.root, directory_), where))
+        .Advice("the save is not complete: bring the directories of all ranks together, or take another iteration");
   }
 
   Status ListRanks() {
@@ -86,13 +82,15 @@ class LegacyReader {
         int64_t number = -1;
         const auto [next, problem] = std::from_chars(at, end, number);
         if (problem != std::errc() || number < 0 || (next != end && *next != '_'))
-          return Bad(name, "a directory that is of no rank", "mp_rank_TT[_PPP][_EEE]", name);
+          return Bad(name, "a directory that is of no rank").Expected("mp_rank_TT[_PPP][_EEE]").Found(name);
         rank.numbers.push_back(number);
         at = next == end ? end : next + 1;
       }
       if (rank.numbers.empty() || rank.numbers.size() > 3 ||
           (!ranks_.empty() && rank.numbers.size() != ranks_[0].numbers.size()))
-        return Bad(name, "directories of ranks in different schemes", "mp_rank_TT[_PPP][_EEE], all alike", name);
+        return Bad(name, "directories of ranks in different schemes")
+            .Expected("mp_rank_TT[_PPP][_EEE], all alike")
+            .Found(name);
       ranks_.push_back(std::move(rank));
     }
     return {};
@@ -103,7 +101,7 @@ class LegacyReader {
     file.name = (directory_.empty() ? "" : directory_ + "/") + rank->directory + "/" + kFile;
     const std::string path = JoinPath(stored_.root, file.name);
     MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(path));
-    if (!info) return Bad(rank->directory, "a rank without its file", kFile, "no such file");
+    if (!info) return Bad(rank->directory, "a rank without its file").Expected(kFile).Found("no such file");
     MIMO_ASSIGN_OR_RETURN(const auto in, fs_.OpenForRead(path));
     MIMO_ASSIGN_OR_RETURN(rank->content, ReadTorchFile(*in, path));
     // The end of a zip names the CRC of everything in it.
@@ -145,7 +143,8 @@ class LegacyReader {
       if (expert) rank.ep = rank.numbers.back();
       for (const auto& [axis, number] : {std::pair(0, rank.tp), std::pair(1, rank.pp), std::pair(2, rank.ep)}) {
         std::vector<uint8_t>& numbers = seen[static_cast<size_t>(axis)];
-        if (number > 65535) return Bad(rank.directory, "a rank beyond belief", "at most 65535", std::to_string(number));
+        if (number > 65535)
+          return Bad(rank.directory, "a rank beyond belief").Expected("at most 65535").Found(std::to_string(number));
         if (static_cast<size_t>(number) >= numbers.size()) numbers.resize(static_cast<size_t>(number) + 1, 0);
         numbers[static_cast<size_t>(number)] = 1;
       }
@@ -154,14 +153,16 @@ class LegacyReader {
     for (size_t axis = 0; axis < seen.size(); ++axis)
       for (size_t i = 0; i < seen[axis].size(); ++i)
         if (seen[axis][i] == 0)
-          return Bad("", std::string("a ") + kAxes[axis] + "-parallel rank is missing",
-                     "ranks 0 to " + std::to_string(seen[axis].size() - 1), "none with number " + std::to_string(i));
+          return Bad("", std::string("a ") + kAxes[axis] + "-parallel rank is missing")
+              .Expected("ranks 0 to " + std::to_string(seen[axis].size() - 1))
+              .Found("none with number " + std::to_string(i));
     tp_ = static_cast<int64_t>(seen[0].size());
     pp_ = static_cast<int64_t>(seen[1].size());
     ep_ = static_cast<int64_t>(seen[2].size());
     if (stored_.config.experts % ep_ != 0)
-      return Bad("", "expert-parallel ranks that do not divide the experts",
-                 "a divisor of " + std::to_string(stored_.config.experts), std::to_string(ep_));
+      return Bad("", "expert-parallel ranks that do not divide the experts")
+          .Expected("a divisor of " + std::to_string(stored_.config.experts))
+          .Found(std::to_string(ep_));
     return {};
   }
 
@@ -182,10 +183,13 @@ class LegacyReader {
         const TorchValue* found = rank.content.value.Find(name);
         const auto* state = std::get_if<TorchValue::Dict>(&found->data);
         if (state == nullptr)
-          return Bad(rank.directory, "a model that is no dict of tensors", "a state dict", std::string(name));
+          return Bad(rank.directory, "a model that is no dict of tensors")
+              .Expected("a state dict")
+              .Found(std::string(name));
         parts_.push_back({&rank, chunk, rank.directory + "/" + (digits.empty() ? "" : std::string(name) + "/"), state});
       }
-      if (parts_.size() == before) return Bad(rank.directory, "a rank without a model", "\"model\"", "none");
+      if (parts_.size() == before)
+        return Bad(rank.directory, "a rank without a model").Expected("\"model\"").Found("none");
     }
     return {};
   }
@@ -217,19 +221,22 @@ class LegacyReader {
       if (tensor == nullptr) continue;  // None, where a module has nothing to save
       auto name = form_->Identify(key);
       if (!name || name->stacked_layers)
-        return Bad(part.prefix + key, "a tensor that no model table knows", "the tensors of a MiMo-V2 language model",
-                   key);
+        return Bad(part.prefix + key, "a tensor that no model table knows")
+            .Expected("the tensors of a MiMo-V2 language model")
+            .Found(key);
       MIMO_ASSIGN_OR_RETURN(const TensorPlace place, PlaceOf(part.rank->content, *tensor, path));
       const bool decoder = !form_->tensors()[name->tensor].mtp && name->layer >= 0;
       const int32_t first = decoder ? first_layer_.at({part.chunk, part.rank->pp}) : 0;
       if (decoder && int64_t{name->layer} + first >= stored_.config.layers)
-        return Bad(part.prefix + key, "more layers than the config says", std::to_string(stored_.config.layers),
-                   "layer " + std::to_string(int64_t{name->layer} + first));
+        return Bad(part.prefix + key, "more layers than the config says")
+            .Expected(std::to_string(stored_.config.layers))
+            .Found("layer " + std::to_string(int64_t{name->layer} + first));
       name->layer += first;
       const int64_t experts = stored_.config.experts / ep_;  // of a rank
       if (name->expert >= experts)
-        return Bad(part.prefix + key, "more experts than the config and the number of ranks say",
-                   std::to_string(experts) + " in a rank", "expert " + std::to_string(name->expert));
+        return Bad(part.prefix + key, "more experts than the config and the number of ranks say")
+            .Expected(std::to_string(experts) + " in a rank")
+            .Found("expert " + std::to_string(name->expert));
       if (name->expert >= 0) name->expert += static_cast<int32_t>(part.rank->ep * experts);
       StoredArray array;
       array.name = part.prefix + key;
@@ -254,9 +261,9 @@ class LegacyReader {
     const int64_t part = by_rows ? first.rows() : first.shape.empty() ? 0 : first.shape.back();
     const int64_t parts = part > 0 ? whole / part : 0;
     if (parts < 1 || parts * part != whole || tp_ % parts != 0)
-      return Bad(first.name, "an expert whose shape does not fit config.json",
-                 std::to_string(whole) + " rows or columns over a divisor of " + std::to_string(tp_) + " ranks",
-                 std::to_string(part));
+      return Bad(first.name, "an expert whose shape does not fit config.json")
+          .Expected(std::to_string(whole) + " rows or columns over a divisor of " + std::to_string(tp_) + " ranks")
+          .Found(std::to_string(part));
     return parts;
   }
 
@@ -269,7 +276,9 @@ class LegacyReader {
     for (const Piece& piece : pieces) {
       const StoredArray& array = stored_.arrays[piece.array];
       if (array.shape != first.shape || array.dtype != first.dtype)
-        return Bad(array.name, "ranks disagree about a tensor", "the shape and dtype of " + first.name, "others");
+        return Bad(array.name, "ranks disagree about a tensor")
+            .Expected("the shape and dtype of " + first.name)
+            .Found("others");
       uint32_t& held = holder[static_cast<size_t>(piece.tp % parts)];
       if (held == 0xFFFFFFFFu) {
         held = piece.array;
@@ -285,14 +294,15 @@ class LegacyReader {
     const bool both = tensor.of.size() == 2 && half == 0 && tensor.cut != Cut::kHeads;
     const size_t axis = columns ? first.shape.size() - 1 : 0;
     if (first.shape.empty() || (both && first.shape[0] % 2 != 0))
-      return Bad(first.name, "a tensor of the wrong shape", "rows of gate and up", "an odd number");
+      return Bad(first.name, "a tensor of the wrong shape").Expected("rows of gate and up").Found("an odd number");
     saved.shape = first.shape;
     saved.shape[axis] *= parts;
     for (int64_t p = 0; p < parts; ++p) {
       const uint32_t array = holder[static_cast<size_t>(p)];
       if (array == 0xFFFFFFFFu)
-        return Bad(first.name, "the part of a rank is missing", std::to_string(parts) + " parts",
-                   "none of rank " + std::to_string(p));
+        return Bad(first.name, "the part of a rank is missing")
+            .Expected(std::to_string(parts) + " parts")
+            .Found("none of rank " + std::to_string(p));
       std::vector<int64_t> offsets(first.shape.size(), 0), sizes = first.shape;
       if (!both) {
         offsets[axis] = p * sizes[axis];

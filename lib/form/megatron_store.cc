@@ -18,16 +18,6 @@ constexpr uint64_t kMaxJsonBytes = 64 << 20;
 constexpr uint64_t kMaxMetadataBytes = 4ull << 30;
 constexpr char kHalfWritten[] = "the save is not complete: take another iteration, or save again";
 
-Error Bad(std::string what, std::string file, std::string expected, std::string found, std::string advice) {
-  Error e;
-  e.what = std::move(what);
-  e.file = std::move(file);
-  e.expected = std::move(expected);
-  e.found = std::move(found);
-  e.advice = std::move(advice);
-  return e;
-}
-
 Result<bool> Exists(FileSystem& fs, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
   return info.has_value();
@@ -41,8 +31,11 @@ Result<std::string> Tracked(FileSystem& fs, const std::string& path) {
   int64_t iteration = -1;
   const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), iteration);
   if (problem != std::errc() || end != text.data() + text.size() || iteration < 0)
-    return Bad("the tracker names no iteration", path, "a number, or release", "\"" + text.substr(0, 80) + "\"",
-               "name the iteration's directory itself");
+    return BadInput("the tracker names no iteration")
+        .File(path)
+        .Expected("a number, or release")
+        .Found("\"" + text.substr(0, 80) + "\"")
+        .Advice("name the iteration's directory itself");
   return MegatronIterationDirectory(iteration);
 }
 
@@ -53,13 +46,20 @@ Result<std::string> TrackedByBridge(FileSystem& fs, const std::string& path) {
   const TorchValue* step = saved.value.Find("step");
   const auto* tensor = step == nullptr ? nullptr : std::get_if<TorchTensor>(&step->data);
   if (tensor == nullptr || tensor->dtype != DType::kI64)
-    return Bad("the tracker names no step", path, "an int64 tensor \"step\"", "none",
-               "name the iteration's directory itself");
+    return BadInput("the tracker names no step")
+        .File(path)
+        .Expected("an int64 tensor \"step\"")
+        .Found("none")
+        .Advice("name the iteration's directory itself");
   MIMO_ASSIGN_OR_RETURN(const TensorPlace place, PlaceOf(saved, *tensor, path));
   int64_t value = -1;
   if (place.bytes == sizeof value)
     MIMO_RETURN_IF_ERROR(file->ReadAt(place.begin, std::as_writable_bytes(std::span(&value, 1))));
-  if (value < 0) return Bad("the tracker names no step", path, "a step of 0 or more", std::to_string(value), "");
+  if (value < 0)
+    return BadInput("the tracker names no step")
+        .File(path)
+        .Expected("a step of 0 or more")
+        .Found(std::to_string(value));
   return MegatronIterationDirectory(value);
 }
 
@@ -73,8 +73,11 @@ Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
   const auto backend = json.is_object() ? json.find("sharded_backend") : json.end();
   if (!json.is_object() || backend == json.end()) return false;
   if (*backend == "torch_dist") return true;
-  return Bad("a distributed checkpoint of another back end", path, "\"sharded_backend\": \"torch_dist\"",
-             backend->dump(), "save it with --ckpt-format torch_dist");
+  return BadInput("a distributed checkpoint of another back end")
+      .File(path)
+      .Expected("\"sharded_backend\": \"torch_dist\"")
+      .Found(backend->dump())
+      .Advice("save it with --ckpt-format torch_dist");
 }
 
 // "" when the directory is of no format.
@@ -82,17 +85,23 @@ Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
   MIMO_ASSIGN_OR_RETURN(const bool json, HasBackend(fs, JoinPath(directory, kMegatronMetadataName)));
   MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kDcpMetadataName)));
   if (json && !metadata)
-    return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kDcpMetadataName),
-               ".metadata beside "
-               "metadata.json",
-               "no such file", kHalfWritten);
+    return BadInput("a distributed checkpoint without its metadata")
+        .File(JoinPath(directory, kDcpMetadataName))
+        .Expected(
+            ".metadata beside "
+            "metadata.json")
+        .Found("no such file")
+        .Advice(kHalfWritten);
   if (metadata) return std::string(json ? "torch_dist" : "dcp");
   MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(directory));
   for (const std::string& name : names) {
     if (name.starts_with("mp_rank_")) return std::string("torch");
     if (name.ends_with(".distcp"))
-      return Bad("a distributed checkpoint without its metadata", JoinPath(directory, kDcpMetadataName),
-                 ".metadata beside " + name, "no such file", kHalfWritten);
+      return BadInput("a distributed checkpoint without its metadata")
+          .File(JoinPath(directory, kDcpMetadataName))
+          .Expected(".metadata beside " + name)
+          .Found("no such file")
+          .Advice(kHalfWritten);
   }
   return std::string();
 }
@@ -114,7 +123,10 @@ class DcpReader {
         store_.skipped.push_back(foreign.key);
         continue;
       }
-      Error e = Bad("a weight of a type that cannot be read", path, "BF16, F32, F16 or FP8", foreign.dtype, "");
+      Error e = BadInput("a weight of a type that cannot be read")
+                    .File(path)
+                    .Expected("BF16, F32, F16 or FP8")
+                    .Found(foreign.dtype);
       e.tensor = foreign.key;
       return e;
     }
@@ -131,14 +143,18 @@ class DcpReader {
       wanted.push_back(&tensor);
     }
     if (!model)
-      return Bad("no tensor of a language model", path,
-                 "keys such as decoder.layers.0.self_attention.linear_qkv.weight",
-                 wanted.empty() ? "no tensors" : wanted[0]->key, "name the directory of a Megatron checkpoint");
+      return BadInput("no tensor of a language model")
+          .File(path)
+          .Expected("keys such as decoder.layers.0.self_attention.linear_qkv.weight")
+          .Found(wanted.empty() ? "no tensors" : wanted[0]->key)
+          .Advice("name the directory of a Megatron checkpoint");
     // torch_dist writes metadata.json last; the formats without it name their tensors below "model".
     if (store_.format == "dcp" && !nested)
-      return Bad("a torch_dist checkpoint without metadata.json",
-                 JoinPath(stored_.root, Prefix() + kMegatronMetadataName), "metadata.json beside .metadata",
-                 "no such file", kHalfWritten);
+      return BadInput("a torch_dist checkpoint without metadata.json")
+          .File(JoinPath(stored_.root, Prefix() + kMegatronMetadataName))
+          .Expected("metadata.json beside .metadata")
+          .Found("no such file")
+          .Advice(kHalfWritten);
     for (const DcpTensor* tensor : wanted) MIMO_RETURN_IF_ERROR(Add(*tensor, *form));
     return {};
   }
@@ -157,13 +173,19 @@ class DcpReader {
       const std::string path = JoinPath(stored_.root, stored_.files[file].name);
       const auto end = chunk.range.offset + chunk.range.bytes;
       if (end < chunk.range.offset || end > stored_.files[file].bytes)
-        return Bad("a file is shorter than .metadata says", path, std::to_string(end) + " bytes or more",
-                   std::to_string(stored_.files[file].bytes) + " bytes", kHalfWritten);
+        return BadInput("a file is shorter than .metadata says")
+            .File(path)
+            .Expected(std::to_string(end) + " bytes or more")
+            .Found(std::to_string(stored_.files[file].bytes) + " bytes")
+            .Advice(kHalfWritten);
       MIMO_ASSIGN_OR_RETURN(const TensorPlace place,
                             ReadTorchItem(*handle_, chunk.range.offset, chunk.range.bytes, path));
       if (place.dtype != tensor.dtype || place.shape != chunk.sizes) {
-        Error e = Bad("an item holds another tensor than .metadata says", path, std::string(DTypeName(tensor.dtype)),
-                      std::string(DTypeName(place.dtype)) + " or another shape", kHalfWritten);
+        Error e = BadInput("an item holds another tensor than .metadata says")
+                      .File(path)
+                      .Expected(std::string(DTypeName(tensor.dtype)))
+                      .Found(std::string(DTypeName(place.dtype)) + " or another shape")
+                      .Advice(kHalfWritten);
         e.tensor = ChunkName(tensor.key, chunk.offsets);
         return e;
       }
@@ -189,8 +211,11 @@ class DcpReader {
       file.name = Prefix() + name;
       MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(JoinPath(stored_.root, file.name)));
       if (!info)
-        return Bad("a file that .metadata names is missing", JoinPath(stored_.root, file.name), "the file", "none",
-                   kHalfWritten);
+        return BadInput("a file that .metadata names is missing")
+            .File(JoinPath(stored_.root, file.name))
+            .Expected("the file")
+            .Found("none")
+            .Advice(kHalfWritten);
       file.bytes = info->size;
       file.header_hash = hash_;
       stored_.files.push_back(std::move(file));
@@ -231,8 +256,11 @@ Status Finish(MegatronStore* store) {
 Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::string& directory, const Catalogue* like) {
   MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, kConfigName)));
   if (like == nullptr && !own)
-    return Bad("a training checkpoint does not say what model it is of", root, "config.json beside it", "none",
-               "--like REF takes config, code and tokenizer from a Hugging Face checkpoint of the same model");
+    return BadInput("a training checkpoint does not say what model it is of")
+        .File(root)
+        .Expected("config.json beside it")
+        .Found("none")
+        .Advice("--like REF takes config, code and tokenizer from a Hugging Face checkpoint of the same model");
   if (like != nullptr) {
     Catalogue shell;
     shell.root = root;
@@ -264,12 +292,18 @@ Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::str
     const std::string path = JoinPath(root, place.directory);
     MIMO_ASSIGN_OR_RETURN(const bool there, Exists(fs, path));
     if (!there)
-      return Bad("the tracker names an iteration that is not there", path, "its directory", "none",
-                 "name another iteration's directory itself");
+      return BadInput("the tracker names an iteration that is not there")
+          .File(path)
+          .Expected("its directory")
+          .Found("none")
+          .Advice("name another iteration's directory itself");
     MIMO_ASSIGN_OR_RETURN(place.format, FormatOf(fs, path));
     if (place.format.empty())
-      return Bad("the iteration that the tracker names is not complete", path,
-                 "metadata.json, or mp_rank_* directories", "none", kHalfWritten);
+      return BadInput("the iteration that the tracker names is not complete")
+          .File(path)
+          .Expected("metadata.json, or mp_rank_* directories")
+          .Found("none")
+          .Advice(kHalfWritten);
     return std::optional(place);
   }
   MIMO_ASSIGN_OR_RETURN(const std::string format, FormatOf(fs, root));
@@ -279,9 +313,11 @@ Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::str
   if (std::any_of(names.begin(), names.end(), is_tensors)) return std::optional<MegatronPlace>();
   for (const std::string& name : names)
     if (name == "release" || (name.starts_with("iter_") && name.size() >= 12))
-      return Bad("iterations without a tracker", JoinPath(root, kTrackerName),
-                 "the tracker that a complete save leaves", "no such file",
-                 "name the iteration's directory itself, such as " + JoinPath(root, name));
+      return BadInput("iterations without a tracker")
+          .File(JoinPath(root, kTrackerName))
+          .Expected("the tracker that a complete save leaves")
+          .Found("no such file")
+          .Advice("name the iteration's directory itself, such as " + JoinPath(root, name));
   return std::optional<MegatronPlace>();
 }
 

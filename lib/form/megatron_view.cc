@@ -39,8 +39,9 @@ class MegatronViewer {
     for (const ExpectedTensor& tensor : expected) MIMO_RETURN_IF_ERROR(ShowTensor(tensor));
     for (size_t i = 0; i < store_.tensors.size(); ++i)  // nothing of a model is left out in silence
       if (store_.tensors[i].name && shown_[i] == 0)
-        return Bad(store_.tensors[i].key, "a tensor that the config has no place for",
-                   "a layer, an expert or a part of it", "this one");
+        return Bad(store_.tensors[i].key, "a tensor that the config has no place for")
+            .Expected("a layer, an expert or a part of it")
+            .Found("this one");
     FinishView(&view_);
     return std::move(view_);
   }
@@ -66,15 +67,11 @@ class MegatronViewer {
     config.marker->form = "hf";
   }
 
-  Error Bad(const std::string& key, std::string what, std::string expected, std::string found) const {
-    Error e;
-    e.what = std::move(what);
-    e.file = store_.stored.root;
-    e.tensor = key;
-    e.expected = std::move(expected);
-    e.found = std::move(found);
-    e.advice = "the config is of another model; --like names one of this";
-    return e;
+  Error Bad(const std::string& key, std::string what) const {
+    return BadInput(std::move(what))
+        .File(store_.stored.root)
+        .Tensor(key)
+        .Advice("the config is of another model; --like names one of this");
   }
 
   Status Sort() {
@@ -88,21 +85,25 @@ class MegatronViewer {
       const MegatronName& name = *tensor.name;
       const int32_t layer = name.stacked_layers ? -1 : name.layer;
       if (!by_key_.emplace(Key{name.tensor, layer, name.expert, name.half}, i).second)
-        return Bad(tensor.key, "two tensors that are one to us", "each tensor once", "another spelling of its name");
+        return Bad(tensor.key, "two tensors that are one to us")
+            .Expected("each tensor once")
+            .Found("another spelling of its name");
       if (form_.tensors()[name.tensor].mtp) mtp.insert(name.layer);
     }
     mtp_layers_ = static_cast<int>(mtp.size());
     if (!mtp.empty() && *mtp.rbegin() >= mtp_layers_)
-      return Bad("mtp.layers." + std::to_string(*mtp.rbegin()), "an MTP layer is missing", "MTP layers from 0 on",
-                 std::to_string(mtp.size()) + " of them");
+      return Bad("mtp.layers." + std::to_string(*mtp.rbegin()), "an MTP layer is missing")
+          .Expected("MTP layers from 0 on")
+          .Found(std::to_string(mtp.size()) + " of them");
     return {};
   }
 
   // Under its own name: it is for the planner to refuse, carry or drop it.
   Status ShowUnknown(const SavedTensor& tensor) {
     if (tensor.chunks.size() != 1)
-      return Bad(tensor.key, "a tensor that no model table knows", "the tensors of a MiMo-V2 language model",
-                 "this one");
+      return Bad(tensor.key, "a tensor that no model table knows")
+          .Expected("the tensors of a MiMo-V2 language model")
+          .Found("this one");
     StoredArray array = store_.stored.arrays[tensor.chunks[0].array];
     const int64_t rows = array.rows(), cols = array.shape.empty() ? 1 : array.shape.back();
     array.name = tensor.key;
@@ -153,8 +154,9 @@ class MegatronViewer {
     for (const MegatronChunk& chunk : saved->chunks)
       covered += AddFragments(chunk, lead, matrix, runs, cols, &fragments);
     if (covered != rows * cols)
-      return Bad(saved->key, "parts of a tensor are missing",
-                 std::to_string(rows * cols) + " elements of " + expected.name, std::to_string(covered));
+      return Bad(saved->key, "parts of a tensor are missing")
+          .Expected(std::to_string(rows * cols) + " elements of " + expected.name)
+          .Found(std::to_string(covered));
     StoredArray shown;
     shown.name = expected.name;
     shown.id = id;
@@ -184,7 +186,9 @@ class MegatronViewer {
       for (const int64_t d : dimensions) s += (s.empty() ? "[" : ", ") + std::to_string(d);
       return s + "]";
     };
-    return Bad(saved.key, "a tensor of another shape than the config says", text(wanted), text(saved.shape));
+    return Bad(saved.key, "a tensor of another shape than the config says")
+        .Expected(text(wanted))
+        .Found(text(saved.shape));
   }
 
   // Elements of the weight that the chunk holds.

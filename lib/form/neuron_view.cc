@@ -27,15 +27,12 @@ class NeuronViewer {
   }
 
  private:
-  Error Bad(const StoredArray& array, std::string what, std::string expected) const {
-    Error e;
-    e.what = std::move(what);
-    e.file = JoinPath(stored_.root, stored_.files[array.file].name);
-    e.tensor = array.name;
-    e.expected = std::move(expected);
-    e.found = "another";
-    e.advice = "config.json and tensors are of different models, or the directory is not Neuron's";
-    return e;
+  Error Bad(const StoredArray& array, std::string what) const {
+    return BadInput(std::move(what))
+        .File(JoinPath(stored_.root, stored_.files[array.file].name))
+        .Tensor(array.name)
+        .Found("another")
+        .Advice("config.json and tensors are of different models, or the directory is not Neuron's");
   }
 
   Status ShowStored(uint32_t index) {
@@ -43,8 +40,8 @@ class NeuronViewer {
     if (const auto stack = StackOfNeuronName(array.name)) return ShowStack(index, *stack);
     const auto id = IdOfNeuronName(*stored_.table, array.name);
     if (!id)
-      return Bad(array, "an array that a Neuron directory does not have",
-                 "names of layers.N, embed_tokens, norm, lm_head");
+      return Bad(array, "an array that a Neuron directory does not have")
+          .Expected("names of layers.N, embed_tokens, norm, lm_head");
     StoredArray shown = array;
     shown.id = *id;
     shown.name = stored_.table->NameOf(shown.id);
@@ -61,8 +58,8 @@ class NeuronViewer {
     const StoredArray& array = stored_.arrays[index];
     const int64_t members = stack.gate_up ? 2 : 1, experts = stored_.config.experts;
     if (array.shape.size() != 3 || array.shape[0] != experts || array.shape[2] % members != 0)
-      return Bad(array, "a stack of experts of the wrong shape",
-                 std::to_string(experts) + " experts in three dimensions");
+      return Bad(array, "a stack of experts of the wrong shape")
+          .Expected(std::to_string(experts) + " experts in three dimensions");
     const int64_t rows = array.shape[1], each = array.shape[2] / members;
     for (int64_t expert = 0; expert < experts; ++expert) {
       for (int64_t member = 0; member < members; ++member) {

@@ -13,14 +13,6 @@ using Json = nlohmann::json;
 
 constexpr std::string_view kLayer = "{layer}";
 
-Error BadTable(std::string what, std::string found, const std::string& file) {
-  Error error;
-  error.what = std::move(what);
-  error.file = file;
-  error.found = std::move(found);
-  return error;
-}
-
 std::optional<Part> PartFromName(const std::string& name) {
   for (const Part part : {Part::kWeight, Part::kScaleInv, Part::kScale})
     if (name == PartSuffix(part)) return part;
@@ -79,12 +71,12 @@ Result<RankForm> ParseRankForm(std::string_view text) {
       tensor.pattern = row.at("name");
       for (const Json& name : row.at("of")) {
         const auto role = RoleFromName(name.get<std::string>());
-        if (!role) return BadTable("an unknown role", name.get<std::string>(), file);
+        if (!role) return BadInput("an unknown role").File(file).Found(name.get<std::string>());
         tensor.of.push_back(*role);
       }
       const auto part = PartFromName(row.at("part"));
       const auto cut = CutFromName(row.at("cut").get<std::string>());
-      if (!part || !cut || tensor.of.empty()) return BadTable("a bad row", tensor.pattern, file);
+      if (!part || !cut || tensor.of.empty()) return BadInput("a bad row").File(file).Found(tensor.pattern);
       tensor.part = *part;
       tensor.cut = *cut;
       tensor.experts = row.at("stack") == "experts";
@@ -97,7 +89,7 @@ Result<RankForm> ParseRankForm(std::string_view text) {
       constant.pattern = row.at("name");
       const auto dtype = DTypeFromName(row.at("dtype").get<std::string>());
       if (!dtype || (*dtype != DType::kF32 && *dtype != DType::kBF16))
-        return BadTable("a constant of an unknown type", constant.pattern, file);
+        return BadInput("a constant of an unknown type").File(file).Found(constant.pattern);
       constant.dtype = *dtype;
       constant.shape = row.at("shape").get<std::vector<int64_t>>();
       constant.value = row.at("value");
@@ -111,7 +103,7 @@ Result<RankForm> ParseRankForm(std::string_view text) {
     for (const Json& renamed : aliases.at("renamed"))
       form.renamed_.emplace_back(renamed.at("name"), renamed.at("other"));
   } catch (const Json::exception& problem) {
-    return BadTable("malformed table", problem.what(), file);
+    return BadInput("malformed table").File(file).Found(problem.what());
   }
   return form;
 }
@@ -122,9 +114,9 @@ Result<RankForm> RankForm::Load(const std::string& engine, const std::string& fo
   if (form_template.empty()) return form;
   const Json dump = Json::parse(form_template, nullptr, false);
   if (!dump.is_object() || !dump.contains("tensors"))
-    return BadTable("not a template", "no JSON object with tensors", "--template");
+    return BadInput("not a template").File("--template").Found("no JSON object with tensors");
   if (dump.value("engine", engine) != engine)
-    return BadTable("the template of another engine", dump.value("engine", engine), "--template");
+    return BadInput("the template of another engine").File("--template").Found(dump.value("engine", engine));
   form.templated_ = true;
   form.name_ = engine + "-" + dump.value("version", std::string("unknown"));
   for (const Json& row : dump.at("tensors")) {
@@ -222,12 +214,10 @@ std::vector<std::string> RankForm::Unfilled(const std::vector<std::string>& made
 Result<std::string> CanonicalTemplate(const std::string& text, const std::string& path) {
   const Json dump = Json::parse(text, nullptr, false);
   const auto bad = [&](std::string found) {
-    Error error;
-    error.what = "not a template";
-    error.file = path;
-    error.expected = "JSON of scripts/dump_template.py: engine, version, tensors with name, dtype and shape";
-    error.found = std::move(found);
-    return error;
+    return BadInput("not a template")
+        .File(path)
+        .Expected("JSON of scripts/dump_template.py: engine, version, tensors with name, dtype and shape")
+        .Found(std::move(found));
   };
   if (!dump.is_object()) return bad("no JSON object");
   const auto tensors = dump.find("tensors");

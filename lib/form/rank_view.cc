@@ -38,15 +38,10 @@ class RankViewer {
   static constexpr uint32_t kNoArray = 0xFFFFFFFFu;
   using Key = std::pair<size_t, int32_t>;  // tensor of the form, layer
 
-  Error Bad(uint32_t array, std::string what, std::string expected, std::string found, std::string advice) const {
-    Error e;
-    e.what = std::move(what);
-    e.file = JoinPath(stored_.root, stored_.files[stored_.arrays[array].file].name);
-    e.tensor = std::string(HeaderName(stored_.arrays[array].name));
-    e.expected = std::move(expected);
-    e.found = std::move(found);
-    e.advice = std::move(advice);
-    return e;
+  Error Bad(uint32_t array, std::string what) const {
+    return BadInput(std::move(what))
+        .File(JoinPath(stored_.root, stored_.files[stored_.arrays[array].file].name))
+        .Tensor(std::string(HeaderName(stored_.arrays[array].name)));
   }
 
   const std::string& FileOf(uint32_t array) const { return stored_.files[stored_.arrays[array].file].name; }
@@ -71,14 +66,18 @@ class RankViewer {
       }
       const auto match = form_->Identify(bare);
       if (!match)
-        return Bad(i, "an array that no rank of this form has", "arrays of schemas/forms/" + form_->name() + ".json",
-                   "this name", "files of another engine or of the omni model cannot be read back");
+        return Bad(i, "an array that no rank of this form has")
+            .Expected("arrays of schemas/forms/" + form_->name() + ".json")
+            .Found("this name")
+            .Advice("files of another engine or of the omni model cannot be read back");
       auto& of_ranks = arrays_[{match->tensor, match->layer}];
       if (of_ranks.size() <= static_cast<size_t>(rank)) of_ranks.resize(static_cast<size_t>(rank) + 1, kNoArray);
       uint32_t& slot = of_ranks[static_cast<size_t>(rank)];
       if (slot != kNoArray)
-        return Bad(i, "an array that another file of the rank holds too", "each array once", "also in " + FileOf(slot),
-                   "remove what is left of an earlier conversion");
+        return Bad(i, "an array that another file of the rank holds too")
+            .Expected("each array once")
+            .Found("also in " + FileOf(slot))
+            .Advice("remove what is left of an earlier conversion");
       slot = i;
     }
     return {};
@@ -124,8 +123,10 @@ class RankViewer {
     for (const uint32_t i : arrays) {
       const StoredArray& array = stored_.arrays[i];
       if (array.shape != first.shape || array.dtype != first.dtype)
-        return Bad(i, "ranks disagree about an array", "the shape and dtype that rank 0 has", "others",
-                   "the files are not of one checkpoint: write them again");
+        return Bad(i, "ranks disagree about an array")
+            .Expected("the shape and dtype that rank 0 has")
+            .Found("others")
+            .Advice("the files are not of one checkpoint: write them again");
     }
     const RankTensor& tensor = form_->tensors()[key.first];
     const size_t rank = tensor.experts ? 3 : tensor.cut == Cut::kSinks ? 1 : first.shape.size();
@@ -134,9 +135,10 @@ class RankViewer {
                          : tensor.experts ? first.shape[0] * ep_ == config_.experts && first.shape[1] % members == 0
                                           : first.shape[0] % members == 0;
     if (first.shape.size() != rank || first.shape.empty() || !divides)
-      return Bad(arrays[0], "an array whose shape does not fit config.json",
-                 std::to_string(config_.experts) + " experts over " + std::to_string(ep_) + " ranks", "another shape",
-                 "config.json and tensors are of different models");
+      return Bad(arrays[0], "an array whose shape does not fit config.json")
+          .Expected(std::to_string(config_.experts) + " experts over " + std::to_string(ep_) + " ranks")
+          .Found("another shape")
+          .Advice("config.json and tensors are of different models");
     return {};
   }
 

@@ -20,11 +20,7 @@ std::optional<Condition> Split(const std::string& text) {
 }
 
 Error BadRule(const std::string& condition, std::string problem) {
-  Error error;
-  error.what = "bad rule \"" + condition + "\"";
-  error.expected = "FACT OPERATOR VALUE";
-  error.found = std::move(problem);
-  return error;
+  return BadInput("bad rule \"" + condition + "\"").Expected("FACT OPERATOR VALUE").Found(std::move(problem));
 }
 
 Fact ValueOf(const std::string& text, const Facts& facts) {

@@ -168,10 +168,7 @@ Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const
       reports.push_back(std::move(report));
     }
   } catch (const Json::exception& problem) {
-    Error error;
-    error.what = std::string("malformed table: ") + problem.what();
-    error.file = kTable;
-    return error;
+    return BadInput(std::string("malformed table: ") + problem.what()).File(kTable);
   }
   return reports;
 }

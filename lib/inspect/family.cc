@@ -71,10 +71,7 @@ Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::
       return entry.at("family").get<std::string>();
     }
   } catch (const Json::exception& problem) {
-    Error error;
-    error.what = std::string("malformed table: ") + problem.what();
-    error.file = kTable;
-    return error;
+    return BadInput(std::string("malformed table: ") + problem.what()).File(kTable);
   }
   evidence->push_back(Sizes(facts));
   evidence->push_back("no released model has this geometry");

@@ -28,13 +28,11 @@ class JsonProblems {
   }
   void AddText(std::string what, std::string expected, std::string found) {
     if (error_) return;
-    Error error;
-    error.code = ErrorCode::kBadInput;
-    error.what = "bad value of " + std::move(what);
-    error.file = path_;
-    error.expected = std::move(expected);
-    error.found = std::move(found);
-    error.advice = advice_;
+    Error error = BadInput("bad value of " + std::move(what))
+                      .File(path_)
+                      .Expected(std::move(expected))
+                      .Found(std::move(found))
+                      .Advice(advice_);
     error_ = std::move(error);
   }
   bool ok() const { return !error_.has_value(); }

@@ -89,12 +89,9 @@ Result<QkvLayout> ParseLayoutFlag(const std::string& text, const Catalogue& cata
     }
     if (valid) return QkvLayout{kind == "fused" ? QkvKind::kFused : QkvKind::kSplit, chunks};
   }
-  Error e;
-  e.code = ErrorCode::kUsage;
-  e.what = "not a QKV layout";
-  e.expected = "split, independent, or fused:C with C a chunk count";
-  e.found = "\"" + text + "\"";
-  return e;
+  return UsageError("not a QKV layout")
+      .Expected("split, independent, or fused:C with C a chunk count")
+      .Found("\"" + text + "\"");
 }
 
 std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const Inventory& inventory) {
@@ -149,10 +146,9 @@ Error NothingFits(const Catalogue& catalogue, const std::vector<StoredRows>& lay
   const QkvLayout best =
       *std::max_element(candidates.begin(), candidates.end(),
                         [&](const QkvLayout& a, const QkvLayout& b) { return explained(a) < explained(b); });
-  Error e;
-  e.what = "no known QKV layout explains the attention tensors";
-  e.file = catalogue.root;
-  e.advice = "fetch the file again; if you know the layout, say it: --source-qkv split|independent|fused:C";
+  Error e = BadInput("no known QKV layout explains the attention tensors")
+                .File(catalogue.root)
+                .Advice("fetch the file again; if you know the layout, say it: --source-qkv split|independent|fused:C");
   const auto odd = std::find_if(layers.begin(), layers.end(),
                                 [&](const StoredRows& s) { return !Explains(best, catalogue.config, s); });
   const AttentionShape shape = LogicalShape(catalogue.config, odd->windowed);
@@ -205,29 +201,25 @@ Status CheckAgainstData(const Catalogue& catalogue, const SurveyFacts& facts, La
   if (!LooksWrong(*chosen)) return {};
   for (const SaturationCount& other : facts.saturation) {
     if (other.layout == verdict->layout || !LooksRight(other)) continue;
-    Error e;
-    e.what = "the data contradicts the QKV layout that " + verdict->basis + " names";
-    e.file = catalogue.root;
-    e.tensor = facts.sampled.empty() ? "" : facts.sampled.front();
-    e.expected = "a saturated code in (nearly) every block; " + CountText(other);
-    e.found = CountText(*chosen);
-    e.advice = "say which is right: --source-qkv split|independent|fused:C";
-    return e;
+    return BadInput("the data contradicts the QKV layout that " + verdict->basis + " names")
+        .File(catalogue.root)
+        .Tensor(facts.sampled.empty() ? "" : facts.sampled.front())
+        .Expected("a saturated code in (nearly) every block; " + CountText(other))
+        .Found(CountText(*chosen))
+        .Advice("say which is right: --source-qkv split|independent|fused:C");
   }
   // Split files: one published reading scales all rows of V by V's own row. It has the same shapes; only the data can
   // tell (the second half of a V head would then lack a saturated code half of the time). Power-of-two scales never
   // saturate and prove nothing.
   const bool amax_scales = facts.power_of_two_scales * 2 < facts.attention_scales;
   if (verdict->layout.kind == QkvKind::kSplit && verdict->basis != "marker" && amax_scales) {
-    Error e;
-    e.what = "the data does not bear out that K and V share scale rows";
-    e.file = catalogue.root;
-    e.tensor = facts.sampled.empty() ? "" : facts.sampled.front();
-    e.expected = "a saturated code in (nearly) every block of " + verdict->layout.ToString();
-    e.found = CountText(*chosen);
-    e.advice =
-        "if you know how the file was quantized, say so: --source-qkv split (K and V share a row) or independent";
-    return e;
+    return BadInput("the data does not bear out that K and V share scale rows")
+        .File(catalogue.root)
+        .Tensor(facts.sampled.empty() ? "" : facts.sampled.front())
+        .Expected("a saturated code in (nearly) every block of " + verdict->layout.ToString())
+        .Found(CountText(*chosen))
+        .Advice(
+            "if you know how the file was quantized, say so: --source-qkv split (K and V share a row) or independent");
   }
   verdict->evidence.push_back(verdict->basis == "marker"
                                   ? "the others were re-quantized under a scale of the source, which need not saturate"
@@ -252,10 +244,9 @@ Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& 
     for (const StoredRows& stored : layers) {
       if (verdict.layout.fused() == inventory.fused && Explains(verdict.layout, catalogue.config, stored)) continue;
       const StoredArray& array = catalogue.arrays[stored.arrays[0]];
-      Error e;
-      e.what = "--source-qkv " + flag + " does not fit the tensors";
-      e.file = JoinPath(catalogue.root, catalogue.files[array.file].name);
-      e.tensor = array.name;
+      Error e = BadInput("--source-qkv " + flag + " does not fit the tensors")
+                    .File(JoinPath(catalogue.root, catalogue.files[array.file].name))
+                    .Tensor(array.name);
       if (verdict.layout.fused() != inventory.fused) {
         e.expected = verdict.layout.fused() ? "fused attention" : "split attention";
         e.found = inventory.fused ? "qkv_proj" : "q_proj, k_proj and v_proj";
@@ -298,14 +289,14 @@ Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& 
                                  feasible[i].basis + ")");
     if (!best.evidence) {
       if (!FullyQuantized(layers)) {
-        Error e;
-        e.what =
-            "the QKV layout cannot be decided: the fused weights carry no block scales, and nothing names the chunk "
-            "count";
-        e.file = catalogue.root;
-        e.tensor = catalogue.arrays[layers[0].arrays[0]].name;
-        e.expected = "metadata.tp_size in the index, or FP8 scale rows";
-        e.found = "neither; possible are";
+        Error e = BadInput(
+                      "the QKV layout cannot be decided: the fused weights carry no block scales, and nothing names "
+                      "the chunk "
+                      "count")
+                      .File(catalogue.root)
+                      .Tensor(catalogue.arrays[layers[0].arrays[0]].name)
+                      .Expected("metadata.tp_size in the index, or FP8 scale rows")
+                      .Found("neither; possible are");
         for (const LayoutCandidate& c : feasible) e.found += " " + c.layout.ToString();
         e.advice = "say how it was written: --source-qkv fused:1 for plain [Q;K;V], fused:C for C chunks";
         return e;

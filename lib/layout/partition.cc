@@ -4,7 +4,6 @@
 #include <functional>
 #include <numeric>
 
-#include "lib/base/usage_error.h"
 #include "lib/io/dtype.h"
 
 namespace mimo {
@@ -194,22 +193,26 @@ Result<Range> StageLayers(int64_t layers, int64_t stages, int64_t stage, const S
   const std::string wish = std::to_string(layers) + " layers over " + std::to_string(stages) + " pipeline stages";
   if (stages < 1 || options.virtual_chunks < 1 || options.first_stage_layers < 0 || options.last_stage_layers < 0 ||
       stage < 0 || stage >= stages || chunk < 0 || chunk >= options.virtual_chunks) {
-    return UsageError("no such pipeline stage", "a stage and a chunk of " + wish,
-                      "stage " + std::to_string(stage) + ", chunk " + std::to_string(chunk),
-                      "number stages and chunks from 0");
+    return UsageError("no such pipeline stage")
+        .Expected("a stage and a chunk of " + wish)
+        .Found("stage " + std::to_string(stage) + ", chunk " + std::to_string(chunk))
+        .Advice("number stages and chunks from 0");
   }
   if ((options.first_stage_layers > 0 || options.last_stage_layers > 0) &&
       (options.embedding_counts || options.loss_counts)) {
-    return UsageError("a pipeline's first and last stage are described twice",
-                      "layer counts for them, or the embedding and loss counted as layers", "both",
-                      "give one of the two");
+    return UsageError("a pipeline's first and last stage are described twice")
+        .Expected("layer counts for them, or the embedding and loss counted as layers")
+        .Found("both")
+        .Advice("give one of the two");
   }
   const StageSizes sizes = ShareLayers(layers, stages, options);
   if (!sizes.trouble.empty()) {
-    return UsageError("the pipeline stages do not divide the layers: " + sizes.trouble, wish + " shared out exactly",
-                      wish, UseNearest("PP", stages, [&](int64_t n) {
-                        return n <= layers + 2 && ShareLayers(layers, n, options).trouble.empty();
-                      }));
+    return UsageError("the pipeline stages do not divide the layers: " + sizes.trouble)
+        .Expected(wish + " shared out exactly")
+        .Found(wish)
+        .Advice(UseNearest("PP", stages, [&](int64_t n) {
+          return n <= layers + 2 && ShareLayers(layers, n, options).trouble.empty();
+        }));
   }
   const auto entry_layers = [&](int64_t v, int64_t p) {
     const bool first = v == 0 && p == 0, last = v == options.virtual_chunks - 1 && p == stages - 1;
@@ -269,37 +272,40 @@ Cut CutOf(Role role, bool trainer) {
 
 Status CheckTopology(const ModelConfig& config, const Topology& t, const PartitionOptions& options) {
   if (std::min({t.tp, t.cp, t.dp, t.ep, t.etp, t.pp}) < 1 || t.redundant_experts < 0 || t.tp > kLargestDegree) {
-    return UsageError("no such topology", "every degree at least 1, TP at most " + std::to_string(kLargestDegree),
-                      "TP " + std::to_string(t.tp) + ", CP " + std::to_string(t.cp) + ", DP " + std::to_string(t.dp) +
-                          ", EP " + std::to_string(t.ep) + ", ETP " + std::to_string(t.etp) + ", PP " +
-                          std::to_string(t.pp),
-                      "correct the degrees");
+    return UsageError("no such topology")
+        .Expected("every degree at least 1, TP at most " + std::to_string(kLargestDegree))
+        .Found("TP " + std::to_string(t.tp) + ", CP " + std::to_string(t.cp) + ", DP " + std::to_string(t.dp) +
+               ", EP " + std::to_string(t.ep) + ", ETP " + std::to_string(t.etp) + ", PP " + std::to_string(t.pp))
+        .Advice("correct the degrees");
   }
   const auto dense_fits = [&](int64_t tp) { return DenseTrouble(config, tp, options.trainer).empty(); };
   if (const std::string trouble = DenseTrouble(config, t.tp, options.trainer); !trouble.empty()) {
-    return UsageError("the model cannot be cut over TP " + std::to_string(t.tp),
-                      "heads and intermediate rows that divide", trouble, UseNearest("TP", t.tp, dense_fits));
+    return UsageError("the model cannot be cut over TP " + std::to_string(t.tp))
+        .Expected("heads and intermediate rows that divide")
+        .Found(trouble)
+        .Advice(UseNearest("TP", t.tp, dense_fits));
   }
   const bool moe = std::find(config.moe.begin(), config.moe.end(), 1) != config.moe.end();
   if (moe && (config.experts < 1 || (config.experts + t.redundant_experts) % t.ep != 0)) {
-    return UsageError(
-        "the experts cannot be dealt out over EP " + std::to_string(t.ep), "a number of experts that divides by EP",
-        std::to_string(config.experts) + " experts" +
-            (t.redundant_experts > 0 ? " and " + std::to_string(t.redundant_experts) + " redundant" : ""),
-        UseNearest("EP", t.ep,
-                   [&](int64_t ep) { return config.experts > 0 && (config.experts + t.redundant_experts) % ep == 0; }));
+    return UsageError("the experts cannot be dealt out over EP " + std::to_string(t.ep))
+        .Expected("a number of experts that divides by EP")
+        .Found(std::to_string(config.experts) + " experts" +
+               (t.redundant_experts > 0 ? " and " + std::to_string(t.redundant_experts) + " redundant" : ""))
+        .Advice(UseNearest("EP", t.ep, [&](int64_t ep) {
+          return config.experts > 0 && (config.experts + t.redundant_experts) % ep == 0;
+        }));
   }
   if (moe && config.moe_intermediate % t.etp != 0) {
-    return UsageError("the experts cannot be cut over ETP " + std::to_string(t.etp),
-                      "an expert intermediate that divides by ETP",
-                      std::to_string(config.moe_intermediate) + " rows of the expert intermediate",
-                      UseNearest("ETP", t.etp, [&](int64_t etp) { return config.moe_intermediate % etp == 0; }));
+    return UsageError("the experts cannot be cut over ETP " + std::to_string(t.etp))
+        .Expected("an expert intermediate that divides by ETP")
+        .Found(std::to_string(config.moe_intermediate) + " rows of the expert intermediate")
+        .Advice(UseNearest("ETP", t.etp, [&](int64_t etp) { return config.moe_intermediate % etp == 0; }));
   }
   if (t.stage_ranks() % (t.etp * t.ep) != 0) {
-    return UsageError(
-        "the expert ranks do not divide the ranks of a pipeline stage", "TP * CP * DP a multiple of ETP * EP",
-        "TP * CP * DP = " + std::to_string(t.stage_ranks()) + ", ETP * EP = " + std::to_string(t.etp * t.ep),
-        UseNearest("DP", t.dp, [&](int64_t dp) { return t.tp * t.cp * dp % (t.etp * t.ep) == 0; }));
+    return UsageError("the expert ranks do not divide the ranks of a pipeline stage")
+        .Expected("TP * CP * DP a multiple of ETP * EP")
+        .Found("TP * CP * DP = " + std::to_string(t.stage_ranks()) + ", ETP * EP = " + std::to_string(t.etp * t.ep))
+        .Advice(UseNearest("DP", t.dp, [&](int64_t dp) { return t.tp * t.cp * dp % (t.etp * t.ep) == 0; }));
   }
   // All stages fit, or none does.
   if (Result<Range> first = StageLayers(config.layers, t.pp, 0, options.stages); !first.ok()) return first.TakeError();
@@ -312,10 +318,11 @@ Result<std::vector<TensorSlice>> RankContents(const ModelTable& table, const Mod
   MIMO_RETURN_IF_ERROR(CheckTopology(config, topology, options));
   if (place.tp < 0 || place.tp >= topology.tp || place.ep < 0 || place.ep >= topology.ep || place.etp < 0 ||
       place.etp >= topology.etp || place.pp < 0 || place.pp >= topology.pp) {
-    return UsageError("no such rank", "a place inside the topology",
-                      "tp " + std::to_string(place.tp) + ", ep " + std::to_string(place.ep) + ", etp " +
-                          std::to_string(place.etp) + ", pp " + std::to_string(place.pp),
-                      "number ranks from 0");
+    return UsageError("no such rank")
+        .Expected("a place inside the topology")
+        .Found("tp " + std::to_string(place.tp) + ", ep " + std::to_string(place.ep) + ", etp " +
+               std::to_string(place.etp) + ", pp " + std::to_string(place.pp))
+        .Advice("number ranks from 0");
   }
   MIMO_ASSIGN_OR_RETURN(const std::vector<bool> layers,
                         LayersOfStage(config.layers, topology.pp, place.pp, options.stages));

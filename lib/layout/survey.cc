@@ -66,14 +66,12 @@ class Surveyor {
       facts_.zero_scales += values[i] == 0;
       if (allow_anomalies || (std::isfinite(values[i]) && values[i] >= 0)) continue;
       const auto cols = static_cast<size_t>(stored.shape[1]);
-      Error e;
-      e.what = "a block scale that no quantizer writes";
-      e.file = JoinPath(catalogue_.root, catalogue_.files[stored.file].name);
-      e.tensor = stored.name;
-      e.expected = "finite and not negative";
-      e.found = std::to_string(values[i]) + " at [" + std::to_string(i / cols) + ", " + std::to_string(i % cols) + "]";
-      e.advice = "the file is damaged: fetch it again, or pass --allow-anomalies to convert it all the same";
-      return e;
+      return BadInput("a block scale that no quantizer writes")
+          .File(JoinPath(catalogue_.root, catalogue_.files[stored.file].name))
+          .Tensor(stored.name)
+          .Expected("finite and not negative")
+          .Found(std::to_string(values[i]) + " at [" + std::to_string(i / cols) + ", " + std::to_string(i % cols) + "]")
+          .Advice("the file is damaged: fetch it again, or pass --allow-anomalies to convert it all the same");
     }
     return {};
   }

@@ -21,13 +21,6 @@ bool EndsWith(const std::string& text, const std::string& suffix) {
   return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
-Error BadInput(std::string what, std::string file) {
-  Error e;
-  e.what = std::move(what);
-  e.file = std::move(file);
-  return e;
-}
-
 // Everything below `directory` that is not a tensor file of the model travels along.
 Status ListCarried(FileSystem& fs, const std::string& root, const std::string& relative, int depth,
                    std::vector<CarriedFile>* carried) {
@@ -37,7 +30,7 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
     const std::string path = relative.empty() ? name : JoinPath(relative, name);
     MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs.Stat(JoinPath(root, path)));
     if (!info) {
-      Error e = BadInput("dangling symbolic link", JoinPath(root, path));
+      Error e = BadInput("dangling symbolic link").File(JoinPath(root, path));
       e.advice = "complete the download, or remove the link";
       return e;
     }
@@ -45,14 +38,14 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
       if (name == ".git" || name == ".cache" || name == kPartialDirectory)
         continue;  // bookkeeping of the tools that fetched it
       if (depth == 0 && EndsWith(name, kSuffix)) {
-        Error e = BadInput("not a regular file", JoinPath(root, path));
+        Error e = BadInput("not a regular file").File(JoinPath(root, path));
         e.expected = "a tensor file";
         e.found = "a directory";
         e.advice = "fetch the file again";
         return e;
       }
       if (depth >= kMaxDirectoryDepth) {
-        Error e = BadInput("directories nested too deep (a symbolic link to a parent?)", JoinPath(root, path));
+        Error e = BadInput("directories nested too deep (a symbolic link to a parent?)").File(JoinPath(root, path));
         e.expected = "at most " + std::to_string(kMaxDirectoryDepth) + " levels";
         return e;
       }
@@ -60,7 +53,7 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
     } else if (info->kind == FileKind::kRegular) {
       carried->push_back({path, info->size});
     } else {
-      Error e = BadInput("not a regular file", JoinPath(root, path));
+      Error e = BadInput("not a regular file").File(JoinPath(root, path));
       e.expected = "regular files and directories only";
       e.found = "a device, socket or pipe";
       e.advice = "remove it from the checkpoint";
@@ -114,7 +107,7 @@ class CatalogueBuilder {
   Status ReadConfig() {
     MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> root, fs_.Stat(out_.root));
     if (!root || root->kind != FileKind::kDirectory) {
-      Error e = BadInput("no such checkpoint directory", out_.root);
+      Error e = BadInput("no such checkpoint directory").File(out_.root);
       e.found = root ? "a file" : "nothing";
       e.advice = "name the directory that holds config.json and the .safetensors files";
       return e;
@@ -122,7 +115,7 @@ class CatalogueBuilder {
     const std::string path = JoinPath(out_.root, kConfigName);
     MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs_.Stat(path));
     if (!info) {
-      Error e = BadInput("config.json is missing", path);
+      Error e = BadInput("config.json is missing").File(path);
       e.expected = "the model's config.json beside its .safetensors files";
       e.found = "no such file";
       e.advice = "fetch it with the checkpoint: geometry cannot be read from the tensors alone";
@@ -175,7 +168,7 @@ class CatalogueBuilder {
     for (const std::string& file : named)
       if (!on_disk.contains(file)) out_.index.missing_files.push_back(file);
     if (on_disk.empty()) {
-      Error e = BadInput("no .safetensors files", out_.root);
+      Error e = BadInput("no .safetensors files").File(out_.root);
       e.expected = "the model's tensor files";
       e.found = named.empty() ? "none" : "an index that names " + Some(out_.index.missing_files);
       e.advice = "complete the download";
@@ -235,8 +228,8 @@ class CatalogueBuilder {
     for (const auto& [tensor, file] : weight_map_) {
       const auto part = part_of(out_.table->Identify(tensor));
       if (part == std::pair(Role::kUnknown, -1) || present.contains(part)) continue;
-      Error e = BadInput("the index lists tensors of an MTP layer or tower that no file holds",
-                         JoinPath(out_.root, kIndexName));
+      Error e = BadInput("the index lists tensors of an MTP layer or tower that no file holds")
+                    .File(JoinPath(out_.root, kIndexName));
       e.tensor = tensor;
       e.expected = "in " + file;
       e.found = "no such file";
@@ -254,7 +247,7 @@ class CatalogueBuilder {
     for (const auto& [tensor, file] : weight_map_) {
       const StoredArray* array = out_.Find(tensor);
       if (array == nullptr) {
-        Error e = BadInput("the index lists a tensor that no file holds", JoinPath(out_.root, kIndexName));
+        Error e = BadInput("the index lists a tensor that no file holds").File(JoinPath(out_.root, kIndexName));
         e.tensor = tensor;
         e.expected = "in " + file;
         e.found = "not in any shard header";
@@ -332,7 +325,7 @@ Status SortArrays(Catalogue* catalogue) {
   catalogue->by_name.reserve(arrays.size());
   for (uint32_t i = 0; i < arrays.size(); ++i) {
     if (catalogue->by_name.emplace(arrays[i].name, i).second) continue;
-    Error e = BadInput("the tensor is stored twice", catalogue->PathOf(catalogue->files[arrays[i].file]));
+    Error e = BadInput("the tensor is stored twice").File(catalogue->PathOf(catalogue->files[arrays[i].file]));
     e.tensor = arrays[i].name;
     e.expected = "each tensor in one file";
     e.found = "also in " + catalogue->files[arrays[i - 1].file].name;

@@ -50,12 +50,11 @@ class Fields {
 
   void Fail(const std::string& key, std::string expected, std::string found) {
     if (error_) return;
-    Error error;
-    error.what = "bad value of \"" + prefix_ + key + "\"";
-    error.file = path_;
-    error.expected = std::move(expected);
-    error.found = std::move(found);
-    error.advice = "correct config.json, or take it from the original repository again";
+    Error error = BadInput("bad value of \"" + prefix_ + key + "\"")
+                      .File(path_)
+                      .Expected(std::move(expected))
+                      .Found(std::move(found))
+                      .Advice("correct config.json, or take it from the original repository again");
     error_ = std::move(error);
   }
 
@@ -277,14 +276,8 @@ void ReadArchitectures(Fields& fields, ModelConfig& config) {
   }
 }
 
-Error NotJson(const std::string& path, std::string expected, std::string found) {
-  Error error;
-  error.what = "not a model configuration";
-  error.file = path;
-  error.expected = std::move(expected);
-  error.found = std::move(found);
-  error.advice = "download config.json again";
-  return error;
+Error NotJson(const std::string& path) {
+  return BadInput("not a model configuration").File(path).Advice("download config.json again");
 }
 
 }  // namespace
@@ -294,11 +287,11 @@ Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string&
   try {
     json = Json::parse(text);
   } catch (const Json::parse_error& e) {
-    return NotJson(path, "JSON", "a syntax error at " + Position(text, e.byte));
+    return NotJson(path).Expected("JSON").Found("a syntax error at " + Position(text, e.byte));
   } catch (const Json::exception&) {
-    return NotJson(path, "JSON", "a number out of range");
+    return NotJson(path).Expected("JSON").Found("a number out of range");
   }
-  if (!json.is_object()) return NotJson(path, "a JSON object", Shown(json));
+  if (!json.is_object()) return NotJson(path).Expected("a JSON object").Found(Shown(json));
 
   std::optional<Error> error;
   Fields fields(json, "", path, error);

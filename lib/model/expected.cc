@@ -10,11 +10,9 @@ namespace {
 constexpr int64_t kMaxTensors = 20'000'000;  // bounds what a hostile config can make us allocate
 
 Error BadSymbol(std::string what, std::string_view symbol) {
-  Error error;
-  error.what = "bad shape symbol in a model table: " + std::move(what);
-  error.found = std::string(symbol);
-  error.advice = "see Dimension() in lib/model/names.h";
-  return error;
+  return BadInput("bad shape symbol in a model table: " + std::move(what))
+      .Found(std::string(symbol))
+      .Advice("see Dimension() in lib/model/names.h");
 }
 
 std::optional<int64_t> ParseInteger(std::string_view text) {
@@ -90,13 +88,11 @@ Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, con
     }
     const bool per_expert = rule.pattern.find("{expert}") != std::string::npos;
     if (per_expert && config.experts > kMaxTensors - static_cast<int64_t>(tensors.size())) {
-      Error error;
-      error.what = "the config describes too many experts";
-      error.file = config.path;
-      error.expected = "at most " + std::to_string(kMaxTensors) + " tensors in all";
-      error.found = std::to_string(config.experts) + " experts in " + std::to_string(config.layers) + " layers";
-      error.advice = "correct n_routed_experts or num_hidden_layers";
-      return error;
+      return BadInput("the config describes too many experts")
+          .File(config.path)
+          .Expected("at most " + std::to_string(kMaxTensors) + " tensors in all")
+          .Found(std::to_string(config.experts) + " experts in " + std::to_string(config.layers) + " layers")
+          .Advice("correct n_routed_experts or num_hidden_layers");
     }
     const int32_t experts = !per_expert          ? 1
                             : every_expert       ? static_cast<int32_t>(config.experts)

@@ -24,10 +24,7 @@ class InventoryTaker {
   }
 
  private:
-  Error Bad(const StoredArray& array, std::string what, std::string expected, std::string found,
-            std::string advice) const {
-    return BadArray(catalogue_, array, std::move(what), std::move(expected), std::move(found), std::move(advice));
-  }
+  Error Bad(const StoredArray& array, std::string what) const { return BadArray(catalogue_, array, std::move(what)); }
 
   Status CountMtp() {
     std::set<int> layers;
@@ -35,10 +32,9 @@ class InventoryTaker {
       if (array.id.mtp) layers.insert(array.id.layer);
     out_.mtp_layers = static_cast<int>(layers.size());
     if (layers.empty() || *layers.rbegin() == out_.mtp_layers - 1) return {};
-    Error e;
-    e.what = "MTP layers are not numbered from 0 without gaps";
-    e.file = catalogue_.root;
-    e.expected = "model.mtp.layers.0 .. " + std::to_string(out_.mtp_layers - 1);
+    Error e = BadInput("MTP layers are not numbered from 0 without gaps")
+                  .File(catalogue_.root)
+                  .Expected("model.mtp.layers.0 .. " + std::to_string(out_.mtp_layers - 1));
     for (int layer : layers) e.found += (e.found.empty() ? "layers " : ", ") + std::to_string(layer);
     e.advice = "complete the checkpoint";
     return e;
@@ -93,8 +89,10 @@ class InventoryTaker {
       seen[weight_of[it->second]] = 1;
       if (weight.storage == Storage::kMxfp4 || weight.storage == Storage::kNvfp4) found.back() *= 2;
       if (found != tensor.shape)
-        return Bad(array, "the shape contradicts config.json", ShapeText(tensor.shape), ShapeText(found),
-                   "config.json and tensors are of different models, or the config was edited");
+        return Bad(array, "the shape contradicts config.json")
+            .Expected(ShapeText(tensor.shape))
+            .Found(ShapeText(found))
+            .Advice("config.json and tensors are of different models, or the config was edited");
       if (weight.storage == Storage::kPlain) MIMO_RETURN_IF_ERROR(CheckPlainType(array));
     }
     for (size_t i = 0; i < seen.size(); ++i) {
@@ -103,27 +101,28 @@ class InventoryTaker {
           weight.id.role == Role::kSpeech)
         continue;
       const StoredArray& array = catalogue_.arrays[weight.array];
-      return Bad(array, "a tensor that config.json leaves no place for",
-                 std::to_string(catalogue_.config.layers) + " layers, " + std::to_string(catalogue_.config.experts) +
-                     " experts, " + (out_.fused ? "fused" : "split") + " attention",
-                 "this tensor", "config.json and tensors are of different models, or the config was edited");
+      return Bad(array, "a tensor that config.json leaves no place for")
+          .Expected(std::to_string(catalogue_.config.layers) + " layers, " + std::to_string(catalogue_.config.experts) +
+                    " experts, " + (out_.fused ? "fused" : "split") + " attention")
+          .Found("this tensor")
+          .Advice("config.json and tensors are of different models, or the config was edited");
     }
     return {};
   }
 
   Status CheckPlainType(const StoredArray& array) const {
     if (array.dtype == DType::kBF16 || array.dtype == DType::kF16 || array.dtype == DType::kF32) return {};
-    return Bad(array, "a weight of an unexpected type", "BF16, F16 or F32, or FP8 or FP4 codes with scales",
-               std::string(DTypeName(array.dtype)), "");
+    return Bad(array, "a weight of an unexpected type")
+        .Expected("BF16, F16 or F32, or FP8 or FP4 codes with scales")
+        .Found(std::string(DTypeName(array.dtype)));
   }
 
   Error Missing(const ExpectedTensor& tensor) const {
-    Error e;
-    e.what = "a tensor that config.json calls for is missing";
-    e.file = catalogue_.root;
-    e.tensor = tensor.name;
-    e.expected = ShapeText(tensor.shape);
-    e.found = "in no shard header";
+    Error e = BadInput("a tensor that config.json calls for is missing")
+                  .File(catalogue_.root)
+                  .Tensor(tensor.name)
+                  .Expected(ShapeText(tensor.shape))
+                  .Found("in no shard header");
     if (!catalogue_.index.missing_files.empty())
       e.found += " (the index names " + catalogue_.index.missing_files.front() + ", which does not exist)";
     e.advice = "complete the checkpoint, or correct config.json";

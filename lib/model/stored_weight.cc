@@ -14,16 +14,8 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string what, std::string expected,
-               std::string found, std::string advice) {
-  Error e;
-  e.what = std::move(what);
-  e.file = JoinPath(catalogue.root, catalogue.files[array.file].name);
-  e.tensor = array.name;
-  e.expected = std::move(expected);
-  e.found = std::move(found);
-  e.advice = std::move(advice);
-  return e;
+Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string what) {
+  return BadInput(std::move(what)).File(JoinPath(catalogue.root, catalogue.files[array.file].name)).Tensor(array.name);
 }
 
 namespace {
@@ -46,8 +38,10 @@ class Pairing {
   Result<Weight> Pair() {
     const bool packed = parts_[Part::kPacked] != kNone;
     if (packed && parts_[Part::kWeight] != kNone)
-      return Bad(parts_[Part::kPacked], "a weight stored twice", "either " + NameOf(Part::kWeight) + " or this", "both",
-                 "remove the stale one, or export the checkpoint again");
+      return Bad(parts_[Part::kPacked], "a weight stored twice")
+          .Expected("either " + NameOf(Part::kWeight) + " or this")
+          .Found("both")
+          .Advice("remove the stale one, or export the checkpoint again");
     weight_.array = parts_[packed ? Part::kPacked : Part::kWeight];
     if (weight_.array == kNone) return Orphan();
     weight_.id = Codes().id;
@@ -73,20 +67,21 @@ class Pairing {
       if (array != kNone) return NameOfPart(catalogue_.arrays[array].name, part);
     return "";
   }
-  Error Bad(uint32_t array, std::string what, std::string expected, std::string found, std::string advice) const {
-    return BadArray(catalogue_, catalogue_.arrays[array], std::move(what), std::move(expected), std::move(found),
-                    std::move(advice));
+  Error Bad(uint32_t array, std::string what) const {
+    return BadArray(catalogue_, catalogue_.arrays[array], std::move(what));
   }
 
   Error Orphan() const {
     for (uint32_t array : parts_.of)
       if (array != kNone)
-        return Bad(array, "a scale without its weight",
-                   "tensor " + NameOf(Part::kWeight) + " or " + NameOf(Part::kPacked), "none in any file", kIncomplete);
+        return Bad(array, "a scale without its weight")
+            .Expected("tensor " + NameOf(Part::kWeight) + " or " + NameOf(Part::kPacked))
+            .Found("none in any file")
+            .Advice(kIncomplete);
     return {};
   }
   Error Lacks(const std::string& what, const std::string& name) const {
-    return Bad(weight_.array, what, "tensor " + name, "none in any file", kIncomplete);
+    return Bad(weight_.array, what).Expected("tensor " + name).Found("none in any file").Advice(kIncomplete);
   }
   // Companions other than these make no storage that is known.
   Status Only(std::initializer_list<Part> known, const std::string& storage) const {
@@ -95,9 +90,10 @@ class Pairing {
       bool expected = parts_[part] == weight_.array || !Has(part);
       for (Part one : known) expected |= one == part;
       if (!expected)
-        return Bad(parts_[part], "a companion that " + storage + " does not have",
-                   "no such tensor beside " + Codes().name, TypeAndShape(At(part)),
-                   "export the checkpoint again, or remove what another quantization left");
+        return Bad(parts_[part], "a companion that " + storage + " does not have")
+            .Expected("no such tensor beside " + Codes().name)
+            .Found(TypeAndShape(At(part)))
+            .Advice("export the checkpoint again, or remove what another quantization left");
     }
     return {};
   }
@@ -105,9 +101,10 @@ class Pairing {
   Status PairPlain() {
     if (Has(Part::kScale) || Has(Part::kScaleInv)) {
       const Part scale = Has(Part::kScale) ? Part::kScale : Part::kScaleInv;
-      return Bad(weight_.array, "a weight with scales of another kind", "F8_E4M3 or U8 codes, two-dimensional",
-                 TypeAndShape(Codes()) + " beside " + At(scale).name,
-                 "fetch the shard again, or remove the scales if the weight is not quantized");
+      return Bad(weight_.array, "a weight with scales of another kind")
+          .Expected("F8_E4M3 or U8 codes, two-dimensional")
+          .Found(TypeAndShape(Codes()) + " beside " + At(scale).name)
+          .Advice("fetch the shard again, or remove the scales if the weight is not quantized");
     }
     return Only({}, "an unquantized weight");
   }
@@ -122,8 +119,10 @@ class Pairing {
                    NameOf(Part::kScaleInv) + " (block FP8) or " + NameOf(Part::kScale) + " (MXFP8)");
     const Part part = scales[0];
     if (scales.size() > 1)
-      return Bad(parts_[scales[1]], "FP8 codes with two arrays of scales", "one of them",
-                 TypeAndShape(At(scales[1])) + " beside " + At(part).name, "remove what another quantization left");
+      return Bad(parts_[scales[1]], "FP8 codes with two arrays of scales")
+          .Expected("one of them")
+          .Found(TypeAndShape(At(scales[1])) + " beside " + At(part).name)
+          .Advice("remove what another quantization left");
     MIMO_RETURN_IF_ERROR(Only({part}, "a weight of FP8 codes"));
     const StoredArray& scale = At(part);
     weight_.scale = parts_[part];
@@ -132,8 +131,10 @@ class Pairing {
       return CheckGroups(kMxGroup);
     }
     if (scale.dtype != DType::kF32)
-      return Bad(weight_.scale, "scale of the wrong type", "F32 (block FP8), or U8 (MXFP8), two-dimensional",
-                 TypeAndShape(scale), "export the checkpoint again with one of these");
+      return Bad(weight_.scale, "scale of the wrong type")
+          .Expected("F32 (block FP8), or U8 (MXFP8), two-dimensional")
+          .Found(TypeAndShape(scale))
+          .Advice("export the checkpoint again with one of these");
     weight_.storage = Storage::kFp8Block;
     MIMO_RETURN_IF_ERROR(CheckMatrix());
     const std::vector<int64_t>& codes = Codes().shape;
@@ -152,8 +153,10 @@ class Pairing {
     if (IsTower(Codes().id.role) || Codes().shape.size() != 2) return PairPlain();
     if (!Has(Part::kScale)) {
       if (Has(Part::kScaleInv))
-        return Bad(weight_.array, "a weight with scales of another kind", "F8_E4M3 codes, two-dimensional",
-                   TypeAndShape(Codes()) + " beside " + At(Part::kScaleInv).name, "fetch the shard again");
+        return Bad(weight_.array, "a weight with scales of another kind")
+            .Expected("F8_E4M3 codes, two-dimensional")
+            .Found(TypeAndShape(Codes()) + " beside " + At(Part::kScaleInv).name)
+            .Advice("fetch the shard again");
       return Lacks("4-bit codes without their scales", NameOf(Part::kScale));
     }
     return PairGroups(Part::kScale2, Part::kInputScale);
@@ -162,8 +165,10 @@ class Pairing {
   // compressed-tensors.
   Status PairPacked() {
     if (Codes().dtype != DType::kU8)
-      return Bad(weight_.array, "packed codes of the wrong type", "U8, two 4-bit codes per byte", TypeAndShape(Codes()),
-                 "only 4-bit floating-point codes are known under this name");
+      return Bad(weight_.array, "packed codes of the wrong type")
+          .Expected("U8, two 4-bit codes per byte")
+          .Found(TypeAndShape(Codes()))
+          .Advice("only 4-bit floating-point codes are known under this name");
     if (!Has(Part::kScale)) return Lacks("4-bit codes without their scales", NameOf(Part::kScale));
     MIMO_RETURN_IF_ERROR(PairGroups(Part::kGlobalScale, Part::kInputGlobal));
     weight_.global_divides = weight_.storage == Storage::kNvfp4;
@@ -180,8 +185,10 @@ class Pairing {
       return CheckGroups(kMxGroup);
     }
     if (scale.dtype != DType::kF8E4M3)
-      return Bad(weight_.scale, "scale of the wrong type", "U8 (MXFP4) or F8_E4M3 (NVFP4), two-dimensional",
-                 TypeAndShape(scale), "export the checkpoint again with one of these");
+      return Bad(weight_.scale, "scale of the wrong type")
+          .Expected("U8 (MXFP4) or F8_E4M3 (NVFP4), two-dimensional")
+          .Found(TypeAndShape(scale))
+          .Advice("export the checkpoint again with one of these");
     weight_.storage = Storage::kNvfp4;
     MIMO_RETURN_IF_ERROR(Only({Part::kScale, global, input}, "this kind of NVFP4 weight"));
     if (!Has(global)) return Lacks("NVFP4 codes without their global scale", NameOf(global));
@@ -196,27 +203,29 @@ class Pairing {
     const StoredArray& scalar = catalogue_.arrays[array];
     const bool one = scalar.shape.empty() || (scalar.shape.size() == 1 && scalar.shape[0] == 1);
     if (scalar.dtype == DType::kF32 && one) return {};
-    return Bad(array, "not a scale of a whole tensor", "F32 [] or [1]", TypeAndShape(scalar),
-               "export the checkpoint again with one global scale per tensor");
+    return Bad(array, "not a scale of a whole tensor")
+        .Expected("F32 [] or [1]")
+        .Found(TypeAndShape(scalar))
+        .Advice("export the checkpoint again with one global scale per tensor");
   }
 
   Status CheckMatrix() const {
     if (Codes().shape.size() == 2) return {};
-    return Bad(weight_.array, "codes that are no matrix", "two-dimensional codes", TypeAndShape(Codes()),
-               "experts are stored one by one, under their own names");
+    return Bad(weight_.array, "codes that are no matrix")
+        .Expected("two-dimensional codes")
+        .Found(TypeAndShape(Codes()))
+        .Advice("experts are stored one by one, under their own names");
   }
 
   // Kernels encode in strips of 32 columns.
   Status CheckBlockSize() const {
     const ModelConfig& c = catalogue_.config;
     if (c.block_rows > 0 && c.block_cols > 0 && c.block_cols % 32 == 0) return {};
-    Error e;
-    e.what = "unsupported quantization block";
-    e.file = c.path;
-    e.expected = "weight_block_size of columns in multiples of 32, since " + Codes().name + " is block FP8";
-    e.found = ShapeText({c.block_rows, c.block_cols});
-    e.advice = "convert the checkpoint to 128 x 128 blocks or to BF16 with the tool that wrote it";
-    return e;
+    return BadInput("unsupported quantization block")
+        .File(c.path)
+        .Expected("weight_block_size of columns in multiples of 32, since " + Codes().name + " is block FP8")
+        .Found(ShapeText({c.block_rows, c.block_cols}))
+        .Advice("convert the checkpoint to 128 x 128 blocks or to BF16 with the tool that wrote it");
   }
 
   Status CheckBlocks() {
@@ -236,9 +245,10 @@ class Pairing {
     const bool nibbles = weight_.storage != Storage::kMxfp8;
     const int64_t stored = nibbles ? group / 2 : group;  // elements of `codes` per scale
     if (codes[1] % stored != 0)
-      return Bad(weight_.array, "rows that are no whole groups of " + std::to_string(group),
-                 "a multiple of " + std::to_string(stored) + (nibbles ? " bytes" : " codes") + " per row",
-                 TypeAndShape(Codes()), "the file is damaged or not of this family");
+      return Bad(weight_.array, "rows that are no whole groups of " + std::to_string(group))
+          .Expected("a multiple of " + std::to_string(stored) + (nibbles ? " bytes" : " codes") + " per row")
+          .Found(TypeAndShape(Codes()))
+          .Advice("the file is damaged or not of this family");
     const std::vector<int64_t> expected = {codes[0], codes[1] / stored};
     if (catalogue_.arrays[weight_.scale].shape == expected) return {};
     return WrongShape(expected);
@@ -260,8 +270,10 @@ class Pairing {
       advice =
           "the scales are swizzled into tiles of 128 x 4 for a kernel: export the checkpoint again with linear scales";
     }
-    return Bad(weight_.scale, "scale of the wrong shape",
-               ShapeText(expected) + " for codes of " + ShapeText(Codes().shape), ShapeText(found), advice);
+    return Bad(weight_.scale, "scale of the wrong shape")
+        .Expected(ShapeText(expected) + " for codes of " + ShapeText(Codes().shape))
+        .Found(ShapeText(found))
+        .Advice(advice);
   }
 
   const Catalogue& catalogue_;

@@ -32,8 +32,7 @@ struct WeightParts {
 Result<Weight> PairWeight(const Catalogue& catalogue, const WeightParts& parts);
 
 // How the checks of this folder name a tensor and its file.
-Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string what, std::string expected,
-               std::string found, std::string advice);
+Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string what);
 std::string ShapeText(const std::vector<int64_t>& shape);
 
 }  // namespace mimo

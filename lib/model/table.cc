@@ -13,12 +13,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-Error BadTable(std::string what, std::string found) {
-  Error error;
-  error.what = "bad model table: " + std::move(what);
-  error.found = std::move(found);
-  error.advice = "see schemas/models/ for the form of a table";
-  return error;
+Error BadTable(std::string what) {
+  return BadInput("bad model table: " + std::move(what)).Advice("see schemas/models/ for the form of a table");
 }
 
 // "a.{layer}.b" -> "a.#.b", the form in which names are looked up. Empty when the pattern cannot be told from others: a
@@ -52,7 +48,7 @@ Result<TensorRule> ParseRule(const Json& entry) {
   TensorRule rule;
   const std::string role = entry.at("role").get<std::string>();
   const auto known = RoleFromName(role);
-  if (!known || *known == Role::kUnknown) return BadTable("unknown role", role);
+  if (!known || *known == Role::kUnknown) return BadTable("unknown role").Found(role);
   rule.role = *known;
   rule.pattern = entry.at("name").get<std::string>();
   rule.shape = entry.at("shape").get<std::vector<std::string>>();
@@ -63,10 +59,10 @@ Result<TensorRule> ParseRule(const Json& entry) {
   static constexpr std::string_view kWhen[] = {"", "dense", "moe", "sinks", "fused", "split", "untied"};
   static constexpr std::string_view kStorage[] = {"bf16", "f32", "router", "linear", "expert"};
   if (std::find(std::begin(kWhen), std::end(kWhen), rule.when) == std::end(kWhen)) {
-    return BadTable("unknown condition", rule.when);
+    return BadTable("unknown condition").Found(rule.when);
   }
   if (std::find(std::begin(kStorage), std::end(kStorage), rule.storage) == std::end(kStorage)) {
-    return BadTable("unknown storage", rule.storage);
+    return BadTable("unknown storage").Found(rule.storage);
   }
   return rule;
 }
@@ -80,18 +76,19 @@ Result<ModelTable> ParseModelTable(std::string_view json) {
     for (const Json& entry : root.at("tensors")) {
       MIMO_ASSIGN_OR_RETURN(TensorRule rule, ParseRule(entry));
       const std::string shape = ShapeOf(rule.pattern);
-      if (shape.empty()) return BadTable("bad name pattern", rule.pattern);
-      if (!table.by_shape_.emplace(shape, table.rules_.size()).second) return BadTable("name twice", rule.pattern);
+      if (shape.empty()) return BadTable("bad name pattern").Found(rule.pattern);
+      if (!table.by_shape_.emplace(shape, table.rules_.size()).second)
+        return BadTable("name twice").Found(rule.pattern);
       table.rules_.push_back(std::move(rule));
     }
     for (const Json& entry : root.value("towers", Json::array())) {
       const std::string name = entry.at("role").get<std::string>();
       const auto role = RoleFromName(name);
-      if (!role) return BadTable("unknown role", name);
+      if (!role) return BadTable("unknown role").Found(name);
       table.towers_.emplace_back(entry.at("prefix").get<std::string>(), *role);
     }
   } catch (const Json::exception& e) {
-    return BadTable("not the expected JSON", e.what());
+    return BadTable("not the expected JSON").Found(e.what());
   }
   return table;
 }
@@ -108,7 +105,7 @@ Result<const ModelTable*> ModelTable::Get(const std::string& name) {
     it = tables.emplace(name, std::make_unique<const ModelTable>(std::move(table))).first;
     return it->second.get();
   }
-  return BadTable("there is none of this name", name);
+  return BadTable("there is none of this name").Found(name);
 }
 
 }  // namespace mimo

@@ -418,11 +418,7 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
 
 Status CheckUtf8(const std::string& name) {
   if (IsUtf8(name)) return {};
-  Error error;
-  error.what = "the name of the file is not UTF-8, so that a plan cannot name it";
-  error.file = name;
-  error.advice = "rename it";
-  return error;
+  return BadInput("the name of the file is not UTF-8, so that a plan cannot name it").File(name).Advice("rename it");
 }
 
 }  // namespace

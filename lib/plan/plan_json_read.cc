@@ -440,11 +440,7 @@ class PlanReader {
 };
 
 Error NotJson(const std::string& path, const char* problem) {
-  Error error;
-  error.what = std::string("not JSON: ") + problem;
-  error.file = path;
-  error.advice = kAdvice;
-  return error;
+  return BadInput(std::string("not JSON: ") + problem).File(path).Advice(kAdvice);
 }
 
 }  // namespace

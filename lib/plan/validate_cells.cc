@@ -17,59 +17,77 @@ Status CheckValues(const Subject& subject, const CellSegment& s, const OutputArr
   const StoredArray& source = subject.ArrayOf(s.source);
   if (from.quantized || !IsValueCodec(from.codec) || source.dtype != DTypeOf(from.codec) || source.shape.size() < 2 ||
       Columns(source.shape) != Columns(codes.shape))
-    return Bad("source of a cell", "values of equal width", "another", source.name);
+    return Bad("source of a cell").Tensor(source.name).Expected("values of equal width").Found("another");
   if (!Within(s.source_row, s.rows, source.rows()))
-    return Bad("rows of a cell", "rows of " + source.name, std::to_string(s.source_row), codes.name);
-  if (s.scale_row != 0 || s.factor != 1) return Bad("cell of values", "no scale row or factor", "one", codes.name);
+    return Bad("rows of a cell")
+        .Tensor(codes.name)
+        .Expected("rows of " + source.name)
+        .Found(std::to_string(s.source_row));
+  if (s.scale_row != 0 || s.factor != 1)
+    return Bad("cell of values").Tensor(codes.name).Expected("no scale row or factor").Found("one");
   if (Columns(scales.shape) != CeilDiv(Columns(codes.shape), from.block_cols))
-    return Bad("columns of scales", CeilDiv(Columns(codes.shape), from.block_cols), Columns(scales.shape), scales.name);
+    return Bad("columns of scales")
+        .Tensor(scales.name)
+        .Expected(CeilDiv(Columns(codes.shape), from.block_cols))
+        .Found(Columns(scales.shape));
   return {};
 }
 
 // Scales that blocks may keep.
 Status CheckKept(const Subject& subject, const CellRow& cell, bool values, const OutputArray& scales) {
   if (cell.keep == kNone) {
-    return cell.keep_row == 0 ? Status() : Bad("kept scales", "no row without them", "one", scales.name);
+    return cell.keep_row == 0 ? Status()
+                              : Bad("kept scales").Tensor(scales.name).Expected("no row without them").Found("one");
   }
-  if (!values) return Bad("kept scales", "cells of values", "of codes", scales.name);
-  if (!subject.IsSource(cell.keep)) return Bad("kept scales", "a source of the plan", "another", scales.name);
+  if (!values) return Bad("kept scales").Tensor(scales.name).Expected("cells of values").Found("of codes");
+  if (!subject.IsSource(cell.keep))
+    return Bad("kept scales").Tensor(scales.name).Expected("a source of the plan").Found("another");
   const StoredArray& keep = subject.ArrayOf(cell.keep);
   if (keep.dtype != DType::kF32 || keep.shape.size() < 2 || Columns(keep.shape) != Columns(scales.shape))
-    return Bad("kept scales", "F32 rows like those of " + scales.name, "another shape or dtype", keep.name);
-  if (!Within(cell.keep_row, 1, keep.rows())) return Bad("row of kept scales", keep.rows(), cell.keep_row, keep.name);
+    return Bad("kept scales")
+        .Tensor(keep.name)
+        .Expected("F32 rows like those of " + scales.name)
+        .Found("another shape or dtype");
+  if (!Within(cell.keep_row, 1, keep.rows()))
+    return Bad("row of kept scales").Tensor(keep.name).Expected(keep.rows()).Found(cell.keep_row);
   return {};
 }
 
 Status CheckSegment(const Subject& subject, const CellSegment& s, uint32_t group, const OutputArray& scales) {
   if (!subject.IsOutput(s.output, group, Transform::kRelayout)) {
-    return Bad("cell", "codes of this group", "another output", scales.name);
+    return Bad("cell").Tensor(scales.name).Expected("codes of this group").Found("another output");
   }
   const OutputArray& codes = subject.plan.outputs[s.output];
   if (s.rows <= 0 || !Within(s.target_row, s.rows, codes.rows()))
-    return Bad("rows of a cell", "rows of its target", std::to_string(s.target_row), codes.name);
+    return Bad("rows of a cell").Tensor(codes.name).Expected("rows of its target").Found(std::to_string(s.target_row));
   if (s.source == kNone) {
     if (s.source_row != 0 || s.scale != kNone || s.scale_row != 0 || s.factor != 1)
-      return Bad("padding of a cell", "no source, scale or factor", "one", codes.name);
+      return Bad("padding of a cell").Tensor(codes.name).Expected("no source, scale or factor").Found("one");
     return {};
   }
-  if (!subject.IsSource(s.source)) return Bad("cell", "codes from a source", "another", codes.name);
+  if (!subject.IsSource(s.source))
+    return Bad("cell").Tensor(codes.name).Expected("codes from a source").Found("another");
   if (s.scale == kNone) return CheckValues(subject, s, codes, scales);
   const StoredArray& source = subject.ArrayOf(s.source);
   const int64_t columns = Columns(codes.shape);
   if (source.dtype != DType::kF8E4M3 || source.shape.size() < 2 || Columns(source.shape) != columns) {
-    return Bad("source of a cell", "F8_E4M3 codes of equal width", "another", source.name);
+    return Bad("source of a cell").Tensor(source.name).Expected("F8_E4M3 codes of equal width").Found("another");
   }
   if (!Within(s.source_row, s.rows, source.rows()))
-    return Bad("rows of a cell", "rows of " + source.name, std::to_string(s.source_row), codes.name);
-  if (s.scale_row < 0) return Bad("scale row of a cell", 0, s.scale_row, codes.name);
+    return Bad("rows of a cell")
+        .Tensor(codes.name)
+        .Expected("rows of " + source.name)
+        .Found(std::to_string(s.source_row));
+  if (s.scale_row < 0) return Bad("scale row of a cell").Tensor(codes.name).Expected(0).Found(s.scale_row);
   if (!std::isfinite(s.factor) || s.factor <= 0)
-    return Bad("factor of a cell", "a positive one", std::to_string(s.factor), codes.name);
+    return Bad("factor of a cell").Tensor(codes.name).Expected("a positive one").Found(std::to_string(s.factor));
   const int64_t block = subject.plan.sources[s.source].block_cols;
   MIMO_RETURN_IF_ERROR(CheckScales(subject, s.scale, s.scale_row, columns, block, codes.name));
   const StoredArray& scale = subject.ArrayOf(s.scale);
-  if (s.scale_row >= scale.rows()) return Bad("scale row of a cell", scale.rows() - 1, s.scale_row, codes.name);
+  if (s.scale_row >= scale.rows())
+    return Bad("scale row of a cell").Tensor(codes.name).Expected(scale.rows() - 1).Found(s.scale_row);
   if (Columns(scales.shape) != Columns(scale.shape))
-    return Bad("columns of scales", Columns(scale.shape), Columns(scales.shape), scales.name);
+    return Bad("columns of scales").Tensor(scales.name).Expected(Columns(scale.shape)).Found(Columns(scales.shape));
   return {};
 }
 
@@ -82,10 +100,13 @@ Status CheckCells(const Subject& subject, uint32_t g) {
   std::vector<std::pair<uint32_t, std::pair<int64_t, int64_t>>> rows;  // (output, [begin, end))
   for (const CellRow& cell : group.cells) {
     if (!subject.IsOutput(cell.scale_output, g, Transform::kScales) || cell.segments.empty()) {
-      return Bad("cells of " + group.label, "scales of this group with segments", "another output or none");
+      return Bad("cells of " + group.label)
+          .Expected("scales of this group with segments")
+          .Found("another output or none");
     }
     const OutputArray& scales = plan.outputs[cell.scale_output];
-    if (!Within(cell.scale_row, 1, scales.rows())) return Bad("scale row", scales.rows(), cell.scale_row, scales.name);
+    if (!Within(cell.scale_row, 1, scales.rows()))
+      return Bad("scale row").Tensor(scales.name).Expected(scales.rows()).Found(cell.scale_row);
     rows.push_back({cell.scale_output, {cell.scale_row, cell.scale_row + 1}});
     const CellSegment* first = nullptr;
     for (const CellSegment& s : cell.segments) {
@@ -94,12 +115,13 @@ Status CheckCells(const Subject& subject, uint32_t g) {
       if (s.source == kNone) continue;
       if (first == nullptr) first = &s;
       if (plan.sources[s.source].block_cols != plan.sources[first->source].block_cols)
-        return Bad("cell", "blocks of one width", "several", scales.name);
+        return Bad("cell").Tensor(scales.name).Expected("blocks of one width").Found("several");
       const bool values = s.scale == kNone;
-      if (values != (first->scale == kNone)) return Bad("cell", "all values or all codes", "both", scales.name);
-      if (cell.moved && values) return Bad("moved cell", "codes", "values", scales.name);
+      if (values != (first->scale == kNone))
+        return Bad("cell").Tensor(scales.name).Expected("all values or all codes").Found("both");
+      if (cell.moved && values) return Bad("moved cell").Tensor(scales.name).Expected("codes").Found("values");
       if (cell.moved && (s.scale != first->scale || s.scale_row != first->scale_row || s.factor != first->factor))
-        return Bad("moved cell", "one source scale row and factor", "several", scales.name);
+        return Bad("moved cell").Tensor(scales.name).Expected("one source scale row and factor").Found("several");
     }
     MIMO_RETURN_IF_ERROR(CheckKept(subject, cell, first != nullptr && first->scale == kNone, scales));
   }
@@ -110,10 +132,11 @@ Status CheckCells(const Subject& subject, uint32_t g) {
     if (!subject.IsOutput(i, g, Transform::kScales) && !subject.IsOutput(i, g, Transform::kRelayout)) continue;
     int64_t next = 0;
     for (; at < rows.size() && rows[at].first == i; ++at) {
-      if (rows[at].second.first != next) return Bad("rows of cells", next, rows[at].second.first, output.name);
+      if (rows[at].second.first != next)
+        return Bad("rows of cells").Tensor(output.name).Expected(next).Found(rows[at].second.first);
       next = rows[at].second.second;
     }
-    if (next != output.rows()) return Bad("rows of cells", output.rows(), next, output.name);
+    if (next != output.rows()) return Bad("rows of cells").Tensor(output.name).Expected(output.rows()).Found(next);
   }
   return {};
 }
@@ -125,7 +148,7 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
   std::set<uint32_t> taken;
   for (const EncodedWeight& e : group.encoded) {
     if (!subject.IsOutput(e.codes, g, Transform::kEncode) || !subject.IsOutput(e.scales, g, Transform::kBeside))
-      return Bad("encoded weight of " + group.label, "codes and scales of this group", "others");
+      return Bad("encoded weight of " + group.label).Expected("codes and scales of this group").Found("others");
     const OutputArray& codes = plan.outputs[e.codes];
     const OutputArray& scales = plan.outputs[e.scales];
     const kernels::Encoding& encoding = e.encoding;
@@ -134,37 +157,49 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
     const bool plain =
         encoding.codec == Codec::kBf16 || encoding.codec == Codec::kFp16 || encoding.codec == Codec::kFp32;
     if (plain || codes.target_codec != encoding.codec || codes.shape.size() < 2 || scales.shape.size() < 2)
-      return Bad("encoded weight", "matrices of its codec", "others", codes.name);
+      return Bad("encoded weight").Tensor(codes.name).Expected("matrices of its codec").Found("others");
     if (encoding.block_rows == 0 || encoding.block_cols == 0 || encoding.block_rows > 1u << 20 ||
         (cells && encoding.block_cols % 32 != 0))
-      return Bad("block of an encoding", "rows, and columns that are a multiple of 32", "another", codes.name);
+      return Bad("block of an encoding")
+          .Tensor(codes.name)
+          .Expected("rows, and columns that are a multiple of 32")
+          .Found("another");
     const int64_t columns = Columns(codes.shape) * (packed ? 2 : 1);
     const int64_t column_group = kernels::GroupColumns(encoding);
     if (e.period < 0 || (e.period > 0 && (!cells || codes.rows() % e.period != 0)))
-      return Bad("period of an encoded weight", "a divisor of its rows", std::to_string(e.period), codes.name);
+      return Bad("period of an encoded weight")
+          .Tensor(codes.name)
+          .Expected("a divisor of its rows")
+          .Found(std::to_string(e.period));
     const int64_t rows = cells ? BlockRowsOf(codes.rows(), e) : codes.rows();
     const DType scale_dtype = cells ? DType::kF32 : encoding.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
     if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(scale_dtype) ||
         (!cells && columns % column_group != 0) || scales.rows() != rows ||
         Columns(scales.shape) != CeilDiv(columns, column_group))
-      return Bad("scales of an encoded weight", "those of its codes", "another shape or dtype", scales.name);
+      return Bad("scales of an encoded weight")
+          .Tensor(scales.name)
+          .Expected("those of its codes")
+          .Found("another shape or dtype");
     if ((encoding.codec == Codec::kNvfp4) != (e.global != kNone))
-      return Bad("global scale", "one where the codec has one", "another", codes.name);
+      return Bad("global scale").Tensor(codes.name).Expected("one where the codec has one").Found("another");
     if (e.keep != kNone) {
-      if (!subject.IsSource(e.keep)) return Bad("kept scales", "a source of the plan", "another", codes.name);
+      if (!subject.IsSource(e.keep))
+        return Bad("kept scales").Tensor(codes.name).Expected("a source of the plan").Found("another");
       const StoredArray& keep = subject.ArrayOf(e.keep);
       const bool bytes = keep.dtype == DType::kU8 || keep.dtype == DType::kF8E8M0;
       const bool fits = cells ? keep.dtype == DType::kF32 : encoding.codec == Codec::kMxfp4 && bytes;
       if (!fits || keep.shape != scales.shape)
-        return Bad("kept scales", "those of block FP8 or MXFP4, shaped like " + scales.name, "another shape or dtype",
-                   keep.name);
+        return Bad("kept scales")
+            .Tensor(keep.name)
+            .Expected("those of block FP8 or MXFP4, shaped like " + scales.name)
+            .Found("another shape or dtype");
     }
     taken.insert({e.codes, e.scales});
     for (const uint32_t scalar : {e.global, e.input}) {
       if (scalar == kNone) continue;
       if (!subject.IsOutput(scalar, g, Transform::kBeside) || plan.outputs[scalar].dtype != DType::kF32 ||
           plan.outputs[scalar].row_bytes() != 4 || plan.outputs[scalar].rows() != 1)
-        return Bad("scalar of an encoded weight", "one F32", "another", codes.name);
+        return Bad("scalar of an encoded weight").Tensor(codes.name).Expected("one F32").Found("another");
       taken.insert(scalar);
     }
   }
@@ -173,7 +208,7 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
   for (uint32_t i : group.outputs)
     made += plan.outputs[i].transform == Transform::kEncode || plan.outputs[i].transform == Transform::kBeside;
   if (taken.size() != wanted || made != wanted)
-    return Bad("encoded weights of " + group.label, "each output once", "another count");
+    return Bad("encoded weights of " + group.label).Expected("each output once").Found("another count");
   return {};
 }
 

@@ -10,8 +10,7 @@
 
 namespace mimo::plan_check {
 
-Error Bad(std::string what, std::string expected, std::string found, std::string tensor = "");
-Error Bad(std::string what, int64_t expected, int64_t found, std::string tensor = "");
+Error Bad(std::string what);
 
 // Whether rows or columns [begin, begin + count) lie in [0, limit).
 inline bool Within(int64_t begin, int64_t count, int64_t limit) {

@@ -14,18 +14,21 @@ Status CheckGrouped(const Subject& subject, const PlanSource& source) {
   const DType codes = packed ? DType::kU8 : DType::kF8E4M3;
   const DType scales = source.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
   if (array.dtype != codes || !subject.IsSource(source.scale) || !source.bands.empty())
-    return Bad("quantized source", "codes with one array of scales", "another", array.name);
+    return Bad("quantized source").Tensor(array.name).Expected("codes with one array of scales").Found("another");
   const StoredArray& scale = subject.ArrayOf(source.scale);
   std::vector<int64_t> shape = array.shape;
   shape.back() = CeilDiv(shape.back() * (packed ? 2 : 1), group);
   if (scale.dtype != scales || scale.shape != shape)
-    return Bad("scales", "one per " + std::to_string(group) + " columns", "another shape or dtype", scale.name);
+    return Bad("scales")
+        .Tensor(scale.name)
+        .Expected("one per " + std::to_string(group) + " columns")
+        .Found("another shape or dtype");
   if ((source.codec == Codec::kNvfp4) != (source.global != kNone))
-    return Bad("global scale", "one where the codec has one", "another", array.name);
+    return Bad("global scale").Tensor(array.name).Expected("one where the codec has one").Found("another");
   if (source.global == kNone) return {};
   if (!subject.IsSource(source.global) || subject.ArrayOf(source.global).dtype != DType::kF32 ||
       subject.ArrayOf(source.global).bytes != 4)
-    return Bad("global scale", "one F32", "another", array.name);
+    return Bad("global scale").Tensor(array.name).Expected("one F32").Found("another");
   return {};
 }
 
@@ -33,13 +36,14 @@ Status CheckGrouped(const Subject& subject, const PlanSource& source) {
 
 Status CheckScales(const Subject& subject, uint32_t scale, int64_t rows, int64_t columns, int64_t block,
                    const std::string& name) {
-  if (!subject.IsSource(scale)) return Bad("scales", "a source of the plan", std::to_string(scale), name);
+  if (!subject.IsSource(scale))
+    return Bad("scales").Tensor(name).Expected("a source of the plan").Found(std::to_string(scale));
   const StoredArray& array = subject.ArrayOf(scale);
   if (array.dtype != DType::kF32 || array.shape.size() < 2)
-    return Bad("scales", "an F32 matrix", "another", array.name);
-  if (array.rows() < rows) return Bad("rows of scales", rows, array.rows(), array.name);
+    return Bad("scales").Tensor(array.name).Expected("an F32 matrix").Found("another");
+  if (array.rows() < rows) return Bad("rows of scales").Tensor(array.name).Expected(rows).Found(array.rows());
   if (Columns(array.shape) != CeilDiv(columns, block))
-    return Bad("columns of scales", CeilDiv(columns, block), Columns(array.shape), array.name);
+    return Bad("columns of scales").Tensor(array.name).Expected(CeilDiv(columns, block)).Found(Columns(array.shape));
   return {};
 }
 
@@ -49,44 +53,51 @@ Status CheckSource(const Subject& subject, const PlanSource& source) {
   constexpr int64_t kLargestBlock = int64_t{1} << 31;
   if (source.block_rows <= 0 || source.block_cols <= 0 || source.block_rows > kLargestBlock ||
       source.block_cols > kLargestBlock)
-    return Bad("block size", "positive", "another", array.name);
+    return Bad("block size").Tensor(array.name).Expected("positive").Found("another");
   if (!source.quantized) {
     if (!plain || source.scale != kNone || source.global != kNone || !source.bands.empty())
-      return Bad("source", "no scales", "scales", array.name);
+      return Bad("source").Tensor(array.name).Expected("no scales").Found("scales");
     return {};
   }
-  if (plain || array.shape.size() < 2) return Bad("source", "a matrix in a block codec", "another", array.name);
+  if (plain || array.shape.size() < 2)
+    return Bad("source").Tensor(array.name).Expected("a matrix in a block codec").Found("another");
   if (source.codec != Codec::kFp8Block) return CheckGrouped(subject, source);
   const int64_t rows = array.rows();
   const int64_t columns = Columns(array.shape);
-  if (source.global != kNone) return Bad("source", "no global scale", "one", array.name);
+  if (source.global != kNone) return Bad("source").Tensor(array.name).Expected("no global scale").Found("one");
   if (array.dtype != DType::kF8E4M3)
-    return Bad("FP8 source", "F8_E4M3", std::string(DTypeName(array.dtype)), array.name);
+    return Bad("FP8 source").Tensor(array.name).Expected("F8_E4M3").Found(std::string(DTypeName(array.dtype)));
   if (source.bands.empty())
     return CheckScales(subject, source.scale, CeilDiv(rows, source.block_rows), columns, source.block_cols, array.name);
   int64_t next = 0;
   for (const SourceBand& band : source.bands) {
     if (band.row_begin != next || band.row_end <= band.row_begin || band.scale_row < 0) {
-      return Bad("bands", "a band at row " + std::to_string(next), "row " + std::to_string(band.row_begin), array.name);
+      return Bad("bands")
+          .Tensor(array.name)
+          .Expected("a band at row " + std::to_string(next))
+          .Found("row " + std::to_string(band.row_begin));
     }
     MIMO_RETURN_IF_ERROR(CheckScales(subject, band.scale, band.scale_row, columns, source.block_cols, array.name));
     if (band.scale_row >= subject.ArrayOf(band.scale).rows())
-      return Bad("scale row of a band", subject.ArrayOf(band.scale).rows() - 1, band.scale_row, array.name);
+      return Bad("scale row of a band")
+          .Tensor(array.name)
+          .Expected(subject.ArrayOf(band.scale).rows() - 1)
+          .Found(band.scale_row);
     next = band.row_end;
   }
-  return next == rows ? Status() : Bad("rows of bands", rows, next, array.name);
+  return next == rows ? Status() : Bad("rows of bands").Tensor(array.name).Expected(rows).Found(next);
 }
 
 Status CheckEqual(const Subject& subject, const EqualRows& equal) {
   if (!subject.IsSource(equal.first) || !subject.IsSource(equal.second))
-    return Bad("replicas", "sources of the plan", "another");
+    return Bad("replicas").Expected("sources of the plan").Found("another");
   const StoredArray &first = subject.ArrayOf(equal.first), &second = subject.ArrayOf(equal.second);
   if (first.dtype != second.dtype || first.row_bytes() != second.row_bytes() || first.row_bytes() == 0)
-    return Bad("replicas", "rows like those of " + first.name, "others", second.name);
+    return Bad("replicas").Tensor(second.name).Expected("rows like those of " + first.name).Found("others");
   if (equal.rows <= 0 || !Within(equal.first_row, equal.rows, first.rows()))
-    return Bad("rows of replicas", first.rows(), equal.first_row, first.name);
+    return Bad("rows of replicas").Tensor(first.name).Expected(first.rows()).Found(equal.first_row);
   if (!Within(equal.second_row, equal.rows, second.rows()))
-    return Bad("rows of replicas", second.rows(), equal.second_row, second.name);
+    return Bad("rows of replicas").Tensor(second.name).Expected(second.rows()).Found(equal.second_row);
   return {};
 }
 

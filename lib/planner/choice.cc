@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "lib/base/checked.h"
-#include "lib/base/usage_error.h"
 #include "lib/draft/builder.h"
 #include "lib/model/role_groups.h"
 
@@ -32,7 +31,7 @@ Result<StorageChooser> StorageChooser::Make(const Catalogue& catalogue, const Pl
                                                                              : Dialect::kNative;
   if (options.recipe.empty()) return chooser;
   if (options.dtype != DTypeChoice::kKeep)
-    return UsageError("a recipe and --dtype contradict each other", "one of them", "both");
+    return UsageError("a recipe and --dtype contradict each other").Expected("one of them").Found("both");
   MIMO_ASSIGN_OR_RETURN(Recipe recipe, ParseRecipe(options.recipe, "the recipe"));
   chooser.recipe_ = std::make_unique<Recipe>(std::move(recipe));
   chooser.matcher_ = std::make_unique<RecipeMatcher>(*chooser.recipe_);
@@ -100,8 +99,10 @@ Result<Choice> StorageChooser::ForNeuron(const Weight& weight, const TensorId& i
   const bool quantized = weight.storage != Storage::kPlain;
   if (IsExpert(id.role)) {
     if (!quantized || weight.storage == Storage::kFp8Block) return Choice();
-    return UsageError("Neuron has no form for these experts", "block FP8 or BF16 experts", name,
-                      "--dtype bf16 writes a BF16 directory");
+    return UsageError("Neuron has no form for these experts")
+        .Expected("block FP8 or BF16 experts")
+        .Found(name)
+        .Advice("--dtype bf16 writes a BF16 directory");
   }
   if (IsAttentionProjection(id.role) ? neuron_attention_ : IsDenseMlp(id.role)) {
     Choice choice;
@@ -136,12 +137,16 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
   choice.encoding = EncodingOf(*recipe_, wanted);
   const std::optional<WeightArrays> arrays = ArraysOf(dialect_, choice.codec);
   if (!arrays)
-    return UsageError("the recipe asks for " + std::string(StoredAsName(wanted)) + " in a dialect without it",
-                      "another dialect, or another type", std::string(DialectName(dialect_)), "see docs/recipes.md");
+    return UsageError("the recipe asks for " + std::string(StoredAsName(wanted)) + " in a dialect without it")
+        .Expected("another dialect, or another type")
+        .Found(std::string(DialectName(dialect_)))
+        .Advice("see docs/recipes.md");
   choice.arrays = *arrays;
   if (catalogue_->arrays[weight.array].shape.size() != 2 || !name.ends_with(".weight"))
-    return UsageError("the recipe quantizes what is not the matrix of a linear module", "MODULE.weight, two dimensions",
-                      name, "narrow the rule that matches it");
+    return UsageError("the recipe quantizes what is not the matrix of a linear module")
+        .Expected("MODULE.weight, two dimensions")
+        .Found(name)
+        .Advice("narrow the rule that matches it");
   const kernels::Encoding& e = choice.encoding;
   const bool same_cells =
       choice.codec != Codec::kFp8Block || (e.block_rows == 128 && e.block_cols == 128 && !e.power_of_two);
@@ -151,9 +156,10 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
   }
   const int64_t group = kernels::GroupColumns(e);
   if (choice.codec != Codec::kFp8Block && weight.cols % group != 0)
-    return UsageError("a weight whose rows are not whole groups of " + std::string(StoredAsName(wanted)) + ": " + name,
-                      "a multiple of " + std::to_string(group) + " columns", std::to_string(weight.cols) + " columns",
-                      "keep it, or choose another type for it in a recipe");
+    return UsageError("a weight whose rows are not whole groups of " + std::string(StoredAsName(wanted)) + ": " + name)
+        .Expected("a multiple of " + std::to_string(group) + " columns")
+        .Found(std::to_string(weight.cols) + " columns")
+        .Advice("keep it, or choose another type for it in a recipe");
   choice.kind = Choice::Kind::kEncode;
   if (choice.codec == Codec::kNvfp4) choice.input_scale = InputScale(name);
   return choice;
@@ -175,8 +181,10 @@ Status StorageChooser::CheckAllUsed() const {
   MIMO_RETURN_IF_ERROR(matcher_->CheckAllMatched());
   for (const auto& [module, scale] : recipe_->input_scales)
     if (!scaled_modules_.contains(module))
-      return UsageError("an input scale for a module that is not made NVFP4", "modules of the output", module,
-                        "list the names with --dry-run --verbose");
+      return UsageError("an input scale for a module that is not made NVFP4")
+          .Expected("modules of the output")
+          .Found(module)
+          .Advice("list the names with --dry-run --verbose");
   return {};
 }
 

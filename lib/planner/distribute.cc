@@ -5,7 +5,6 @@
 #include <map>
 #include <tuple>
 
-#include "lib/base/usage_error.h"
 #include "lib/draft/cut_pieces.h"
 #include "lib/form/rules.h"
 #include "lib/model/role_groups.h"
@@ -66,17 +65,19 @@ class Distributor {
       const OutputArray& output = planned_.outputs[i];
       if (cells[output.group] != 0) continue;
       if (output.transform == Transform::kEncode || output.transform == Transform::kBeside)
-        return UsageError("rank files cannot be quantized in the same run",
-                          "two runs: --recipe or --dtype first, then --format sharded-state", output.name);
+        return UsageError("rank files cannot be quantized in the same run")
+            .Expected("two runs: --recipe or --dtype first, then --format sharded-state")
+            .Found(output.name);
       const auto tensor = form_.Find(output.id.role, output.id.part, output.id.mtp);
       if (IsTower(output.id.role) || output.id.role == Role::kUnknown) {
         rest_.push_back(i);
         continue;
       }
       if (!tensor)
-        return UsageError("form " + form_.name() + " has no place for an array of this checkpoint",
-                          "BF16, block FP8 or MXFP4 weights", output.name,
-                          "convert it first: --dtype bf16, or a recipe of the native dialect");
+        return UsageError("form " + form_.name() + " has no place for an array of this checkpoint")
+            .Expected("BF16, block FP8 or MXFP4 weights")
+            .Found(output.name)
+            .Advice("convert it first: --dtype bf16, or a recipe of the native dialect");
       stacks_[{output.id.mtp, output.id.layer, *tensor}].push_back(i);
     }
     return {};
@@ -193,8 +194,10 @@ class Distributor {
       for (const uint32_t i : members) {
         const OutputArray& output = planned_.outputs[i];
         if (output.dtype != first.dtype || output.transform != first.transform)
-          return UsageError("weights that a rank holds in one array are stored differently", first.name, output.name,
-                            "store them alike first");
+          return UsageError("weights that a rank holds in one array are stored differently")
+              .Expected(first.name)
+              .Found(output.name)
+              .Advice("store them alike first");
         for (const Placed& placed : PlacesOf(tensor, output, rank)) CutPieces(output, placed, &made.pieces);
       }
       FillGaps(shape, &made.pieces);
@@ -232,7 +235,9 @@ class Distributor {
       const OutputArray& output = planned_.outputs[i];
       const auto index = form_.Find(output.id.role, output.id.part, output.id.mtp);
       if (!index || output.id.role != Role::kAttnQkv)
-        return UsageError("form " + form_.name() + " has no place for this", "fused attention", output.name);
+        return UsageError("form " + form_.name() + " has no place for this")
+            .Expected("fused attention")
+            .Found(output.name);
       const RankTensor& tensor = form_.tensors()[*index];
       OutputArray part = output;
       part.shape[0] /= tp_;
@@ -310,8 +315,10 @@ class Distributor {
     std::string missing;
     for (const std::string& name : form_.Unfilled(made_)) missing += (missing.empty() ? "" : ", ") + name;
     if (missing.empty()) return {};
-    return UsageError("the template names arrays that nothing of this checkpoint fills", "arrays of schemas/forms",
-                      missing.substr(0, 400), "dump the template of the text model, without towers or drafters");
+    return UsageError("the template names arrays that nothing of this checkpoint fills")
+        .Expected("arrays of schemas/forms")
+        .Found(missing.substr(0, 400))
+        .Advice("dump the template of the text model, without towers or drafters");
   }
 
   PlanBuilder& builder_;

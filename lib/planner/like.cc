@@ -4,7 +4,6 @@
 #include <set>
 #include <unordered_map>
 
-#include "lib/base/usage_error.h"
 #include "lib/draft/attention.h"
 #include "lib/draft/builder.h"
 #include "lib/draft/placement.h"
@@ -59,12 +58,15 @@ class LikePlanner {
     if (options_.to != "hf" || options_.max_shard_bytes > 0 || options_.text_only || !options_.include.empty() ||
         !options_.exclude.empty() || options_.fp8_block_rows > 0 || !options_.fold_value_scale.empty() ||
         !options_.recipe.empty() || (options_.qkv != "keep" && options_.qkv != "restore"))
-      return UsageError("--like stores everything as the reference does",
-                        "no option that changes names, layout or codecs, or --dtype bf16 with them", "one",
-                        "two runs: --like first, then the rest");
+      return UsageError("--like stores everything as the reference does")
+          .Expected("no option that changes names, layout or codecs, or --dtype bf16 with them")
+          .Found("one")
+          .Advice("two runs: --like first, then the rest");
     if (options_.lossless)
-      return UsageError("values of a run are quantized under --like", "no --lossless", "--lossless",
-                        "the report counts what is exact");
+      return UsageError("values of a run are quantized under --like")
+          .Expected("no --lossless")
+          .Found("--lossless")
+          .Advice("the report counts what is exact");
     return {};
   }
 
@@ -94,9 +96,10 @@ class LikePlanner {
   }
 
   Status CannotMake(const Weight& w, const std::string& what) const {
-    return UsageError("the reference stores a weight as nothing that --like can make from values",
-                      "BF16, FP16, FP32, block FP8 or MXFP4", what + " in " + Bare(catalogue_.arrays[w.array].name),
-                      "--like REF --dtype bf16 --qkv split, then a recipe in a second run");
+    return UsageError("the reference stores a weight as nothing that --like can make from values")
+        .Expected("BF16, FP16, FP32, block FP8 or MXFP4")
+        .Found(what + " in " + Bare(catalogue_.arrays[w.array].name))
+        .Advice("--like REF --dtype bf16 --qkv split, then a recipe in a second run");
   }
 
   std::optional<Codec> Values(const Weight& w) const {
@@ -213,13 +216,15 @@ class LikePlanner {
       const auto found = place.find(output.name);
       const StoredArray* array = found == place.end() ? nullptr : &catalogue_.arrays[found->second];
       if (array == nullptr || array->dtype != output.dtype || array->shape != output.shape)
-        return UsageError("what --like would write is not what the reference has", "its names, types and shapes",
-                          output.name, "a reference in the layout that its config says");
+        return UsageError("what --like would write is not what the reference has")
+            .Expected("its names, types and shapes")
+            .Found(output.name)
+            .Advice("a reference in the layout that its config says");
       builder_.SetNear(i, found->second);
       place.erase(found);
     }
     if (place.empty()) return {};
-    return UsageError("an array of the reference that nothing fills", "none", place.begin()->first);
+    return UsageError("an array of the reference that nothing fills").Expected("none").Found(place.begin()->first);
   }
 
   // Of the reference's own files.

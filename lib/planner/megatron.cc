@@ -5,7 +5,6 @@
 #include <tuple>
 #include <unordered_map>
 
-#include "lib/base/usage_error.h"
 #include "lib/draft/cut_pieces.h"
 #include "lib/form/megatron_files.h"
 #include "lib/form/rank_form.h"
@@ -35,8 +34,10 @@ class MegatronPlanner {
       const auto tensor = form_.Find(id.role, id.mtp, moe);
       const bool values = output.transform == Transform::kMove || output.transform == Transform::kConvert;
       if (!tensor || id.part != Part::kWeight || !values)
-        return UsageError("Megatron has no place for a tensor", "the weights of the language model, as values",
-                          output.name, "--unknown drop, or --exclude");
+        return UsageError("Megatron has no place for a tensor")
+            .Expected("the weights of the language model, as values")
+            .Found(output.name)
+            .Advice("--unknown drop, or --exclude");
       members[{id.mtp, id.layer, *tensor}].push_back(i);
     }
     for (const auto& [key, outputs] : members) MIMO_RETURN_IF_ERROR(Make(std::get<2>(key), std::get<1>(key), outputs));
@@ -58,8 +59,10 @@ class MegatronPlanner {
   // The most parts, up to `wanted`, that `units` can be cut into evenly; `asked`: a number that must divide.
   Result<int64_t> PartsOf(int64_t units, int64_t asked, const char* flag, const std::string& name) const {
     if (asked > 1 && units % asked != 0)
-      return UsageError("a tensor cannot be cut into this many parts", "a divisor of " + std::to_string(units),
-                        std::string(flag) + " " + std::to_string(asked), name);
+      return UsageError("a tensor cannot be cut into this many parts")
+          .Expected("a divisor of " + std::to_string(units))
+          .Found(std::string(flag) + " " + std::to_string(asked))
+          .Advice(name);
     int64_t parts = std::max<int64_t>(kParts / std::max<int64_t>(asked, 1), 1);
     while (units / std::max<int64_t>(asked, 1) % parts != 0) --parts;
     return parts * std::max<int64_t>(asked, 1);
@@ -89,8 +92,10 @@ class MegatronPlanner {
     for (const uint32_t i : members) {
       const OutputArray& output = planned_.outputs[i];
       if (output.dtype != first.dtype)
-        return UsageError("weights that Megatron holds in one tensor are stored differently", first.name, output.name,
-                          "store them alike first");
+        return UsageError("weights that Megatron holds in one tensor are stored differently")
+            .Expected(first.name)
+            .Found(output.name)
+            .Advice("store them alike first");
     }
     PlannedTensor made;
     made.key = NameInLayer(tensor.pattern, layer);
@@ -146,8 +151,10 @@ class MegatronPlanner {
     const auto halves = static_cast<int64_t>(tensor.of.size());
     const int64_t units = tensor.cut == Cut::kExpertRows ? rows : cols;
     if (units % etp != 0)
-      return UsageError("experts cannot be cut into this many parts", "a divisor of " + std::to_string(units),
-                        "--etp " + std::to_string(etp), made.key);
+      return UsageError("experts cannot be cut into this many parts")
+          .Expected("a divisor of " + std::to_string(units))
+          .Found("--etp " + std::to_string(etp))
+          .Advice(made.key);
     made.shape = {model_.experts, rows * halves, cols};
     std::vector<uint32_t> sorted = members;
     const auto order = [&](uint32_t i) {
@@ -156,13 +163,17 @@ class MegatronPlanner {
     };
     std::sort(sorted.begin(), sorted.end(), [&](uint32_t a, uint32_t b) { return order(a) < order(b); });
     if (static_cast<int64_t>(sorted.size()) != model_.experts * halves)
-      return UsageError("experts of a layer are left out", std::to_string(model_.experts) + " experts", made.key,
-                        "all or none of them, with --include and --exclude");
+      return UsageError("experts of a layer are left out")
+          .Expected(std::to_string(model_.experts) + " experts")
+          .Found(made.key)
+          .Advice("all or none of them, with --include and --exclude");
     for (const uint32_t i : sorted) {
       const OutputArray& output = planned_.outputs[i];
       if (tensor.cut == Cut::kExpertColumns && cols / etp % 32 != 0 && InGroups(output))
-        return UsageError("experts under scales of 32 columns cannot be cut inside them", "a multiple of 32 columns",
-                          std::to_string(cols / etp) + " (--etp " + std::to_string(etp) + ")", output.name);
+        return UsageError("experts under scales of 32 columns cannot be cut inside them")
+            .Expected("a multiple of 32 columns")
+            .Found(std::to_string(cols / etp) + " (--etp " + std::to_string(etp) + ")")
+            .Advice(output.name);
       const int64_t base = output.id.role == tensor.of[0] ? 0 : rows;
       builder_.BeginGroup(output.name);
       for (int64_t r = 0; r < etp; ++r) {

@@ -4,7 +4,6 @@
 #include <map>
 #include <tuple>
 
-#include "lib/base/usage_error.h"
 #include "lib/form/neuron_names.h"
 #include "lib/model/role_groups.h"
 
@@ -45,8 +44,10 @@ class NeuronPlanner {
       OutputArray output = std::move(planned_.outputs[i]);
       const std::string name = NeuronName(*builder_.catalogue().table, output.id);
       if (name.empty())
-        return UsageError("a tensor that Neuron's form has no place for", "decoder layers, embedding and output layer",
-                          output.name, "--unknown drop");
+        return UsageError("a tensor that Neuron's form has no place for")
+            .Expected("decoder layers, embedding and output layer")
+            .Found(output.name)
+            .Advice("--unknown drop");
       output.name = name;
       output.unchanged = false;
       const std::string file = NeuronFile(output.id.layer);
@@ -65,8 +66,10 @@ class NeuronPlanner {
     const bool codes = first.dtype == DType::kF8E4M3;
     const bool values = part == Part::kWeight && !codes;
     if (values && first.dtype != DType::kBF16)
-      return UsageError("Neuron has no form for these experts", "block FP8 or BF16", first.name,
-                        "--dtype bf16 writes a BF16 directory");
+      return UsageError("Neuron has no form for these experts")
+          .Expected("block FP8 or BF16")
+          .Found(first.name)
+          .Advice("--dtype bf16 writes a BF16 directory");
     OutputArray stack;
     stack.name = NeuronStackName(gate_up, layer, part);
     stack.id = first.id;
@@ -84,8 +87,10 @@ class NeuronPlanner {
     for (const uint32_t i : members) {
       const OutputArray& output = planned_.outputs[i];
       if (output.shape != first.shape || output.dtype != first.dtype || output.pieces.size() != 1)
-        return UsageError("experts of one layer are stored differently", first.name, output.name,
-                          "store them alike first");
+        return UsageError("experts of one layer are stored differently")
+            .Expected(first.name)
+            .Found(output.name)
+            .Advice("store them alike first");
       Piece piece;
       piece.source = output.pieces[0].source;
       piece.rows = cols;

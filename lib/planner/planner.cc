@@ -5,7 +5,6 @@
 #include <tuple>
 #include <unordered_map>
 
-#include "lib/base/usage_error.h"
 #include "lib/draft/attention.h"
 #include "lib/draft/builder.h"
 #include "lib/draft/filter.h"
@@ -101,14 +100,12 @@ class Planner {
       } else if (options_.unknown == UnknownPolicy::kDrop) {
         dropped_[array] = "unknown tensor, --unknown drop";
       } else {
-        Error e;
-        e.what = "a tensor that no model table knows";
-        e.file = JoinPath(catalogue_.root, catalogue_.files[stored.file].name);
-        e.tensor = stored.name;
-        e.expected = "tensors of the MiMo-V2 family only";
-        e.found = std::to_string(inventory_.unknown.size()) + " unknown";
-        e.advice = "pass --unknown carry to copy such tensors as they are, or --unknown drop";
-        return e;
+        return BadInput("a tensor that no model table knows")
+            .File(JoinPath(catalogue_.root, catalogue_.files[stored.file].name))
+            .Tensor(stored.name)
+            .Expected("tensors of the MiMo-V2 family only")
+            .Found(std::to_string(inventory_.unknown.size()) + " unknown")
+            .Advice("pass --unknown carry to copy such tensors as they are, or --unknown drop");
       }
     }
     return {};
@@ -131,13 +128,16 @@ class Planner {
       if (choice.kind != chosen.kind || (choice.kind == Choice::Kind::kPlain && choice.codec != chosen.codec) ||
           (choice.kind == Choice::Kind::kEncode && choice.encoding != chosen.encoding) ||
           choice.input_scale != chosen.input_scale)
-        return UsageError("a recipe tells the attention projections of one layer apart", "one type for q, k and v",
-                          name + " differs from " + std::string(RoleName(roles[0])), "widen the rule");
+        return UsageError("a recipe tells the attention projections of one layer apart")
+            .Expected("one type for q, k and v")
+            .Found(name + " differs from " + std::string(RoleName(roles[0])))
+            .Advice("widen the rule");
     }
     if (chosen.kind == Choice::Kind::kEncode && chosen.encoding.codec == Codec::kFp8Block &&
         target_.qkv.kind == QkvKind::kSplit)
-      return UsageError("block FP8 that is made anew has a grid for each of q, k and v",
-                        "--qkv split:independent or fused", target_.qkv.ToString());
+      return UsageError("block FP8 that is made anew has a grid for each of q, k and v")
+          .Expected("--qkv split:independent or fused")
+          .Found(target_.qkv.ToString());
     if (target_.decodes && chosen.kind == Choice::Kind::kKeep && first.storage != Storage::kPlain) {
       chosen.kind = Choice::Kind::kPlain;
       chosen.codec = Codec::kBf16;
@@ -195,16 +195,21 @@ class Planner {
     request->fold = fold_;
     const std::string name = catalogue_.arrays[first.array].name;
     if (choice.kind == Choice::Kind::kEncode || choice.kind == Choice::Kind::kRename)
-      return UsageError("V cannot take in the value scale while it is quantized",
-                        "two runs: --fold-value-scale v first, then the recipe", name);
+      return UsageError("V cannot take in the value scale while it is quantized")
+          .Expected("two runs: --fold-value-scale v first, then the recipe")
+          .Found(name);
     const bool codes = first.storage == Storage::kFp8Block && choice.kind == Choice::Kind::kKeep;
     if (codes) return {};
     if (target_.qkv.fused())
-      return UsageError("V of unquantized fused attention cannot be scaled apart from Q and K", "--qkv split", name,
-                        "or --fold-value-scale o");
+      return UsageError("V of unquantized fused attention cannot be scaled apart from Q and K")
+          .Expected("--qkv split")
+          .Found(name)
+          .Advice("or --fold-value-scale o");
     if (first.storage != Storage::kPlain && first.storage != Storage::kFp8Block && choice.kind == Choice::Kind::kKeep)
-      return UsageError("V in this codec cannot take in the value scale", "block FP8 or values", name,
-                        "--fold-value-scale o");
+      return UsageError("V in this codec cannot take in the value scale")
+          .Expected("block FP8 or values")
+          .Found(name)
+          .Advice("--fold-value-scale o");
     if (choice.kind == Choice::Kind::kKeep) {  // values: rounded anew, in their own type
       builder_.DecodedSource(first);
       request->decode = builder_.plan().sources[builder_.Source(first.array)].codec;
@@ -221,11 +226,13 @@ class Planner {
     if (!moves || same) return {};
     const std::string name = catalogue_.arrays[first.array].name;
     if (first.storage == Storage::kNvfp4 && !a.fused())
-      return UsageError("NVFP4 projections with global scales of their own cannot be fused as they are",
-                        "--qkv keep, or attention of another type", name);
+      return UsageError("NVFP4 projections with global scales of their own cannot be fused as they are")
+          .Expected("--qkv keep, or attention of another type")
+          .Found(name);
     if (choice.kind == Choice::Kind::kRename)
-      return UsageError("quantized attention cannot change its layout and its dialect at once",
-                        "--qkv keep, or the dialect of the source", name);
+      return UsageError("quantized attention cannot change its layout and its dialect at once")
+          .Expected("--qkv keep, or the dialect of the source")
+          .Found(name);
     return {};
   }
 
@@ -300,11 +307,13 @@ class Planner {
     const bool folds = fold_ && options_.fold_value_scale == "o" && weight.id.role == Role::kAttnO;
     if (folds) ++rounded_;
     if (folds && choice.kind != Choice::Kind::kKeep && choice.kind != Choice::Kind::kPlain)
-      return UsageError("a weight that takes in the value scale cannot be quantized in the same run",
-                        "two runs: --fold-value-scale o first, then the recipe", name);
+      return UsageError("a weight that takes in the value scale cannot be quantized in the same run")
+          .Expected("two runs: --fold-value-scale o first, then the recipe")
+          .Found(name);
     if (changed && choice.kind != Choice::Kind::kKeep && choice.kind != Choice::Kind::kPlain)
-      return UsageError("a weight that gets zeros cannot be quantized in the same run",
-                        "two runs: --recipe or --dtype first, then --pad", name);
+      return UsageError("a weight that gets zeros cannot be quantized in the same run")
+          .Expected("two runs: --recipe or --dtype first, then --pad")
+          .Found(name);
     switch (choice.kind) {
       case Choice::Kind::kKeep:
         builder_.BeginGroup(stored.name);
@@ -395,8 +404,10 @@ class Planner {
       builder_.BeginGroup(members[0].label);
       for (FusedMember& member : members) {
         if (member.request.input_scale != members[0].request.input_scale)
-          return UsageError("different input scales for weights that engines run as one", "equal input scales",
-                            member.request.name, "give " + members[0].request.name + " the same");
+          return UsageError("different input scales for weights that engines run as one")
+              .Expected("equal input scales")
+              .Found(member.request.name)
+              .Advice("give " + members[0].request.name + " the same");
         builder_.AddEncoded(member.request, member.near);
       }
     }

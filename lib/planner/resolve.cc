@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <tuple>
 
-#include "lib/base/usage_error.h"
 #include "lib/plan/reads.h"
 
 namespace mimo {
@@ -133,8 +132,9 @@ class Resolver {
     // Values can be encoded from rectangles; codes have scales that lie elsewhere.
     const bool encodes = output->transform == Transform::kEncode && (shown.quantized || turned);
     if (encodes || (turned && output->transform != Transform::kMove))
-      return UsageError("what ranks or Neuron directories hold cannot be converted further in the same run", kTwoRuns,
-                        output->name);
+      return UsageError("what ranks or Neuron directories hold cannot be converted further in the same run")
+          .Expected(kTwoRuns)
+          .Found(output->name);
     if (turned) SetTransposed(output);
     if (IsReal(shown.array)) {
       pieces->push_back(piece);
@@ -190,8 +190,9 @@ class Resolver {
     for (const Fragment& f : view_.fragments[shown])
       if (row >= f.row && row < f.row + f.rows && f.col == 0 && f.stored_col == 0 && view_.transposed[shown] == 0)
         return std::pair(f.array, f.stored_row + row - f.row);
-    return UsageError("a block grid over what is not stored in whole rows", kTwoRuns,
-                      view_.catalogue.arrays[shown].name);
+    return UsageError("a block grid over what is not stored in whole rows")
+        .Expected(kTwoRuns)
+        .Found(view_.catalogue.arrays[shown].name);
   }
 
   // Rows of values, cut where they are stored apart.
@@ -211,8 +212,9 @@ class Resolver {
       segments->push_back(part);
     }
     if (found == segment.rows) return {};
-    return UsageError("a block grid over what is not stored in whole rows", kTwoRuns,
-                      view_.catalogue.arrays[shown.array].name);
+    return UsageError("a block grid over what is not stored in whole rows")
+        .Expected(kTwoRuns)
+        .Found(view_.catalogue.arrays[shown.array].name);
   }
 
   Status ResolveCell(CellRow* cell) {

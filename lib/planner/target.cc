@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "lib/base/usage_error.h"
 #include "lib/form/engine_targets.h"
 #include "lib/form/hf.h"
 #include "lib/layout/partition.h"
@@ -55,75 +54,98 @@ class TargetChooser {
     const bool megatron = options_.to == "megatron";
     if (megatron) return CheckMegatron();
     if (!options_.format.empty() && !ranks)
-      return UsageError("not a format of this target", "sharded-state", "--format " + options_.format);
+      return UsageError("not a format of this target").Expected("sharded-state").Found("--format " + options_.format);
     if (ranks && options_.to == "sglang")
-      return UsageError("SGLang's sharded state cannot be written outside of SGLang",
-                        "--to sglang without --format: a Hugging Face directory for --tp",
-                        "--format sharded-state: its loader post-processes the model before it copies the files, so "
-                        "they must hold weights as one GPU and back end left them");
+      return UsageError("SGLang's sharded state cannot be written outside of SGLang")
+          .Expected("--to sglang without --format: a Hugging Face directory for --tp")
+          .Found(
+              "--format sharded-state: its loader post-processes the model before it copies the files, so "
+              "they must hold weights as one GPU and back end left them");
     if (ranks && options_.to != "vllm")
-      return UsageError("only vLLM has this format", "--to vllm --format sharded-state", "--to " + options_.to);
+      return UsageError("only vLLM has this format")
+          .Expected("--to vllm --format sharded-state")
+          .Found("--to " + options_.to);
     if (ranks && options_.attention != "auto")
-      return UsageError("a rank's attention is chunk r of fused(--tp)", "--attention auto",
-                        "--attention " + options_.attention, "--dtype bf16 decodes the whole model");
+      return UsageError("a rank's attention is chunk r of fused(--tp)")
+          .Expected("--attention auto")
+          .Found("--attention " + options_.attention)
+          .Advice("--dtype bf16 decodes the whole model");
     if (ForEngine() && options_.tp == 0)
-      return UsageError("--to " + options_.to + " needs to know the ranks", "--tp N", "none");
+      return UsageError("--to " + options_.to + " needs to know the ranks").Expected("--tp N").Found("none");
     const bool neuron_bf16 = options_.to == "nxdi" && options_.attention == "bf16";
     if (!ForEngine() && (options_.tp > 0 || options_.ep > 0 || options_.pad || !options_.engine_version.empty() ||
                          (options_.attention != "auto" && !neuron_bf16)))
-      return UsageError("--tp, --ep, --pad, --attention and --engine-version belong to an engine",
-                        "--to vllm or --to sglang", "--to " + options_.to);
+      return UsageError("--tp, --ep, --pad, --attention and --engine-version belong to an engine")
+          .Expected("--to vllm or --to sglang")
+          .Found("--to " + options_.to);
     if (options_.pp > 1)
-      return UsageError("this form cannot name pipeline stages", "--pp 1: each stage loads the layers that it needs",
-                        "--pp " + std::to_string(options_.pp));
+      return UsageError("this form cannot name pipeline stages")
+          .Expected("--pp 1: each stage loads the layers that it needs")
+          .Found("--pp " + std::to_string(options_.pp));
     if (options_.etp > 1)
-      return UsageError("engines cut experts by --tp or place them whole by --ep", "no --etp",
-                        "--etp " + std::to_string(options_.etp));
+      return UsageError("engines cut experts by --tp or place them whole by --ep")
+          .Expected("no --etp")
+          .Found("--etp " + std::to_string(options_.etp));
     if (ranks && options_.on_straddle == StraddlePolicy::kBf16)
-      return UsageError("rank files hold attention of one type", "--on-straddle requant or refuse", "bf16",
-                        "--dtype bf16 decodes the whole model");
+      return UsageError("rank files hold attention of one type")
+          .Expected("--on-straddle requant or refuse")
+          .Found("bf16")
+          .Advice("--dtype bf16 decodes the whole model");
     if ((ranks || options_.to == "nxdi") && options_.max_shard_bytes > 0)
-      return UsageError("the files of this form are cut by layer", "no --max-shard-size", "one");
+      return UsageError("the files of this form are cut by layer").Expected("no --max-shard-size").Found("one");
     if (options_.to == "nxdi" && options_.fp8_block_rows > 0)
-      return UsageError("Neuron's blocks are 128 x 128", "no --fp8-block",
-                        std::to_string(options_.fp8_block_rows) + " rows");
+      return UsageError("Neuron's blocks are 128 x 128")
+          .Expected("no --fp8-block")
+          .Found(std::to_string(options_.fp8_block_rows) + " rows");
     if (options_.to != "nxdi" && !options_.expert_codes.empty())
-      return UsageError("--expert-codes speaks of Neuron's FP8", "--to nxdi", "--to " + options_.to);
+      return UsageError("--expert-codes speaks of Neuron's FP8").Expected("--to nxdi").Found("--to " + options_.to);
     if (!options_.ranks.empty() && !ranks)
-      return UsageError("--ranks chooses among rank files", "--format sharded-state", "none");
+      return UsageError("--ranks chooses among rank files").Expected("--format sharded-state").Found("none");
     if (!options_.ranks.empty() && (options_.ranks.front() < 0 || options_.ranks.back() >= options_.tp))
-      return UsageError("--ranks names a rank that there is not", "ranks 0 to " + std::to_string(options_.tp - 1),
-                        std::to_string(options_.ranks.back()));
+      return UsageError("--ranks names a rank that there is not")
+          .Expected("ranks 0 to " + std::to_string(options_.tp - 1))
+          .Found(std::to_string(options_.ranks.back()));
     if (options_.fold_value_scale == "v" && config_.scale_fmt == "ue8m0" && chooser_.keeps())
-      return UsageError("scales that are powers of two cannot take in the value scale", "--fold-value-scale o",
-                        "--fold-value-scale v");
+      return UsageError("scales that are powers of two cannot take in the value scale")
+          .Expected("--fold-value-scale o")
+          .Found("--fold-value-scale v");
     if (!options_.fold_value_scale.empty() && !config_.value_scale)
-      return UsageError("there is no value scale to fold", "attention_value_scale in config.json", "none");
+      return UsageError("there is no value scale to fold")
+          .Expected("attention_value_scale in config.json")
+          .Found("none");
     if (options_.to != "hf" && options_.qkv != "keep")
-      return UsageError("--qkv and --to contradict each other", "--attention fused|split|bf16 with --to vllm or sglang",
-                        "--qkv " + options_.qkv);
+      return UsageError("--qkv and --to contradict each other")
+          .Expected("--attention fused|split|bf16 with --to vllm or sglang")
+          .Found("--qkv " + options_.qkv);
     return {};
   }
 
   // Parallel sizes say how finely tensors are cut, and what run_config.yaml names; any other loads the same directory.
   Status CheckMegatron() const {
     if (options_.dtype == DTypeChoice::kKeep || !options_.recipe.empty())
-      return UsageError("Megatron holds values, not codes", "--dtype bf16, fp16 or fp32", "another",
-                        "Megatron -> HF quantizes: --like, or --to hf and a recipe in a second run");
+      return UsageError("Megatron holds values, not codes")
+          .Expected("--dtype bf16, fp16 or fp32")
+          .Found("another")
+          .Advice("Megatron -> HF quantizes: --like, or --to hf and a recipe in a second run");
     if (options_.qkv != "keep")
-      return UsageError("Megatron has one layout of attention", "no --qkv", "--qkv " + options_.qkv);
+      return UsageError("Megatron has one layout of attention").Expected("no --qkv").Found("--qkv " + options_.qkv);
     if (options_.max_shard_bytes > 0 || !options_.ranks.empty() || !options_.engine_version.empty() ||
         options_.attention != "auto" || !options_.expert_codes.empty() || options_.fp8_block_rows > 0)
-      return UsageError("an option that does not go with Megatron",
-                        "none of --max-shard-size, --ranks, --engine-version, --attention, --expert-codes, --fp8-block",
-                        "one of them");
+      return UsageError("an option that does not go with Megatron")
+          .Expected("none of --max-shard-size, --ranks, --engine-version, --attention, --expert-codes, --fp8-block")
+          .Found("one of them");
     if (!options_.fold_value_scale.empty())
-      return UsageError("Megatron-Bridge applies attention_value_scale itself", "no --fold-value-scale", "one");
+      return UsageError("Megatron-Bridge applies attention_value_scale itself")
+          .Expected("no --fold-value-scale")
+          .Found("one");
     if (options_.unknown == UnknownPolicy::kCarry)
-      return UsageError("Megatron has no place for unknown tensors", "--unknown drop", "--unknown carry");
+      return UsageError("Megatron has no place for unknown tensors")
+          .Expected("--unknown drop")
+          .Found("--unknown carry");
     if (options_.ep > 1 && config_.experts % options_.ep != 0)
-      return UsageError("the experts cannot be placed on these ranks",
-                        "a divisor of " + std::to_string(config_.experts), "--ep " + std::to_string(options_.ep));
+      return UsageError("the experts cannot be placed on these ranks")
+          .Expected("a divisor of " + std::to_string(config_.experts))
+          .Found("--ep " + std::to_string(options_.ep));
     return {};
   }
 
@@ -163,8 +185,9 @@ class TargetChooser {
   // Everything but the layout that the way back undoes.
   Status Undo() {
     if (!config_.marker->folded.empty())
-      return UsageError("the checkpoint has its attention_value_scale in its weights, and cannot be restored exactly",
-                        "--qkv with a layout, which keeps it there", "--qkv restore");
+      return UsageError("the checkpoint has its attention_value_scale in its weights, and cannot be restored exactly")
+          .Expected("--qkv with a layout, which keeps it there")
+          .Found("--qkv restore");
     if (catalogue_.origin) {
       MIMO_ASSIGN_OR_RETURN(const ModelConfig origin, ParseModelConfig(catalogue_.origin->config, "mimo-source"));
       target_.block_rows = origin.block_rows;
@@ -197,9 +220,10 @@ class TargetChooser {
   Status ShareOut() {
     const int64_t tp = options_.tp, ep = std::max<int64_t>(options_.ep, 1);
     if (ep != 1 && ep != tp)
-      return UsageError("engines place experts on the ranks of --tp, or on none",
-                        "--ep 1 or --ep " + std::to_string(tp), "--ep " + std::to_string(ep),
-                        "more expert ranks come from data parallelism, which files cannot name");
+      return UsageError("engines place experts on the ranks of --tp, or on none")
+          .Expected("--ep 1 or --ep " + std::to_string(tp))
+          .Found("--ep " + std::to_string(ep))
+          .Advice("more expert ranks come from data parallelism, which files cannot name");
     const int64_t dense = GroupOf(false), experts = ep > 1 ? 1 : GroupOf(true);
     if (options_.pad) {
       ModelConfig padded = PaddedConfig(target_.model, tp, dense, experts);
@@ -211,9 +235,10 @@ class TargetChooser {
     if (ep > 1 && config_.experts % ep != 0) {
       int64_t nearest = ep;
       while (config_.experts % nearest != 0) --nearest;
-      return UsageError("the experts cannot be placed on " + std::to_string(ep) + " ranks",
-                        "a divisor of " + std::to_string(config_.experts) + " experts", "--ep " + std::to_string(ep),
-                        "--ep 1, or --tp " + std::to_string(nearest) + " --ep " + std::to_string(nearest));
+      return UsageError("the experts cannot be placed on " + std::to_string(ep) + " ranks")
+          .Expected("a divisor of " + std::to_string(config_.experts) + " experts")
+          .Found("--ep " + std::to_string(ep))
+          .Advice("--ep 1, or --tp " + std::to_string(nearest) + " --ep " + std::to_string(nearest));
     }
     Topology topology;
     topology.tp = tp;
@@ -230,9 +255,10 @@ class TargetChooser {
     }
     // SGLang pads the vocabulary to what its ranks need.
     if (const int64_t rows = RoundUp(target_.model.vocab, 64); options_.to == "vllm" && rows % tp != 0)
-      return UsageError("the vocabulary cannot be cut into " + std::to_string(tp) + " parts",
-                        "a multiple of " + std::to_string(tp) + " once it is padded to a multiple of 64",
-                        std::to_string(target_.model.vocab) + " rows", "--pad, which adds rows of zeros");
+      return UsageError("the vocabulary cannot be cut into " + std::to_string(tp) + " parts")
+          .Expected("a multiple of " + std::to_string(tp) + " once it is padded to a multiple of 64")
+          .Found(std::to_string(target_.model.vocab) + " rows")
+          .Advice("--pad, which adds rows of zeros");
     MIMO_RETURN_IF_ERROR(CheckBlocks("dense layers", target_.model.intermediate, tp, dense));
     return ep > 1 ? Status() : CheckBlocks("experts", target_.model.moe_intermediate, tp, experts);
   }
@@ -244,9 +270,10 @@ class TargetChooser {
     std::string advice = "--tp " + std::to_string(nearest);
     if (what == "experts") advice += ", or --ep " + std::to_string(tp) + " to place experts whole";
     if (!options_.pad) advice += ", or --pad, which adds zero rows and columns";
-    return UsageError("the " + what + " cannot be cut into " + std::to_string(tp) + " parts of whole blocks",
-                      "a multiple of " + std::to_string(tp) + " x " + std::to_string(group) + " rows",
-                      std::to_string(rows) + " rows", advice);
+    return UsageError("the " + what + " cannot be cut into " + std::to_string(tp) + " parts of whole blocks")
+        .Expected("a multiple of " + std::to_string(tp) + " x " + std::to_string(group) + " rows")
+        .Found(std::to_string(rows) + " rows")
+        .Advice(advice);
   }
 
   Status ChooseLayout(const Choice& attention) {
@@ -294,11 +321,10 @@ class TargetChooser {
 
   Status CheckFits(const std::string& wish) const {
     if (Fits(target_.qkv)) return {};
-    return UsageError(
-        wish + " does not fit this model",
-        "a chunk count that divides the Q heads, and that divides the KV heads or is a multiple of them: " +
-            HeadsText(Shapes(target_.model)),
-        target_.qkv.ToString(), "");
+    return UsageError(wish + " does not fit this model")
+        .Expected("a chunk count that divides the Q heads, and that divides the KV heads or is a multiple of them: " +
+                  HeadsText(Shapes(target_.model)))
+        .Found(target_.qkv.ToString());
   }
 
   bool SameAsIndependent() const {
@@ -352,8 +378,9 @@ class TargetChooser {
     if (options_.fp8_block_rows > 0 &&
         std::find(engine.fp8_blocks.begin(), engine.fp8_blocks.end(),
                   std::pair<int64_t, int64_t>(options_.fp8_block_rows, config_.block_cols)) == engine.fp8_blocks.end())
-      return UsageError(engine.text + " does not take these blocks", "128x128",
-                        std::to_string(options_.fp8_block_rows) + "x" + std::to_string(config_.block_cols));
+      return UsageError(engine.text + " does not take these blocks")
+          .Expected("128x128")
+          .Found(std::to_string(options_.fp8_block_rows) + "x" + std::to_string(config_.block_cols));
     if (options_.format == "sharded-state") {
       target_.qkv = {QkvKind::kFused, tp};  // chunk r is rank r, quantized or not
       return CheckFits("--tp " + std::to_string(tp));
@@ -390,11 +417,10 @@ class TargetChooser {
     }
     if (attention == "split") {
       if (!WholeQBlocks())
-        return UsageError(
-            "split FP8 attention cannot be expressed at TP " + std::to_string(tp),
-            "Q rows per rank in whole blocks of " + std::to_string(target_.block_rows),
-            std::to_string(model.global.q_rows() / tp) + " Q rows per rank, so that K shares a block with Q",
-            "--attention fused, or --tp " + std::to_string(tp / 2));
+        return UsageError("split FP8 attention cannot be expressed at TP " + std::to_string(tp))
+            .Expected("Q rows per rank in whole blocks of " + std::to_string(target_.block_rows))
+            .Found(std::to_string(model.global.q_rows() / tp) + " Q rows per rank, so that K shares a block with Q")
+            .Advice("--attention fused, or --tp " + std::to_string(tp / 2));
       target_.qkv = {QkvKind::kSplit, tp};
       if (SameAsIndependent()) target_.qkv = {QkvKind::kSplitIndependent, 1};
       return CheckFits("--tp " + std::to_string(tp));

@@ -131,10 +131,8 @@ Status RecipeMatcher::CheckAllMatched() const {
   for (size_t i = 0; i < recipe_.rules.size(); ++i) {
     const RecipeRule& rule = recipe_.rules[i];
     if (matched_[i] || rule.optional) continue;
-    Error e;
-    e.code = ErrorCode::kUsage;
-    e.what = "rule " + std::to_string(i + 1) + " of the recipe " + recipe_.name + " decides nothing";
-    e.expected = "at least one weight that no earlier rule takes";
+    Error e = UsageError("rule " + std::to_string(i + 1) + " of the recipe " + recipe_.name + " decides nothing")
+                  .Expected("at least one weight that no earlier rule takes");
     for (Role role : rule.roles) e.found += (e.found.empty() ? "roles " : ", ") + std::string(RoleName(role));
     if (rule.mtp) e.found += std::string(e.found.empty() ? "" : "; ") + (*rule.mtp ? "MTP only" : "no MTP");
     if (!rule.names.empty()) e.found += (e.found.empty() ? "names " : "; names ") + rule.names;

@@ -57,7 +57,9 @@ class RecipeReader {
   Result<Recipe> Read(const std::string& text) {
     const Json json = Json::parse(text, nullptr, false);
     if (json.is_discarded() || !json.is_object()) {
-      Fail("a recipe is a JSON object", "an object", json.is_discarded() ? "a syntax error" : Shown(json));
+      Fail(UsageError("a recipe is a JSON object")
+               .Expected("an object")
+               .Found(json.is_discarded() ? "a syntax error" : Shown(json)));
       return *std::move(error_);
     }
     Only(json, "",
@@ -77,19 +79,11 @@ class RecipeReader {
   }
 
  private:
-  void Fail(std::string what, std::string expected, std::string found) {
-    if (error_) return;
-    Error e;
-    e.code = ErrorCode::kUsage;
-    e.what = std::move(what);
-    e.file = path_;
-    e.expected = std::move(expected);
-    e.found = std::move(found);
-    e.advice = "see docs/recipes.md";
-    error_ = std::move(e);
+  void Fail(Error error) {
+    if (!error_) error_ = std::move(error).File(path_).Advice("see docs/recipes.md");
   }
   void BadValue(const std::string& where, const std::string& key, std::string expected, const Json& found) {
-    Fail("bad value of \"" + where + key + "\"", std::move(expected), Shown(found));
+    Fail(UsageError("bad value of \"" + where + key + "\"").Expected(std::move(expected)).Found(Shown(found)));
   }
 
   void Only(const Json& object, const std::string& where, std::initializer_list<std::string_view> known) {
@@ -100,7 +94,8 @@ class RecipeReader {
         found |= key == item.key();
         list += (list.empty() ? "" : ", ") + std::string(key);
       }
-      if (!found) Fail("a key that no recipe has", "one of " + list, "\"" + where + item.key() + "\"");
+      if (!found)
+        Fail(UsageError("a key that no recipe has").Expected("one of " + list).Found("\"" + where + item.key() + "\""));
     }
   }
   static const Json* Find(const Json& object, const char* key) {
@@ -110,7 +105,7 @@ class RecipeReader {
   std::string Text(const Json& object, const std::string& where, const char* key, bool required) {
     const Json* value = Find(object, key);
     if (value == nullptr) {
-      if (required) Fail("\"" + where + key + "\" is missing", "a string", "nothing");
+      if (required) Fail(UsageError("\"" + where + key + "\" is missing").Expected("a string").Found("nothing"));
       return "";
     }
     if (value->is_string() && !(required && value->get_ref<const std::string&>().empty()))
@@ -127,7 +122,7 @@ class RecipeReader {
   const Json* List(const Json& object, const std::string& where, const char* key, bool required) {
     const Json* value = Find(object, key);
     if (value == nullptr) {
-      if (required) Fail("\"" + where + key + "\" is missing", "a list", "nothing");
+      if (required) Fail(UsageError("\"" + where + key + "\" is missing").Expected("a list").Found("nothing"));
       return nullptr;
     }
     if (value->is_array()) return value;
@@ -163,7 +158,8 @@ class RecipeReader {
     if (rules->empty()) BadValue("", "rules", "at least one rule", *rules);
     for (const Json& entry : *rules) {
       const std::string where = "rules[" + std::to_string(recipe_.rules.size()) + "].";
-      if (!entry.is_object()) return Fail("a rule is an object", "{\"roles\": [...], \"to\": ...}", Shown(entry));
+      if (!entry.is_object())
+        return Fail(UsageError("a rule is an object").Expected("{\"roles\": [...], \"to\": ...}").Found(Shown(entry)));
       Only(entry, where, {"roles", "mtp", "names", "to", "optional"});
       RecipeRule rule;
       ReadTarget(entry, where, &rule);
@@ -174,8 +170,9 @@ class RecipeReader {
       try {
         const std::regex pattern(rule.names, std::regex::ECMAScript);
       } catch (const std::regex_error& e) {
-        Fail("bad pattern in \"" + where + "names\"", "an ECMAScript regular expression",
-             rule.names + " (" + e.what() + ")");
+        Fail(UsageError("bad pattern in \"" + where + "names\"")
+                 .Expected("an ECMAScript regular expression")
+                 .Found(rule.names + " (" + e.what() + ")"));
       }
       recipe_.rules.push_back(std::move(rule));
     }
@@ -187,7 +184,9 @@ class RecipeReader {
     if (stored_as)
       rule->to = *stored_as;
     else
-      Fail("bad value of \"" + where + "to\"", "keep, bf16, fp16, fp32, fp8, nvfp4, mxfp4 or mxfp8", "\"" + to + "\"");
+      Fail(UsageError("bad value of \"" + where + "to\"")
+               .Expected("keep, bf16, fp16, fp32, fp8, nvfp4, mxfp4 or mxfp8")
+               .Found("\"" + to + "\""));
   }
 
   void ReadRoles(const Json& entry, const std::string& where, RecipeRule* rule) {
@@ -209,14 +208,18 @@ class RecipeReader {
     if (engines == nullptr) return;
     for (const Json& entry : *engines) {
       const std::string where = "engines[" + std::to_string(recipe_.engines.size()) + "].";
-      if (!entry.is_object()) return Fail("an engine is an object", "{\"name\": ..., \"status\": ...}", Shown(entry));
+      if (!entry.is_object())
+        return Fail(
+            UsageError("an engine is an object").Expected("{\"name\": ..., \"status\": ...}").Found(Shown(entry)));
       Only(entry, where, {"name", "status", "evidence"});
       RecipeEngine engine;
       engine.name = Text(entry, where, "name", true);
       engine.status = Text(entry, where, "status", true);
       engine.evidence = Text(entry, where, "evidence", true);
       if (engine.status != "loads" && engine.status != "unproven" && engine.status != "refuses")
-        Fail("bad value of \"" + where + "status\"", "loads, unproven or refuses", "\"" + engine.status + "\"");
+        Fail(UsageError("bad value of \"" + where + "status\"")
+                 .Expected("loads, unproven or refuses")
+                 .Found("\"" + engine.status + "\""));
       recipe_.engines.push_back(std::move(engine));
     }
   }
@@ -288,7 +291,8 @@ class RecipeReader {
   void CheckTogether(const Json& json) {
     const Recipe defaults;
     const auto useless = [&](bool set, const char* key, bool used, const char* target) {
-      if (set && !used) Fail("\"" + std::string(key) + "\" contradicts the rules", target, "no such rule");
+      if (set && !used)
+        Fail(UsageError("\"" + std::string(key) + "\" contradicts the rules").Expected(target).Found("no such rule"));
     };
     const bool nvfp4 = Writes(StoredAs::kNvfp4), mxfp4 = Writes(StoredAs::kMxfp4), fp8 = Writes(StoredAs::kFp8);
     const bool mx = mxfp4 || Writes(StoredAs::kMxfp8);
@@ -302,12 +306,15 @@ class RecipeReader {
     useless(recipe_.w4a4, "w4a4", nvfp4, "a rule to nvfp4");
     for (const char* key : {"input_scale", "input_scales"})
       if (Find(json, key) != nullptr && !recipe_.w4a4)
-        Fail("\"" + std::string(key) + "\" without \"w4a4\"", "\"w4a4\": true", "weights only");
+        Fail(UsageError("\"" + std::string(key) + "\" without \"w4a4\"")
+                 .Expected("\"w4a4\": true")
+                 .Found("weights only"));
     for (const RecipeRule& rule : recipe_.rules) {
       if (!IsQuantized(rule.to) || ArraysOf(recipe_.dialect, *CodecOf(rule.to))) continue;
-      Fail("the dialect " + std::string(DialectName(recipe_.dialect)) + " has no " +
-               std::string(StoredAsName(rule.to)) + " weights",
-           "a dialect that has them", "\"to\": \"" + std::string(StoredAsName(rule.to)) + "\"");
+      Fail(UsageError("the dialect " + std::string(DialectName(recipe_.dialect)) + " has no " +
+                      std::string(StoredAsName(rule.to)) + " weights")
+               .Expected("a dialect that has them")
+               .Found("\"to\": \"" + std::string(StoredAsName(rule.to)) + "\""));
     }
     if (recipe_.dialect == Dialect::kModelOpt && recipe_.fp8_block_rows != recipe_.fp8_block_cols)
       BadValue("", "fp8_block", "as many rows as columns in the dialect modelopt", json["fp8_block"]);
@@ -386,9 +393,7 @@ Result<Recipe> FindRecipe(FileSystem& fs, const std::string& name) {
   const std::string path = std::string(kFolder) + name + std::string(kExtension);
   for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file)
     if (path == file->path) return ParseRecipe(file->content, "schemas/" + path);
-  Error e;
-  e.code = ErrorCode::kUsage;
-  e.what = "no recipe of this name";
+  Error e = UsageError("no recipe of this name");
   for (const std::string& known : RecipeNames()) e.expected += (e.expected.empty() ? "one of " : ", ") + known;
   e.found = name;
   e.advice = "name one of these, or a file that ends in .json";

@@ -7,7 +7,6 @@
 #include <limits>
 #include <map>
 
-#include "lib/base/usage_error.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/encoding_text.h"
 #include "lib/results/result_json.h"
@@ -73,7 +72,7 @@ Result<Threshold> ParseThreshold(const std::string& text) {
                      threshold.role == "attention" || threshold.role == "dense" || threshold.role == "mtp" ||
                      threshold.role == "all";
   if (end == number || *end != '\0' || !std::isfinite(threshold.min_sqnr_db) || !known)
-    return UsageError("--min-sqnr is not ROLE=dB", kRoleWords, text);
+    return UsageError("--min-sqnr is not ROLE=dB").Expected(kRoleWords).Found(text);
   return threshold;
 }
 
@@ -92,7 +91,9 @@ Status CheckThresholds(const Plan& plan, const std::vector<Threshold>& threshold
       return output.transform == Transform::kEncode && InRole(output.id, threshold.role);
     });
     if (!speaks)
-      return UsageError("--min-sqnr speaks of no weight that this conversion quantizes", kRoleWords, threshold.role);
+      return UsageError("--min-sqnr speaks of no weight that this conversion quantizes")
+          .Expected(kRoleWords)
+          .Found(threshold.role);
   }
   return {};
 }

@@ -22,11 +22,7 @@ class Reader {
     };
     const json document = json::parse(text, callback, false);
     if (document.is_discarded()) {
-      Error error;
-      error.what = "the manifest is not valid JSON";
-      error.file = path;
-      error.advice = kAdvice;
-      return error;
+      return BadInput("the manifest is not valid JSON").File(path).Advice(kAdvice);
     }
     ReadDocument(document);
     MIMO_RETURN_IF_ERROR(problems_.Take());

@@ -22,13 +22,10 @@ class CpuBackend final : public Backend {
   std::string name() const override { return std::string("cpu (") + kernels::IsaName(kernels::BestIsa()) + ")"; }
 };
 
-Error DeviceError(std::string found) {
-  Error error;
-  error.code = ErrorCode::kDevice;
-  error.what = "the GPU failed";
-  error.found = std::move(found);
-  error.advice = "run again with --resume, or with --resume --device cpu";
-  return error;
+Error GpuFailed(std::string found) {
+  return DeviceError("the GPU failed")
+      .Found(std::move(found))
+      .Advice("run again with --resume, or with --resume --device cpu");
 }
 
 class CudaBackend final : public Backend {
@@ -37,19 +34,19 @@ class CudaBackend final : public Backend {
   Result<kernels::Anomalies> Convert(std::span<const kernels::Band> bands) override {
     kernels::Anomalies anomalies;
     std::string error;
-    if (!converter_->Convert(bands, &anomalies, &error)) return DeviceError(std::move(error));
+    if (!converter_->Convert(bands, &anomalies, &error)) return GpuFailed(std::move(error));
     return anomalies;
   }
   Result<kernels::Measured> Measure(std::span<const kernels::SourceRows> rows, uint64_t cols, bool via_bf16) override {
     kernels::Measured measured;
     std::string error;
-    if (!converter_->Measure(rows, cols, via_bf16, &measured, &error)) return DeviceError(std::move(error));
+    if (!converter_->Measure(rows, cols, via_bf16, &measured, &error)) return GpuFailed(std::move(error));
     return measured;
   }
   Result<kernels::EncodeCounts> Encode(const kernels::EncodeJob& job) override {
     kernels::EncodeCounts counts;
     std::string error;
-    if (!converter_->Encode(job, &counts, &error)) return DeviceError(std::move(error));
+    if (!converter_->Encode(job, &counts, &error)) return GpuFailed(std::move(error));
     return counts;
   }
   std::string name() const override { return converter_->name(); }
@@ -64,20 +61,17 @@ Result<std::unique_ptr<Backend>> MakeBackend(DeviceChoice choice, int cuda_devic
   if (choice != DeviceChoice::kCpu) {
     const int devices = kernels::CudaDeviceCount();
     if (choice == DeviceChoice::kCuda && (cuda_device < 0 || cuda_device >= devices)) {
-      Error error;
-      error.code = ErrorCode::kUsage;
-      error.what = "there is no such GPU";
-      error.expected = "a device below " + std::to_string(devices);
-      error.found = "cuda:" + std::to_string(cuda_device);
-      error.advice = "use --device cpu, or a build with CUDA on a machine with a GPU";
-      return error;
+      return UsageError("there is no such GPU")
+          .Expected("a device below " + std::to_string(devices))
+          .Found("cuda:" + std::to_string(cuda_device))
+          .Advice("use --device cpu, or a build with CUDA on a machine with a GPU");
     }
     if (devices > 0 && cuda_device < devices) {
       std::string error;
       const uint64_t staging = std::clamp<uint64_t>(memory_bytes, 1 << 20, kMaxStagingBytes);
       auto converter = kernels::CudaConverter::Create(cuda_device, staging, &error);
       if (converter != nullptr) return std::unique_ptr<Backend>(std::make_unique<CudaBackend>(std::move(converter)));
-      if (choice == DeviceChoice::kCuda) return DeviceError(std::move(error));
+      if (choice == DeviceChoice::kCuda) return GpuFailed(std::move(error));
     }
   }
   return std::unique_ptr<Backend>(std::make_unique<CpuBackend>());

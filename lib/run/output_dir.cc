@@ -11,15 +11,6 @@
 namespace mimo {
 namespace {
 
-Error Usage(std::string what, const std::string& path, std::string advice) {
-  Error error;
-  error.code = ErrorCode::kUsage;
-  error.what = std::move(what);
-  error.file = path;
-  error.advice = std::move(advice);
-  return error;
-}
-
 // The real path that `path` has or would have: its deepest existing ancestor resolved, the rest appended.
 Result<std::string> FutureRealPath(FileSystem& fs, const std::string& path) {
   std::filesystem::path existing =
@@ -55,17 +46,16 @@ Result<bool> HasManifestOf(FileSystem& fs, const std::string& output, const Plan
   return manifest.TakeError();
 }
 
-Error OtherPlan(const std::string& path, std::string expected, std::string found) {
-  Error error = Usage("cannot resume: this is the output of another plan or version", path,
-                      "repeat the options of the first run, choose another output, or start again with --overwrite");
-  error.expected = std::move(expected);
-  error.found = std::move(found);
-  return error;
+Error OtherPlan(const std::string& path) {
+  return UsageError("cannot resume: this is the output of another plan or version")
+      .File(path)
+      .Advice("repeat the options of the first run, choose another output, or start again with --overwrite");
 }
 
 Error Foreign(const std::string& path) {
-  return Usage("cannot resume: OUT holds neither a partial nor a complete output", path,
-               "choose an empty or a new directory");
+  return UsageError("cannot resume: OUT holds neither a partial nor a complete output")
+      .File(path)
+      .Advice("choose an empty or a new directory");
 }
 
 std::string Identity(const Hash128& digest, const std::string& version) {
@@ -76,30 +66,34 @@ std::string Identity(const Hash128& digest, const std::string& version) {
 
 Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptions& options) {
   const std::string& output = options.output;
-  if (output.empty()) return Usage("no output directory", "", "name one");
-  if (options.overwrite && options.resume) return Usage("--overwrite and --resume contradict", output, "choose one");
+  if (output.empty()) return UsageError("no output directory").Advice("name one");
+  if (options.overwrite && options.resume)
+    return UsageError("--overwrite and --resume contradict").File(output).Advice("choose one");
   MIMO_ASSIGN_OR_RETURN(const std::string source, FutureRealPath(fs, checkpoint));
   MIMO_ASSIGN_OR_RETURN(const std::string target, FutureRealPath(fs, output));
   if (IsInside(target, source) || IsInside(source, target)) {
-    Error error = Usage("the output and the checkpoint are inside one another", output, "choose another output");
+    Error error =
+        UsageError("the output and the checkpoint are inside one another").File(output).Advice("choose another output");
     error.found = target + " and " + source;
     return error;
   }
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(output));
   if (!info) return {};
   if (info->kind != FileKind::kDirectory)
-    return Usage("the output is not a directory", output, "choose another output");
+    return UsageError("the output is not a directory").File(output).Advice("choose another output");
   MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(output));
   if (names.empty() || options.resume) return {};
   const bool ours = Contains(names, kManifestName) || Contains(names, kPartialDirectory);
   if (options.overwrite) {
     if (ours || Contains(names, kConfigName)) return {};
-    return Usage("refusing to overwrite a directory that does not look like a checkpoint", output,
-                 "choose another output, or empty it first");
+    return UsageError("refusing to overwrite a directory that does not look like a checkpoint")
+        .File(output)
+        .Advice("choose another output, or empty it first");
   }
-  return Usage("the output is not empty", output,
-               Contains(names, kPartialDirectory) ? "continue with --resume, or start again with --overwrite"
-                                                  : "choose another output, or replace it with --overwrite");
+  return UsageError("the output is not empty")
+      .File(output)
+      .Advice(Contains(names, kPartialDirectory) ? "continue with --resume, or start again with --overwrite"
+                                                 : "choose another output, or replace it with --overwrite");
 }
 
 Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOptions& options) {
@@ -118,10 +112,10 @@ Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOpti
     MIMO_ASSIGN_OR_RETURN(const auto state, partial.ReadState());
     const std::string expected = Identity(plan.digest, plan.tool_version);
     if (state && (state->plan_digest != plan.digest || state->tool_version != plan.tool_version)) {
-      return OtherPlan(partial.path(), expected, Identity(state->plan_digest, state->tool_version));
+      return OtherPlan(partial.path()).Expected(expected).Found(Identity(state->plan_digest, state->tool_version));
     }
     if (publication && publication->plan_digest != plan.digest) {
-      return OtherPlan(partial.path(), plan.digest.Hex(), publication->plan_digest.Hex());
+      return OtherPlan(partial.path()).Expected(plan.digest.Hex()).Found(publication->plan_digest.Hex());
     }
     if (state) {
       out.created_output = state->created_output;
@@ -141,7 +135,8 @@ Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOpti
   }
   if (!Contains(names, kManifestName)) return Foreign(output);
   MIMO_ASSIGN_OR_RETURN(const bool same, HasManifestOf(fs, output, plan));
-  if (!same) return OtherPlan(output, Identity(plan.digest, plan.tool_version), "the manifest of another");
+  if (!same)
+    return OtherPlan(output).Expected(Identity(plan.digest, plan.tool_version)).Found("the manifest of another");
   out.state = OutputState::kComplete;
   return out;
 }

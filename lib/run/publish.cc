@@ -21,11 +21,7 @@ Result<Hash128> CopyFile(FileSystem& fs, const std::string& from, const std::str
   std::vector<std::byte> chunk;
   for (uint64_t at = 0; at < in->size(); at += chunk.size()) {
     if (options.stop != nullptr && options.stop->load() != 0) {
-      Error error;
-      error.code = ErrorCode::kInterrupted;
-      error.what = "interrupted";
-      error.advice = "continue with --resume";
-      return error;
+      return Interrupted("interrupted").Advice("continue with --resume");
     }
     chunk.resize(std::min(in->size() - at, kChunk));
     MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
@@ -75,13 +71,11 @@ Status CarryFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, 
     }
     MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(to));
     if (!info || info->size != carried.bytes) {
-      Error error;
-      error.what = "the file changed while it was read";
-      error.file = from;
-      error.expected = std::to_string(carried.bytes) + " bytes";
-      error.found = std::to_string(info ? info->size : 0) + " bytes";
-      error.advice = "run again when nothing writes to the checkpoint";
-      return error;
+      return BadInput("the file changed while it was read")
+          .File(from)
+          .Expected(std::to_string(carried.bytes) + " bytes")
+          .Found(std::to_string(info ? info->size : 0) + " bytes")
+          .Advice("run again when nothing writes to the checkpoint");
     }
     results.carried.push_back(std::move(carried));
   }
@@ -139,12 +133,7 @@ Status MoveInto(FileSystem& fs, const std::string& output, const PartialDirector
   }
   MIMO_ASSIGN_OR_RETURN(const auto there, fs.Stat(to));
   if (there) return {};  // moved by an earlier run
-  Error error;
-  error.code = ErrorCode::kIo;
-  error.what = "a file of the output has disappeared";
-  error.file = from;
-  error.advice = "start again with --overwrite";
-  return error;
+  return IoError("a file of the output has disappeared").File(from).Advice("start again with --overwrite");
 }
 
 }  // namespace
@@ -186,12 +175,9 @@ Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan
 Status FinishPublication(FileSystem& fs, const std::string& output, PartialDirectory& partial) {
   MIMO_ASSIGN_OR_RETURN(auto publication, partial.ReadPublication());
   if (!publication) {
-    Error error;
-    error.code = ErrorCode::kIo;
-    error.what = "the list of what to publish has disappeared";
-    error.file = partial.path();
-    error.advice = "run again with --resume";
-    return error;
+    return IoError("the list of what to publish has disappeared")
+        .File(partial.path())
+        .Advice("run again with --resume");
   }
   if (publication->overwrite && !publication->cleared) {
     MIMO_RETURN_IF_ERROR(ClearOld(fs, output));

@@ -65,11 +65,7 @@ class Comparison {
     const std::lock_guard lock(mutex_);
     if (!status_.ok()) return std::nullopt;
     if (options_.stop != nullptr && options_.stop->load() != 0) {
-      Error error;
-      error.code = ErrorCode::kInterrupted;
-      error.what = "interrupted";
-      error.file = options_.output;
-      error.advice = "continue with --resume";
+      Error error = Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
       Keep({}, std::move(error));
       return std::nullopt;
     }
@@ -106,11 +102,8 @@ class Comparison {
         if (options_.progress != nullptr) options_.progress->Advance(2 * chunk->bytes);
       }
     } catch (const std::exception& e) {
-      Error error;
-      error.code = ErrorCode::kIo;
-      error.what = "a worker stopped";
-      error.found = e.what();
-      error.advice = "lower --memory or --threads and run again with --resume";
+      Error error =
+          IoError("a worker stopped").Found(e.what()).Advice("lower --memory or --threads and run again with --resume");
       const std::lock_guard lock(mutex_);
       Keep({}, std::move(error));
     }
@@ -127,15 +120,13 @@ class Comparison {
     if (differs == a.end()) return {};
     const StoredArray &x = ArrayOf(equal.first), &y = ArrayOf(equal.second);
     const auto row = static_cast<int64_t>((chunk.at + static_cast<uint64_t>(differs - a.begin())) / x.row_bytes());
-    Error error;
-    error.what = "replicas differ";
-    error.file = PathOf(y);
-    error.tensor = y.name;
-    error.expected = "in row " + std::to_string(equal.second_row + row) + " the bytes of row " +
-                     std::to_string(equal.first_row + row) + " of " + x.name + " in " + PathOf(x);
-    error.found = "others";
-    error.advice = "the ranks are not of one checkpoint: copy them again";
-    return error;
+    return BadInput("replicas differ")
+        .File(PathOf(y))
+        .Tensor(y.name)
+        .Expected("in row " + std::to_string(equal.second_row + row) + " the bytes of row " +
+                  std::to_string(equal.first_row + row) + " of " + x.name + " in " + PathOf(x))
+        .Found("others")
+        .Advice("the ranks are not of one checkpoint: copy them again");
   }
 
   Status Read(uint32_t source, int64_t row, uint64_t at, Reader& reader, std::vector<std::byte>& out) const {

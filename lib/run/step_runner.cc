@@ -57,11 +57,8 @@ Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& opti
 
 // No memory; or the run has failed elsewhere, and this is lost to the first error.
 Error Stopped(uint64_t bytes) {
-  Error error;
-  error.code = ErrorCode::kIo;
-  error.what = "no memory for a step of " + std::to_string(bytes) + " bytes";
-  error.advice = "lower --memory and run again with --resume";
-  return error;
+  return IoError("no memory for a step of " + std::to_string(bytes) + " bytes")
+      .Advice("lower --memory and run again with --resume");
 }
 
 void Count(std::string& text, uint64_t count, const char* what) {
@@ -100,13 +97,10 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
 Status StepRunner::CheckMemory(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
   const uint64_t needed = MeasureJob(MakeJob(catalogue, plan, options)).largest_unit_bytes;
   if (needed <= Memory(options)) return {};
-  Error error;
-  error.code = ErrorCode::kUsage;
-  error.what = "the memory budget is too small for the smallest step of this conversion";
-  error.expected = "at least " + std::to_string(needed) + " bytes";
-  error.found = std::to_string(Memory(options)) + " bytes";
-  error.advice = "raise --memory";
-  return error;
+  return UsageError("the memory budget is too small for the smallest step of this conversion")
+      .Expected("at least " + std::to_string(needed) + " bytes")
+      .Found(std::to_string(Memory(options)) + " bytes")
+      .Advice("raise --memory");
 }
 
 Status StepRunner::Run(RunResults& results, RunReport& report) {
@@ -150,12 +144,10 @@ Status StepRunner::LoadRecords(RunResults& results, RunReport& report) {
   }
   for (const TensorResult& tensor : results.tensors) {
     if (options_.allow_anomalies || tensor.anomalies == kernels::Anomalies()) continue;
-    Error error;  // not bad input: that would throw away what was made on purpose
-    error.code = ErrorCode::kUsage;
-    error.what = "the partial output holds values that --allow-anomalies let through";
-    error.file = partial_.path();
-    error.advice = "repeat --allow-anomalies, or start again with --overwrite";
-    return error;
+    // not bad input: that would throw away what was made on purpose
+    return UsageError("the partial output holds values that --allow-anomalies let through")
+        .File(partial_.path())
+        .Advice("repeat --allow-anomalies, or start again with --overwrite");
   }
   MIMO_RETURN_IF_ERROR(partial_.DropRecords(kept));
   for (const PlanFile& file : plan_.files) {
@@ -190,15 +182,12 @@ Status StepRunner::CheckSpace() {
   }
   MIMO_ASSIGN_OR_RETURN(const uint64_t available, fs_.FreeBytes(partial_.path()));
   if (needed <= available) return {};
-  Error error;
-  error.code = ErrorCode::kIo;
-  error.what = "not enough free space for the output";
-  error.file = options_.output;
-  error.expected = FormatBytes(needed);
-  error.found = FormatBytes(available);
-  error.advice =
-      "free some space and run again with --resume, choose another file system, or use --link for unchanged files";
-  return error;
+  return IoError("not enough free space for the output")
+      .File(options_.output)
+      .Expected(FormatBytes(needed))
+      .Found(FormatBytes(available))
+      .Advice(
+          "free some space and run again with --resume, choose another file system, or use --link for unchanged files");
 }
 
 // Leftovers of an earlier run are removed, never reused: they may be links to the checkpoint.
@@ -251,11 +240,7 @@ bool StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* fini
   const std::lock_guard lock(mutex_);
   if (!status_.ok()) return false;
   if (options_.stop != nullptr && options_.stop->load() != 0) {
-    Error error;
-    error.code = ErrorCode::kInterrupted;
-    error.what = "interrupted";
-    error.file = options_.output;
-    error.advice = "continue with --resume";
+    Error error = Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
     status_ = std::move(error);
     budget_.Cancel();
     measured_.notify_all();
@@ -311,11 +296,8 @@ void StepRunner::Work(Backend& backend) {
       if (!status.ok()) return Fail(status.TakeError());
     }
   } catch (const std::exception& e) {
-    Error error;
-    error.code = ErrorCode::kIo;
-    error.what = "a worker stopped";
-    error.found = e.what();
-    error.advice = "lower --memory or --threads and run again with --resume";
+    Error error =
+        IoError("a worker stopped").Found(e.what()).Advice("lower --memory or --threads and run again with --resume");
     Fail(std::move(error));
   }
 }
@@ -365,8 +347,7 @@ Status StepRunner::CheckAnomalies(const StepResult& result) const {
   for (const OutputDelta& delta : result.outputs) {
     const kernels::Anomalies& a = delta.anomalies;
     if (a == kernels::Anomalies()) continue;
-    Error error;
-    error.what = "values that cannot be converted faithfully into " + plan_.outputs[delta.output].name;
+    Error error = BadInput("values that cannot be converted faithfully into " + plan_.outputs[delta.output].name);
     if (delta.source != kNone) {
       const StoredArray& source = job_.array(delta.source);
       error.file = catalogue_.PathOf(catalogue_.files[source.file]);
@@ -389,27 +370,21 @@ Status StepRunner::CheckAnomalies(const StepResult& result) const {
 Status StepRunner::CheckExact(const StepResult& result) const {
   for (const OutputDelta& delta : result.outputs) {
     if (delta.inexact_codes == 0) continue;
-    Error error;
-    error.code = ErrorCode::kCheckFailed;
-    error.what = "codes that lose a bit";
-    error.tensor = plan_.outputs[delta.output].name;
-    error.expected = "nothing that rounds (--lossless)";
-    error.found = std::to_string(delta.inexact_codes) + " codes in the rows read so far";
-    error.advice = "leave --lossless out";
-    return error;
+    return CheckFailed("codes that lose a bit")
+        .Tensor(plan_.outputs[delta.output].name)
+        .Expected("nothing that rounds (--lossless)")
+        .Found(std::to_string(delta.inexact_codes) + " codes in the rows read so far")
+        .Advice("leave --lossless out");
   }
   for (const EncodeDelta& delta : result.encodes) {
     if (delta.exact_blocks == delta.blocks) continue;
     const EncodedWeight& weight = plan_.groups[delta.strip.group].encoded[delta.strip.weight];
-    Error error;
-    error.code = ErrorCode::kCheckFailed;
-    error.what = "blocks that cannot become " + EncodingText(weight.encoding) + " without rounding";
-    error.tensor = plan_.outputs[weight.codes].name;
-    error.expected = "nothing that rounds (--lossless)";
-    error.found = std::to_string(delta.blocks - delta.exact_blocks) + " of " + std::to_string(delta.blocks) +
-                  " blocks in the rows read so far";
-    error.advice = "leave --lossless out, or keep these weights";
-    return error;
+    return CheckFailed("blocks that cannot become " + EncodingText(weight.encoding) + " without rounding")
+        .Tensor(plan_.outputs[weight.codes].name)
+        .Expected("nothing that rounds (--lossless)")
+        .Found(std::to_string(delta.blocks - delta.exact_blocks) + " of " + std::to_string(delta.blocks) +
+               " blocks in the rows read so far")
+        .Advice("leave --lossless out, or keep these weights");
   }
   return {};
 }

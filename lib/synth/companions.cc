@@ -82,10 +82,7 @@ Result<std::vector<SmallFile>> Companions(const SynthPlan& plan) {
     if (config.contains("eos_token_id")) generation["eos_token_id"] = config["eos_token_id"];
     files.push_back({"generation_config.json", Indented(generation)});
   } catch (const Json::exception& e) {
-    Error error;
-    error.what = "the config of preset " + plan.preset.name + " has a malformed field";
-    error.found = e.what();
-    return error;
+    return BadInput("the config of preset " + plan.preset.name + " has a malformed field").Found(e.what());
   }
   files.push_back({"chat_template.jinja",
                    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"

@@ -160,10 +160,7 @@ class Planner {
   }
 
   Error Unplaceable(const std::string& tensor, std::string what) const {
-    Error error;
-    error.what = "preset " + preset_.name + ": " + std::move(what);
-    error.tensor = tensor;
-    return error;
+    return BadInput("preset " + preset_.name + ": " + std::move(what)).Tensor(tensor);
   }
 
   const Preset& preset_;

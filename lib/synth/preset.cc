@@ -21,13 +21,8 @@ const char* FindEmbedded(std::string_view path) {
   return nullptr;
 }
 
-Error BadPreset(const std::string& path, std::string what, std::string found) {
-  Error error;
-  error.what = std::move(what);
-  error.file = "schemas/" + path;
-  error.found = std::move(found);
-  error.advice = "correct the embedded file";
-  return error;
+Error BadPreset(const std::string& path, std::string what) {
+  return BadInput(std::move(what)).File("schemas/" + path).Advice("correct the embedded file");
 }
 
 Status ReadFileRules(const Json& list, const std::string& path, std::vector<FileRule>* rules) {
@@ -37,7 +32,7 @@ Status ReadFileRules(const Json& list, const std::string& path, std::vector<File
     rule.file = entry.at("file").get<std::string>();
     for (const Json& name : entry.value("roles", Json::array())) {
       const auto role = RoleFromName(name.get<std::string>());
-      if (!role) return BadPreset(path, "unknown role", name.dump());
+      if (!role) return BadPreset(path, "unknown role").Found(name.dump());
       rule.roles.push_back(*role);
     }
     rules->push_back(std::move(rule));
@@ -59,7 +54,7 @@ Result<Preset> ParsePreset(const std::string& path, const char* text) {
     preset.chunks = storage.at("chunks").get<int64_t>();
     preset.mxfp4_experts = storage.at("experts") == "mxfp4";
     const auto router = DTypeFromName(storage.at("router").get<std::string>());
-    if (!router) return BadPreset(path, "unknown router dtype", storage.at("router").dump());
+    if (!router) return BadPreset(path, "unknown router dtype").Found(storage.at("router").dump());
     preset.router = *router;
     preset.mtp_layers = json.at("mtp_layers").get<int>();
     const Json& index = json.at("index");
@@ -70,7 +65,7 @@ Result<Preset> ParsePreset(const std::string& path, const char* text) {
     preset.ep = json.at("placement").at("ep").get<int64_t>();
     MIMO_RETURN_IF_ERROR(ReadFileRules(json.at("placement").at("files"), path, &preset.files));
   } catch (const Json::exception& e) {
-    return BadPreset(path, "not a preset", e.what());
+    return BadPreset(path, "not a preset").Found(e.what());
   }
   return preset;
 }
@@ -99,9 +94,7 @@ std::vector<std::string> PresetNames() {
 Result<Preset> LoadPreset(const std::string& name) {
   const std::string path = std::string(kFolder) + name + std::string(kEnding);
   if (const char* text = FindEmbedded(path)) return ParsePreset(path, text);
-  Error error;
-  error.code = ErrorCode::kUsage;
-  error.what = "unknown preset";
+  Error error = UsageError("unknown preset");
   for (const std::string& known : PresetNames()) error.expected += (error.expected.empty() ? "one of " : ", ") + known;
   error.found = name;
   return error;
@@ -111,7 +104,7 @@ Result<std::vector<TowerTensor>> TowerTensors(int64_t out_hidden) {
   const std::string path = "towers/mimo_v2.json";
   std::vector<TowerTensor> tensors;
   const char* text = FindEmbedded(path);
-  if (text == nullptr) return BadPreset(path, "the file is not embedded", "");
+  if (text == nullptr) return BadPreset(path, "the file is not embedded");
   try {
     const Json json = Json::parse(text);
     for (const Json& entry : json.at("tensors")) {
@@ -129,7 +122,7 @@ Result<std::vector<TowerTensor>> TowerTensors(int64_t out_hidden) {
       }
     }
   } catch (const std::exception& e) {
-    return BadPreset(path, "not a list of tower tensors", e.what());
+    return BadPreset(path, "not a list of tower tensors").Found(e.what());
   }
   return tensors;
 }

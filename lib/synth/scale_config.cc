@@ -9,12 +9,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 Error BadOption(std::string option, std::string expected, int64_t found) {
-  Error error;
-  error.code = ErrorCode::kUsage;
-  error.what = "bad value of " + std::move(option);
-  error.expected = std::move(expected);
-  error.found = std::to_string(found);
-  return error;
+  return UsageError("bad value of " + std::move(option)).Expected(std::move(expected)).Found(std::to_string(found));
 }
 
 // An option that may only make the model smaller.
@@ -81,10 +76,7 @@ Result<std::string> ScaledConfig(const Preset& preset, const SynthOptions& optio
     MIMO_RETURN_IF_ERROR(Edit(preset, options, config));
     return config.dump(2) + "\n";
   } catch (const Json::exception& e) {
-    Error error;
-    error.what = "the config of preset " + preset.name + " lacks what scaling needs";
-    error.found = e.what();
-    return error;
+    return BadInput("the config of preset " + preset.name + " lacks what scaling needs").Found(e.what());
   }
 }
 

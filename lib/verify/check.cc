@@ -69,12 +69,10 @@ class Checker {
     MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(path));
     if (!info) {
       MIMO_ASSIGN_OR_RETURN(const auto partial, fs_.Stat(Path(kPartialDirectory)));
-      Error error;
-      error.what =
-          partial ? "the output is incomplete" : "there is no manifest: the directory is not an output of mimo-convert";
-      error.file = path;
-      error.advice = partial ? "finish it with mimo-convert --resume" : "name the directory that mimo-convert wrote";
-      return error;
+      return BadInput(partial ? "the output is incomplete"
+                              : "there is no manifest: the directory is not an output of mimo-convert")
+          .File(path)
+          .Advice(partial ? "finish it with mimo-convert --resume" : "name the directory that mimo-convert wrote");
     }
     MIMO_ASSIGN_OR_RETURN(manifest_, ReadManifest(fs_, path));
     return {};
@@ -261,9 +259,7 @@ class Checker {
 
 Status CheckReport::ToStatus() const {
   if (differences.empty()) return {};
-  Error error;
-  error.code = ErrorCode::kCheckFailed;
-  error.what = std::to_string(differences.size()) + " difference(s)";
+  Error error = CheckFailed(std::to_string(differences.size()) + " difference(s)");
   for (size_t i = 0; i < differences.size() && i < kShownDifferences; ++i) {
     const Difference& d = differences[i];
     error.what += i == 0 ? ": " : "; ";

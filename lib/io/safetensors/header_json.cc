@@ -8,6 +8,8 @@
 namespace mimo {
 namespace {
 
+constexpr char kAdvice[] = "write or fetch the file again";
+
 using Json = nlohmann::json;
 
 constexpr std::string_view kMetadataKey = "__metadata__";
@@ -43,7 +45,7 @@ class Handler final : public Json::json_sax_t {
       tensor_.shape.push_back(static_cast<int64_t>(value));
       return true;
     }
-    if (offsets_ == 2) return Fail("data_offsets has more than two numbers", "[begin, end]", "");
+    if (offsets_ == 2) return Fail(BadInput("data_offsets has more than two numbers").Expected("[begin, end]"));
     (offsets_ == 0 ? tensor_.begin : tensor_.end) = value;
     ++offsets_;
     return true;
@@ -56,7 +58,7 @@ class Handler final : public Json::json_sax_t {
     }
     if (state_ != State::kTensor || field_ != Field::kDType) return Unexpected("the string " + Excerpt(value));
     const auto dtype = DTypeFromName(value);
-    if (!dtype) return Fail("unknown dtype", KnownDTypes(), Excerpt(value));
+    if (!dtype) return Fail(BadInput("unknown dtype").Expected(KnownDTypes()).Found(Excerpt(value)));
     tensor_.dtype = *dtype;
     return true;
   }
@@ -81,7 +83,7 @@ class Handler final : public Json::json_sax_t {
       case State::kRoot:
         in_metadata_ = value == kMetadataKey;
         if (in_metadata_) {
-          if (metadata_seen_) return Fail("__metadata__ appears twice", "", "");
+          if (metadata_seen_) return Fail(BadInput("__metadata__ appears twice"));
           metadata_seen_ = true;
         } else {
           tensor_ = {};
@@ -98,7 +100,8 @@ class Handler final : public Json::json_sax_t {
 
   bool end_object() override {
     if (state_ == State::kTensor) {
-      if (seen_ != kAllFields) return Fail("a field is missing", "dtype, shape and data_offsets", FoundFields());
+      if (seen_ != kAllFields)
+        return Fail(BadInput("a field is missing").Expected("dtype, shape and data_offsets").Found(FoundFields()));
       entries_.tensors.push_back(std::move(tensor_));
     }
     in_metadata_ = false;
@@ -116,11 +119,13 @@ class Handler final : public Json::json_sax_t {
   bool end_array() override {
     if (state_ == State::kOffsets) {
       if (offsets_ != 2) {
-        return Fail("data_offsets has too few numbers", "[begin, end]", std::to_string(offsets_));
+        return Fail(
+            BadInput("data_offsets has too few numbers").Expected("[begin, end]").Found(std::to_string(offsets_)));
       }
       if (tensor_.begin > tensor_.end) {
-        return Fail("data_offsets are reversed", "begin <= end",
-                    '[' + std::to_string(tensor_.begin) + ", " + std::to_string(tensor_.end) + ']');
+        return Fail(BadInput("data_offsets are reversed")
+                        .Expected("begin <= end")
+                        .Found('[' + std::to_string(tensor_.begin) + ", " + std::to_string(tensor_.end) + ']'));
       }
     }
     state_ = State::kTensor;
@@ -129,8 +134,8 @@ class Handler final : public Json::json_sax_t {
 
   bool parse_error(std::size_t position, const std::string& last_token,
                    const nlohmann::detail::exception& /*exception*/) override {
-    Fail("header is not valid JSON in UTF-8", "",
-         "byte " + std::to_string(position) + " of the header, near " + Excerpt(Printable(last_token)));
+    Fail(BadInput("header is not valid JSON in UTF-8")
+             .Found("byte " + std::to_string(position) + " of the header, near " + Excerpt(Printable(last_token))));
     error_.tensor.clear();  // the name last seen need not be where the text broke
     return false;
   }
@@ -144,12 +149,12 @@ class Handler final : public Json::json_sax_t {
   bool TensorField(std::string_view name) {
     for (unsigned i = 0; i < 3; ++i) {
       if (name != kFieldNames[i]) continue;
-      if ((seen_ >> i & 1) != 0) return Fail("field " + std::string(name) + " appears twice", "", "");
+      if ((seen_ >> i & 1) != 0) return Fail(BadInput("field " + std::string(name) + " appears twice"));
       seen_ |= 1U << i;
       field_ = static_cast<Field>(i);
       return true;
     }
-    return Fail("unknown field", "dtype, shape and data_offsets", Excerpt(name));
+    return Fail(BadInput("unknown field").Expected("dtype, shape and data_offsets").Found(Excerpt(name)));
   }
 
   std::string FoundFields() const {
@@ -164,30 +169,30 @@ class Handler final : public Json::json_sax_t {
   bool Unexpected(const std::string& found) {
     switch (state_) {
       case State::kStart:
-        return Fail("header is not a JSON object", "an object", found);
+        return Fail(BadInput("header is not a JSON object").Expected("an object").Found(found));
       case State::kMetadata:
-        return Fail("__metadata__ value of " + Excerpt(entries_.metadata.back().first) + " is not a string", "a string",
-                    found);
+        return Fail(BadInput("__metadata__ value of " + Excerpt(entries_.metadata.back().first) + " is not a string")
+                        .Expected("a string")
+                        .Found(found));
       case State::kTensor:
-        return Fail(std::string(kFieldNames[static_cast<size_t>(field_)]) + " has the wrong type",
-                    field_ == Field::kDType ? "a string" : "an array", found);
+        return Fail(BadInput(std::string(kFieldNames[static_cast<size_t>(field_)]) + " has the wrong type")
+                        .Expected(field_ == Field::kDType ? "a string" : "an array")
+                        .Found(found));
       case State::kShape:
       case State::kOffsets:
-        return Fail(std::string(kFieldNames[static_cast<size_t>(field_)]) + " has a bad number",
-                    "whole numbers from 0 to 2^63 - 1", found);
+        return Fail(BadInput(std::string(kFieldNames[static_cast<size_t>(field_)]) + " has a bad number")
+                        .Expected("whole numbers from 0 to 2^63 - 1")
+                        .Found(found));
       default:
-        return Fail(in_metadata_ ? "__metadata__ is not an object" : "entry is not an object", "an object", found);
+        return Fail(BadInput(in_metadata_ ? "__metadata__ is not an object" : "entry is not an object")
+                        .Expected("an object")
+                        .Found(found));
     }
   }
 
-  bool Fail(std::string what, std::string expected, std::string found) {
+  bool Fail(Error error) {
     const bool in_tensor = state_ != State::kStart && state_ != State::kMetadata && !in_metadata_;
-    error_ = Error{.what = std::move(what),
-                   .file = path_,
-                   .tensor = in_tensor ? tensor_.name : std::string(),
-                   .expected = std::move(expected),
-                   .found = std::move(found),
-                   .advice = "write or fetch the file again"};
+    error_ = std::move(error).File(path_).Tensor(in_tensor ? tensor_.name : std::string()).Advice(kAdvice);
     return false;
   }
 
@@ -235,24 +240,18 @@ std::string Excerpt(std::string_view text) {
 }
 
 Result<SafetensorsEntries> ParseSafetensorsJson(std::string_view json, const std::string& path) {
-  Error error;
-  error.file = path;
-  error.advice = "write or fetch the file again";
-  if (json.empty() || json.front() != '{') {
-    error.what = "header does not start with '{'";
-    error.expected = "a JSON object";
-    error.found = json.empty() ? "an empty header" : "byte " + std::to_string(static_cast<unsigned char>(json.front()));
-    return error;
-  }
+  const auto broken = [&](std::string what) { return BadInput(std::move(what)).File(path).Advice(kAdvice); };
+  if (json.empty() || json.front() != '{')
+    return broken("header does not start with '{'")
+        .Expected("a JSON object")
+        .Found(json.empty() ? "an empty header" : "byte " + std::to_string(static_cast<unsigned char>(json.front())));
   const size_t last = json.find_last_not_of(' ');
   json = json.substr(0, last + 1);
   // The parser takes a NUL byte for the end of its input, and other white space for nothing.
-  if (json.back() != '}' || json.find('\0') != std::string_view::npos) {
-    error.what = "header does not end with '}' and spaces";
-    error.expected = "'}', then nothing but spaces";
-    error.found = json.back() != '}' ? "byte " + std::to_string(static_cast<unsigned char>(json.back())) : "a NUL byte";
-    return error;
-  }
+  if (json.back() != '}' || json.find('\0') != std::string_view::npos)
+    return broken("header does not end with '}' and spaces")
+        .Expected("'}', then nothing but spaces")
+        .Found(json.back() != '}' ? "byte " + std::to_string(static_cast<unsigned char>(json.back())) : "a NUL byte");
   Handler handler(path);
   if (!Json::sax_parse(json.data(), json.data() + json.size(), &handler)) return handler.TakeError();
   SafetensorsEntries entries = handler.TakeEntries();
@@ -260,17 +259,10 @@ Result<SafetensorsEntries> ParseSafetensorsJson(std::string_view json, const std
   std::vector<std::string_view> names;
   names.reserve(entries.tensors.size());
   for (const TensorInfo& tensor : entries.tensors) names.push_back(tensor.name);
-  if (const auto name = Twice(std::move(names))) {
-    error.what = "tensor appears twice";
-    error.tensor = *name;
-    return error;
-  }
+  if (const auto name = Twice(std::move(names))) return broken("tensor appears twice").Tensor(*name);
   names = {};
   for (const auto& [key, value] : entries.metadata) names.push_back(key);
-  if (const auto key = Twice(std::move(names))) {
-    error.what = "__metadata__ key " + Excerpt(*key) + " appears twice";
-    return error;
-  }
+  if (const auto key = Twice(std::move(names))) return broken("__metadata__ key " + Excerpt(*key) + " appears twice");
   return entries;
 }
 

@@ -25,12 +25,7 @@ std::string ShapeText(const TensorInfo& tensor) {
 }
 
 Error Broken(const std::string& path, const std::string& tensor, std::string what) {
-  Error error;
-  error.what = std::move(what);
-  error.file = path;
-  error.tensor = tensor;
-  error.advice = "write or fetch the file again";
-  return error;
+  return BadInput(std::move(what)).File(path).Tensor(tensor).Advice("write or fetch the file again");
 }
 
 // The size of the range is the size of the tensor.

@@ -35,8 +35,8 @@ class MetadataReader {
     const PickleNode* places = state == nullptr ? nullptr : pickle_.Find(*state, "storage_data");
     if (items == nullptr || items->kind != PickleKind::kDict || places == nullptr ||
         places->kind != PickleKind::kDict) {
-      return Bad("it is no metadata of a distributed checkpoint", "",
-                 "Metadata with state_dict_metadata, storage_data");
+      return Bad("it is no metadata of a distributed checkpoint", "")
+          .Expected("Metadata with state_dict_metadata, storage_data");
     }
     MIMO_RETURN_IF_ERROR(ReadItems(*items));
     MIMO_RETURN_IF_ERROR(ReadPlaces(*places));
@@ -46,10 +46,8 @@ class MetadataReader {
   }
 
  private:
-  Error Bad(std::string what, std::string_view key, std::string expected = {}, std::string found = {}) const {
-    Error error = BadTorchFile(path_, std::move(what), std::move(expected), std::move(found));
-    error.tensor = PrintableText(key);
-    return error;
+  Error Bad(std::string what, std::string_view key) const {
+    return BadTorchFile(path_, std::move(what)).Tensor(PrintableText(key));
   }
 
   // ---- state_dict_metadata
@@ -74,7 +72,7 @@ class MetadataReader {
     const PickleNode* size = state == nullptr ? nullptr : pickle_.Find(*state, "size");
     const PickleNode* chunks = state == nullptr ? nullptr : pickle_.Find(*state, "chunks");
     if (properties == nullptr || size == nullptr || chunks == nullptr || chunks->kind != PickleKind::kList) {
-      return Bad("it is neither a tensor nor a byte item", key, "properties, size and chunks");
+      return Bad("it is neither a tensor nor a byte item", key).Expected("properties, size and chunks");
     }
     DcpTensor tensor;
     tensor.key = key;
@@ -102,10 +100,10 @@ class MetadataReader {
     const PickleNode* state = pickle_.StateOf(properties, Id::kTensorProperties);
     const bool known = state != nullptr && state->kind == PickleKind::kTuple && state->count >= 5 &&
                        pickle_.at(pickle_.ItemsOf(*state)[0]).kind == PickleKind::kGlobal;
-    if (!known) return Bad("its properties are not known", key, "(dtype, layout, ...)");
+    if (!known) return Bad("its properties are not known", key).Expected("(dtype, layout, ...)");
     const TorchGlobal& dtype = GlobalOf(static_cast<Id>(pickle_.at(pickle_.ItemsOf(*state)[0]).integer));
     if (dtype.use != TorchUse::kDType) {
-      return Bad("its dtype is not one", key, "", std::string(dtype.module) + "." + std::string(dtype.name));
+      return Bad("its dtype is not one", key).Found(std::string(dtype.module) + "." + std::string(dtype.name));
     }
     return &dtype;
   }
@@ -119,7 +117,7 @@ class MetadataReader {
       const PickleNode* info = pickle_.StateOf(pickle_.at(pickle_.ItemsOf(places)[i + 1]), Id::kStorageInfo);
       const PickleNode* key = index == nullptr ? nullptr : pickle_.Find(*index, "fqn");
       if (key == nullptr || key->kind != PickleKind::kString || info == nullptr) {
-        return Bad("storage_data is not as known", "", "MetadataIndex and _StorageInfo");
+        return Bad("storage_data is not as known", "").Expected("MetadataIndex and _StorageInfo");
       }
       Place place;
       place.key = pickle_.TextOf(*key);
@@ -148,15 +146,17 @@ class MetadataReader {
       return node != nullptr && node->kind == PickleKind::kInt && node->integer >= 0;
     };
     if (file == nullptr || file->kind != PickleKind::kString || !count(offset) || !count(length)) {
-      return Bad("its place is not as known", key, "relative_path, offset and length");
+      return Bad("its place is not as known", key).Expected("relative_path, offset and length");
     }
     if (!IsInnerPath(pickle_.TextOf(*file))) {
-      return Bad("its file name leaves the directory", key, "a name below it", PrintableText(pickle_.TextOf(*file)));
+      return Bad("its file name leaves the directory", key)
+          .Expected("a name below it")
+          .Found(PrintableText(pickle_.TextOf(*file)));
     }
     const PickleNode* transforms = pickle_.Find(info, "transform_descriptors");
     if (transforms != nullptr && transforms->kind != PickleKind::kNone &&
         (transforms->kind != PickleKind::kList || transforms->count != 0)) {
-      return Bad("it was stored through transforms (compression)", key, "items as they are");
+      return Bad("it was stored through transforms (compression)", key).Expected("items as they are");
     }
     return DcpRange{std::string(pickle_.TextOf(*file)), static_cast<uint64_t>(offset->integer),
                     static_cast<uint64_t>(length->integer)};
@@ -220,7 +220,7 @@ class MetadataReader {
     });
     std::sort(empty.begin(), empty.end());
     const std::string why = WhyNotTiled(tensor.shape, tensor.chunks);
-    if (!why.empty()) return Bad("its chunks do not tile it", tensor.key, "each element once", why);
+    if (!why.empty()) return Bad("its chunks do not tile it", tensor.key).Expected("each element once").Found(why);
     std::sort(tensor.chunks.begin(), tensor.chunks.end(),
               [](const DcpChunk& a, const DcpChunk& b) { return a.offsets < b.offsets; });
     auto chunk = tensor.chunks.begin();

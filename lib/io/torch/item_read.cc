@@ -27,20 +27,23 @@ Result<Archive> OpenArchive(const ReadableFile& file, uint64_t offset, uint64_t 
   const std::string base = any.substr(0, any.find('/')) + "/";
   for (const ZipEntry& entry : zip.entries()) {
     if (entry.name.starts_with(base)) continue;
-    return BadTorchFile(path, "the zip has entries of two names", PrintableText(base), PrintableText(entry.name));
+    return BadTorchFile(path, "the zip has entries of two names")
+        .Expected(PrintableText(base))
+        .Found(PrintableText(entry.name));
   }
   if (zip.Find(base + "data.pkl") == nullptr) {
-    return BadTorchFile(path, "the zip has no pickle", PrintableText(base) + std::string(kPickle.substr(1)));
+    return BadTorchFile(path, "the zip has no pickle").Expected(PrintableText(base) + std::string(kPickle.substr(1)));
   }
   const ZipEntry* version = zip.Find(base + "version");
   if (version == nullptr) return BadTorchFile(path, "the zip has no version");
   MIMO_ASSIGN_OR_RETURN(const std::string version_text, zip.Content(*version, 64));
   if (version_text != "3\n") {
-    return BadTorchFile(path, "unknown version of torch.save", "3", PrintableText(version_text));
+    return BadTorchFile(path, "unknown version of torch.save").Expected("3").Found(PrintableText(version_text));
   }
   if (const ZipEntry* order = zip.Find(base + "byteorder")) {
     MIMO_ASSIGN_OR_RETURN(const std::string order_text, zip.Content(*order, 64));
-    if (order_text != "little") return BadTorchFile(path, "unknown byte order", "little", PrintableText(order_text));
+    if (order_text != "little")
+      return BadTorchFile(path, "unknown byte order").Expected("little").Found(PrintableText(order_text));
   }
   return Archive{std::move(zip), base};
 }
@@ -56,12 +59,13 @@ Result<TensorPlace> PlaceIn(const TorchTensor& tensor, uint64_t begin, uint64_t 
   const uint64_t element = BitsPerElement(tensor.dtype) / 8;
   const auto offset = CheckedMul(static_cast<uint64_t>(tensor.offset), element);
   if (!size || !offset || *offset > bytes || *size > bytes - *offset) {
-    return BadTorchFile(path, "a tensor reaches beyond its storage " + PrintableText(tensor.storage),
-                        std::to_string(bytes) + " bytes at most");
+    return BadTorchFile(path, "a tensor reaches beyond its storage " + PrintableText(tensor.storage))
+        .Expected(std::to_string(bytes) + " bytes at most");
   }
   if (CheckedMul(static_cast<uint64_t>(tensor.storage_elements), element) != bytes) {
-    return BadTorchFile(path, "storage " + PrintableText(tensor.storage) + " has another size than its tensor says",
-                        std::to_string(tensor.storage_elements) + " elements", std::to_string(bytes) + " bytes");
+    return BadTorchFile(path, "storage " + PrintableText(tensor.storage) + " has another size than its tensor says")
+        .Expected(std::to_string(tensor.storage_elements) + " elements")
+        .Found(std::to_string(bytes) + " bytes");
   }
   if (!tensor.contiguous()) return BadTorchFile(path, "a tensor is not contiguous");
   return TensorPlace{tensor.dtype, tensor.shape, begin + *offset, *size};

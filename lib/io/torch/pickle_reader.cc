@@ -36,14 +36,17 @@ class PickleMachine {
   static constexpr PickleId kFalseId = 1;
   static constexpr PickleId kTrueId = 2;
 
-  bool Fail(const std::string& what, std::string expected = {}, std::string found = {}) {
-    error_ = BadTorchFile(path_, "pickle: " + what + " (byte " + std::to_string(start_) + ")", std::move(expected),
-                          std::move(found));
+  Error Bad(const std::string& what) const {
+    return BadTorchFile(path_, "pickle: " + what + " (byte " + std::to_string(start_) + ")");
+  }
+  bool Fail(Error error) {
+    error_ = std::move(error);
     return false;
   }
 
   bool Bytes(uint64_t count, std::string_view* out) {
-    if (count > in_.size() - at_) return Fail("truncated", std::to_string(count) + " more bytes", "the end");
+    if (count > in_.size() - at_)
+      return Fail(Bad("truncated").Expected(std::to_string(count) + " more bytes").Found("the end"));
     *out = in_.substr(at_, count);
     at_ += count;
     return true;
@@ -57,17 +60,20 @@ class PickleMachine {
   }
   bool Line(std::string_view* out) {
     const size_t end = in_.find('\n', at_);
-    if (end == std::string_view::npos) return Fail("truncated", "the end of a name", "the end");
+    if (end == std::string_view::npos) return Fail(Bad("truncated").Expected("the end of a name").Found("the end"));
     *out = in_.substr(at_, end - at_);
     at_ = end + 1;
     return true;
   }
 
   bool Header() {
-    if (in_.size() > kMaxPickleBytes) return Fail("too long", std::to_string(kMaxPickleBytes) + " bytes at most");
-    if (in_.size() < 2 || static_cast<unsigned char>(in_[0]) != 0x80) return Fail("no protocol", "protocol 2 to 5");
+    if (in_.size() > kMaxPickleBytes)
+      return Fail(Bad("too long").Expected(std::to_string(kMaxPickleBytes) + " bytes at most"));
+    if (in_.size() < 2 || static_cast<unsigned char>(in_[0]) != 0x80)
+      return Fail(Bad("no protocol").Expected("protocol 2 to 5"));
     const int protocol = static_cast<unsigned char>(in_[1]);
-    if (protocol < 2 || protocol > 5) return Fail("unknown protocol", "2 to 5", std::to_string(protocol));
+    if (protocol < 2 || protocol > 5)
+      return Fail(Bad("unknown protocol").Expected("2 to 5").Found(std::to_string(protocol)));
     at_ = 2;
     return true;
   }
@@ -104,7 +110,7 @@ class PickleMachine {
     uint64_t length = 0;
     std::string_view text;
     if (!Number(length_bytes, &length) || !Bytes(length, &text)) return false;
-    if (kind == PickleKind::kString && !IsUtf8Text(text)) return Fail("a string is not UTF-8");
+    if (kind == PickleKind::kString && !IsUtf8Text(text)) return Fail(Bad("a string is not UTF-8"));
     PickleNode& node = New(kind);
     node.first = static_cast<uint32_t>(text.data() - in_.data());
     node.count = static_cast<uint32_t>(text.size());
@@ -113,14 +119,14 @@ class PickleMachine {
 
   size_t Floor() const { return marks_.empty() ? 0 : marks_.back(); }
   bool Pop(PickleId* out) {
-    if (stack_.size() <= Floor()) return Fail("the stack is empty");
+    if (stack_.size() <= Floor()) return Fail(Bad("the stack is empty"));
     *out = stack_.back();
     stack_.pop_back();
     return true;
   }
   // What lies above the last mark, which goes; the values stay until Drop.
   bool Marked(size_t* begin) {
-    if (marks_.empty()) return Fail("no mark");
+    if (marks_.empty()) return Fail(Bad("no mark"));
     *begin = marks_.back();
     marks_.pop_back();
     return true;
@@ -150,7 +156,8 @@ class PickleMachine {
     int depth = node.depth;
     for (const PickleId child : children) depth = std::max(depth, nodes_[child].depth + 1);
     if (depth > kMaxPickleDepth) {
-      return Fail("values are nested too deeply", "at most " + std::to_string(kMaxPickleDepth) + " levels");
+      return Fail(
+          Bad("values are nested too deeply").Expected("at most " + std::to_string(kMaxPickleDepth) + " levels"));
     }
     node.depth = static_cast<uint8_t>(depth);
     Grow(&node, static_cast<uint32_t>(children.size()));
@@ -166,16 +173,16 @@ class PickleMachine {
     return PushLast();
   }
   bool PushTupleOf(size_t count) {
-    if (stack_.size() - Floor() < count) return Fail("the stack is empty");
+    if (stack_.size() - Floor() < count) return Fail(Bad("the stack is empty"));
     return PushTuple(stack_.size() - count);
   }
   // Appends the values of the stack from `begin` on to the container below them.
   bool Extend(PickleKind kind, size_t begin) {
-    if (begin <= Floor()) return Fail("the stack is empty");
+    if (begin <= Floor()) return Fail(Bad("the stack is empty"));
     const PickleId container = stack_[begin - 1];
     if (nodes_[container].kind != kind)
-      return Fail(kind == PickleKind::kList ? "no list to append to" : "no dict to set");
-    if (kind == PickleKind::kDict && (stack_.size() - begin) % 2 != 0) return Fail("a key without a value");
+      return Fail(Bad(kind == PickleKind::kList ? "no list to append to" : "no dict to set"));
+    if (kind == PickleKind::kDict && (stack_.size() - begin) % 2 != 0) return Fail(Bad("a key without a value"));
     if (!Add(container, std::span(stack_).subspan(begin))) return false;
     stack_.resize(begin);
     return true;
@@ -184,8 +191,8 @@ class PickleMachine {
   // ---- memo
 
   bool Put(uint64_t index) {
-    if (stack_.size() <= Floor()) return Fail("the stack is empty");
-    if (index > memo_.size()) return Fail("memo entries are not in sequence");
+    if (stack_.size() <= Floor()) return Fail(Bad("the stack is empty"));
+    if (index > memo_.size()) return Fail(Bad("memo entries are not in sequence"));
     if (index == memo_.size()) memo_.push_back(kNobody);
     memo_[index] = stack_.back();
     return true;
@@ -197,7 +204,7 @@ class PickleMachine {
   bool Get(int bytes) {
     uint64_t index = 0;
     if (!Number(bytes, &index)) return false;
-    if (index >= memo_.size()) return Fail("memo entry that was never stored");
+    if (index >= memo_.size()) return Fail(Bad("memo entry that was never stored"));
     return Push(memo_[index]);
   }
 
@@ -206,9 +213,9 @@ class PickleMachine {
   bool PushGlobal(std::string_view module, std::string_view name) {
     const auto id = FindTorchGlobal(module, name);
     if (!id) {
-      return Fail("it names " + PrintableText(std::string(module) + "." + std::string(name)) +
-                      ", which is not one of the names these files use; nothing was run",
-                  "classes and functions of tensors and checkpoints");
+      return Fail(Bad("it names " + PrintableText(std::string(module) + "." + std::string(name)) +
+                      ", which is not one of the names these files use; nothing was run")
+                      .Expected("classes and functions of tensors and checkpoints"));
     }
     New(PickleKind::kGlobal).integer = static_cast<int64_t>(*id);
     return PushLast();
@@ -218,7 +225,7 @@ class PickleMachine {
     PickleId module = 0;
     if (!Pop(&name) || !Pop(&module)) return false;
     if (!Is(name, PickleKind::kString) || !Is(module, PickleKind::kString)) {
-      return Fail("a name that is no string");
+      return Fail(Bad("a name that is no string"));
     }
     return PushGlobal(TextOf(module), TextOf(name));
   }
@@ -227,8 +234,8 @@ class PickleMachine {
     return node.kind == PickleKind::kGlobal ? &GlobalOf(static_cast<TorchGlobalId>(node.integer)) : nullptr;
   }
   bool Refuse(const TorchGlobal& global, std::string_view doing) {
-    return Fail(std::string(doing) + " " + std::string(global.module) + "." + std::string(global.name) +
-                " in a way that is not known");
+    return Fail(Bad(std::string(doing) + " " + std::string(global.module) + "." + std::string(global.name) +
+                    " in a way that is not known"));
   }
   bool PushObject(PickleId global, PickleId arguments) {
     New(PickleKind::kObject);
@@ -241,7 +248,7 @@ class PickleMachine {
     PickleId cls = 0;
     if (!Pop(&arguments) || !Pop(&cls)) return false;
     const TorchGlobal* global = NameOf(cls);
-    if (global == nullptr || !Is(arguments, PickleKind::kTuple)) return Fail("an object of something unknown");
+    if (global == nullptr || !Is(arguments, PickleKind::kTuple)) return Fail(Bad("an object of something unknown"));
     if (global->use != TorchUse::kClass) return Refuse(*global, "an object of");
     return PushObject(cls, arguments);
   }
@@ -252,7 +259,7 @@ class PickleMachine {
     if (!Pop(&state) || !Pop(&target)) return false;
     // Attributes of an OrderedDict (torch keeps versions of modules there) are left out.
     if (Is(target, PickleKind::kDict)) return Push(target);
-    if (!Is(target, PickleKind::kObject)) return Fail("a state for something that has none");
+    if (!Is(target, PickleKind::kObject)) return Fail(Bad("a state for something that has none"));
     const TorchGlobal& global = *NameOf(ItemsOf(target)[0]);
     if (global.use != TorchUse::kClass || nodes_[target].count != 2) return Refuse(global, "a state for");
     return Add(target, std::array{state}) && Push(target);
@@ -262,9 +269,9 @@ class PickleMachine {
     PickleId arguments = 0;
     PickleId function = 0;
     if (!Pop(&arguments) || !Pop(&function)) return false;
-    if (!Is(arguments, PickleKind::kTuple)) return Fail("arguments that are no tuple");
+    if (!Is(arguments, PickleKind::kTuple)) return Fail(Bad("arguments that are no tuple"));
     const TorchGlobal* global = NameOf(function);
-    if (global == nullptr) return Fail("a call of something that has no name");
+    if (global == nullptr) return Fail(Bad("a call of something that has no name"));
     return Call(*global, function, arguments);
   }
 
@@ -345,14 +352,15 @@ class PickleMachine {
   bool PersistentId() {
     PickleId id = 0;
     if (!Pop(&id)) return false;
-    if (!Is(id, PickleKind::kTuple)) return Fail("a persistent id that is no tuple");
+    if (!Is(id, PickleKind::kTuple)) return Fail(Bad("a persistent id that is no tuple"));
     const std::span<const PickleId> items = ItemsOf(id);
     const auto is = [&](size_t i, PickleKind kind) { return nodes_[items[i]].kind == kind; };
     const bool known = items.size() == 5 && is(0, PickleKind::kString) && TextOf(items[0]) == "storage" &&
                        NameOf(items[1]) != nullptr && NameOf(items[1])->use == TorchUse::kStorage &&
                        is(2, PickleKind::kString) && is(3, PickleKind::kString) && is(4, PickleKind::kInt) &&
                        nodes_[items[4]].integer >= 0;
-    if (!known) return Fail("a persistent id that is no storage", "('storage', class, key, location, elements)");
+    if (!known)
+      return Fail(Bad("a persistent id that is no storage").Expected("('storage', class, key, location, elements)"));
     New(PickleKind::kStorage).integer = nodes_[items[4]].integer;
     return Add(Last(), std::array{items[1], items[2]}) && PushLast();
   }
@@ -370,11 +378,11 @@ class PickleMachine {
       if (i < 8) {
         value |= static_cast<uint64_t>(byte) << (8 * i);
       } else if (byte != (negative ? 0xff : 0)) {
-        return Fail("an integer beyond 64 bits");
+        return Fail(Bad("an integer beyond 64 bits"));
       }
     }
     if (negative && raw.size() < 8) value |= ~uint64_t{0} << (8 * raw.size());
-    if ((static_cast<int64_t>(value) < 0) != negative) return Fail("an integer beyond 64 bits");
+    if ((static_cast<int64_t>(value) < 0) != negative) return Fail(Bad("an integer beyond 64 bits"));
     return PushInt(static_cast<int64_t>(value));
   }
   bool Integer(int bytes) {
@@ -389,7 +397,7 @@ class PickleMachine {
     return PushLast();
   }
   bool Mark() {
-    if (marks_.size() >= static_cast<size_t>(kMaxPickleDepth)) return Fail("marks are nested too deeply");
+    if (marks_.size() >= static_cast<size_t>(kMaxPickleDepth)) return Fail(Bad("marks are nested too deeply"));
     marks_.push_back(stack_.size());
     return true;
   }
@@ -397,7 +405,7 @@ class PickleMachine {
     uint64_t length = 0;
     if (!Number(8, &length)) return false;
     return length <= in_.size() - at_ ||
-           Fail("truncated", "a frame of " + std::to_string(length) + " bytes", "the end");
+           Fail(Bad("truncated").Expected("a frame of " + std::to_string(length) + " bytes").Found("the end"));
   }
   bool Global() {
     std::string_view module;
@@ -413,23 +421,24 @@ class PickleMachine {
     return Marked(&begin) && Extend(kind, begin);
   }
   bool LastItems(PickleKind kind, size_t count) {
-    if (stack_.size() - Floor() < count + 1) return Fail("the stack is empty");
+    if (stack_.size() - Floor() < count + 1) return Fail(Bad("the stack is empty"));
     return Extend(kind, stack_.size() - count);
   }
   bool Stop() {
-    if (stack_.size() != 1 || !marks_.empty()) return Fail("it stops with more or less than one value");
+    if (stack_.size() != 1 || !marks_.empty()) return Fail(Bad("it stops with more or less than one value"));
     stopped_ = true;
-    return at_ == in_.size() || Fail("bytes after the end of the pickle", "nothing after STOP");
+    return at_ == in_.size() || Fail(Bad("bytes after the end of the pickle").Expected("nothing after STOP"));
   }
 
   bool Step() {
     start_ = at_;
-    if (at_ == in_.size()) return Fail("truncated", "STOP", "the end");
-    if (nodes_.size() >= kMaxPickleNodes) return Fail("too many values", std::to_string(kMaxPickleNodes) + " at most");
+    if (at_ == in_.size()) return Fail(Bad("truncated").Expected("STOP").Found("the end"));
+    if (nodes_.size() >= kMaxPickleNodes)
+      return Fail(Bad("too many values").Expected(std::to_string(kMaxPickleNodes) + " at most"));
     static const std::array<Opcode, 256> kOpcodes = Opcodes();
     const auto op = static_cast<unsigned char>(in_[at_++]);
     if (kOpcodes[op] != nullptr) return kOpcodes[op](*this);
-    return Fail("opcode " + std::to_string(op) + " is not one that these files use");
+    return Fail(Bad("opcode " + std::to_string(op) + " is not one that these files use"));
   }
 
   using Opcode = bool (*)(PickleMachine&);

@@ -51,14 +51,10 @@ bool IsInnerPath(std::string_view name) {
   }
 }
 
-Error BadTorchFile(const std::string& path, std::string what, std::string expected, std::string found) {
-  Error error;
-  error.what = std::move(what);
-  error.file = path;
-  error.expected = std::move(expected);
-  error.found = std::move(found);
-  error.advice = "this is not as PyTorch and Megatron write it; fetch or save it again";
-  return error;
+Error BadTorchFile(const std::string& path, std::string what) {
+  return BadInput(std::move(what))
+      .File(path)
+      .Advice("this is not as PyTorch and Megatron write it; fetch or save it again");
 }
 
 }  // namespace mimo

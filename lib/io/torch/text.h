@@ -18,6 +18,6 @@ std::string PrintableText(std::string_view text);
 bool IsInnerPath(std::string_view name);
 
 // kBadInput: `path` is not what PyTorch or Megatron write.
-Error BadTorchFile(const std::string& path, std::string what, std::string expected = {}, std::string found = {});
+Error BadTorchFile(const std::string& path, std::string what);
 
 }  // namespace mimo

@@ -1,12 +1,13 @@
-"""Proves that nothing of a conversion changed: exit code, plan, bytes and words of every row of tests/golden/digests.json are
-what they were when the row was recorded. It says that something changed, not whether that is right: other tests do.
+"""Proves that nothing of a conversion changed: exit code, plan, bytes and words of every row of
+tests/golden/digests.json are what they were when the row was recorded. It says that something changed, not whether that
+is right: other tests do.
 
 A change of meaning rewrites the file on purpose, and the commit says why:
 
     python3 tests/cli/test_golden.py --update            all rows
     python3 tests/cli/test_golden.py --update NAME ...   these
     python3 tests/cli/test_golden.py NAME ...            run these and the rows that they use, and judge
-    python3 tests/cli/test_golden.py --keep DIR NAME ... leave in DIR what they made, to be compared with another build's
+    python3 tests/cli/test_golden.py --keep DIR NAME ... leave in DIR what they made, for comparing builds
 
 $MIMO_BIN names the folder of the tools, as for all tests.
 """

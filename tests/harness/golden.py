@@ -102,7 +102,8 @@ def references(row):
 
 
 class Runner:
-    """Runs rows in a pool. Outputs go when no row needs them any more, unless `keep` names a folder to leave them in."""
+    """Runs rows in a pool. An output goes when no row needs it any more, unless `keep` names a folder for all of them:
+    ROW/out, ROW.plan, and ROW.text, what was printed."""
 
     def __init__(self, rows, keep=None):
         self.rows, self.keep, self.futures, self.lock = rows, keep, {}, threading.Lock()
@@ -176,7 +177,8 @@ class Runner:
         return place + (rest or "")
 
     def _text(self, text):
-        return _replace(text.encode().replace(self.folder.encode(), b"WORK").replace(FOLDER.encode(), b"GOLDEN"), VARYING)
+        text = text.replace(self.folder, "WORK").replace(FOLDER, "GOLDEN")
+        return _replace(text.encode(), VARYING)
 
     def _release(self, name):
         with self.lock:
@@ -214,15 +216,21 @@ def digest_of_tree(folder, sparse=False):
         folders.sort()
         for name in sorted(files):
             path, any_file = os.path.join(root, name), True
-            info = os.lstat(path)
-            kind = "link" if os.path.islink(path) else "shared" if info.st_nlink > 1 and not os.path.isdir(path) else "file"
-            total.update(f"{os.path.relpath(path, folder)}\0{kind}\0{_content(path, sparse)}\0".encode())
+            total.update(f"{os.path.relpath(path, folder)}\0{_kind(path)}\0{_content(path, sparse)}\0".encode())
     return total.hexdigest()[:LENGTH] if any_file else None
+
+
+def _kind(path):
+    if os.path.isdir(path):
+        return "partial"
+    if os.path.islink(path):
+        return "link"
+    return "shared" if os.lstat(path).st_nlink > 1 else "file"
 
 
 def _content(path, sparse):
     if os.path.isdir(path):
-        return "partial"
+        return ""
     with open(path, "rb") as f:
         if sparse and path.endswith(".safetensors"):
             length = struct.unpack("<Q", f.read(8))[0]

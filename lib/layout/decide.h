@@ -1,4 +1,4 @@
-// Which QKV layout a checkpoint has (design section 3). Candidates are what producers emit; shapes and scale rows of
+// Which QKV layout a checkpoint has (docs/layouts.md). Candidates are what producers emit; shapes and scale rows of
 // all layers leave the feasible ones; among these the marker we write, a re-exporter's quant_method, index tp_size and
 // config rank them; the data may contradict (an error), never overrule silently.
 #pragma once

@@ -1,4 +1,4 @@
-// What is done to make each output, in the words of the design (section 2, "fate").
+// What is done to make each output, in the words of docs/glossary.md ("operation").
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,8 @@ import unittest
 from harness.case import ToolCase
 from reference import decode
 
-# preset: (tensors, payload bytes, layout, chunks). Published totals; V2-Flash's follows from its per-file key counts.
+# preset: (tensors, payload bytes, layout, chunks). Published totals (docs/reference/mimo-checkpoints.md, section 9.1);
+# V2-Flash's follows from its per-file key counts.
 PUBLISHED = {
     "mimo-v2-flash": (72826, 313051659008, "split", 4),
     "mimo-v2.5": (73081, 315031102208, "fused", 4),

@@ -147,7 +147,7 @@ class Attention(DirectoryCase):
                     self.check_scale_rows(fixture, out, variant, tp)
 
     def check_scale_rows(self, fixture, out, variant, tp):
-        """The K scale rows that section 4.2 says a split file must have."""
+        """The K scale rows that target-layouts, 4.2, says a split file must have."""
         tensors = container.read_directory(out)
         for prefix in fixture.prefixes:
             window, pro = sharding.is_window(fixture.config, prefix), variant == "v2.5-pro"
@@ -316,7 +316,7 @@ class SelfCheck(unittest.TestCase):
             self.assertEqual((stored.row.size, stored.scale_rows), (rows, scale_rows))
 
     def test_straddles_of_the_reference(self):
-        """Blocks that a degree cuts, by layer kind: reference section 3.4, and its split table."""
+        """Blocks that a degree cuts, by layer kind: mimo-checkpoints, 3.4, and its split tables."""
         flash, pro = ranks.ours("v2.5"), ranks.ours("v2.5-pro")
         kinds = {"ga": (flash, "model.layers.0.self_attn"), "swa": (flash, "model.layers.1.self_attn"),
                  "mtp": (flash, "model.mtp.layers.0.self_attn"), "pro": (pro, "model.layers.0.self_attn")}

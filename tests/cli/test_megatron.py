@@ -161,7 +161,7 @@ class Options(MegatronCase):
         self.check(fixture, self.to_megatron(fixture, "out", "--iteration", 1200), iteration=1200)
 
     def test_golden_common_state(self):
-        """Iteration 0 gives the bytes of the reference page, A.6."""
+        """Iteration 0 gives the bytes of target-layouts, A.6."""
         fixture = megatron_case.ours("plain", **TINY)
         out = torch_dist.iteration_directory(self.to_megatron(fixture, "out"))
         with open(os.path.join(out, "common.pt"), "rb") as f:
@@ -243,7 +243,7 @@ class SelfCheck(unittest.TestCase):
                          [key + "self_attention.linear_qkv.weight"])
 
     def test_golden_bytes_are_read(self):
-        """A.5 and A.6 of the reference page."""
+        """target-layouts, A.5 and A.6."""
         self.assertEqual(torch_dist.unpickle(COMMON), {
             "checkpoint_version": 3.0, "iteration": 0, "num_floating_point_operations_so_far": 0,
             "content_metadata": megatron_case.CONTENT})

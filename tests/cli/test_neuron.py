@@ -1,6 +1,6 @@
 """Proves that `--to nxdi` writes the preprocessed Neuron directory: every name, shape, dtype and byte against numpy
-written from the reference (one scale per row and 240 as the largest value, experts turned over and stacked), and that
-what it rounds or leaves out is counted and named.
+written from docs/reference/target-layouts.md, section 7.1 (one scale per row and 240 as the largest value, experts
+turned over and stacked), and that what it rounds or leaves out is counted and named.
 """
 import os
 import unittest

@@ -123,7 +123,7 @@ class Refusals(PaddingCase):
 
 class SelfCheck(unittest.TestCase):
     def test_the_published_recipe(self):
-        """The table of section 10 for TP 3, but for the widths, whose quantum here is a whole FP8 block."""
+        """The table of target-layouts, 10, for TP 3, but for the widths, whose quantum here is a whole FP8 block."""
         released = dict(num_attention_heads=64, swa_num_attention_heads=64, num_key_value_heads=4,
                         swa_num_key_value_heads=8, intermediate_size=16384, moe_intermediate_size=2048,
                         vocab_size=152576)

@@ -2,8 +2,8 @@
 source's files with the source's config and index wherever no block was cut on the way, and for the others equal
 outside the blocks that were.
 
-Which degrees cut nothing is not asked of the converter: it follows from the reference (section 3.4 of the checkpoint
-page), counted block by block by reference/sharding.py.
+Which degrees cut nothing is not asked of the converter: it follows from docs/reference/mimo-checkpoints.md, section
+3.4, counted block by block by reference/sharding.py.
 """
 import unittest
 

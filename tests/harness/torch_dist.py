@@ -1,5 +1,5 @@
-"""Reads torch.save files and torch_dist directories without torch, written from section 3 of the reference page on
-target layouts. Strict: what it reads is well formed, not merely readable.
+"""Reads torch.save files and torch_dist directories without torch, written from docs/reference/target-layouts.md,
+section 3. Strict: what it reads is well formed, not merely readable.
 
 Names in pickles become stand-ins of a closed list; anything else is refused. Arrays and dtypes are named as in
 safetensors, 16-bit floats are uint16. edit() changes stored values in place, as a training run would have.

@@ -207,7 +207,7 @@ class Values(BridgeCase):
         self.compare({name: to_torch(value) for name, value in container.read_directory(split).items()}, {})
 
     def test_ranks_get_the_shares_that_bridge_gives(self):
-        """Bridge scatters to 2 and 4 ranks what section 1 of the reference calls their share of our tensors."""
+        """Bridge scatters to 2 and 4 ranks what target-layouts, 1.2 and 1.3, call their share of our tensors."""
         found, state = self.written().arrays(), {n: to_torch(v) for n, v in self.fixture.split().items()}
         for parts in (2, 4):
             self.registry = self.bridge.mapping_registry()

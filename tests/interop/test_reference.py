@@ -1,7 +1,7 @@
 """Proves that the tests' own encoders (tests/reference/quantize.py) give the published golden vectors and the expected
 signal-to-noise ratios: what the tools are judged by is itself judged. Needs numpy only.
 
-The vectors are sections 9.4 to 9.9 and 7.2 of the reference on quantization formats.
+The vectors are those of docs/reference/quantization-formats.md, sections 9.4 to 9.9 and 7.2.
 """
 import os
 import tempfile

@@ -1,5 +1,5 @@
-"""The model as Megatron-Core holds and stores it, in numpy: written from sections 1 and 2 of the reference page on
-target layouts, without a look at the converter.
+"""The model as Megatron-Core holds and stores it, in numpy: written from docs/reference/target-layouts.md, sections 1
+and 2, without a look at the converter.
 
   full(config, stored)       {torch_dist key: (dtype, global array)} of {split HF name: (dtype, array)}
   extra_states(config, ...)  the byte keys that a checkpoint must have for any model to ask for
@@ -43,7 +43,7 @@ def geometry(config, prefix):
 
 
 def linear_qkv(q, k, v, groups):
-    """Row by row, by the formulas of 1.2."""
+    """Row by row, by the formulas of section 1.2."""
     h = q.shape[0] // HEAD_DIM // groups
     size = h * HEAD_DIM + HEAD_DIM + V_HEAD_DIM
     result = np.empty((groups * size,) + q.shape[1:], q.dtype)

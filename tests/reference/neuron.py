@@ -1,5 +1,5 @@
-"""The preprocessed Neuron directory in numpy: written from section 7.1 of the reference page on target layouts, without
-a look at the converter."""
+"""The preprocessed Neuron directory in numpy: written from docs/reference/target-layouts.md, section 7.1, without a
+look at the converter."""
 import re
 from collections import namedtuple
 

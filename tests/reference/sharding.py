@@ -1,5 +1,5 @@
-"""What each rank of an engine holds, in numpy: written from the reference pages on target layouts (sections 4.1, 4.2
-and 10) and on the checkpoints, without a look at the converter.
+"""What each rank of an engine holds, in numpy: written from docs/reference/target-layouts.md, sections 4.1, 4.2 and 10,
+and mimo-checkpoints.md, section 3, without a look at the converter.
 
 `values` are the model's own parameters: {name in split naming: float32}. Parameters of an engine go by the engine's
 names: self_attn.qkv_proj, mlp.gate_up_proj, mlp.experts.w13_weight, mlp.experts.w2_weight.
@@ -131,7 +131,7 @@ def _expert_values(config, values, tp, rank, ep):
 # ---- loading a Hugging Face directory ------------------------------------------------------------------------------
 
 def qkv_slots(heads, kv, tp, rank):
-    """Section 4.2. -> per letter (row offset, rows, scale offset, scale rows, shard index), and all rows, all slots."""
+    """target-layouts, 4.2. -> per letter (row offset, rows, scale offset, scale rows, shard index); all rows and slots."""
     share = exact_div(heads, tp, "query heads")
     _, count = kv_share(kv, tp, rank)
     index = {"q": rank, "k": kv_share(kv, tp, rank)[0] // count, "v": kv_share(kv, tp, rank)[0] // count}
@@ -386,8 +386,8 @@ def round_up(value, step):
 
 
 def padded(config, values, tp, experts_quantum=128):
-    """Section 10: KV heads up to a multiple of tp, query heads in proportion, the same number in all layers; widths to
-    tp * 128 (block FP8; of experts tp * experts_quantum), vocabulary to 64 * tp; what is new lies at the tail and is 0.
+    """target-layouts, 10: KV heads up to a multiple of tp, query heads in proportion, the same number in all layers;
+    widths to tp * 128 (block FP8; of experts tp * experts_quantum), vocabulary to 64 * tp; what is new lies at the tail and is 0.
     -> (config, values)"""
     config, result = dict(config), {}
     kinds = ("", "swa_")

@@ -21,7 +21,7 @@ class MetadataWriter {
     }
     EndDict(empty);
     pickle_.String("planner_data");
-    pickle_.Op(PickleOp::kEmptyDict);  // not None: torch 2.6 converts to one file only so (reference 3.4)
+    pickle_.Op(PickleOp::kEmptyDict);  // not None: torch 2.6 converts to one file only so (target-layouts.md 3.4)
     pickle_.String("storage_data");
     BeginDict(empty);
     for (const DcpTensor& tensor : metadata.tensors) {

@@ -31,7 +31,7 @@ constexpr TorchGlobal kTable[] = {
     {kMeta, "MetadataIndex", kClass},
     {"torch.distributed.checkpoint.filesystem", "_StorageInfo", kClass},
 
-    // Storages (reference 3.2). A storage class fixes the dtype of _rebuild_tensor_v2.
+    // Storages (target-layouts.md 3.2). A storage class fixes the dtype of _rebuild_tensor_v2.
     {"torch", "BFloat16Storage", kStorage, DType::kBF16},
     {"torch", "HalfStorage", kStorage, DType::kF16},
     {"torch", "FloatStorage", kStorage, DType::kF32},

@@ -138,7 +138,7 @@ class Legacy : public ::testing::Test {
     return part;
   }
 
-  // ranks of one stage: tp = etp-major as in 1.6 (g counts over max of both groups).
+  // ranks of one stage: tp = etp-major as in target-layouts.md 1.6 (g counts over max of both groups).
   void Write(const Topology& p) {
     std::filesystem::remove_all(directory_.path());
     WriteFile(File("config.json"), made::ConfigOf(model_));

@@ -50,7 +50,7 @@ bool IsGraft(const std::string& name) {
   return name.find("mtp") != std::string::npos || name.starts_with("visual");
 }
 
-// Reference mimo-checkpoints.md: chunk c of fused(C) is its query heads, then K, then V.
+// Reference mimo-checkpoints.md 3.1: chunk c of fused(C) is its query heads, then K, then V.
 std::pair<std::string, int64_t> RowOfFused(const Model& m, bool window, int64_t row) {
   const int64_t chunks = m.layout.chunks, kv = (window ? m.swa_kv : m.kv) / chunks, q = m.heads / chunks;
   const int64_t each = q * m.head_dim + kv * (m.head_dim + m.v_head_dim), c = row / each, in = row % each;

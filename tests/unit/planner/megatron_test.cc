@@ -324,7 +324,7 @@ TEST(PlanMegatron, MetadataSaysWhereEachChunkLies) {
     trackers |= tracker;
   }
 
-  // The superset of reference 2.2.
+  // The superset of target-layouts.md 2.2.
   std::set<std::string> wanted;
   const auto want = [&](const std::string& module, int64_t n = 1) {
     for (int64_t e = 0; e < n; ++e)

@@ -1,7 +1,8 @@
 #include "lib/draft/filter.h"
 
 #include <algorithm>
-#include <regex>
+
+#include "lib/base/pattern.h"
 
 namespace mimo {
 
@@ -16,16 +17,19 @@ class NameFilter {
   Status CheckAllMatched() const;
 
  private:
-  struct Pattern {
-    std::string text;
-    std::regex regex;
+  struct Wish {
+    Pattern pattern;
     bool matched = false;
-    bool Matches(const std::string& name);
+    bool Matches(const std::string& name) {
+      const bool found = pattern.FoundIn(name);
+      matched |= found;
+      return found;
+    }
   };
 
-  static Status Add(const std::vector<std::string>& texts, const char* flag, std::vector<Pattern>* patterns);
+  static Status Add(const std::vector<std::string>& texts, const char* flag, std::vector<Wish>* wishes);
 
-  std::vector<Pattern> include_, exclude_;
+  std::vector<Wish> include_, exclude_;
 };
 
 Result<NameFilter> NameFilter::Make(const PlanOptions& options) {
@@ -35,43 +39,36 @@ Result<NameFilter> NameFilter::Make(const PlanOptions& options) {
   return filter;
 }
 
-bool NameFilter::Pattern::Matches(const std::string& name) {
-  const bool found = std::regex_search(name, regex);
-  matched |= found;
-  return found;
-}
-
 std::string NameFilter::Rejects(const std::string& name) {
   bool in = include_.empty();
-  for (Pattern& p : include_) in |= p.Matches(name);
+  for (Wish& w : include_) in |= w.Matches(name);
   std::string reason = in ? "" : "not included";
-  for (Pattern& p : exclude_)
-    if (p.Matches(name)) reason = "excluded by " + p.text;
+  for (Wish& w : exclude_)
+    if (w.Matches(name)) reason = "excluded by " + w.pattern.text();
   return reason;
 }
 
 Status NameFilter::CheckAllMatched() const {
-  for (const auto* patterns : {&include_, &exclude_})
-    for (const Pattern& p : *patterns)
-      if (!p.matched)
-        return UsageError(std::string(patterns == &include_ ? "--include" : "--exclude") +
+  for (const auto* wishes : {&include_, &exclude_})
+    for (const Wish& w : *wishes)
+      if (!w.matched)
+        return UsageError(std::string(wishes == &include_ ? "--include" : "--exclude") +
                           " matches no tensor of the output")
             .Expected("a regular expression found in at least one tensor name")
-            .Found(p.text)
+            .Found(w.pattern.text())
             .Advice("list the names with --dry-run --verbose");
   return {};
 }
 
-Status NameFilter::Add(const std::vector<std::string>& texts, const char* flag, std::vector<Pattern>* patterns) {
+Status NameFilter::Add(const std::vector<std::string>& texts, const char* flag, std::vector<Wish>* wishes) {
   for (const std::string& text : texts) {
-    try {
-      patterns->push_back({text, std::regex(text, std::regex::ECMAScript | std::regex::optimize), false});
-    } catch (const std::regex_error& error) {
-      return UsageError(std::string(flag) + " is not a regular expression")
-          .Expected("ECMAScript syntax")
-          .Found(text)
-          .Advice(error.what());
+    Result<Pattern> pattern = Pattern::Make(text);
+    if (!pattern.ok()) {
+      Error error = pattern.TakeError();
+      error.what = std::string(flag) + " is " + error.what;
+      return error;
     }
+    wishes->push_back({std::move(pattern).value()});
   }
   return {};
 }

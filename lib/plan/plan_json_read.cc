@@ -1,5 +1,6 @@
 // Text -> plan. Names are resolved against the catalogue; what is left out gets its usual value. ValidatePlan and the
 // digest decide whether the result may run.
+#include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "lib/io/safetensors/safetensors.h"

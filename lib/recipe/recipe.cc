@@ -112,7 +112,7 @@ kernels::Encoding EncodingOf(const Recipe& recipe, StoredAs stored_as) {
 
 RecipeMatcher::RecipeMatcher(const Recipe& recipe) : recipe_(recipe), matched_(recipe.rules.size(), 0) {
   names_.reserve(recipe.rules.size());
-  for (const RecipeRule& rule : recipe.rules) names_.emplace_back(rule.names, std::regex::ECMAScript);
+  for (const RecipeRule& rule : recipe.rules) names_.push_back(Pattern::Make(rule.names).value());
 }
 
 StoredAs RecipeMatcher::Match(const TensorId& id, const std::string& name) {
@@ -120,7 +120,7 @@ StoredAs RecipeMatcher::Match(const TensorId& id, const std::string& name) {
     const RecipeRule& rule = recipe_.rules[i];
     if (!RolesMatch(rule, id.role)) continue;
     if (rule.mtp && *rule.mtp != id.mtp) continue;
-    if (!rule.names.empty() && !std::regex_search(name, names_[i])) continue;
+    if (!rule.names.empty() && !names_[i].FoundIn(name)) continue;
     matched_[i] = 1;
     return rule.to;
   }

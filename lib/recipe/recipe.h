@@ -4,12 +4,12 @@
 
 #include <cstdint>
 #include <optional>
-#include <regex>
 #include <string>
 #include <vector>
 
 #include "kernels/encode.h"
 #include "lib/base/file_system.h"
+#include "lib/base/pattern.h"
 #include "lib/base/status.h"
 #include "lib/model/names.h"
 #include "lib/recipe/dialect.h"
@@ -89,7 +89,7 @@ class RecipeMatcher {
 
  private:
   const Recipe& recipe_;
-  std::vector<std::regex> names_;
+  std::vector<Pattern> names_;
   std::vector<uint8_t> matched_;
 };
 

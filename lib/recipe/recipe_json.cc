@@ -167,13 +167,10 @@ class RecipeReader {
       if (Find(entry, "mtp") != nullptr) rule.mtp = Bool(entry, where, "mtp", false);
       rule.optional = Bool(entry, where, "optional", false);
       if (Find(entry, "names") != nullptr) rule.names = Text(entry, where, "names", true);
-      try {
-        const std::regex pattern(rule.names, std::regex::ECMAScript);
-      } catch (const std::regex_error& e) {
+      if (const Result<Pattern> pattern = Pattern::Make(rule.names); !pattern.ok())
         Fail(UsageError("bad pattern in \"" + where + "names\"")
                  .Expected("an ECMAScript regular expression")
-                 .Found(rule.names + " (" + e.what() + ")"));
-      }
+                 .Found(rule.names + " (" + pattern.error().advice + ")"));
       recipe_.rules.push_back(std::move(rule));
     }
   }

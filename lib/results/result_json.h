@@ -27,8 +27,7 @@ inline void AppendDouble(std::string& out, double value) {
 
 // What AppendDouble wrote; NaN for null.
 inline double TakeDouble(JsonMembers& members, const char* key) {
-  const nlohmann::json* value = members.Find(key);
-  return value != nullptr && value->is_number() ? value->get<double>() : std::numeric_limits<double>::quiet_NaN();
+  return members.RealOrNaN(key);
 }
 
 // Members that are zero are left out.

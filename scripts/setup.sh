@@ -61,8 +61,8 @@ refuse() {
   exit 1
 }
 
-if ((${#missing[@]})); then
-  root=(env DEBIAN_FRONTEND=noninteractive)
+install() {
+  local root=(env DEBIAN_FRONTEND=noninteractive)
   if [[ $EUID -ne 0 ]]; then
     root=(sudo "${root[@]}")
     command -v sudo >/dev/null 2>&1 || refuse "not root, and there is no sudo: ask who is root"
@@ -71,6 +71,11 @@ if ((${#missing[@]})); then
   echo "setup: installing ${missing[*]}"
   "${root[@]}" apt-get update -qq || true  # a source of no concern here may be gone
   "${root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null || refuse "apt-get could not do it"
+}
+
+if ((${#missing[@]})); then
+  TIMEFORMAT='setup: installed; packages took %0U + %0S s of CPU'
+  time install
 fi
 
 version=$(cmake --version | sed -n '1s/[^0-9]*//p')

@@ -7,7 +7,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kTable[] = "targets.json";
+constexpr char kTargetTable[] = "targets.json";
 
 Result<EngineTarget> Choose(const std::string& engine, const Json& version, const Facts& facts) {
   EngineTarget target;
@@ -31,7 +31,7 @@ Result<EngineTarget> Choose(const std::string& engine, const Json& version, cons
 Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts) {
   Error error;
   try {
-    const Json table = Json::parse(EmbeddedText(kTable));
+    const Json table = Json::parse(EmbeddedText(kTargetTable));
     std::string known;
     for (const Json& entry : table.at("engines").at(engine)) {
       const std::string id = entry.at("id");
@@ -45,7 +45,7 @@ Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::st
     error.advice = "leave --engine-version out for the newest";
   } catch (const Json::exception& problem) {
     error.what = std::string("malformed table: ") + problem.what();
-    error.file = kTable;
+    error.file = kTargetTable;
   }
   return error;
 }

@@ -13,7 +13,7 @@
 namespace mimo {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
 // The class that knows V heads of their own size, two rotary bases and KV heads per layer kind. Bridge has no other
 // for the later variants; their text models differ in dimensions alone, so it fits them as well.
@@ -21,7 +21,7 @@ constexpr char kProvider[] = "megatron.bridge.models.mimo_v2_flash.mimo_v2_flash
 
 // ---- YAML: block mappings of scalars, lists and mappings, as PyYAML's safe loader reads them
 
-std::string YamlScalar(const Json& value) {
+std::string YamlScalar(const OrderedJson& value) {
   std::string text = value.dump();  // strings in JSON quotes: no plain word can turn into a boolean or a number
   if (!value.is_number_float()) return text;
   const size_t exponent = text.find('e');  // YAML 1.1 takes 1e-05 for a string, 1.0e-05 for a number
@@ -29,13 +29,13 @@ std::string YamlScalar(const Json& value) {
   return text;
 }
 
-std::string YamlList(const Json& list) {
+std::string YamlList(const OrderedJson& list) {
   std::string text = "[";
-  for (const Json& item : list) text += (text.size() > 1 ? ", " : "") + YamlScalar(item);
+  for (const OrderedJson& item : list) text += (text.size() > 1 ? ", " : "") + YamlScalar(item);
   return text + "]";
 }
 
-void AppendYaml(const Json& mapping, const std::string& indent, std::string& text) {
+void AppendYaml(const OrderedJson& mapping, const std::string& indent, std::string& text) {
   for (const auto& [key, value] : mapping.items()) {
     text += indent + key + ":";
     if (value.is_object()) {
@@ -52,70 +52,71 @@ void AppendYaml(const Json& mapping, const std::string& indent, std::string& tex
 class ConfigNumbers {
  public:
   explicit ConfigNumbers(const ModelConfig& config)
-      : path_(config.path), json_(Json::parse(config.text, nullptr, false)) {}
+      : path_(config.path), json_(OrderedJson::parse(config.text, nullptr, false)) {}
 
   // Null when it is absent. Like ModelConfig, takes a string of a number for one.
-  Json Optional(const char* key) {
-    Json value = Member(json_, key);
+  OrderedJson Optional(const char* key) {
+    OrderedJson value = Member(json_, key);
     for (const char* rope : {"rope_parameters", "rope_scaling"}) {  // where newer configs keep what belongs to RoPE
       if (value.is_null()) value = Member(Member(json_, rope), key);
     }
-    if (value.is_string()) value = Json::parse(value.get<std::string>(), nullptr, false);
+    if (value.is_string()) value = OrderedJson::parse(value.get<std::string>(), nullptr, false);
     if (!value.is_null() && !value.is_number()) Fail(key, "a number");
     return value;
   }
 
-  Json Required(const char* key, const char* other = nullptr) {
-    Json value = Optional(key);
+  OrderedJson Required(const char* key, const char* other = nullptr) {
+    OrderedJson value = Optional(key);
     if (value.is_null() && other != nullptr) value = Optional(other);
     if (value.is_null()) Fail(key, "a number");
     return value;
   }
 
   bool Flag(const char* key) {
-    const Json value = Member(json_, key);
+    const OrderedJson value = Member(json_, key);
     if (!value.is_null() && !value.is_boolean()) Fail(key, "true or false");
     return value.is_boolean() && value.get<bool>();
   }
 
   void RequireSilu() {
-    const Json value = Member(json_, "hidden_act");
+    const OrderedJson value = Member(json_, "hidden_act");
     if (!value.is_null() && value != "silu") Fail("hidden_act", "\"silu\"");
   }
 
   std::optional<Error> TakeError() { return std::move(error_); }
 
  private:
-  static Json Member(const Json& object, const char* key) {
+  static OrderedJson Member(const OrderedJson& object, const char* key) {
     if (!object.is_object()) return nullptr;
     const auto it = object.find(key);
-    return it == object.end() ? Json() : *it;
+    return it == object.end() ? OrderedJson() : *it;
   }
 
   void Fail(const char* key, const char* expected) {
     if (error_) return;
-    const Json found = Member(json_, key);
-    Error error = BadInput("run_config.yaml needs \"" + std::string(key) + "\"")
-                      .File(path_)
-                      .Expected(expected)
-                      .Found(found.is_null() ? "nothing" : found.dump(-1, ' ', false, Json::error_handler_t::replace))
-                      .Advice("take config.json from the original repository again");
+    const OrderedJson found = Member(json_, key);
+    Error error =
+        BadInput("run_config.yaml needs \"" + std::string(key) + "\"")
+            .File(path_)
+            .Expected(expected)
+            .Found(found.is_null() ? "nothing" : found.dump(-1, ' ', false, OrderedJson::error_handler_t::replace))
+            .Advice("take config.json from the original repository again");
     error_ = std::move(error);
   }
 
   std::string path_;
-  Json json_;
+  OrderedJson json_;
   std::optional<Error> error_;
 };
 
 // ---- run_config.yaml
 
-Json Callable(const std::string& name) {
+OrderedJson Callable(const std::string& name) {
   return {{"_target_", name}, {"_call_", false}};
 }
 
-Json Flags(const std::vector<uint8_t>& flags) {
-  Json list = Json::array();
+OrderedJson Flags(const std::vector<uint8_t>& flags) {
+  OrderedJson list = OrderedJson::array();
   for (const uint8_t flag : flags) list.push_back(static_cast<int>(flag));
   return list;
 }
@@ -127,7 +128,7 @@ int64_t VocabularyDivisor(int64_t vocab) {
   return divisor;
 }
 
-void AddVocabulary(const MegatronFilesRequest& request, Json& model) {
+void AddVocabulary(const MegatronFilesRequest& request, OrderedJson& model) {
   const int64_t multiple = 128 * request.tp;
   const int64_t vocab = request.config.vocab;
   const bool padded = request.vocab_rows != vocab && request.vocab_rows == (vocab + multiple - 1) / multiple * multiple;
@@ -136,7 +137,7 @@ void AddVocabulary(const MegatronFilesRequest& request, Json& model) {
   model["should_pad_vocab"] = padded;
 }
 
-void AddAttention(const ModelConfig& config, ConfigNumbers& numbers, Json& model) {
+void AddAttention(const ModelConfig& config, ConfigNumbers& numbers, OrderedJson& model) {
   // Without the replicas of KV heads that the source may hold: linear_qkv has none.
   const int64_t groups = config.marker ? config.marker->kv_heads : config.global.kv_heads;
   const int64_t window_groups = config.marker ? config.marker->swa_kv_heads : config.window.kv_heads;
@@ -145,20 +146,20 @@ void AddAttention(const ModelConfig& config, ConfigNumbers& numbers, Json& model
   model["swa_num_query_groups"] = window_groups;
   model["kv_channels"] = config.global.head_dim;
   model["v_head_dim"] = config.global.v_head_dim;
-  model["attention_value_scale"] = config.value_scale ? Json(*config.value_scale) : Json();
+  model["attention_value_scale"] = config.value_scale ? OrderedJson(*config.value_scale) : OrderedJson();
   model["hybrid_attention_pattern"] = Flags(config.windowed);
   model["window_size"] = numbers.Required("sliding_window_size", "sliding_window");
   model["position_embedding_type"] = "rope";
   model["rotary_base"] =
-      Json::array({numbers.Required("swa_rope_theta", "rope_theta"), numbers.Required("rope_theta")});
+      OrderedJson::array({numbers.Required("swa_rope_theta", "rope_theta"), numbers.Required("rope_theta")});
   model["rotary_percent"] = numbers.Required("partial_rotary_factor");
   model["add_qkv_bias"] = numbers.Flag("attention_bias");
-  const Json dropout = numbers.Optional("attention_dropout");
-  model["attention_dropout"] = dropout.is_null() ? Json(0.0) : dropout;
+  const OrderedJson dropout = numbers.Optional("attention_dropout");
+  model["attention_dropout"] = dropout.is_null() ? OrderedJson(0.0) : dropout;
   model["hidden_dropout"] = 0.0;  // the model has none; the classes' own default is 0.1
 }
 
-void AddExperts(const ModelConfig& config, ConfigNumbers& numbers, Json& model) {
+void AddExperts(const ModelConfig& config, ConfigNumbers& numbers, OrderedJson& model) {
   if (config.experts == 0) return;
   model["moe_layer_freq"] = Flags(config.moe);
   model["num_moe_experts"] = config.experts;
@@ -183,7 +184,7 @@ Result<std::string> RunConfig(const MegatronFilesRequest& request) {
   if (!bf16 && !fp16 && request.params_dtype != "fp32")
     return UsageError("no dtype of Megatron parameters").Expected("bf16, fp16 or fp32").Found(request.params_dtype);
 
-  Json model;
+  OrderedJson model;
   model["_target_"] = kProvider;
   model["num_layers"] = config.layers;
   model["hidden_size"] = config.hidden;
@@ -201,7 +202,7 @@ Result<std::string> RunConfig(const MegatronFilesRequest& request) {
   model["gated_linear_unit"] = true;
   model["add_bias_linear"] = false;
   model["share_embeddings_and_output_weights"] = config.tied_embeddings;
-  const Json deviation = numbers.Optional("initializer_range");
+  const OrderedJson deviation = numbers.Optional("initializer_range");
   if (!deviation.is_null()) model["init_method_std"] = deviation;
   model["bf16"] = bf16;
   model["fp16"] = fp16;
@@ -212,7 +213,7 @@ Result<std::string> RunConfig(const MegatronFilesRequest& request) {
   model["expert_tensor_parallel_size"] = request.etp;
   if (std::optional<Error> error = numbers.TakeError()) return *std::move(error);
 
-  Json run;
+  OrderedJson run;
   run["model"] = std::move(model);
   run["checkpoint"] = {{"save_rng", false}, {"save_optim", false}, {"fully_parallel_save", true}};
   std::string text;

@@ -12,11 +12,10 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kTable[] = "forms/megatron.json";
-constexpr std::string_view kLayer = "{layer}";
+constexpr char kFormTable[] = "forms/megatron.json";
 
 Error BadTable(std::string what) {
-  return BadInput(std::move(what)).File(std::string("schemas/") + kTable);
+  return BadInput(std::move(what)).File(std::string("schemas/") + kFormTable);
 }
 
 // -1: not a number.
@@ -69,7 +68,7 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
 }
 
 Result<const MegatronForm*> MegatronForm::Get() {
-  static const Result<MegatronForm> form = ParseMegatronForm(EmbeddedText(kTable));
+  static const Result<MegatronForm> form = ParseMegatronForm(EmbeddedText(kFormTable));
   if (!form.ok()) return BadTable("the embedded table cannot be read");
   return &form.value();
 }
@@ -100,7 +99,7 @@ std::optional<MegatronName> MegatronForm::Identify(std::string_view key) const {
     gated |= part == "linear_fc1";
     if (part == "layers") {
       add(part);
-      add(kLayer);
+      add(kLayerSlot);
       const int32_t layer = at + 1 < parts.size() ? Number(parts[at + 1]) : -1;
       if (layer >= 0) ++at;
       name.layer = layer;

@@ -12,8 +12,6 @@
 namespace mimo {
 namespace {
 
-constexpr uint32_t kNoArray = 0xFFFFFFFFu;
-
 class MegatronViewer {
  public:
   MegatronViewer(const MegatronStore& store, const MegatronForm& form)
@@ -28,7 +26,7 @@ class MegatronViewer {
     view_.form = store_.format;
     view_.trained = true;
     view_.catalogue = EmptyShown(store_.stored);
-    view_.scale_of.assign(store_.stored.arrays.size(), kNoArray);
+    view_.scale_of.assign(store_.stored.arrays.size(), kNone);
     view_.constants.assign(store_.stored.arrays.size(), 0);
     view_.replicas = store_.replicas;
     ShowConfig();

@@ -7,8 +7,6 @@
 namespace mimo {
 namespace {
 
-constexpr uint32_t kNoArray = 0xFFFFFFFFu;
-
 class NeuronViewer {
  public:
   explicit NeuronViewer(const Catalogue& stored) : stored_(stored) {}
@@ -16,7 +14,7 @@ class NeuronViewer {
   Result<View> Show() {
     view_.form = "nxdi";
     view_.catalogue = EmptyShown(stored_);
-    view_.scale_of.assign(stored_.arrays.size(), kNoArray);
+    view_.scale_of.assign(stored_.arrays.size(), kNone);
     view_.constants.assign(stored_.arrays.size(), 0);
     ModelConfig& config = view_.catalogue.config;
     view_.halved_codes = config.marker && config.marker->expert_codes == "halve";

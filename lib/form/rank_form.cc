@@ -11,8 +11,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::string_view kLayer = "{layer}";
-
 std::optional<Part> PartFromName(const std::string& name) {
   for (const Part part : {Part::kWeight, Part::kScaleInv, Part::kScale})
     if (name == PartSuffix(part)) return part;
@@ -37,9 +35,9 @@ std::optional<DType> DTypeOfDump(const std::string& name) {
 
 // The layer in `name` where `pattern` has {layer}; nullopt when it does not match.
 std::optional<int32_t> LayerIn(std::string_view name, std::string_view pattern) {
-  const size_t at = pattern.find(kLayer);
+  const size_t at = pattern.find(kLayerSlot);
   if (at == std::string_view::npos) return name == pattern ? std::optional(-1) : std::nullopt;
-  const std::string_view tail = pattern.substr(at + kLayer.size());
+  const std::string_view tail = pattern.substr(at + kLayerSlot.size());
   if (name.size() <= at + tail.size() || !name.starts_with(pattern.substr(0, at)) || !name.ends_with(tail))
     return std::nullopt;
   const std::string_view number = name.substr(at, name.size() - at - tail.size());
@@ -53,8 +51,8 @@ std::optional<int32_t> LayerIn(std::string_view name, std::string_view pattern) 
 
 std::string NameInLayer(const std::string& pattern, int32_t layer) {
   std::string name = pattern;
-  if (const size_t at = name.find(kLayer); at != std::string::npos)
-    name.replace(at, kLayer.size(), std::to_string(layer));
+  if (const size_t at = name.find(kLayerSlot); at != std::string::npos)
+    name.replace(at, kLayerSlot.size(), std::to_string(layer));
   return name;
 }
 

@@ -18,7 +18,7 @@ class RankViewer {
   Result<View> Show() {
     view_.form = "sharded-state";
     view_.catalogue = EmptyShown(stored_);
-    view_.scale_of.assign(stored_.arrays.size(), kNoArray);
+    view_.scale_of.assign(stored_.arrays.size(), kNone);
     view_.constants.assign(stored_.arrays.size(), 0);
     MIMO_ASSIGN_OR_RETURN(form_, RankForm::Load("vllm", ""));
     MIMO_RETURN_IF_ERROR(SortByRank());
@@ -35,7 +35,6 @@ class RankViewer {
   }
 
  private:
-  static constexpr uint32_t kNoArray = 0xFFFFFFFFu;
   using Key = std::pair<size_t, int32_t>;  // tensor of the form, layer
 
   Error Bad(uint32_t array, std::string what) const {
@@ -71,9 +70,9 @@ class RankViewer {
             .Found("this name")
             .Advice("files of another engine or of the omni model cannot be read back");
       auto& of_ranks = arrays_[{match->tensor, match->layer}];
-      if (of_ranks.size() <= static_cast<size_t>(rank)) of_ranks.resize(static_cast<size_t>(rank) + 1, kNoArray);
+      if (of_ranks.size() <= static_cast<size_t>(rank)) of_ranks.resize(static_cast<size_t>(rank) + 1, kNone);
       uint32_t& slot = of_ranks[static_cast<size_t>(rank)];
-      if (slot != kNoArray)
+      if (slot != kNone)
         return Bad(i, "an array that another file of the rank holds too")
             .Expected("each array once")
             .Found("also in " + FileOf(slot))
@@ -87,7 +86,7 @@ class RankViewer {
     const int64_t marked = config_.marker ? config_.marker->tp : 0;
     std::vector<uint8_t> seen(static_cast<size_t>(std::max(ranks_, marked)), 0);
     for (const auto& [key, arrays] : arrays_)
-      for (size_t r = 0; r < arrays.size(); ++r) seen[r] |= arrays[r] != kNoArray;
+      for (size_t r = 0; r < arrays.size(); ++r) seen[r] |= arrays[r] != kNone;
     std::string missing;
     for (size_t r = 0; r < seen.size(); ++r)
       if (seen[r] == 0) missing += (missing.empty() ? "" : ", ") + std::to_string(r);
@@ -102,8 +101,8 @@ class RankViewer {
     }
     ranks_ = static_cast<int64_t>(seen.size());
     for (auto& [key, arrays] : arrays_) {
-      arrays.resize(seen.size(), kNoArray);
-      const auto gap = std::find(arrays.begin(), arrays.end(), kNoArray);
+      arrays.resize(seen.size(), kNone);
+      const auto gap = std::find(arrays.begin(), arrays.end(), kNone);
       if (gap == arrays.end()) continue;
       e.what = "an array is missing in the files of a rank";
       e.tensor = NameInLayer(form_->tensors()[key.first].pattern, key.second);

@@ -8,7 +8,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kTable[] = "engines.json";
+constexpr char kEngineTable[] = "engines.json";
 
 bool AnyExpert(Role role) {
   return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
@@ -162,13 +162,13 @@ Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const
   for (int64_t tp : tps) facts.push_back(EngineFacts(catalogue, inventory, layout, tp));
   if (facts.empty()) return reports;
   try {
-    const Json table = Json::parse(EmbeddedText(kTable));
+    const Json table = Json::parse(EmbeddedText(kEngineTable));
     for (const Json& entry : table.at("engines")) {
       MIMO_ASSIGN_OR_RETURN(EngineReport report, Judge(entry, facts));
       reports.push_back(std::move(report));
     }
   } catch (const Json::exception& problem) {
-    return BadInput(std::string("malformed table: ") + problem.what()).File(kTable);
+    return BadInput(std::string("malformed table: ") + problem.what()).File(kEngineTable);
   }
   return reports;
 }

@@ -9,7 +9,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kTable[] = "families.json";
+constexpr char kFamilyTable[] = "families.json";
 constexpr char kNoFamily[] = "mimo-v2";
 
 std::string FirstStorage(const Catalogue& catalogue, Role role) {
@@ -59,7 +59,7 @@ std::string Sizes(const Facts& facts) {
 Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence) {
   const Facts facts = FamilyFacts(catalogue);
   try {
-    const Json table = Json::parse(EmbeddedText(kTable));
+    const Json table = Json::parse(EmbeddedText(kFamilyTable));
     for (const Json& entry : table.at("families")) {
       const auto conditions = entry.at("when").get<std::vector<std::string>>();
       MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(conditions, facts));
@@ -71,7 +71,7 @@ Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::
       return entry.at("family").get<std::string>();
     }
   } catch (const Json::exception& problem) {
-    return BadInput(std::string("malformed table: ") + problem.what()).File(kTable);
+    return BadInput(std::string("malformed table: ") + problem.what()).File(kFamilyTable);
   }
   evidence->push_back(Sizes(facts));
   evidence->push_back("no released model has this geometry");

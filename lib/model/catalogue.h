@@ -21,6 +21,8 @@
 
 namespace mimo {
 
+inline constexpr uint32_t kNone = 0xFFFFFFFFu;  // the index of no array, weight or source
+
 struct CatalogueFile {
   std::string name;  // relative to the root, e.g. "model_mtp.safetensors"
   uint64_t bytes = 0;

@@ -111,7 +111,7 @@ Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, con
   // Rules in table order: first those outside of layers, then per decoder layer, then per MTP layer.
   auto add_layer = [&](bool mtp, int layer) -> Status {
     for (const TensorRule& rule : table.rules()) {
-      const bool layered = rule.pattern.find("{layer}") != std::string::npos;
+      const bool layered = rule.pattern.find(kLayerSlot) != std::string::npos;
       if (layered != (layer >= 0) || rule.mtp != mtp || !Exists(rule, config, fused, layer)) continue;
       MIMO_RETURN_IF_ERROR(add(rule, layer));
     }

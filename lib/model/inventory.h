@@ -11,8 +11,6 @@
 
 namespace mimo {
 
-inline constexpr uint32_t kNone = 0xFFFFFFFFu;
-
 enum class Storage : uint8_t { kPlain, kFp8Block, kMxfp4, kMxfp8, kNvfp4 };
 
 // A weight: one stored array and, when it is quantized, the arrays beside it (for split FP8 K/V the grid may need the

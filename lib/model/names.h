@@ -14,6 +14,9 @@
 
 namespace mimo {
 
+// Where patterns of tensor names have the number of the layer.
+inline constexpr std::string_view kLayerSlot = "{layer}";
+
 enum class Role : uint8_t {
   kEmbed,
   kLmHead,

@@ -28,7 +28,7 @@ std::string ShapeOf(const std::string& pattern) {
     if (end == std::string::npos) end = pattern.size();
     const std::string component = pattern.substr(at, end - at);
     if (at != 0) shape.push_back('.');
-    if (component == "{layer}" && !layer && !expert) {
+    if (component == kLayerSlot && !layer && !expert) {
       layer = true;
       shape.push_back('#');
     } else if (component == "{expert}" && layer && !expert) {

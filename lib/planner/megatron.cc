@@ -255,7 +255,7 @@ class MegatronPlanner {
 void AddExtraStates(const MegatronForm& form, const ModelConfig& model, int mtp_layers, const DcpRange& state,
                     std::vector<DcpBytes>* bytes) {
   for (const MegatronModule& module : form.modules()) {
-    const bool layered = module.pattern.find("{layer}") != std::string::npos;
+    const bool layered = module.pattern.find(kLayerSlot) != std::string::npos;
     const int64_t layers = !layered ? 1 : module.mtp ? mtp_layers : model.layers;
     for (int64_t layer = 0; layer < layers; ++layer) {
       const auto at = static_cast<size_t>(layer);

@@ -8,8 +8,6 @@
 namespace mimo {
 namespace {
 
-constexpr uint64_t kPrefixBytes = 8;
-
 std::string Bytes(uint64_t n) {
   return std::to_string(n) + " bytes";
 }
@@ -83,7 +81,7 @@ Status CheckCover(const std::vector<TensorInfo>& tensors, uint64_t data_begin, u
 
 Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t file_bytes, const std::string& path) {
   SafetensorsHeader header;
-  header.data_begin = kPrefixBytes + json.size();
+  header.data_begin = kSafetensorsPrefixBytes + json.size();
   header.file_bytes = file_bytes;
   if (file_bytes < header.data_begin) {
     Error error = Broken(path, "", "header is longer than the file");
@@ -114,17 +112,17 @@ Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t
 
 Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForRead(path));
-  if (file->size() < kPrefixBytes) {
+  if (file->size() < kSafetensorsPrefixBytes) {
     Error error = Broken(path, "", "file is too short for safetensors");
-    error.expected = "at least " + Bytes(kPrefixBytes);
+    error.expected = "at least " + Bytes(kSafetensorsPrefixBytes);
     error.found = Bytes(file->size());
     return error;
   }
-  std::array<std::byte, kPrefixBytes> prefix;
+  std::array<std::byte, kSafetensorsPrefixBytes> prefix;
   MIMO_RETURN_IF_ERROR(file->ReadAt(0, prefix));
   uint64_t length = 0;
-  for (size_t i = 0; i < kPrefixBytes; ++i) length |= std::to_integer<uint64_t>(prefix[i]) << (8 * i);
-  const bool is_pointer = std::memcmp(prefix.data(), "version ", kPrefixBytes) == 0;
+  for (size_t i = 0; i < kSafetensorsPrefixBytes; ++i) length |= std::to_integer<uint64_t>(prefix[i]) << (8 * i);
+  const bool is_pointer = std::memcmp(prefix.data(), "version ", kSafetensorsPrefixBytes) == 0;
   if (length > kMaxSafetensorsHeaderBytes) {
     Error error = Broken(path, "", "header length is out of range");
     error.expected = "at most " + Bytes(kMaxSafetensorsHeaderBytes);
@@ -132,15 +130,15 @@ Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::strin
     if (is_pointer) error.advice = "this looks like a Git LFS pointer: fetch the file itself (git lfs pull)";
     return error;
   }
-  if (length > file->size() - kPrefixBytes) {
+  if (length > file->size() - kSafetensorsPrefixBytes) {
     Error error = Broken(path, "", "header is longer than the file");
-    error.expected = "at least " + Bytes(kPrefixBytes + length);
+    error.expected = "at least " + Bytes(kSafetensorsPrefixBytes + length);
     error.found = Bytes(file->size());
     error.advice = "fetch the file again";
     return error;
   }
   std::string json(length, '\0');
-  MIMO_RETURN_IF_ERROR(file->ReadAt(kPrefixBytes, std::as_writable_bytes(std::span(json))));
+  MIMO_RETURN_IF_ERROR(file->ReadAt(kSafetensorsPrefixBytes, std::as_writable_bytes(std::span(json))));
   return ParseSafetensorsHeader(json, file->size(), path);
 }
 

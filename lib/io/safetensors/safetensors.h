@@ -37,6 +37,7 @@ struct SafetensorsHeader {
 };
 
 inline constexpr uint64_t kMaxSafetensorsHeaderBytes = 100'000'000;
+inline constexpr uint64_t kSafetensorsPrefixBytes = 8;  // the length of the header, before it
 
 // Reads only the header. kBadInput for a broken rule, kIo when the file cannot be read.
 Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::string& path);

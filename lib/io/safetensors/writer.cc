@@ -5,8 +5,6 @@
 namespace mimo {
 namespace {
 
-constexpr uint64_t kPrefixBytes = 8;
-
 // As a JSON string. Bytes from 0x80 on are kept: names are UTF-8 already.
 void AppendQuoted(std::string_view text, std::string* out) {
   static constexpr char kDigits[] = "0123456789abcdef";
@@ -63,7 +61,7 @@ void AppendTensor(const TensorInfo& tensor, std::string* out) {
 
 std::string LayOutSafetensors(std::span<TensorInfo> tensors,
                               std::span<const std::pair<std::string, std::string>> metadata) {
-  std::string out(kPrefixBytes, '\0');
+  std::string out(kSafetensorsPrefixBytes, '\0');
   out += '{';
   if (!metadata.empty()) {
     out += "\"__metadata__\":{";
@@ -80,7 +78,7 @@ std::string LayOutSafetensors(std::span<TensorInfo> tensors,
     tensor.begin = position;
     position += TensorBytes(tensor.dtype, tensor.shape).value_or(0);
     tensor.end = position;
-    if (out.size() > kPrefixBytes + 1) out += ',';
+    if (out.size() > kSafetensorsPrefixBytes + 1) out += ',';
     AppendTensor(tensor, &out);
   }
   out += '}';
@@ -89,8 +87,8 @@ std::string LayOutSafetensors(std::span<TensorInfo> tensors,
     tensor.begin += out.size();
     tensor.end += out.size();
   }
-  const uint64_t length = out.size() - kPrefixBytes;
-  for (size_t i = 0; i < kPrefixBytes; ++i) out[i] = static_cast<char>(length >> (8 * i) & 255);
+  const uint64_t length = out.size() - kSafetensorsPrefixBytes;
+  for (size_t i = 0; i < kSafetensorsPrefixBytes; ++i) out[i] = static_cast<char>(length >> (8 * i) & 255);
   return out;
 }
 

@@ -73,15 +73,14 @@ Isa BestIsa();
 
 // Numeric contract (docs/numerics.md): FP8 value = fp32(code) * fp32(scale), one FP32 rounding, then one RNE rounding
 // to the target. MXFP4 and MXFP8 value = element * 2^(byte-127) in FP32 (byte 255 = NaN). NVFP4 value = e2m1 * m, m the
-// group's multiplier (Source::global), itself rounded to FP32 once. NaN is written as sign | 0x7FC00000 /
-// 0x7E00 / 0x7FC0. No FMA contraction, no flush to zero. FP32 -> FP32 of plain sources copies bits; a same-codec plain
-// pair is a move and may not be altered. Bands must not overlap in their targets. Bands are processed in parallel with
-// `threads` OpenMP threads (1: none started).
+// group's multiplier (Source::global), itself rounded to FP32 once. NaN is written as sign | 0x7FC00000 / 0x7E00 /
+// 0x7FC0. No FMA contraction, no flush to zero. FP32 -> FP32 of plain sources copies bits; a same-codec plain pair is a
+// move and may not be altered. Bands must not overlap in their targets. Bands are processed in parallel with `threads`
+// OpenMP threads (1: none started).
 Anomalies ConvertBands(std::span<const Band> bands, int threads = 1);
 Anomalies ConvertBands(std::span<const Band> bands, int threads, Isa isa);
 
 // ---- FP8 cells that straddle source blocks
-// -----------------------------------------------------------------------------
 
 // One rectangle of codes inside a target cell, all under one source scale.
 struct CellPart {
@@ -111,7 +110,6 @@ struct CellResult {
 CellResult RequantizeCell(std::span<const CellPart> parts, uint64_t cols, bool fresh_only = false);
 
 // ---- survey
-// ------------------------------------------------------------------------------------------------------------
 
 // Largest magnitude code (0..0x7F; 0x7F is NaN) of each column block of a band of E4M3 codes.
 void MaxCodes(const uint8_t* codes, uint64_t row_bytes, uint64_t rows, uint64_t cols, uint32_t column_block,

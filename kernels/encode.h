@@ -54,7 +54,6 @@ struct SourceRows {
 };
 
 // ---- what must be known of a whole fuse group before its first code
-// --------------------------------------------------------------------
 
 // Over finite values only. Combines by +=, in any order.
 struct Measured {
@@ -71,8 +70,8 @@ Measured MeasureRows(std::span<const SourceRows> rows, uint64_t cols, bool via_b
 // What an NVFP4 fuse group is encoded under.
 struct Nvfp4Global {
   float multiplier = 1;  // s2 = amax / 2688 (1536 under kFourOverSix), one division; 1 when amax is 0
-  // MXFP4 groups become NVFP4 groups as they are (4.4): nibbles moved, block scale 2^(k - kmax + 8), multiplier
-  // 2^(kmax - 8). Taken whenever all rows are MXFP4 and kmax - kmin <= 17.
+  // MXFP4 groups become NVFP4 groups as they are (4.4): nibbles moved, block scale 2^(k - kmax + 8), multiplier 2^(kmax
+  // - 8). Taken whenever all rows are MXFP4 and kmax - kmin <= 17.
   bool exact = false;
   uint8_t largest_exponent = 0;  // kmax + 127 when exact
   float amax = 0;                // what the multiplier came from; ModelOpt's calibrated rules start from it again
@@ -80,7 +79,6 @@ struct Nvfp4Global {
 Nvfp4Global ChooseNvfp4Global(const Measured& group, ScaleRule rule);
 
 // ---- encoding
-// ------------------------------------------------------------------------------------------------------------------
 
 // Sums over the elements of kStatRows consecutive target rows (fewer at the end), in a fixed order: x the source value
 // (before any rounding to BF16), y the decoded code. Non-finite x are left out.
@@ -115,8 +113,8 @@ struct EncodeJob {
   uint64_t scale_row_bytes = 0;
   ErrorSums* errors = nullptr;  // null, or one per kStatRows rows; overwritten
   // kFp8Block and kMxfp4: null, or scales of the shape and row bytes of `scales`. A block keeps its scale here while
-  // its values fit under it: no quotient rounds beyond the largest code (|x / s| <= 464 for E4M3, < 248 for Neuron's,
-  // < 7 for E2M1), all are finite, and the scale is finite and positive. Blocks of other values get the scale of the
+  // its values fit under it: no quotient rounds beyond the largest code (|x / s| <= 464 for E4M3, < 248 for Neuron's, <
+  // 7 for E2M1), all are finite, and the scale is finite and positive. Blocks of other values get the scale of the
   // rule. Kept MXFP4 blocks keep the sign of zeros as well, so that codes that were decoded come back as they were.
   const uint8_t* keep = nullptr;
 };
@@ -138,7 +136,6 @@ EncodeCounts EncodeRows(const EncodeJob& job);
 EncodeCounts EncodeRows(const EncodeJob& job, Isa isa);
 
 // ---- one cell of block FP8 from several arrays
-// ------------------------------------------------------------------------------------------------------------------
 
 // Rows of plain values inside a target cell.
 struct ValuePart {

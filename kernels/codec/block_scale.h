@@ -25,12 +25,13 @@ MIMO_HD inline float Fp8FreshScale(float amax) {
   return (amax > 1e-12f ? amax : 1e-12f) / kE4m3Max;
 }
 
-// Likewise as a power of two (UE8M0): 2^ceil(log2(max(amax, 1e-4) / 448)), from the bits of the FP32 quotient.
+// The scale of such a block as a power of two (UE8M0): 2^ceil(log2(max(amax, 1e-4) / 448)), from the bits of the FP32
+// quotient.
 MIMO_HD inline float Fp8PowerScale(float amax) {
   return E8m0ToFloat(E8m0RoundUp((amax > 1e-4f ? amax : 1e-4f) / kE4m3Max));
 }
 
-// Likewise for Neuron's E4M3, whose largest value is 240 (target-layouts.md 7.1).
+// The scale of such a block for Neuron's E4M3, whose largest value is 240 (target-layouts.md 7.1).
 MIMO_HD inline float Fp8NeuronScale(float amax) {
   const float scale = amax / kNeuronMax;
   return scale > 1e-10f ? scale : 1e-10f;

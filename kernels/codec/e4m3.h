@@ -1,5 +1,5 @@
-// E4M3FN: S EEEE MMM, bias 7, largest 448 = 0x7E, no infinity, NaN 0x7F and 0xFF
-// (quantization-formats.md 1.1, 1.2, 9.1).
+// E4M3FN: S EEEE MMM, bias 7, largest 448 = 0x7E, no infinity, NaN 0x7F and 0xFF (quantization-formats.md 1.1, 1.2,
+// 9.1).
 #pragma once
 
 #include "kernels/codec/float_bits.h"

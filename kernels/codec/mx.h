@@ -9,7 +9,6 @@ namespace mimo::kernels {
 inline constexpr uint32_t kMxGroup = 32;
 
 // ---- scales: E8M0 bytes from the amax of a group, finite and >= 0
-// -------------------------------------------------------
 
 enum class MxElement : uint8_t { kE2m1, kE4m3 };
 
@@ -43,7 +42,6 @@ MIMO_HD inline uint8_t MxCeilByte(float amax, MxElement element) {
 }
 
 // ---- elements
-// -----------------------------------------------------------------------------------------------------------
 
 // 1 / 2^(byte - 127), exactly; byte is not 255. x times it is x / 2^(byte - 127), rounded once either way.
 MIMO_HD inline float MxInverse(uint8_t byte) {
@@ -90,7 +88,6 @@ MIMO_HD inline float Mxfp8Value(uint8_t code, uint8_t byte) {
 }
 
 // ---- exact paths
-// --------------------------------------------------------------------------------------------------------
 
 // Whether an FP32 block scale is a power of two that E8M0 holds, and its byte. Such a block of FP8 is MXFP8 already.
 MIMO_HD inline bool Fp8ScaleAsE8m0(float scale, uint8_t* byte) {

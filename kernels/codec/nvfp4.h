@@ -17,7 +17,6 @@ inline constexpr int kNvfp4SweepLast = 0x7E;
 inline constexpr int kNvfp4MseSteps = 39;
 
 // ---- values
-// -------------------------------------------------------------------------------------------------------------
 
 // What the elements of a group are multiplied by. A NaN result has the product of the signs: hardware disagrees about
 // it.
@@ -37,7 +36,6 @@ MIMO_HD inline float Nvfp4Value(uint8_t nibble, float multiplier) {
 }
 
 // ---- elements
-// -----------------------------------------------------------------------------------------------------------
 
 MIMO_HD inline float Magnitude(float x) {
   return FloatFromBits(FloatBits(x) & ~kFp32Sign);
@@ -70,7 +68,6 @@ MIMO_HD inline uint8_t Nvfp4Code(float x, float multiplier) {
 }
 
 // ---- the scale of a group
-// -----------------------------------------------------------------------------------------------
 
 // The tensor's multiplier and the amax it came from. amax = 0: unknown, or a tensor of zeros.
 struct Nvfp4Range {
@@ -182,7 +179,6 @@ MIMO_HD inline uint8_t Nvfp4MseScale(const float* magnitudes, float amax, const 
 }
 
 // ---- from MXFP4, exactly
-// ------------------------------------------------------------------------------------------------
 
 // The largest E8M0 byte under which no element overflows FP32 (6 * 2^125); above it no path is exact.
 inline constexpr uint8_t kMxfp4LargestFinite = 252;

@@ -35,7 +35,6 @@ int Popcount(int mask) {
 }
 
 // ---- N: to FP32
-// -----------------------------------------------------------------------------------------------------------
 
 // Counts NaN and infinity among 8 FP32 and makes NaN canonical. Usually there is neither: one compare and one branch.
 __m256i Sift(__m256i bits, Counts* counts) {
@@ -194,7 +193,6 @@ void DecodeNvfp4(const uint8_t* packed, const float* multipliers, size_t n, uint
 }
 
 // ---- M: from FP32
-// ---------------------------------------------------------------------------------------------------------
 
 // 8 FP32 -> BF16 in the low halves.
 __m256i RoundBf16(__m256 value) {
@@ -255,7 +253,6 @@ uint64_t EncodeFp16(const float* in, size_t n, uint8_t* out, bool stream) {
 }
 
 // ---- fused: moves
-// ---------------------------------------------------------------------------------------------------------
 
 template <bool kStream>
 Counts Move16Run(const uint8_t* in, size_t n, uint8_t* out, uint16_t infinity) {
@@ -310,7 +307,6 @@ Counts Move32(const uint8_t* in, size_t n, uint8_t* out, bool stream) {
 }
 
 // ---- fused: block FP8 -> BF16
-// ---------------------------------------------------------------------------------------------
 
 // While all products are normal in FP32 and BF16, scaling by 2 commutes with both roundings, so
 //   bits(e, m) = bits(1, m) + (e - 1) * 2^7  for e >= 1.
@@ -413,12 +409,11 @@ uint64_t Fp8PanelRows(const Fp8Panel& panel) {
 }
 
 // ---- fused: MXFP4 -> 16 bits
-// ----------------------------------------------------------------------------------------------
 
 template <bool kStream>
 void Mxfp4Run(const uint8_t* packed, const uint8_t* scales, size_t n, const Mxfp4Planes& planes, uint8_t* out) {
-  // Each packed byte twice (its low nibble is the even element), in the quarters that the unpacks below want: 0 2 |
-  // 1 3.
+  // Each packed byte twice (its low nibble is the even element), in the quarters that the unpacks below want: 0 2 | 1
+  // 3.
   const __m256i twice = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11, 4, 4, 5, 5, 6, 6, 7, 7, 12,
                                          12, 13, 13, 14, 14, 15, 15);
   size_t i = 0;

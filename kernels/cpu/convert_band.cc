@@ -22,7 +22,6 @@ bool BecomesInfinite(float value, Codec target) {
 }
 
 // ---- plain sources
-// ------------------------------------------------------------------------------------------------------
 
 Counts PlainRun(const Kernels& kernels, Codec from, Codec to, const uint8_t* in, size_t n, uint8_t* out, bool stream,
                 uint64_t* overflows) {
@@ -67,7 +66,6 @@ void ConvertPlain(const Kernels& kernels, const Band& band, uint64_t row, uint64
 }
 
 // ---- block FP8
-// ----------------------------------------------------------------------------------------------------------
 
 uint64_t Fp8Strips(const Kernels& kernels, const Fp8Panel& panel, const float* scales, Codec target) {
   alignas(64) float strip[kStrip];
@@ -133,7 +131,6 @@ void ConvertFp8(const Kernels& kernels, const Band& band, uint64_t row, uint64_t
 }
 
 // ---- MXFP4
-// --------------------------------------------------------------------------------------------------------------
 
 void ConvertMxfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream,
                   Anomalies* anomalies) {
@@ -167,7 +164,6 @@ void ConvertMxfp4(const Kernels& kernels, const Band& band, uint64_t row, uint64
 }
 
 // ---- MXFP8
-// --------------------------------------------------------------------------------------------------------------
 
 // A strip of FP32, or the target itself where that is FP32.
 struct StripOut {
@@ -206,7 +202,6 @@ void ConvertMxfp8(const Kernels& kernels, const Band& band, uint64_t row, uint64
 }
 
 // ---- NVFP4
-// --------------------------------------------------------------------------------------------------------------
 
 // What is odd about the elements of one group. The usual group costs three compares.
 void CountNvfp4(uint8_t scale, float multiplier, const Source& source, Codec to, const uint8_t* packed, size_t width,

@@ -37,7 +37,6 @@ uint64_t CodeBytes(Codec codec, uint64_t columns) {
 }
 
 // ---- through the strip
-// --------------------------------------------------------------------------------------------------
 
 void EncodeStrip(Run* run, uint64_t row, uint64_t col, size_t count) {
   alignas(64) float strip[kEncodeStrip];
@@ -68,7 +67,6 @@ void EncodeRow(Run* run, uint64_t row) {
 }
 
 // ---- FP8 -> NVFP4, fused
-// ------------------------------------------------------------------------------------------------
 
 // Whether every code has a finite value, so that the group maximum code decides everything.
 bool Ordinary(float scale, bool via_bf16) {
@@ -112,7 +110,6 @@ bool FuseFp8ToNvfp4(Run* run) {
 }
 
 // ---- MXFP4 -> NVFP4, exactly
-// --------------------------------------------------------------------------------------------
 
 bool AllZero(const uint8_t* packed) {
   uint8_t any = 0;
@@ -150,7 +147,6 @@ void MoveMxfp4Row(Run* run, uint64_t row) {
 }
 
 // ---- block FP8 under powers of two -> MXFP8, exactly
-// --------------------------------------------------------------------
 
 uint64_t CountNanCodes(const uint8_t* codes, uint64_t n) {
   uint64_t nans = 0;

@@ -32,7 +32,6 @@ float HorizontalMax(__m256 v) {
 }
 
 // ---- E2M1 codes of 8 scaled values, as integers with the sign in bit 3
-// ----------------------------------------------------
 
 // The magnitude alone.
 __m256i E2m1Magnitudes(__m256 scaled, bool toward_zero) {
@@ -58,7 +57,7 @@ __m256i E2m1Codes(__m256 scaled, bool toward_zero) {
   return _mm256_or_si256(E2m1Magnitudes(scaled, toward_zero), _mm256_and_si256(negative, _mm256_set1_epi32(8)));
 }
 
-// Likewise, with the sign of zeros.
+// E2M1 codes that keep the sign of zeros.
 __m256i E2m1SignedCodes(__m256 scaled, bool toward_zero) {
   const __m256i sign = _mm256_srli_epi32(_mm256_castps_si256(scaled), 31);
   return _mm256_or_si256(E2m1Magnitudes(scaled, toward_zero), _mm256_slli_epi32(sign, 3));
@@ -74,7 +73,6 @@ void StorePacked(__m256i first, __m256i second, uint8_t* out) {
 }
 
 // ---- NVFP4
-// --------------------------------------------------------------------------------------------------------------
 
 // The magnitudes of a group.
 struct Group {
@@ -115,9 +113,9 @@ SweepTable MakeSweep(float tensor_multiplier) {
   return table;
 }
 
-// The loss of a candidate is at least the squared miss of any one element, as computed: sums of non-negative floats
-// are monotone. So candidates whose largest element alone misses by more than the loss of a good candidate are passed
-// over, eight at a time, and the winner is that of trying all.
+// The loss of a candidate is at least the squared miss of any one element, as computed: sums of non-negative floats are
+// monotone. So candidates whose largest element alone misses by more than the loss of a good candidate are passed over,
+// eight at a time, and the winner is that of trying all.
 uint8_t SweepScale(const Group& group, float amax, const Nvfp4Range& range, const SweepTable& table) {
   if (amax == 0) return kNvfp4SweepFirst;  // no candidate loses anything
   const float guess = Loss(group, E4m3ToFloat(Nvfp4MaxScale(amax, range.multiplier)) * range.multiplier);
@@ -194,7 +192,6 @@ void Nvfp4(const float* values, size_t groups, ScaleRule rule, const Nvfp4Range&
 }
 
 // ---- MX
-// -----------------------------------------------------------------------------------------------------------------
 
 bool LoadMxGroup(const float* values, __m256 (&parts)[4], float* amax) {
   __m256 largest = _mm256_setzero_ps();
@@ -292,7 +289,6 @@ void Fp8(const float* values, size_t n, float scale, uint8_t* codes) {
 }
 
 // ---- bulk loops
-// ---------------------------------------------------------------------------------------------------------
 
 uint64_t RoundBf16(float* values, size_t n) {
   uint64_t infinities = 0;

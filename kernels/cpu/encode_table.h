@@ -72,7 +72,6 @@ Measured MeasureRowsWith(std::span<const SourceRows> rows, uint64_t cols, bool v
                          const EncodeKernels& encoders);
 
 // ---- shared by all of them
-// -----------------------------------------------------------------------------------------------
 
 inline constexpr size_t kEncodeStrip = 2048;  // FP32 elements; a multiple of every group and of kStatSegment
 

@@ -12,7 +12,6 @@ constexpr int kUnroll = 4;     // rows whose loads are in flight together
 constexpr int kTileRows = 16;  // per line of threads; a multiple of kUnroll
 
 // ---- one element
-// --------------------------------------------------------------------------------------------------------
 
 template <Codec kTo>
 MIMO_HD inline uint32_t EncodeBits(float value) {
@@ -32,7 +31,6 @@ MIMO_HD inline void ConvertElement(const DeviceBand& band, uint64_t row, uint64_
 }
 
 // ---- a unit of 8 elements
-// -----------------------------------------------------------------------------------------------
 
 // Two finite FP32 -> BF16, round to nearest even; the first in the low half.
 MIMO_HD inline uint32_t PackBf16(float low, float high) {
@@ -90,7 +88,6 @@ MIMO_HD inline bool ConvertUnit(const Words<kInWords<kFrom>>& in, float factor, 
 }
 
 // ---- a tile
-// -------------------------------------------------------------------------------------------------------------
 
 inline uint64_t TileRows(const DeviceBand& band) {
   return static_cast<uint64_t>(kThreads / band.lanes) * kTileRows;

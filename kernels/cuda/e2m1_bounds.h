@@ -63,7 +63,6 @@ MIMO_HD inline uint32_t CountAbove(const E2m1Bounds& bounds, float magnitude) {
 }
 
 // ---- sixteen codes
-// ------------------------------------------------------------------------------------------------------
 
 constexpr uint32_t kGuessMargin = 32;  // of 2^22 between codes; the guess errs by less than 4
 

@@ -161,7 +161,6 @@ DeviceBand ResidentSource(const SourceRows& rows, uint64_t cols) {
 }
 
 // ---- measuring
-// ----------------------------------------------------------------------------------------------------------
 
 Counters NothingMeasured() {
   const DeviceMeasured nothing{0, 255, 0};
@@ -200,7 +199,6 @@ Measured CodecsOf(std::span<const SourceRows> rows, uint64_t cols) {
 }
 
 // ---- encoding
-// -----------------------------------------------------------------------------------------------------------
 
 EncodeCounts CountsOf(const Counters& counters) {
   return {AnomaliesOf(counters), 0, counters[5], counters[6]};

@@ -49,7 +49,6 @@ inline GroupTarget TargetOf(const Encoding& encoding) {
 }
 
 // ---- by definition
-// ------------------------------------------------------------------------------------------------------
 
 // Rounds as the encoding asks. Counts what only that makes infinite.
 MIMO_HD inline float EncodedElement(float x, bool via_bf16, uint32_t* overflows) {
@@ -170,7 +169,6 @@ MIMO_HD_APART void EncodeGroupByDefinition(const DeviceRun& run, const EncodePar
 }
 
 // ---- ordinary groups
-// ---------------------------------------------------------------------------------------------------
 
 // E4M3 of two finite values, saturating; the first in the low byte.
 MIMO_HD inline uint32_t PackE4m3(float low, float high) {
@@ -315,7 +313,6 @@ MIMO_HD inline void EncodeGroup(const DeviceRun& run, const EncodeParams& params
 }
 
 // ---- a tile
-// -------------------------------------------------------------------------------------------------------------
 
 constexpr uint64_t kEncodeTileRows = 8;  // per line of threads
 

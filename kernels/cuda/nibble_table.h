@@ -84,7 +84,6 @@ MIMO_HD inline void FillTables(const DeviceRun& run, const EncodeParams& params,
 }
 
 // ---- groups
-// -------------------------------------------------------------------------------------------------------------
 
 // The larger of each half.
 MIMO_HD inline uint32_t MaxHalves(uint32_t a, uint32_t b) {

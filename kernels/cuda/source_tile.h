@@ -67,7 +67,6 @@ constexpr uint64_t kScaleColumns = kCodec == Codec::kNvfp4                      
                                                                                         : 1;
 
 // ---- bytes of any alignment
-// ---------------------------------------------------------------------------------------------
 
 MIMO_HD inline uint32_t LoadBytes(const uint8_t* p, int count) {
   uint32_t value = 0;
@@ -80,7 +79,6 @@ MIMO_HD inline void StoreBytes(uint8_t* p, uint32_t value, int count) {
 }
 
 // ---- one element
-// --------------------------------------------------------------------------------------------------------
 
 template <Codec kCodec>
 MIMO_HD inline bool BitsAreInfinite(uint32_t bits) {
@@ -173,7 +171,6 @@ MIMO_HD inline Element SourceElement(const DeviceBand& band, uint64_t row, uint6
 }
 
 // ---- words
-// --------------------------------------------------------------------------------------------------------------
 
 struct alignas(8) Pair {
   uint32_t x, y;
@@ -222,7 +219,6 @@ MIMO_HD inline void StoreWords(uint8_t* p, const Words<kWords>& words) {  // lik
 }
 
 // ---- a unit of 8 elements
-// -----------------------------------------------------------------------------------------------
 
 template <Codec kFrom>
 constexpr int kInWords = kFrom == Codec::kFp32 ? 8
@@ -279,7 +275,7 @@ MIMO_HD inline bool FastFactorFp8(float scale, float* factor) {
   *factor = scale * 0x1p120f;
   return scale > 0 && scale < 128.0f;
 }
-// Likewise from a byte of scales.
+// That multiplier from a byte of scales, of the other codecs; false under the same conditions.
 template <Codec kFrom>
 MIMO_HD inline bool FastFactor(const DeviceBand& band, uint8_t byte, float* factor) {
   if constexpr (kFrom == Codec::kMxfp4) {  // 2^(byte - 127) * 2^126

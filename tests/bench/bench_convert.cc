@@ -45,7 +45,6 @@ struct Result {
 };
 
 // ---- random data
-// -------------------------------------------------------------------------------------------------------
 
 // Values of ordinary weights: no NaN, no infinity.
 void FillValues(Codec codec, uint8_t* out, uint64_t elements, uint64_t seed) {
@@ -78,7 +77,6 @@ void FillValues(Codec codec, uint8_t* out, uint64_t elements, uint64_t seed) {
 }
 
 // ---- timing
-// ------------------------------------------------------------------------------------------------------------
 
 // `run` returns seconds of its own clock, or a negative number to be timed here.
 Result Measure(std::string operation, std::string device, int threads, uint64_t bytes, int repeat,
@@ -121,7 +119,6 @@ void Copy(uint8_t* to, const uint8_t* from, uint64_t bytes, int threads, bool st
 }
 
 // ---- the operations
-// ----------------------------------------------------------------------------------------------------
 
 struct Pair {
   const char* name;
@@ -281,7 +278,6 @@ std::vector<Result> BenchCpu(const Options& options) {
 }
 
 // ---- GPU
-// ---------------------------------------------------------------------------------------------------------------
 
 bool BenchCuda(const Options& options, std::vector<Result>* results, std::string* error) {
   const std::unique_ptr<CudaConverter> converter = CudaConverter::Create(0, uint64_t{64} << 20, error);

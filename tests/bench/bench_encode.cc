@@ -46,7 +46,6 @@ struct Result {
 };
 
 // ---- sources
-// -----------------------------------------------------------------------------------------------------------
 
 constexpr uint64_t kCols = 4096;
 constexpr uint64_t kBandRows = 128;
@@ -120,7 +119,6 @@ struct Matrix {
 };
 
 // ---- timing
-// ------------------------------------------------------------------------------------------------------------
 
 double BestSeconds(int repeat, const std::function<void()>& run) {
   run();  // pages, clocks, threads

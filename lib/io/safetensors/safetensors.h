@@ -42,7 +42,8 @@ inline constexpr uint64_t kSafetensorsPrefixBytes = 8;  // the length of the hea
 // Reads only the header. kBadInput for a broken rule, kIo when the file cannot be read.
 Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::string& path);
 
-// The same from memory, for tests and fuzzing: `json` is the N header bytes, `file_bytes` the length of the whole file.
+// Reads a header from memory, for tests and fuzzing: `json` is the N header bytes, `file_bytes` the length of the whole
+// file.
 Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t file_bytes, const std::string& path);
 
 // Lays `tensors` out in the order given (callers sort by name), without gaps, and returns the header bytes (length

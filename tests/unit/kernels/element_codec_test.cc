@@ -1,5 +1,5 @@
-// Every code and every way to round, against the definitions; and the published vectors
-// (quantization-formats.md 9.1, 9.8).
+// Every code and every way to round, against the definitions; and the published vectors (quantization-formats.md 9.1,
+// 9.8).
 #include <gtest/gtest.h>
 
 #include <random>

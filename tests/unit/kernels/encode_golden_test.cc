@@ -30,7 +30,6 @@ Nvfp4Global GlobalFor(float amax, ScaleRule rule) {
 }
 
 // ---- 9.4
-// ------------------------------------------------------------------------------------------------------------------
 
 TEST(EncodeGolden, Nvfp4MaxRule) {
   const Nvfp4Global global = GlobalFor(5.25f, ScaleRule::kMax);
@@ -84,7 +83,6 @@ TEST(EncodeGolden, Nvfp4DecodesToThePublishedValues) {
 }
 
 // ---- 9.5
-// ------------------------------------------------------------------------------------------------------------------
 
 const std::vector<float> kF = {6,    -4.5f, 4.4f, 3, 1.5f, -1.5f, 0.75f, 0.7f,
                                4.6f, -4.4f, 0.1f, 0, 2.2f, -2.9f, 3.1f,  4.5f};
@@ -112,7 +110,6 @@ TEST(EncodeGolden, Nvfp4SweepFindsTheBestCode) {
 }
 
 // ---- 9.6, 9.7
-// -------------------------------------------------------------------------------------------------------------
 
 TEST(EncodeGolden, Mxfp4RulesAndTies) {
   const std::vector<float> m = {7,    -6.5f, 5,    3.5f,  2.5f,  1.75f, 1.25f, 0.75f,  0.25f, -0.25f, -0.1f,
@@ -174,7 +171,6 @@ TEST(EncodeGolden, MxScaleBytesByRule) {
 }
 
 // ---- 9.8
-// ------------------------------------------------------------------------------------------------------------------
 
 // The published blocks are 2 x 2; ours are at least 32 wide, so each column block is spread over 32 columns.
 TEST(EncodeGolden, BlockFp8WithFp32AndPowerOfTwoScales) {
@@ -224,7 +220,6 @@ TEST(EncodeGolden, NeuronCodesEndAt240) {
 }
 
 // ---- 9.9
-// ------------------------------------------------------------------------------------------------------------------
 
 TEST(EncodeGolden, Mxfp4ScalesAsE4m3) {
   std::vector<uint8_t> packed(5 * 16, 0x21), bytes = {127, 120, 110, 109, 127};
@@ -265,7 +260,6 @@ TEST(EncodeGolden, NanAndInfinity) {
 }
 
 // ---- 7.2
-// ------------------------------------------------------------------------------------------------------------------
 
 double Sqnr(const std::vector<float>& values, uint64_t cols, const Encoding& encoding) {
   const EncodeImplementation by = EncodeImplementations().back();

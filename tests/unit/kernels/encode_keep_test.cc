@@ -56,7 +56,6 @@ void ExpectAllEqualReference(const std::vector<Band>& bands, uint64_t cols, cons
 }
 
 // ---- what was decoded comes back
-// ---------------------------------------------------------------------------------------------------------
 
 // All finite codes under scales of every exponent whose values BF16 holds without loss of range.
 TEST(Keep, EveryE4m3CodeComesBackUnderEveryScale) {
@@ -136,7 +135,6 @@ TEST(Keep, EveryNibbleComesBackUnderEveryByte) {
 }
 
 // ---- limits
-// ---------------------------------------------------------------------------------------------------------
 
 // One block of 32 ones with `x` among them; whether it keeps 1 (MXFP4: 2^0).
 bool Kept(Encoding encoding, float x) {
@@ -196,7 +194,6 @@ TEST(Keep, BadScalesAreNeverKeptAndZeroBlocksKeepTheirs) {
 }
 
 // ---- changes
-// ---------------------------------------------------------------------------------------------------------
 
 TEST(Keep, AChangeMovesItsOwnCodeAndALargeOneItsOwnBlock) {
   constexpr uint64_t kRows = 40, kCols = 224;
@@ -304,7 +301,6 @@ TEST(Keep, OtherCodecsKnowNothingOfIt) {
 }
 
 // ---- cells from several arrays
-// ---------------------------------------------------------------------------------------------------------
 
 // A cell that is cut into parts is the cell of EncodeRows, under every scale, on every instruction set.
 TEST(ValueCell, PartsAreEncodedAsTheWholeCellIs) {

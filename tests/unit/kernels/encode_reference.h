@@ -65,7 +65,6 @@ inline float Over(float x, float multiplier) {
 }
 
 // ---- scales
-// -------------------------------------------------------------------------------------------------------------
 
 inline uint8_t ClampedE4m3(float ratio) {
   ratio = std::min(std::max(ratio, 0.001953125f), 448.0f);
@@ -146,7 +145,6 @@ inline float CellScaleOf(const Encoding& encoding, float amax) {
 }
 
 // ---- whole matrices
-// -----------------------------------------------------------------------------------------------------
 
 class Encoder {
  public:

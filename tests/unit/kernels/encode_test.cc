@@ -69,7 +69,6 @@ void ExpectAllEqualReference(const std::vector<Band>& bands, uint64_t cols, cons
 }
 
 // ---- random sources
-// ----------------------------------------------------------------------------------------------------------
 
 TEST(EncodeRows, EveryPairOnRandomMatricesOnEveryImplementation) {
   for (const Codec from : kSources) {
@@ -106,7 +105,6 @@ TEST(EncodeRows, RunsOfDifferentSourcesAndTheirErrorSums) {
 }
 
 // ---- FP8 blocks as weights have them, for the fused path and the exact ones
-// ----------------------------------------------------------
 
 class Fp8Matrix {
  public:
@@ -214,7 +212,6 @@ TEST(EncodeRows, PowerOfTwoBlocksOfFp8BecomeMxfp8ByMoving) {
 }
 
 // ---- MXFP4 sources
-// -------------------------------------------------------------------------------------------------------------
 
 struct Mxfp4Matrix {
   std::vector<uint8_t> packed, bytes;
@@ -275,7 +272,6 @@ TEST(EncodeRows, Mxfp4BecomesNvfp4AndBlockFp8Exactly) {
 }
 
 // ---- adversarial groups
-// ---------------------------------------------------------------------------------------------------------
 
 std::vector<float> Adversarial(uint64_t seed) {
   std::mt19937_64 random(seed);
@@ -336,7 +332,6 @@ TEST(EncodeRows, TensorsBelowTheRangeOfTheirScales) {
 }
 
 // ---- measuring
-// ---------------------------------------------------------------------------------------------------------------
 
 TEST(MeasureRows, EqualsTheLargestFiniteElement) {
   for (const Codec from : kSources) {

@@ -105,7 +105,6 @@ TEST(EncodeTile, MeasuresAsTheCpuDoes) {
 }
 
 // ---- the quick ways against the definition
-// ----------------------------------------------------------------------------------------------------
 
 float Random(std::mt19937_64* random, uint32_t least_exponent, uint32_t exponents) {
   const uint64_t bits = (*random)();
@@ -264,7 +263,6 @@ TEST(NibbleTable, WholeTilesOfBlocks) {
 }
 
 // ---- the exact ways
-// -----------------------------------------------------------------------------------------------------------
 
 TEST(EncodeTile, PowerOfTwoBlocksOfFp8BecomeMxfp8ByMoving) {
   for (uint64_t seed = 0; seed < 20; ++seed) {

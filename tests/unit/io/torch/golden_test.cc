@@ -1,5 +1,5 @@
-// The golden bytes of reference target-layouts.md, appendix A: files with these bytes were loaded by torch 2.6
-// and 2.14.
+// The golden bytes of reference target-layouts.md, appendix A: files with these bytes were loaded by torch 2.6 and
+// 2.14.
 #include <gtest/gtest.h>
 
 #include "lib/base/crc32.h"

@@ -5,8 +5,8 @@
 
 namespace mimo {
 
-// torch.save of a BF16 tensor of shape [2, 3] to a stream: data descriptors, a zip64 end record,
-// .format_version, .storage_alignment and .data/serialization_id.
+// torch.save of a BF16 tensor of shape [2, 3] to a stream: data descriptors, a zip64 end record, .format_version,
+// .storage_alignment and .data/serialization_id.
 constexpr std::string_view kNativeItem =
     "504b03040000080800000000000000000000000000000000000010001200617263686976652f646174612e706b6c46420e005a5a"
     "5a5a5a5a5a5a5a5a5a5a5a5a800263746f7263682e5f7574696c730a5f72656275696c645f74656e736f725f76320a7100282858"

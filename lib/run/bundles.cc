@@ -71,7 +71,7 @@ class Edges {
   }
   int64_t Row(size_t edge) const { return rows_[edge]; }
   size_t size() const { return rows_.size(); }
-  // The same with more edges (array, row).
+  // These edges and more, each (array, row).
   Edges With(const std::vector<std::pair<uint32_t, int64_t>>& more) const {
     Edges edges(begin_.size() - 1);
     for (uint32_t a = 0; a + 1 < begin_.size(); ++a) edges.begin_[a + 1] = begin_[a + 1] - begin_[a];

@@ -61,19 +61,19 @@ void StepWork::MakeCellRow(std::byte* buffer, const CellJob& job, StepResult* re
     Fill({out, static_cast<uint64_t>(segment.rows), bytes, bytes}, "");
     Emit(segment.output, segment.target_row, segment.rows, out, kNone, {}, result);
   }
-  CellSums sums;
+  BlockCounts counts;
   const CellSegment* first = FirstWithSource(cell);
   if (cell.moved || first == nullptr) {
-    MoveCell(buffer, cell, &sums, result);
+    MoveCell(buffer, cell, &counts, result);
   } else if (first->scale == kNone) {
-    MakeValueCell(buffer, cell, &sums, result);
+    MakeValueCell(buffer, cell, &counts, result);
   } else {
-    MakeCell(buffer, cell, &sums, result);
+    MakeCell(buffer, cell, &counts, result);
   }
-  result->cells.push_back({job, sums});
+  result->cells.push_back({job, counts});
 }
 
-void StepWork::MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+void StepWork::MoveCell(std::byte* buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) const {
   for (const CellSegment& segment : cell.segments) {
     if (segment.source == kNone) continue;
     Emit(segment.output, segment.target_row, segment.rows, SourceRow(buffer, segment.source, segment.source_row),
@@ -92,7 +92,7 @@ void StepWork::MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, 
   }
   kernels::Anomalies anomalies;
   anomalies.bad_scales = BadScales(scales, bytes);
-  sums->moved_blocks = bytes / sizeof(float);
+  counts->moved_blocks = bytes / sizeof(float);
   Emit(cell.scale_output, cell.scale_row, 1, scales, first == nullptr ? kNone : first->scale, anomalies, result);
 }
 
@@ -108,7 +108,7 @@ void StepWork::EmitMade(std::byte* buffer, const CellRow& cell, uint32_t scale_s
        result);
 }
 
-void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) const {
   const std::vector<const CellSegment*> segments = WithSource(cell);
   const uint64_t columns = job_.array(segments[0]->source).row_bytes();
   const auto block = static_cast<uint64_t>(job_.plan.sources[segments[0]->source].block_cols);
@@ -132,18 +132,18 @@ void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, 
     std::memcpy(scales + b * sizeof(float), &made.scale, sizeof(float));
     anomalies += made.anomalies;
     if (made.moved) {
-      ++sums->equal_scale_blocks;
+      ++counts->equal_scale_blocks;
       continue;
     }
-    ++sums->requantized_blocks;
-    sums->squared_error += made.squared_error;
-    sums->squared_sum += made.squared_sum;
-    sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
+    ++counts->requantized_blocks;
+    counts->squared_error += made.squared_error;
+    counts->squared_sum += made.squared_sum;
+    counts->max_error = std::max(counts->max_error, static_cast<double>(made.max_error));
   }
   EmitMade(buffer, cell, segments[0]->scale, anomalies, result);
 }
 
-void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) const {
   const std::vector<const CellSegment*> segments = WithSource(cell);
   const uint64_t columns = job_.plan.outputs[segments[0]->output].row_bytes();  // of codes
   const auto block = static_cast<uint64_t>(job_.plan.sources[segments[0]->source].block_cols);
@@ -168,10 +168,10 @@ void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* s
     const kernels::ValueCellResult made = kernels::EncodeValueCell(parts, width, keep == nullptr ? nullptr : &old);
     std::memcpy(scales + b * sizeof(float), &made.scale, sizeof(float));
     anomalies += made.anomalies;
-    ++(made.kept ? sums->kept_blocks : sums->fresh_blocks);
-    sums->squared_error += made.squared_error;
-    sums->squared_sum += made.squared_sum;
-    sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
+    ++(made.kept ? counts->kept_blocks : counts->fresh_blocks);
+    counts->squared_error += made.squared_error;
+    counts->squared_sum += made.squared_sum;
+    counts->max_error = std::max(counts->max_error, static_cast<double>(made.max_error));
   }
   EmitMade(buffer, cell, segments[0]->source, anomalies, result);
 }

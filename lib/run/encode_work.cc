@@ -167,9 +167,10 @@ Status StepWork::EncodeGroup(std::byte* buffer, std::span<const EncodeStrip> str
     }
     work.errors = request.errors ? delta.errors.data() : nullptr;
     MIMO_ASSIGN_OR_RETURN(const kernels::EncodeCounts counts, backend.Encode(work));
-    delta.blocks = counts.blocks;
-    delta.exact_blocks = counts.exact_blocks;
-    delta.kept_blocks = counts.kept_blocks;
+    delta.counts.encoded_blocks = counts.blocks;
+    delta.counts.exact_blocks = counts.exact_blocks;
+    delta.counts.kept_blocks = counts.kept_blocks;
+    delta.counts.fresh_blocks = counts.blocks - counts.exact_blocks - counts.kept_blocks;
     const uint32_t source = job_.plan.outputs[weight.codes].pieces[0].source;
     Emit(weight.codes, strip.row, strip.rows, codes, source, counts.anomalies, result);
     Emit(weight.scales, made_scales.first, made_scales.count, scales, source, {}, result);

@@ -8,6 +8,7 @@
 
 #include "lib/base/hash.h"
 #include "lib/base/status.h"
+#include "lib/results/block_counts.h"
 #include "lib/run/backend.h"
 #include "lib/run/extents.h"
 #include "lib/run/steps.h"
@@ -29,29 +30,16 @@ struct OutputDelta {
   uint64_t inexact_codes = 0;
 };
 
-// Blocks of one row of cells.
-struct CellSums {
-  uint64_t moved_blocks = 0;
-  uint64_t equal_scale_blocks = 0;
-  uint64_t requantized_blocks = 0;
-  uint64_t kept_blocks = 0;  // made from values: under the scale of CellRow::keep, and under one made anew
-  uint64_t fresh_blocks = 0;
-  double squared_error = 0;  // over re-quantized, kept and fresh blocks, summed in column order
-  double squared_sum = 0;
-  double max_error = 0;
-};
-
+// What the blocks of one row of cells came to; errors are summed in column order.
 struct CellDelta {
   CellJob job;
-  CellSums sums;
+  BlockCounts counts;
 };
 
 // What a strip of an encoded weight came to.
 struct EncodeDelta {
   EncodeStrip strip;
-  uint64_t blocks = 0;
-  uint64_t exact_blocks = 0;
-  uint64_t kept_blocks = 0;
+  BlockCounts counts;
   std::vector<kernels::ErrorSums> errors;  // one per kernels::kStatRows rows, when asked for
 };
 
@@ -116,12 +104,12 @@ class StepWork {
   void Invert(std::byte* buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) const;
   // cell_work.cc
   void MakeCellRow(std::byte* buffer, const CellJob& job, StepResult* result) const;
-  void MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
-  void MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  void MoveCell(std::byte* buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) const;
+  void MakeCell(std::byte* buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) const;
   // Codes and scales that were made in buffers; the anomalies are counted with the first segment.
   void EmitMade(std::byte* buffer, const CellRow& cell, uint32_t scale_source, const kernels::Anomalies& anomalies,
                 StepResult* result) const;
-  void MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const;
+  void MakeValueCell(std::byte* buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) const;
   // turn_work.cc
   Status MakeTurn(std::byte* buffer, const TurnUnit& unit, Backend& backend, StepResult* result) const;
   Status Turn(std::byte* buffer, const OutputArray& output, const Piece& piece, std::byte* out, Backend& backend,

@@ -117,8 +117,8 @@ TEST(Encode, ThreadsAndMemoryChangeNothingEvenWhereGroupsAreReadTwice) {
       if (first.empty()) first = tree;
       EXPECT_EQ(tree, first) << threads << " threads, " << memory << " bytes";  // errors in the manifest included
       EXPECT_EQ(report.value().groups_read_twice, memory == 48'000ull ? 1u : 0u);
-      EXPECT_EQ(report.value().exact_blocks, 140u * 4);
-      EXPECT_EQ(report.value().encoded_blocks, 2 * 512u * 4 + 200u * 3 + 3u * 3 + 3 * 2u * 2 + 140u * 4);
+      EXPECT_EQ(report.value().blocks.exact_blocks, 140u * 4);
+      EXPECT_EQ(report.value().blocks.encoded_blocks, 2 * 512u * 4 + 200u * 3 + 3u * 3 + 3 * 2u * 2 + 140u * 4);
     }
   }
 }

@@ -85,7 +85,7 @@ TEST(Output, ResumingACompleteOutputDoesNothingAndAnotherPlanIsRefused) {
   const auto again = Convert(model, options);
   ASSERT_TRUE(again.ok()) << again.error().Message();
   EXPECT_EQ(again.value().bytes_written, 0u);
-  EXPECT_EQ(again.value().requantized_blocks, 4u);
+  EXPECT_EQ(again.value().blocks.requantized_blocks, 4u);
   model.builder.plan.digest.low ^= 1;
   EXPECT_EQ(CodeOf(model, options), ErrorCode::kUsage);
   EXPECT_EQ(lab::Tree(model.checkpoint.output()), tree);

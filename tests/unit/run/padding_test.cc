@@ -92,9 +92,9 @@ TEST(Cells, PaddingIsZeroCodesAndAFactorGoesIntoTheScales) {
         }
       }
     }
-    EXPECT_EQ(report.value().moved_blocks, 9u);
-    EXPECT_EQ(report.value().equal_scale_blocks, 3u);
-    EXPECT_EQ(report.value().requantized_blocks, 3u);
+    EXPECT_EQ(report.value().blocks.moved_blocks, 9u);
+    EXPECT_EQ(report.value().blocks.equal_scale_blocks, 3u);
+    EXPECT_EQ(report.value().blocks.requantized_blocks, 3u);
     const auto check = CheckDirectory(PosixFileSystem(), options.output);
     ASSERT_TRUE(check.ok());
     EXPECT_TRUE(check.value().ToStatus().ok()) << check.value().ToStatus().error().Message();

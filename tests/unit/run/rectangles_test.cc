@@ -187,11 +187,11 @@ TEST(Rectangles, RandomTilingsAreMadeElementByElementWhateverTheMemoryAndThreads
         options.allow_anomalies = true;  // doubled codes
         const auto report = RunPlan(PosixFileSystem(), catalogue, plan, options);
         ASSERT_TRUE(report.ok()) << seed << ": " << report.error().Message();
-        EXPECT_EQ(report.value().inexact_codes, model.inexact_codes) << seed;
+        EXPECT_EQ(report.value().blocks.inexact_codes, model.inexact_codes) << seed;
         EXPECT_EQ(report.value().anomalies.overflows, model.overflows) << seed;
         const auto manifest = ReadManifest(PosixFileSystem(), JoinPath(options.output, kManifestName));
         ASSERT_TRUE(manifest.ok());
-        EXPECT_EQ(manifest.value().inexact_codes, model.inexact_codes);
+        EXPECT_EQ(manifest.value().blocks.inexact_codes, model.inexact_codes);
         for (uint32_t o = 0; o < plan.outputs.size(); ++o) {
           const OutputArray& output = plan.outputs[o];
           const std::string file = JoinPath(options.output, plan.files[output.file].name);

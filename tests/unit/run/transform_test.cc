@@ -239,18 +239,18 @@ TEST(Relayout, StraddlingBlocksTakeTheScaleThatErrsLeastAndOthersAreMoved) {
     }
     EXPECT_EQ(found, best) << block;
   }
-  EXPECT_EQ(report.moved_blocks, 2u);
-  EXPECT_EQ(report.equal_scale_blocks, 0u);
-  EXPECT_EQ(report.requantized_blocks, 2u);
-  EXPECT_NEAR(report.squared_error, error_sum, 1e-9 * error_sum);
+  EXPECT_EQ(report.blocks.moved_blocks, 2u);
+  EXPECT_EQ(report.blocks.equal_scale_blocks, 0u);
+  EXPECT_EQ(report.blocks.requantized_blocks, 2u);
+  EXPECT_NEAR(report.blocks.squared_error, error_sum, 1e-9 * error_sum);
 }
 
 TEST(Relayout, BlocksUnderEqualScalesAreExactAndCounted) {
   const Relayout lab(true);
   const RunReport report = MustRun(lab.checkpoint, lab.builder.plan);
-  EXPECT_EQ(report.equal_scale_blocks, 2u);
-  EXPECT_EQ(report.requantized_blocks, 0u);
-  EXPECT_EQ(report.squared_error, 0);
+  EXPECT_EQ(report.blocks.equal_scale_blocks, 2u);
+  EXPECT_EQ(report.blocks.requantized_blocks, 0u);
+  EXPECT_EQ(report.blocks.squared_error, 0);
   const Bytes codes = lab::Tensor(JoinPath(lab.checkpoint.output(), "x.safetensors"), "w");
   EXPECT_TRUE(std::equal(codes.begin(), codes.begin() + 128 * 200, lab.codes.begin() + 64 * 200));
 }

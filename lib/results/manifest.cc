@@ -187,7 +187,7 @@ class Writer {
     for (const Piece& piece : array.pieces) {
       if (piece.source == kNone) continue;
       add(piece.source);
-      const PlanSource& source = plan_.sources[piece.source];
+      const SourceArray& source = plan_.sources[piece.source];
       if (!Decodes(array, source) || !source.quantized) continue;
       if (source.bands.empty()) add(source.scale);
       if (source.global != kNone) add(source.global);

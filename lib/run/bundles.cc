@@ -5,7 +5,7 @@
 #include <tuple>
 #include <utility>
 
-#include "lib/run/row_bytes.h"
+#include "lib/decode/row_bytes.h"
 
 namespace mimo {
 namespace {
@@ -152,7 +152,7 @@ class Bundler {
   bool IsWhole(const OutputArray& output, const Piece& piece) const {
     if (piece.cols != RowElements(output.shape)) return false;
     if (piece.source == kNone) return true;
-    const PlanSource& source = job_.plan.sources[piece.source];
+    const SourceArray& source = job_.plan.sources[piece.source];
     const StoredArray& array = job_.array(piece.source);
     if (output.transform != Transform::kConvert) return piece.cols == RowElements(array.shape);
     return static_cast<uint64_t>(piece.cols) == ValueColumns(source.codec, array.row_bytes());

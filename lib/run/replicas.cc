@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "lib/base/workers.h"
+#include "lib/decode/row_bytes.h"
 #include "lib/run/memory_budget.h"
-#include "lib/run/row_bytes.h"
 
 namespace mimo {
 namespace {

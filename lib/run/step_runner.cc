@@ -297,7 +297,7 @@ bool StepRunner::WaitForMeasure(const Step& step, kernels::Measured* measured) {
 
 Status StepRunner::RunStep(const Step& step, Backend& backend) {
   kernels::Measured measured;
-  TransformRequest request;
+  EncodeRequest request;
   request.errors = options_.measure_errors;
   if (step.pass == GlobalPass::kMeasured) {
     if (!WaitForMeasure(step, &measured)) return Stopped(0);

@@ -99,9 +99,6 @@ struct Step {
   bool empty() const { return strips.empty() && cells.empty() && turns.empty() && encodes.empty(); }
 };
 
-// [first, last] bands of a block-FP8 source that rows [row, row + rows) touch, cut to those rows.
-std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t rows);
-
 // The source whose rows, unaltered, are those of `target`: they are written from where they were read. kNone: the rows
 // are made in a buffer, or are constant.
 uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& target);

@@ -35,7 +35,7 @@ class RandomPlan {
     Plan& plan = builder.plan;
     for (uint32_t i = 0; i < checkpoint.catalogue.arrays.size(); ++i) {
       const bool used = std::any_of(plan.sources.begin(), plan.sources.end(),
-                                    [&](const PlanSource& source) { return source.array == i; });
+                                    [&](const SourceArray& source) { return source.array == i; });
       plan.fates.push_back({i, used ? Fate::kUsed : Fate::kDropped, used ? "" : "not asked for"});
     }
     plan.source_fingerprint = checkpoint.catalogue.Fingerprint();

@@ -112,7 +112,7 @@ TEST(Convert, AGridOfItsOwnTakesItsScaleRowsFromTheBands) {
   lab::PlanBuilder builder(lab.checkpoint);
   builder.File("x.safetensors");
   const uint32_t source = builder.Quantized("w", "w_scale_inv");
-  PlanSource& p = builder.plan.sources[source];
+  SourceArray& p = builder.plan.sources[source];
   const uint32_t scale = p.scale;
   p.scale = kNone;
   p.bands = {{0, 64, scale, 2}, {64, 192, scale, 0}, {192, 193, scale, 3}, {193, kRows, scale, 1}};

@@ -1,4 +1,6 @@
 // Plans whose pieces are rectangles: random tilings of every kind, against a model that goes element by element.
+#include "lib/run/bundles.h"
+
 #include <gtest/gtest.h>
 
 #include <set>

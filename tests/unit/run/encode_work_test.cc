@@ -1,5 +1,7 @@
 // Encoded weights: strips, the shared global scale and its two passes, exact paths, errors and thresholds. That the
 // codes themselves are right is proven in tests/unit/kernels and, from outside, in tests/cli.
+#include "lib/run/encode_work.h"
+
 #include <gtest/gtest.h>
 
 #include "lib/results/manifest.h"

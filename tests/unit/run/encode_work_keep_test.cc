@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/results/manifest.h"
+#include "lib/run/encode_work.h"
 #include "lib/run/executor.h"
 #include "lib/run/step_work.h"
 #include "tests/unit/run/lab.h"

@@ -1,4 +1,6 @@
 // What the executor writes, against ground truth worked out element by element.
+#include "lib/run/step_work.h"
+
 #include <gtest/gtest.h>
 
 #include "lib/run/executor.h"

@@ -301,32 +301,27 @@ Status WritePlan(const std::string& path, const Catalogue& catalogue, const Plan
 }
 
 ordered_json ReportJson(const RunReport& r) {
+  ordered_json json = {{"bytes_read", r.bytes_read},
+                       {"bytes_written", r.bytes_written},
+                       {"files_written", r.files_written},
+                       {"files_linked", r.files_linked},
+                       {"groups_resumed", r.groups_resumed}};
+  ordered_json counts;
+  VisitCounts([&](const char* key, auto member) { counts[key] = r.blocks.*member; });
+  for (const char* key : {"moved_blocks", "equal_scale_blocks", "requantized_blocks", "squared_error", "squared_sum",
+                          "encoded_blocks", "exact_blocks", "kept_blocks", "fresh_blocks", "inexact_codes"})
+    json[key] = counts[key];
+  json["groups_read_twice"] = r.groups_read_twice;
+  json["rejections"] = r.rejections;
+  json["seconds"] = r.seconds;
+  json["device"] = r.device;
   const kernels::Anomalies& n = r.anomalies;
-  return {{"bytes_read", r.bytes_read},
-          {"bytes_written", r.bytes_written},
-          {"files_written", r.files_written},
-          {"files_linked", r.files_linked},
-          {"groups_resumed", r.groups_resumed},
-          {"moved_blocks", r.moved_blocks},
-          {"equal_scale_blocks", r.equal_scale_blocks},
-          {"requantized_blocks", r.requantized_blocks},
-          {"squared_error", r.squared_error},
-          {"squared_sum", r.squared_sum},
-          {"encoded_blocks", r.encoded_blocks},
-          {"exact_blocks", r.exact_blocks},
-          {"kept_blocks", r.kept_blocks},
-          {"fresh_blocks", r.fresh_blocks},
-          {"inexact_codes", r.inexact_codes},
-          {"groups_read_twice", r.groups_read_twice},
-          {"rejections", r.rejections},
-          {"seconds", r.seconds},
-          {"device", r.device},
-          {"anomalies",
-           {{"nan_codes", n.nan_codes},
-            {"infinities", n.infinities},
-            {"zero_scale_codes", n.zero_scale_codes},
-            {"bad_scales", n.bad_scales},
-            {"overflows", n.overflows}}}};
+  json["anomalies"] = {{"nan_codes", n.nan_codes},
+                       {"infinities", n.infinities},
+                       {"zero_scale_codes", n.zero_scale_codes},
+                       {"bad_scales", n.bad_scales},
+                       {"overflows", n.overflows}};
+  return json;
 }
 
 void PrintReport(const Arguments& a, const RunReport& r) {
@@ -335,16 +330,17 @@ void PrintReport(const Arguments& a, const RunReport& r) {
               a.run.output.c_str(), r.files_written, r.files_linked, FormatBytes(r.bytes_read).c_str(),
               FormatBytes(r.bytes_written).c_str(), r.seconds,
               FormatBytes(static_cast<uint64_t>(bytes / std::max(r.seconds, 1e-3))).c_str(), r.device.c_str());
-  if (r.moved_blocks + r.requantized_blocks + r.equal_scale_blocks > 0)
+  const BlockCounts& n = r.blocks;
+  if (n.moved_blocks + n.requantized_blocks + n.equal_scale_blocks > 0)
     std::printf("FP8 blocks: %" PRIu64 " moved, %" PRIu64 " straddling with equal scales (exact), %" PRIu64
                 " re-quantized\n",
-                r.moved_blocks, r.equal_scale_blocks, r.requantized_blocks);
-  if (r.encoded_blocks > 0)
-    std::printf("quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", r.encoded_blocks, r.exact_blocks);
-  if (r.kept_blocks > 0)
+                n.moved_blocks, n.equal_scale_blocks, n.requantized_blocks);
+  if (n.encoded_blocks > 0)
+    std::printf("quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", n.encoded_blocks, n.exact_blocks);
+  if (n.kept_blocks > 0)
     std::printf("blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
-                r.kept_blocks, r.fresh_blocks);
-  if (r.inexact_codes > 0) std::printf("codes that lost a bit: %" PRIu64 "\n", r.inexact_codes);
+                n.kept_blocks, n.fresh_blocks);
+  if (n.inexact_codes > 0) std::printf("codes that lost a bit: %" PRIu64 "\n", n.inexact_codes);
   if (!r.error_report.empty()) PrintErrorTable(r.error_report, a.common.verbose);
 }
 

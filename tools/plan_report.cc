@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
-#include "lib/run/executor.h"
+#include "lib/run/memory_budget.h"
 
 namespace mimo {
 namespace {

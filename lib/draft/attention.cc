@@ -194,7 +194,7 @@ class AttentionPlanner {
             {band.row_begin, band.row_end, builder_.Source(SourceWeight(band.scale_array).scale), band.scale_row});
       }
       if (!uniform) {
-        PlanSource& source = builder_.plan().sources[index];
+        SourceArray& source = builder_.plan().sources[index];
         source.bands = std::move(bands);
         source.scale = kNone;
       }

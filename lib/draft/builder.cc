@@ -57,7 +57,7 @@ uint32_t PlanBuilder::Source(uint32_t array) {
   uint32_t& index = source_of_[array];
   if (index == kNone) {
     index = static_cast<uint32_t>(plan_.sources.size());
-    PlanSource source;
+    SourceArray source;
     source.array = array;
     plan_.sources.push_back(std::move(source));
   }
@@ -76,7 +76,7 @@ uint32_t PlanBuilder::DecodedSource(const Weight& weight) {
   }
   const uint32_t scale = Source(weight.scale);
   const uint32_t global = weight.global == kNone ? kNone : Source(weight.global);
-  PlanSource& source = plan_.sources[index];
+  SourceArray& source = plan_.sources[index];
   source.quantized = true;
   source.codec = *codec;
   source.scale = scale;
@@ -252,7 +252,7 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
   std::erase_if(plan_.equal, [&](const EqualRows& e) { return needed[e.first] == 0 || needed[e.second] == 0; });
   // Sources keep their order.
   std::vector<uint32_t> new_source(plan_.sources.size(), kNone);
-  std::vector<PlanSource> sources;
+  std::vector<SourceArray> sources;
   for (uint32_t s = 0; s < plan_.sources.size(); ++s) {
     if (needed[s] == 0) {
       dropped(plan_.sources[s].array, reader[s] == kNone ? 0 : reader[s]);
@@ -263,7 +263,7 @@ void PlanBuilder::RemoveOutputs(const std::vector<uint8_t>& gone,
     source_of_[plan_.sources[s].array] = new_source[s];
     sources.push_back(std::move(plan_.sources[s]));
   }
-  for (PlanSource& source : sources) {
+  for (SourceArray& source : sources) {
     if (source.scale != kNone) source.scale = new_source[source.scale];
     if (source.global != kNone) source.global = new_source[source.global];
     for (SourceBand& band : source.bands) band.scale = new_source[band.scale];

@@ -46,7 +46,7 @@ class Classifier {
   uint64_t ElementsOf(uint32_t output, const Piece& piece) const {
     if (piece.source == kNone) return 0;
     if (piece.cols == 0) return RowElements(piece.source, piece.rows);
-    const PlanSource& source = plan_.sources[piece.source];
+    const SourceArray& source = plan_.sources[piece.source];
     const bool values = plan_.outputs[output].transform == Transform::kConvert;
     const bool packed = source.quantized && (source.codec == Codec::kMxfp4 || source.codec == Codec::kNvfp4);
     return static_cast<uint64_t>(piece.rows) * static_cast<uint64_t>(piece.cols) / (values && packed ? 2 : 1);

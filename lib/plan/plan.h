@@ -10,6 +10,7 @@
 #include "kernels/encode.h"
 #include "lib/base/hash.h"
 #include "lib/base/status.h"
+#include "lib/decode/source_array.h"
 #include "lib/io/dtype.h"
 #include "lib/layout/decide.h"
 #include "lib/model/catalogue.h"
@@ -17,31 +18,6 @@
 #include "lib/plan/options.h"
 
 namespace mimo {
-
-using kernels::Codec;
-
-// ---- what is read
-
-// Rows [row_begin, row_end) of a block-FP8 source take row `scale_row` of plan source `scale`.
-struct SourceBand {
-  int64_t row_begin = 0;
-  int64_t row_end = 0;
-  uint32_t scale = kNone;  // into Plan::sources
-  int64_t scale_row = 0;
-};
-
-// A stored array that the plan reads.
-struct PlanSource {
-  uint32_t array = kNone;       // into Catalogue::arrays
-  bool quantized = false;       // `codec` is a block codec and the fields below are set
-  Codec codec = Codec::kBf16;   // of the values; meaningless for arrays that are only moved (other dtypes)
-  uint32_t scale = kNone;       // into Plan::sources; all but kFp8Block with a grid of its own (bands not empty)
-  uint32_t global = kNone;      // into Plan::sources; kNvfp4: one F32
-  bool global_divides = false;  // kNvfp4: kernels::Source::global_divides
-  int64_t block_rows = 128;     // uniform grids of kFp8Block
-  int64_t block_cols = 128;
-  std::vector<SourceBand> bands;  // kFp8Block with a grid of its own: ascending, covering every row
-};
 
 // ---- what is written
 
@@ -70,7 +46,7 @@ enum class Transform : uint8_t {
   kMove,       // bytes as they are (whole rows)
   kConvert,    // decode and encode: value codecs -> BF16, FP16, FP32
   kRelayout,   // FP8 codes under a new block grid: described by the group's cells, `pieces` is empty
-  kScales,     // the scales of kRelayout outputs: likewise
+  kScales,     // the scales of kRelayout outputs, described by the same cells; `pieces` is empty
   kEncode,     // codes of one of the group's encoded weights, made from the values of `pieces`
   kBeside,     // its scales, global and input scale: `pieces` is empty
   kInvert,     // one F32 each: 1 / x (global scales between dialects)
@@ -102,7 +78,7 @@ struct OutputArray {
 
 // Rows of codes inside one target cell row, all under one source scale row; or rows of plain values that become codes.
 struct CellSegment {
-  uint32_t source = kNone;  // codes, or values (PlanSource::codec, not quantized), into Plan::sources; kNone: padding,
+  uint32_t source = kNone;  // codes, or values (SourceArray::codec, not quantized), into Plan::sources; kNone: padding,
                             // zero codes, which fit any scale
   int64_t source_row = 0;
   uint32_t output = kNone;  // codes, into Plan::outputs
@@ -210,7 +186,7 @@ struct Plan {
   Hash128 source_fingerprint;
   LayoutVerdict source_layout;
   QkvLayout target_layout;
-  std::vector<PlanSource> sources;
+  std::vector<SourceArray> sources;  // what is read
   std::vector<OutputArray> outputs;  // by (file, begin)
   std::vector<FuseGroup> groups;
   std::vector<PlanFile> files;  // by name

@@ -128,8 +128,8 @@ class SourceNames {
   std::vector<bool> first_;
 };
 
-void AppendSource(std::string& out, const Catalogue& catalogue, const PlanSource& source) {
-  static const PlanSource kUsual;
+void AppendSource(std::string& out, const Catalogue& catalogue, const SourceArray& source) {
+  static const SourceArray kUsual;
   const std::string name = source.array < catalogue.arrays.size() ? catalogue.arrays[source.array].name : "";
   const bool usual = !source.quantized && source.codec == kUsual.codec && source.scale == kNone &&
                      source.global == kNone && source.block_rows == kUsual.block_rows &&
@@ -373,7 +373,7 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
   for (const PlanFile& file : plan.files) AppendFile(lines.Element(), catalogue, file);
   lines.End();
   lines.Begin("sources");
-  for (const PlanSource& source : plan.sources) AppendSource(lines.Element(), catalogue, source);
+  for (const SourceArray& source : plan.sources) AppendSource(lines.Element(), catalogue, source);
   lines.End();
   lines.Begin("groups");
   for (const FuseGroup& group : plan.groups) AppendGroup(lines.Element(), group);

@@ -195,7 +195,7 @@ class PlanReader {
   void ReadSources(const Json& sources) {
     plan_.sources.reserve(sources.size());
     for (size_t i = 0; i < sources.size() && problems_.ok(); ++i) {
-      PlanSource source;
+      SourceArray source;
       const std::string place = "sources[" + std::to_string(i) + "]";
       if (sources[i].is_string()) {
         source.array = ArrayNamed(sources[i].get_ref<const std::string&>(), place);

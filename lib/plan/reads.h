@@ -9,7 +9,7 @@ namespace mimo {
 template <class Visit>
 void VisitDecoded(const Plan& plan, uint32_t source, Visit visit) {
   if (source == kNone) return;
-  const PlanSource& s = plan.sources[source];
+  const SourceArray& s = plan.sources[source];
   visit(source);
   if (s.scale != kNone) visit(s.scale);
   if (s.global != kNone) visit(s.global);
@@ -26,7 +26,7 @@ inline bool IsValueCodec(Codec codec) {
 }
 
 // Whether rows of `source` are decoded on their way into `output`, so that their scales are read too.
-inline bool Decodes(const OutputArray& output, const PlanSource& source) {
+inline bool Decodes(const OutputArray& output, const SourceArray& source) {
   if (output.transform != Transform::kTranspose) return Decodes(output.transform);
   return IsValueCodec(output.target_codec) && (source.quantized || source.codec != output.target_codec);
 }

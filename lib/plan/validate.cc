@@ -47,7 +47,7 @@ class Validator {
       if (plan_.sources[i].array >= catalogue_.arrays.size())
         return Bad("source " + std::to_string(i)).Expected("an array").Found("none");
     }
-    for (const PlanSource& source : plan_.sources) MIMO_RETURN_IF_ERROR(CheckSource(subject_, source));
+    for (const SourceArray& source : plan_.sources) MIMO_RETURN_IF_ERROR(CheckSource(subject_, source));
     for (const EqualRows& equal : plan_.equal) MIMO_RETURN_IF_ERROR(CheckEqual(subject_, equal));
     for (const OutputArray& output : plan_.outputs) MIMO_RETURN_IF_ERROR(CheckOutput(output));
     MIMO_RETURN_IF_ERROR(CheckGroups());
@@ -264,7 +264,7 @@ class Validator {
 
   Status CheckFates() const {
     std::vector<bool> read(catalogue_.arrays.size(), false);
-    for (const PlanSource& source : plan_.sources) read[source.array] = true;
+    for (const SourceArray& source : plan_.sources) read[source.array] = true;
     if (plan_.fates.size() != read.size()) {
       return Bad("fates").Expected(static_cast<int64_t>(read.size())).Found(static_cast<int64_t>(plan_.fates.size()));
     }

@@ -13,7 +13,7 @@ namespace {
 
 // Values that become codes.
 Status CheckValues(const Subject& subject, const CellSegment& s, const OutputArray& codes, const OutputArray& scales) {
-  const PlanSource& from = subject.plan.sources[s.source];
+  const SourceArray& from = subject.plan.sources[s.source];
   const StoredArray& source = subject.ArrayOf(s.source);
   if (from.quantized || !IsValueCodec(from.codec) || source.dtype != DTypeOf(from.codec) || source.shape.size() < 2 ||
       Columns(source.shape) != Columns(codes.shape))

@@ -44,7 +44,7 @@ Status CheckScales(const Subject& subject, uint32_t scale, int64_t rows, int64_t
                    const std::string& name);
 // Each needs what stands before it to be checked: arrays of sources exist; then sources; files, groups and sizes of
 // outputs; pieces.
-Status CheckSource(const Subject& subject, const PlanSource& source);
+Status CheckSource(const Subject& subject, const SourceArray& source);
 Status CheckEqual(const Subject& subject, const EqualRows& equal);
 Status CheckPieces(const Subject& subject, const OutputArray& output);
 Status CheckCells(const Subject& subject, uint32_t group);

@@ -53,7 +53,7 @@ int64_t ValuesPerElement(Codec codec) {
 }
 
 // Columns at which a decoded rectangle may begin.
-int64_t ColumnUnit(const PlanSource& source) {
+int64_t ColumnUnit(const SourceArray& source) {
   if (!source.quantized) return 1;
   if (source.codec == Codec::kFp8Block) return 1;
   return source.codec == Codec::kNvfp4 ? 16 : 32;
@@ -154,7 +154,7 @@ class PieceChecker {
   }
 
   Status CheckSourceOf(const Piece& piece) const {
-    const PlanSource& source = subject_.plan.sources[piece.source];
+    const SourceArray& source = subject_.plan.sources[piece.source];
     const StoredArray& array = subject_.ArrayOf(piece.source);
     const bool decodes = Decodes(output_, source);
     const int64_t values = decodes && source.quantized ? ValuesPerElement(source.codec) : 1;
@@ -177,7 +177,7 @@ class PieceChecker {
     return decodes ? CheckDecoded(piece, source, array) : CheckMoved(piece, source, array);
   }
 
-  Status CheckMoved(const Piece& piece, const PlanSource& source, const StoredArray& array) const {
+  Status CheckMoved(const Piece& piece, const SourceArray& source, const StoredArray& array) const {
     if (array.dtype != output_.dtype)
       return Bad("dtype of a moved array").Tensor(output_.name).Expected(array.name).Found(output_.name);
     if (transposes_ && IsValueCodec(output_.target_codec) &&
@@ -198,7 +198,7 @@ class PieceChecker {
     return {};
   }
 
-  Status CheckDecoded(const Piece& piece, const PlanSource& source, const StoredArray& array) const {
+  Status CheckDecoded(const Piece& piece, const SourceArray& source, const StoredArray& array) const {
     if (output_.transform != Transform::kEncode && !Matches(output_.target_codec, output_.dtype))
       return Bad("codec").Tensor(output_.name).Expected("that of the dtype").Found("another");
     if (!source.quantized && !Matches(source.codec, array.dtype))

@@ -7,7 +7,7 @@ namespace mimo::plan_check {
 namespace {
 
 // Codes of a codec with a scale per group of a row.
-Status CheckGrouped(const Subject& subject, const PlanSource& source) {
+Status CheckGrouped(const Subject& subject, const SourceArray& source) {
   const StoredArray& array = subject.catalogue.arrays[source.array];
   const bool packed = source.codec != Codec::kMxfp8;
   const int64_t group = source.codec == Codec::kNvfp4 ? 16 : 32;
@@ -47,7 +47,7 @@ Status CheckScales(const Subject& subject, uint32_t scale, int64_t rows, int64_t
   return {};
 }
 
-Status CheckSource(const Subject& subject, const PlanSource& source) {
+Status CheckSource(const Subject& subject, const SourceArray& source) {
   const StoredArray& array = subject.catalogue.arrays[source.array];
   const bool plain = IsValueCodec(source.codec);
   constexpr int64_t kLargestBlock = int64_t{1} << 31;

@@ -77,7 +77,7 @@ class MegatronPlanner {
   bool InGroups(const OutputArray& output) {
     return std::any_of(output.pieces.begin(), output.pieces.end(), [&](const Piece& piece) {
       if (piece.source == kNone) return false;
-      const PlanSource& source = builder_.plan().sources[piece.source];
+      const SourceArray& source = builder_.plan().sources[piece.source];
       return source.quantized && source.codec != Codec::kFp8Block;
     });
   }

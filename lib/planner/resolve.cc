@@ -50,7 +50,7 @@ class Resolver {
     if (moved_[array] == kNone) {
       moved_[array] = decoded_[array] != kNone ? decoded_[array] : static_cast<uint32_t>(plan_.sources.size());
       if (decoded_[array] == kNone) {
-        PlanSource source;
+        SourceArray source;
         source.array = array;
         source.block_rows = stored_.config.block_rows;
         source.block_cols = stored_.config.block_cols;
@@ -61,7 +61,7 @@ class Resolver {
   }
 
   // Codes of a rank under its own scales: row / block, for ranks are cut at blocks, and chunks begin their grids anew.
-  uint32_t Decoded(uint32_t array, const PlanSource& shown) {
+  uint32_t Decoded(uint32_t array, const SourceArray& shown) {
     const uint32_t index = Source(array);
     decoded_[array] = index;
     if (!shown.quantized) {
@@ -69,7 +69,7 @@ class Resolver {
       return index;
     }
     const uint32_t scale = Source(view_.scale_of[array]);
-    PlanSource& source = plan_.sources[index];
+    SourceArray& source = plan_.sources[index];
     source.quantized = true;
     source.codec = shown.codec;
     source.scale = scale;
@@ -85,14 +85,14 @@ class Resolver {
   }
 
   // Its codec and grid are those of the plan so far; scales are real as well.
-  uint32_t RealSource(const PlanSource& shown) {
+  uint32_t RealSource(const SourceArray& shown) {
     const auto array_of = [&](uint32_t source) { return view_.fragments[shown_[source].array][0].array; };
     const uint32_t index = Source(view_.fragments[shown.array][0].array);
     const uint32_t scale = shown.scale == kNone ? kNone : Source(array_of(shown.scale));
     const uint32_t global = shown.global == kNone ? kNone : Source(array_of(shown.global));
     std::vector<SourceBand> bands = shown.bands;
     for (SourceBand& band : bands) band.scale = Source(array_of(band.scale));
-    PlanSource& source = plan_.sources[index];
+    SourceArray& source = plan_.sources[index];
     const uint32_t array = source.array;
     source = shown;
     source.array = array;
@@ -120,13 +120,13 @@ class Resolver {
   }
 
   // Columns of fragments are stored elements, those of decoded pieces are values: two to a byte of 4-bit codes.
-  static int64_t PerElement(const OutputArray& output, const PlanSource& shown) {
+  static int64_t PerElement(const OutputArray& output, const SourceArray& shown) {
     const bool packed = shown.quantized && (shown.codec == Codec::kMxfp4 || shown.codec == Codec::kNvfp4);
     return packed && Decodes(output, shown) ? 2 : 1;
   }
 
   Status ResolvePiece(OutputArray* output, const Piece& piece, std::vector<Piece>* pieces) {
-    const PlanSource& shown = shown_[piece.source];
+    const SourceArray& shown = shown_[piece.source];
     const bool decodes = Decodes(*output, shown);
     const bool turned = view_.transposed[shown.array] != 0;
     // Values can be encoded from rectangles; codes have scales that lie elsewhere.
@@ -197,7 +197,7 @@ class Resolver {
 
   // Rows of values, cut where they are stored apart.
   Status ResolveValues(const CellSegment& segment, std::vector<CellSegment>* segments) {
-    const PlanSource& shown = shown_[segment.source];
+    const SourceArray& shown = shown_[segment.source];
     int64_t found = 0;
     for (const Fragment& f : view_.fragments[shown.array]) {
       const int64_t begin = std::max(f.row, segment.source_row);
@@ -234,7 +234,7 @@ class Resolver {
     cell->segments = std::move(segments);
     for (CellSegment& s : cell->segments) {
       if (s.source == kNone || s.scale == kNone) continue;
-      const PlanSource& shown = shown_[s.source];
+      const SourceArray& shown = shown_[s.source];
       MIMO_ASSIGN_OR_RETURN(const auto codes, RowOf(s.source, s.source_row));
       MIMO_ASSIGN_OR_RETURN(const auto scales, RowOf(s.scale, s.scale_row));
       s.source = Source(codes.first);
@@ -250,7 +250,7 @@ class Resolver {
   const View& view_;
   const Catalogue& stored_;
   Plan& plan_;
-  std::vector<PlanSource> shown_;
+  std::vector<SourceArray> shown_;
   std::vector<uint32_t> moved_, decoded_;  // stored array -> plan source
 };
 

@@ -151,9 +151,9 @@ std::string ErrorReportJson(const Plan& plan, const RunResults& results) {
     object.String("name", output.name);
     object.String("role", RoleName(output.id.role));
     object.String("encoding", EncodingText(*encodings.at(i)));
-    object.Number("blocks", result.blocks);
-    object.Number("exact_blocks", result.exact_blocks);
-    object.Number("kept_blocks", result.kept_blocks);
+    object.Number("blocks", result.counts.encoded_blocks);
+    object.Number("exact_blocks", result.counts.exact_blocks);
+    object.Number("kept_blocks", result.counts.kept_blocks);
     AddError(object, *result.error);
     object.Close();
     separator = ",\n";

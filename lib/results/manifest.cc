@@ -187,7 +187,7 @@ class Writer {
     for (const Piece& piece : array.pieces) {
       if (piece.source == kNone) continue;
       add(piece.source);
-      const PlanSource& source = plan_.sources[piece.source];
+      const SourceArray& source = plan_.sources[piece.source];
       if (!Decodes(array, source) || !source.quantized) continue;
       if (source.bands.empty()) add(source.scale);
       if (source.global != kNone) add(source.global);
@@ -217,13 +217,13 @@ class Writer {
       if (result.anomalies != kernels::Anomalies()) Anomalies(object, result.anomalies);
       if (const auto encoding = encodings_.find(i); encoding != encodings_.end()) {
         object.String("encoding", EncodingText(*encoding->second));
-        object.Number("blocks", result.blocks);
-        object.Number("exact_blocks", result.exact_blocks);
-        if (keeps_.contains(i)) object.Number("kept_blocks", result.kept_blocks);
+        object.Number("blocks", result.counts.encoded_blocks);
+        object.Number("exact_blocks", result.counts.exact_blocks);
+        if (keeps_.contains(i)) object.Number("kept_blocks", result.counts.kept_blocks);
       }
       if (output.adjust != Adjust::kAsIs) {
         object.String("adjust", WordOf(kAdjusts, output.adjust));
-        if (output.adjust != Adjust::kScale) object.Number("inexact_codes", result.inexact_codes);
+        if (output.adjust != Adjust::kScale) object.Number("inexact_codes", result.counts.inexact_codes);
       }
       if (result.error) {
         JsonObject error(object.Key("error"));
@@ -259,7 +259,7 @@ class Writer {
       if (plan_.groups[i].cells.empty()) continue;
       JsonObject object(Element());
       object.String("group", plan_.groups[i].label);
-      AddBlocks(object, results_.groups[i]);
+      AddGridCounts(object, results_.groups[i]);
       object.Close();
     }
     End();
@@ -284,27 +284,11 @@ class Writer {
   void Totals() {
     kernels::Anomalies anomalies;
     for (const TensorResult& tensor : results_.tensors) anomalies += tensor.anomalies;
-    RelayoutResult blocks;
-    for (const RelayoutResult& group : results_.groups) blocks += group;
-    for (const TensorResult& tensor : results_.tensors) {
-      blocks.kept_blocks += tensor.kept_blocks;
-      blocks.fresh_blocks += FreshBlocks(tensor);
-    }
     JsonObject object(Key("totals"));
     object.Number("tensors", plan_.outputs.size());
     object.Number("payload_bytes", plan_.payload_bytes);
     Anomalies(object, anomalies);
-    AddBlocks(object, blocks);
-    uint64_t encoded = 0, exact = 0;
-    for (const TensorResult& tensor : results_.tensors) {
-      encoded += tensor.blocks;
-      exact += tensor.exact_blocks;
-    }
-    object.Number("encoded_blocks", encoded);
-    object.Number("exact_blocks", exact);
-    uint64_t inexact = 0;
-    for (const TensorResult& tensor : results_.tensors) inexact += tensor.inexact_codes;
-    object.Number("inexact_codes", inexact);
+    AddCounts(object, TotalCounts(results_));
     object.Close();
   }
 
@@ -323,16 +307,11 @@ class Writer {
 
 }  // namespace
 
-RelayoutResult& RelayoutResult::operator+=(const RelayoutResult& other) {
-  moved_blocks += other.moved_blocks;
-  equal_scale_blocks += other.equal_scale_blocks;
-  requantized_blocks += other.requantized_blocks;
-  kept_blocks += other.kept_blocks;
-  fresh_blocks += other.fresh_blocks;
-  squared_error += other.squared_error;
-  squared_sum += other.squared_sum;
-  max_error = std::max(max_error, other.max_error);
-  return *this;
+BlockCounts TotalCounts(const RunResults& results) {
+  BlockCounts total;
+  for (const BlockCounts& group : results.groups) total += group;
+  for (const TensorResult& tensor : results.tensors) total += tensor.counts;
+  return total;
 }
 
 Status WriteManifest(const Catalogue& catalogue, const Plan& plan, const RunResults& results, const TextSink& sink) {

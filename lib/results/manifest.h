@@ -15,38 +15,18 @@
 #include "lib/model/file_names.h"
 #include "lib/plan/plan.h"
 #include "lib/plan/plan_json.h"
+#include "lib/results/block_counts.h"
 #include "lib/results/errors.h"
 
 namespace mimo {
 
 // ---- what a run adds to its plan
-// -------------------------------------------------------------------------------------------
+
 struct TensorResult {
   std::optional<Hash128> hash;  // none: the file was linked and not read
   kernels::Anomalies anomalies;
-  uint64_t blocks = 0;  // codes of an encoded weight: its blocks, and those of them that were moved exactly
-  uint64_t exact_blocks = 0;
-  uint64_t kept_blocks = 0;    // of the blocks, those under the scale of EncodedWeight::keep
-  uint64_t inexact_codes = 0;  // codes that lost a bit where they were adjusted (OutputArray::adjust)
-  std::optional<kernels::ErrorSums> error = std::nullopt;  // likewise, when it was asked for
-};
-
-// Blocks of an encoded weight whose scales were made anew.
-inline uint64_t FreshBlocks(const TensorResult& tensor) {
-  return tensor.blocks - tensor.exact_blocks - tensor.kept_blocks;
-}
-
-// Blocks of the new grid of one fuse group.
-struct RelayoutResult {
-  uint64_t moved_blocks = 0;
-  uint64_t equal_scale_blocks = 0;
-  uint64_t requantized_blocks = 0;
-  uint64_t kept_blocks = 0;  // made from values: under the scale of CellRow::keep, and under one made anew
-  uint64_t fresh_blocks = 0;
-  double squared_error = 0;  // over re-quantized, kept and fresh blocks
-  double squared_sum = 0;
-  double max_error = 0;
-  RelayoutResult& operator+=(const RelayoutResult& other);
+  BlockCounts counts = {};  // codes of an encoded weight: its blocks; codes that are adjusted: those that lost a bit
+  std::optional<kernels::ErrorSums> error = std::nullopt;  // codes of an encoded weight, when it was asked for
 };
 
 struct CarriedResult {
@@ -58,17 +38,20 @@ struct CarriedResult {
 
 struct RunResults {
   std::vector<TensorResult> tensors;    // per Plan::outputs
-  std::vector<RelayoutResult> groups;   // per Plan::groups
+  std::vector<BlockCounts> groups;      // per Plan::groups: of their new grids
   std::vector<uint8_t> linked;          // per Plan::files
   std::vector<CarriedResult> carried;   // per Plan::carried
   std::vector<Threshold> thresholds;    // that were asked for
   std::vector<std::string> rejections;  // why the output is not acceptable
 };
 
+// Those of all groups and tensors, in the order of the plan.
+BlockCounts TotalCounts(const RunResults& results);
+
 Status WriteManifest(const Catalogue& catalogue, const Plan& plan, const RunResults& results, const TextSink& sink);
 
 // ---- what is read back
-// -----------------------------------------------------------------------------------------------------
+
 struct ManifestTensor {
   std::string name;
   uint32_t file = 0;  // into Manifest::files
@@ -94,11 +77,8 @@ struct Manifest {
   std::vector<ManifestFile> other_files;  // written texts and carried files
   std::vector<ManifestTensor> tensors;    // by (file, offset)
   kernels::Anomalies anomalies;           // totals
-  RelayoutResult blocks;                  // kept and fresh ones: of encoded weights as well
-  uint64_t encoded_blocks = 0;
-  uint64_t exact_blocks = 0;
-  uint64_t inexact_codes = 0;
-  std::vector<std::string> rejections;  // thresholds that do not hold; the output is not acceptable
+  BlockCounts blocks;                     // totals
+  std::vector<std::string> rejections;    // thresholds that do not hold; the output is not acceptable
 };
 
 // kIo when it cannot be read, kBadInput when it is not a manifest.

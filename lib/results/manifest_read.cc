@@ -104,13 +104,10 @@ class Reader {
     JsonMembers members(value, problems_, "totals");
     members.Integer<uint64_t>("tensors");
     members.Integer<uint64_t>("payload_bytes");
-    out_.blocks = TakeBlocks(members);
+    out_.blocks = TakeCounts(members);
     JsonMembers anomalies(members.Object("anomalies"), problems_, "totals anomalies");
     out_.anomalies = TakeAnomalies(anomalies);
     anomalies.Close();
-    out_.encoded_blocks = members.Integer<uint64_t>("encoded_blocks", 0);
-    out_.exact_blocks = members.Integer<uint64_t>("exact_blocks", 0);
-    out_.inexact_codes = members.Integer<uint64_t>("inexact_codes", 0);
     members.Close();
   }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <type_traits>
 
 #include "lib/json/members.h"
 #include "lib/json/text.h"
@@ -52,28 +53,34 @@ inline kernels::Anomalies TakeAnomalies(JsonMembers& members) {
   return anomalies;
 }
 
-inline void AddBlocks(JsonObject& object, const RelayoutResult& blocks) {
-  object.Number("moved_blocks", blocks.moved_blocks);
-  object.Number("equal_scale_blocks", blocks.equal_scale_blocks);
-  object.Number("requantized_blocks", blocks.requantized_blocks);
-  object.Number("kept_blocks", blocks.kept_blocks);
-  object.Number("fresh_blocks", blocks.fresh_blocks);
-  AppendDouble(object.Key("squared_error"), blocks.squared_error);
-  AppendDouble(object.Key("squared_sum"), blocks.squared_sum);
-  AppendDouble(object.Key("max_error"), blocks.max_error);
+inline void AddCount(JsonObject& object, const char* key, uint64_t value) {
+  object.Number(key, value);
+}
+inline void AddCount(JsonObject& object, const char* key, double value) {
+  AppendDouble(object.Key(key), value);
+}
+inline void AddGridCounts(JsonObject& object, const BlockCounts& counts) {
+  VisitGridCounts([&](const char* key, auto member) { AddCount(object, key, counts.*member); });
+}
+inline void AddCounts(JsonObject& object, const BlockCounts& counts) {
+  VisitCounts([&](const char* key, auto member) { AddCount(object, key, counts.*member); });
 }
 
-inline RelayoutResult TakeBlocks(JsonMembers& members) {
-  RelayoutResult blocks;
-  blocks.moved_blocks = members.Integer<uint64_t>("moved_blocks");
-  blocks.equal_scale_blocks = members.Integer<uint64_t>("equal_scale_blocks");
-  blocks.requantized_blocks = members.Integer<uint64_t>("requantized_blocks");
-  blocks.kept_blocks = members.Integer<uint64_t>("kept_blocks", 0);
-  blocks.fresh_blocks = members.Integer<uint64_t>("fresh_blocks", 0);
-  blocks.squared_error = TakeDouble(members, "squared_error");
-  blocks.squared_sum = TakeDouble(members, "squared_sum");
-  blocks.max_error = TakeDouble(members, "max_error");
-  return blocks;
+// What AddGridCounts or AddCounts wrote. The first version of the documents had moved, equal and re-quantized blocks;
+// counts that came later are zero where they are absent.
+inline BlockCounts TakeCounts(JsonMembers& members) {
+  BlockCounts counts;
+  VisitCounts([&](const char* key, auto member) {
+    if constexpr (std::is_same_v<decltype(member), double BlockCounts::*>) {
+      counts.*member = TakeDouble(members, key);
+    } else if (member == &BlockCounts::moved_blocks || member == &BlockCounts::equal_scale_blocks ||
+               member == &BlockCounts::requantized_blocks) {
+      counts.*member = members.Integer<uint64_t>(key);
+    } else {
+      counts.*member = members.Integer<uint64_t>(key, 0);
+    }
+  });
+  return counts;
 }
 
 // The figures of one tensor or of several. An infinite SQNR (no error at all) is null.

@@ -5,6 +5,7 @@
 
 #include "kernels/adjust.h"
 #include "kernels/codec/e4m3.h"
+#include "lib/decode/decode.h"
 
 namespace mimo {
 namespace {
@@ -36,18 +37,10 @@ Adjusted AdjustCodes(const ByteRectangle& target, Adjust adjust) {
   return adjusted;
 }
 
-Adjusted ScaleValues(const ByteRectangle& target, float factor) {
+Adjusted ScaleRows(const ByteRectangle& target, float factor) {
   Adjusted counts;
   for (uint64_t r = 0; r < target.rows; ++r) {
-    std::byte* row = target.data + r * target.stride;
-    for (uint64_t i = 0; i + sizeof(float) <= target.bytes; i += sizeof(float)) {
-      float value = 0;
-      std::memcpy(&value, row + i, sizeof value);
-      if (std::isnan(value)) continue;
-      const float product = value * factor;
-      counts.anomalies.overflows += std::isinf(product) && !std::isinf(value);
-      std::memcpy(row + i, &product, sizeof product);
-    }
+    counts.anomalies.overflows += ScaleValues({target.data + r * target.stride, target.bytes}, factor);
   }
   return counts;
 }
@@ -69,7 +62,7 @@ void Fill(const ByteRectangle& target, const std::string& element) {
 
 Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor) {
   if (adjust == Adjust::kAsIs) return {};
-  return adjust == Adjust::kScale ? ScaleValues(target, factor) : AdjustCodes(target, adjust);
+  return adjust == Adjust::kScale ? ScaleRows(target, factor) : AdjustCodes(target, adjust);
 }
 
 uint64_t BadScales(const std::byte* data, uint64_t bytes) {

@@ -7,7 +7,7 @@
 
 #include "kernels/encode.h"
 #include "lib/base/status.h"
-#include "lib/run/executor.h"
+#include "lib/run/options.h"
 
 namespace mimo {
 

@@ -5,7 +5,7 @@
 #include <tuple>
 #include <utility>
 
-#include "lib/run/row_bytes.h"
+#include "lib/decode/row_bytes.h"
 
 namespace mimo {
 namespace {
@@ -71,7 +71,7 @@ class Edges {
   }
   int64_t Row(size_t edge) const { return rows_[edge]; }
   size_t size() const { return rows_.size(); }
-  // The same with more edges (array, row).
+  // These edges and more, each (array, row).
   Edges With(const std::vector<std::pair<uint32_t, int64_t>>& more) const {
     Edges edges(begin_.size() - 1);
     for (uint32_t a = 0; a + 1 < begin_.size(); ++a) edges.begin_[a + 1] = begin_[a + 1] - begin_[a];
@@ -152,7 +152,7 @@ class Bundler {
   bool IsWhole(const OutputArray& output, const Piece& piece) const {
     if (piece.cols != RowElements(output.shape)) return false;
     if (piece.source == kNone) return true;
-    const PlanSource& source = job_.plan.sources[piece.source];
+    const SourceArray& source = job_.plan.sources[piece.source];
     const StoredArray& array = job_.array(piece.source);
     if (output.transform != Transform::kConvert) return piece.cols == RowElements(array.shape);
     return static_cast<uint64_t>(piece.cols) == ValueColumns(source.codec, array.row_bytes());

@@ -1,11 +1,11 @@
-// Cells of a new block grid of one step in memory: moved, re-quantized, or made from values.
+#include "lib/run/cell_work.h"
+
 #include <algorithm>
 #include <cstring>
 #include <vector>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/run/adjust_rows.h"
-#include "lib/run/row_bytes.h"
-#include "lib/run/step_work.h"
 
 namespace mimo {
 namespace {
@@ -38,52 +38,18 @@ bool MakesScales(const CellRow& cell) {
   return !cell.moved || first == nullptr || first->factor != 1;
 }
 
-}  // namespace
-
-void StepWork::AddCell(const CellRow& cell) {
-  for (const CellSegment& segment : cell.segments) {
-    if (segment.source != kNone) {
-      AddRows(segment.source, segment.source_row, segment.rows);
-      if (segment.scale != kNone) AddRows(segment.scale, segment.scale_row, 1);
-    }
-    if (!cell.moved || segment.source == kNone) AddOutput(segment.output, segment.target_row, segment.rows);
-  }
-  if (cell.keep != kNone) AddRows(cell.keep, cell.keep_row, 1);
-  if (MakesScales(cell)) AddOutput(cell.scale_output, cell.scale_row, 1);
-}
-
-void StepWork::MakeCellRow(std::byte* buffer, const CellJob& job, StepResult* result) const {
-  const CellRow& cell = job_.plan.groups[job.group].cells[job.cell];
-  for (const CellSegment& segment : cell.segments) {
-    if (segment.source != kNone) continue;
-    const uint64_t bytes = job_.plan.outputs[segment.output].row_bytes();
-    std::byte* out = OutputRow(buffer, segment.output, segment.target_row);
-    Fill({out, static_cast<uint64_t>(segment.rows), bytes, bytes}, "");
-    Emit(segment.output, segment.target_row, segment.rows, out, kNone, {}, result);
-  }
-  CellSums sums;
-  const CellSegment* first = FirstWithSource(cell);
-  if (cell.moved || first == nullptr) {
-    MoveCell(buffer, cell, &sums, result);
-  } else if (first->scale == kNone) {
-    MakeValueCell(buffer, cell, &sums, result);
-  } else {
-    MakeCell(buffer, cell, &sums, result);
-  }
-  result->cells.push_back({job, sums});
-}
-
-void StepWork::MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+void MoveCell(const StepBuffer& buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) {
+  const Job& job = buffer.job();
   for (const CellSegment& segment : cell.segments) {
     if (segment.source == kNone) continue;
-    Emit(segment.output, segment.target_row, segment.rows, SourceRow(buffer, segment.source, segment.source_row),
-         segment.source, {}, result);
+    result->Emit(job, segment.output, segment.target_row, segment.rows, buffer.Row(segment.source, segment.source_row),
+                 segment.source, {});
   }
   const CellSegment* first = FirstWithSource(cell);
-  const uint64_t bytes = job_.plan.outputs[cell.scale_output].row_bytes();
-  const std::byte* scales = first == nullptr ? nullptr : SourceRow(buffer, first->scale, first->scale_row);
+  const uint64_t bytes = job.plan.outputs[cell.scale_output].row_bytes();
+  const std::byte* scales = first == nullptr ? nullptr : buffer.Row(first->scale, first->scale_row);
   if (MakesScales(cell)) {
-    std::byte* made = OutputRow(buffer, cell.scale_output, cell.scale_row);
+    std::byte* made = buffer.Output(cell.scale_output, cell.scale_row);
     for (uint64_t b = 0; b < bytes / sizeof(float); ++b) {
       const float scale = first == nullptr ? 1.0f : ScaleAt(scales, b, first->factor);
       std::memcpy(made + b * sizeof scale, &scale, sizeof scale);
@@ -92,74 +58,78 @@ void StepWork::MoveCell(std::byte* buffer, const CellRow& cell, CellSums* sums, 
   }
   kernels::Anomalies anomalies;
   anomalies.bad_scales = BadScales(scales, bytes);
-  sums->moved_blocks = bytes / sizeof(float);
-  Emit(cell.scale_output, cell.scale_row, 1, scales, first == nullptr ? kNone : first->scale, anomalies, result);
+  counts->moved_blocks = bytes / sizeof(float);
+  result->Emit(job, cell.scale_output, cell.scale_row, 1, scales, first == nullptr ? kNone : first->scale, anomalies);
 }
 
-void StepWork::EmitMade(std::byte* buffer, const CellRow& cell, uint32_t scale_source,
-                        const kernels::Anomalies& anomalies, StepResult* result) const {
+// Codes and scales that were made in the buffer; the anomalies are counted with the first segment.
+void EmitMade(const StepBuffer& buffer, const CellRow& cell, uint32_t scale_source, const kernels::Anomalies& anomalies,
+              StepResult* result) {
+  const Job& job = buffer.job();
   bool first = true;
   for (const CellSegment* segment : WithSource(cell)) {
-    Emit(segment->output, segment->target_row, segment->rows, OutputRow(buffer, segment->output, segment->target_row),
-         segment->source, first ? anomalies : kernels::Anomalies(), result);
+    result->Emit(job, segment->output, segment->target_row, segment->rows,
+                 buffer.Output(segment->output, segment->target_row), segment->source,
+                 first ? anomalies : kernels::Anomalies());
     first = false;
   }
-  Emit(cell.scale_output, cell.scale_row, 1, OutputRow(buffer, cell.scale_output, cell.scale_row), scale_source, {},
-       result);
+  result->Emit(job, cell.scale_output, cell.scale_row, 1, buffer.Output(cell.scale_output, cell.scale_row),
+               scale_source, {});
 }
 
-void StepWork::MakeCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+void RequantizeCells(const StepBuffer& buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) {
+  const Job& job = buffer.job();
   const std::vector<const CellSegment*> segments = WithSource(cell);
-  const uint64_t columns = job_.array(segments[0]->source).row_bytes();
-  const auto block = static_cast<uint64_t>(job_.plan.sources[segments[0]->source].block_cols);
-  std::byte* scales = OutputRow(buffer, cell.scale_output, cell.scale_row);
-  const uint64_t blocks = job_.plan.outputs[cell.scale_output].row_bytes() / sizeof(float);
+  const uint64_t columns = buffer.RowBytes(segments[0]->source);
+  const auto block = static_cast<uint64_t>(job.plan.sources[segments[0]->source].block_cols);
+  std::byte* scales = buffer.Output(cell.scale_output, cell.scale_row);
+  const uint64_t blocks = job.plan.outputs[cell.scale_output].row_bytes() / sizeof(float);
   kernels::Anomalies anomalies;
   std::vector<kernels::CellPart> parts(segments.size());
   for (uint64_t b = 0; b < blocks; ++b) {
     for (size_t i = 0; i < parts.size(); ++i) {
       const CellSegment& segment = *segments[i];
-      parts[i].codes =
-          reinterpret_cast<const uint8_t*>(SourceRow(buffer, segment.source, segment.source_row)) + b * block;
+      parts[i].codes = reinterpret_cast<const uint8_t*>(buffer.Row(segment.source, segment.source_row)) + b * block;
       parts[i].code_row_bytes = columns;
-      parts[i].scale = ScaleAt(SourceRow(buffer, segment.scale, segment.scale_row), b, segment.factor);
-      parts[i].out = reinterpret_cast<uint8_t*>(OutputRow(buffer, segment.output, segment.target_row)) + b * block;
+      parts[i].scale = ScaleAt(buffer.Row(segment.scale, segment.scale_row), b, segment.factor);
+      parts[i].out = reinterpret_cast<uint8_t*>(buffer.Output(segment.output, segment.target_row)) + b * block;
       parts[i].out_row_bytes = columns;
       parts[i].rows = static_cast<uint64_t>(segment.rows);
     }
     const uint64_t width = std::min(block, columns - b * block);
-    const kernels::CellResult made = kernels::RequantizeCell(parts, width, job_.plan.options.fresh_scales);
+    const kernels::CellResult made = kernels::RequantizeCell(parts, width, job.plan.options.fresh_scales);
     std::memcpy(scales + b * sizeof(float), &made.scale, sizeof(float));
     anomalies += made.anomalies;
     if (made.moved) {
-      ++sums->equal_scale_blocks;
+      ++counts->equal_scale_blocks;
       continue;
     }
-    ++sums->requantized_blocks;
-    sums->squared_error += made.squared_error;
-    sums->squared_sum += made.squared_sum;
-    sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
+    ++counts->requantized_blocks;
+    counts->squared_error += made.squared_error;
+    counts->squared_sum += made.squared_sum;
+    counts->max_error = std::max(counts->max_error, static_cast<double>(made.max_error));
   }
   EmitMade(buffer, cell, segments[0]->scale, anomalies, result);
 }
 
-void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* sums, StepResult* result) const {
+void EncodeCells(const StepBuffer& buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) {
+  const Job& job = buffer.job();
   const std::vector<const CellSegment*> segments = WithSource(cell);
-  const uint64_t columns = job_.plan.outputs[segments[0]->output].row_bytes();  // of codes
-  const auto block = static_cast<uint64_t>(job_.plan.sources[segments[0]->source].block_cols);
-  std::byte* scales = OutputRow(buffer, cell.scale_output, cell.scale_row);
-  const std::byte* keep = cell.keep == kNone ? nullptr : SourceRow(buffer, cell.keep, cell.keep_row);
-  const uint64_t blocks = job_.plan.outputs[cell.scale_output].row_bytes() / sizeof(float);
+  const uint64_t columns = job.plan.outputs[segments[0]->output].row_bytes();  // of codes
+  const auto block = static_cast<uint64_t>(job.plan.sources[segments[0]->source].block_cols);
+  std::byte* scales = buffer.Output(cell.scale_output, cell.scale_row);
+  const std::byte* keep = cell.keep == kNone ? nullptr : buffer.Row(cell.keep, cell.keep_row);
+  const uint64_t blocks = job.plan.outputs[cell.scale_output].row_bytes() / sizeof(float);
   kernels::Anomalies anomalies;
   std::vector<kernels::ValuePart> parts(segments.size());
   for (uint64_t b = 0; b < blocks; ++b) {
     for (size_t i = 0; i < parts.size(); ++i) {
       const CellSegment& segment = *segments[i];
-      parts[i].codec = job_.plan.sources[segment.source].codec;
-      parts[i].data = SourceRow(buffer, segment.source, segment.source_row) +
-                      ValueBytes(parts[i].codec, static_cast<int64_t>(b * block));
-      parts[i].row_bytes = job_.array(segment.source).row_bytes();
-      parts[i].out = reinterpret_cast<uint8_t*>(OutputRow(buffer, segment.output, segment.target_row)) + b * block;
+      parts[i].codec = job.plan.sources[segment.source].codec;
+      parts[i].data =
+          buffer.Row(segment.source, segment.source_row) + ColumnBytes(parts[i].codec, static_cast<int64_t>(b * block));
+      parts[i].row_bytes = buffer.RowBytes(segment.source);
+      parts[i].out = reinterpret_cast<uint8_t*>(buffer.Output(segment.output, segment.target_row)) + b * block;
       parts[i].out_row_bytes = columns;
       parts[i].rows = static_cast<uint64_t>(segment.rows);
     }
@@ -168,12 +138,48 @@ void StepWork::MakeValueCell(std::byte* buffer, const CellRow& cell, CellSums* s
     const kernels::ValueCellResult made = kernels::EncodeValueCell(parts, width, keep == nullptr ? nullptr : &old);
     std::memcpy(scales + b * sizeof(float), &made.scale, sizeof(float));
     anomalies += made.anomalies;
-    ++(made.kept ? sums->kept_blocks : sums->fresh_blocks);
-    sums->squared_error += made.squared_error;
-    sums->squared_sum += made.squared_sum;
-    sums->max_error = std::max(sums->max_error, static_cast<double>(made.max_error));
+    ++(made.kept ? counts->kept_blocks : counts->fresh_blocks);
+    counts->squared_error += made.squared_error;
+    counts->squared_sum += made.squared_sum;
+    counts->max_error = std::max(counts->max_error, static_cast<double>(made.max_error));
   }
   EmitMade(buffer, cell, segments[0]->source, anomalies, result);
+}
+
+}  // namespace
+
+void PlaceCell(const CellRow& cell, StepLayout* layout) {
+  for (const CellSegment& segment : cell.segments) {
+    if (segment.source != kNone) {
+      layout->Read(segment.source, segment.source_row, segment.rows);
+      if (segment.scale != kNone) layout->Read(segment.scale, segment.scale_row, 1);
+    }
+    if (!cell.moved || segment.source == kNone) layout->Make(segment.output, segment.target_row, segment.rows);
+  }
+  if (cell.keep != kNone) layout->Read(cell.keep, cell.keep_row, 1);
+  if (MakesScales(cell)) layout->Make(cell.scale_output, cell.scale_row, 1);
+}
+
+void MakeCell(const StepBuffer& buffer, const CellJob& which, StepResult* result) {
+  const Job& job = buffer.job();
+  const CellRow& cell = job.plan.groups[which.group].cells[which.cell];
+  for (const CellSegment& segment : cell.segments) {
+    if (segment.source != kNone) continue;
+    const uint64_t bytes = job.plan.outputs[segment.output].row_bytes();
+    std::byte* out = buffer.Output(segment.output, segment.target_row);
+    Fill({out, static_cast<uint64_t>(segment.rows), bytes, bytes}, "");
+    result->Emit(job, segment.output, segment.target_row, segment.rows, out, kNone, {});
+  }
+  BlockCounts counts;
+  const CellSegment* first = FirstWithSource(cell);
+  if (cell.moved || first == nullptr) {
+    MoveCell(buffer, cell, &counts, result);
+  } else if (first->scale == kNone) {
+    EncodeCells(buffer, cell, &counts, result);
+  } else {
+    RequantizeCells(buffer, cell, &counts, result);
+  }
+  result->cells.push_back({which, counts});
 }
 
 }  // namespace mimo

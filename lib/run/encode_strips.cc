@@ -4,7 +4,7 @@
 #include <numeric>
 
 #include "lib/base/checked.h"
-#include "lib/run/row_bytes.h"
+#include "lib/decode/row_bytes.h"
 
 namespace mimo {
 namespace {
@@ -62,7 +62,7 @@ std::optional<AssembledRows> AssembledRowsOf(const Job& job, const EncodeStrip& 
     codec = !codec || *codec == from ? from : Codec::kFp32;
   }
   if (!rectangles) return std::nullopt;
-  return AssembledRows{*codec, ValueBytes(*codec, EncodeColumns(job, WeightOf(job, strip)))};
+  return AssembledRows{*codec, ColumnBytes(*codec, EncodeColumns(job, WeightOf(job, strip)))};
 }
 
 ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {

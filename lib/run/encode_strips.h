@@ -50,7 +50,7 @@ ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip);
 
 // Buffer bytes that a strip needs, alignment included.
 uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass);
-// The same of all encoded weights of a group at once.
+// Buffer bytes that all encoded weights of a group need at once.
 uint64_t GroupMemory(const Job& job, uint32_t group);
 // How many of the first rows of `weight`, a multiple of `unit`, need at most `limit` bytes; at least one unit.
 int64_t EncodeRowsThatFit(const Job& job, const EncodeStrip& weight, int64_t unit, uint64_t limit, GlobalPass pass);

@@ -1,8 +1,5 @@
 #include "lib/run/executor.h"
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <chrono>
 
 #include "lib/run/output_dir.h"
@@ -19,16 +16,6 @@ std::string ParentOf(const std::string& path) {
   const size_t slash = trimmed.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : trimmed.substr(0, slash);
-}
-
-void AddBlocks(const RelayoutResult& blocks, RunReport& report) {
-  report.moved_blocks += blocks.moved_blocks;
-  report.equal_scale_blocks += blocks.equal_scale_blocks;
-  report.requantized_blocks += blocks.requantized_blocks;
-  report.kept_blocks += blocks.kept_blocks;
-  report.fresh_blocks += blocks.fresh_blocks;
-  report.squared_error += blocks.squared_error;
-  report.squared_sum += blocks.squared_sum;
 }
 
 class Execution {
@@ -58,15 +45,8 @@ class Execution {
       if (made.error().code == ErrorCode::kBadInput || made.error().code == ErrorCode::kCheckFailed) CleanUp();
       return made.TakeError();
     }
-    for (const TensorResult& tensor : results.tensors) {
-      report_.anomalies += tensor.anomalies;
-      report_.encoded_blocks += tensor.blocks;
-      report_.exact_blocks += tensor.exact_blocks;
-      report_.kept_blocks += tensor.kept_blocks;
-      report_.fresh_blocks += FreshBlocks(tensor);
-      report_.inexact_codes += tensor.inexact_codes;
-    }
-    for (const RelayoutResult& group : results.groups) AddBlocks(group, report_);
+    for (const TensorResult& tensor : results.tensors) report_.anomalies += tensor.anomalies;
+    report_.blocks = TotalCounts(results);
     MIMO_RETURN_IF_ERROR(FinishPublication(fs_, options_.output, partial_));
     return report_;
   }
@@ -94,11 +74,8 @@ class Execution {
     MIMO_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(fs_, JoinPath(options_.output, kManifestName)));
     report_.groups_resumed = plan_.file_groups;
     report_.anomalies = manifest.anomalies;
-    report_.encoded_blocks = manifest.encoded_blocks;
-    report_.exact_blocks = manifest.exact_blocks;
-    report_.inexact_codes = manifest.inexact_codes;
+    report_.blocks = manifest.blocks;
     report_.rejections = manifest.rejections;
-    AddBlocks(manifest.blocks, report_);
     report_.device = "none";
     return report_;
   }
@@ -127,14 +104,6 @@ Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan
     report->seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
   return report;
-}
-
-uint64_t DefaultMemoryBytes() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES);
-  const long page = ::sysconf(_SC_PAGE_SIZE);
-  constexpr uint64_t kMost = 8ull << 30;
-  if (pages <= 0 || page <= 0) return kMost;
-  return std::min(kMost, static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) / 4);
 }
 
 }  // namespace mimo

@@ -1,6 +1,7 @@
 #include "lib/run/memory_budget.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -20,6 +21,14 @@ void Free(std::byte* data, uint64_t bytes) {
 }
 
 }  // namespace
+
+uint64_t DefaultMemoryBytes() {
+  const long pages = ::sysconf(_SC_PHYS_PAGES);
+  const long page = ::sysconf(_SC_PAGE_SIZE);
+  constexpr uint64_t kMost = 8ull << 30;
+  if (pages <= 0 || page <= 0) return kMost;
+  return std::min(kMost, static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) / 4);
+}
 
 Buffer::Buffer(Buffer&& other) noexcept {
   *this = std::move(other);

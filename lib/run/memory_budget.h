@@ -12,6 +12,9 @@
 
 namespace mimo {
 
+// The budget of a run that names none: min(8 GiB, a quarter of RAM).
+uint64_t DefaultMemoryBytes();
+
 class MemoryBudget;
 
 // Memory on loan. Given back by the destructor. Aligned to a page; the content is whatever the last user left.

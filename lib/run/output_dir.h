@@ -5,7 +5,7 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
-#include "lib/run/executor.h"
+#include "lib/run/options.h"
 #include "lib/run/partial.h"
 
 namespace mimo {

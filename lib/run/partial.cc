@@ -173,23 +173,25 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
   for (const json& value : members.Array("relayouts")) {
     JsonMembers entry(value, problems, "relayouts");
     const auto group = entry.Integer<uint32_t>("group");
-    if (group < results->groups.size()) results->groups[group] = TakeBlocks(entry);
+    if (group < results->groups.size()) results->groups[group] = TakeCounts(entry);
   }
   if (document->contains("adjusted")) {
     for (const json& value : members.Array("adjusted")) {
       JsonMembers entry(value, problems, "adjusted");
       const auto tensor = entry.Integer<uint32_t>("tensor");
       if (tensor >= tensors.size()) return false;
-      tensors[tensor].inexact_codes = entry.Integer<uint64_t>("inexact_codes");
+      tensors[tensor].counts.inexact_codes = entry.Integer<uint64_t>("inexact_codes");
     }
   }
   for (const json& value : members.Array("encoded")) {
     JsonMembers entry(value, problems, "encoded");
     const auto tensor = entry.Integer<uint32_t>("tensor");
     if (tensor >= tensors.size()) return false;
-    tensors[tensor].blocks = entry.Integer<uint64_t>("blocks");
-    tensors[tensor].exact_blocks = entry.Integer<uint64_t>("exact_blocks");
-    tensors[tensor].kept_blocks = entry.Integer<uint64_t>("kept_blocks", 0);
+    BlockCounts& counts = tensors[tensor].counts;
+    counts.encoded_blocks = entry.Integer<uint64_t>("blocks");
+    counts.exact_blocks = entry.Integer<uint64_t>("exact_blocks");
+    counts.kept_blocks = entry.Integer<uint64_t>("kept_blocks", 0);
+    counts.fresh_blocks = counts.encoded_blocks - counts.exact_blocks - counts.kept_blocks;
     const json* error = entry.Find("error");
     if (needs.errors && error == nullptr) return false;
     if (!needs.errors || error == nullptr) continue;
@@ -244,7 +246,7 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
   object.Key("adjusted") += '[';
   separator = "";
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const uint64_t inexact = results.tensors[outputs[i]].inexact_codes;
+    const uint64_t inexact = results.tensors[outputs[i]].counts.inexact_codes;
     if (inexact == 0) continue;
     JsonObject entry(next());
     entry.Number("tensor", i);
@@ -259,9 +261,9 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     if (plan.outputs[outputs[i]].transform != Transform::kEncode) continue;
     JsonObject entry(next());
     entry.Number("tensor", i);
-    entry.Number("blocks", tensor.blocks);
-    entry.Number("exact_blocks", tensor.exact_blocks);
-    if (tensor.kept_blocks != 0) entry.Number("kept_blocks", tensor.kept_blocks);
+    entry.Number("blocks", tensor.counts.encoded_blocks);
+    entry.Number("exact_blocks", tensor.counts.exact_blocks);
+    if (tensor.counts.kept_blocks != 0) entry.Number("kept_blocks", tensor.counts.kept_blocks);
     if (tensor.error) {
       JsonObject error(entry.Key("error"));
       AddError(error, *tensor.error);
@@ -276,7 +278,7 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     if (plan.groups[g].file_group != file_group || plan.groups[g].cells.empty()) continue;
     JsonObject entry(next());
     entry.Number("group", g);
-    AddBlocks(entry, results.groups[g]);
+    AddGridCounts(entry, results.groups[g]);
     entry.Close();
   }
   text += ']';

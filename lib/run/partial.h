@@ -23,8 +23,8 @@ Status WriteDurably(FileSystem& fs, const std::string& directory, const std::str
 
 // Creates the directories above `name` below `root`.
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name);
-// Syncs `root` and every directory below it that is above one of `names`, the deepest first. Those that do
-// not exist are passed over: a run that was stopped while it removed the partial directory.
+// Syncs `root` and every directory below it that is above one of `names`, the deepest first. Those that do not exist
+// are passed over: a run that was stopped while it removed the partial directory.
 Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vector<std::string>& names);
 
 class PartialDirectory {

@@ -6,8 +6,9 @@
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
 #include "lib/results/manifest.h"
-#include "lib/run/executor.h"
+#include "lib/run/options.h"
 #include "lib/run/partial.h"
+#include "lib/run/report.h"
 
 namespace mimo {
 

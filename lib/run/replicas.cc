@@ -1,14 +1,15 @@
 #include "lib/run/replicas.h"
 
 #include <algorithm>
-#include <exception>
+#include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
 #include <tuple>
 #include <vector>
 
-#include "lib/run/row_bytes.h"
+#include "lib/base/workers.h"
+#include "lib/decode/row_bytes.h"
+#include "lib/run/memory_budget.h"
 
 namespace mimo {
 namespace {
@@ -26,11 +27,14 @@ struct Chunk {
 class Comparison {
  public:
   Comparison(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options)
-      : fs_(fs), catalogue_(catalogue), plan_(plan), options_(options) {
-    workers_ =
-        options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+      : fs_(fs),
+        catalogue_(catalogue),
+        plan_(plan),
+        options_(options),
+        threads_(options.threads > 0 ? options.threads : ThreadsOfMachine()),
+        workers_(threads_, kStoppedAdvice) {
     const uint64_t memory = options.memory_bytes != 0 ? options.memory_bytes : DefaultMemoryBytes();
-    chunk_bytes_ = std::clamp(memory / static_cast<uint64_t>(2 * workers_), kLeastChunkBytes, kChunkBytes);
+    chunk_bytes_ = std::clamp(memory / static_cast<uint64_t>(2 * threads_), kLeastChunkBytes, kChunkBytes);
   }
 
   Status Run(RunReport& report) {
@@ -40,12 +44,10 @@ class Comparison {
       options_.progress->Step("comparing replicas");
       options_.progress->Start(total);
     }
-    std::vector<std::thread> threads;
-    for (int i = 1; i < workers_; ++i) threads.emplace_back([this] { Work(); });
-    Work();
-    for (std::thread& thread : threads) thread.join();
+    Status run = workers_.Run([this](int) { return Work(); });
     if (options_.progress != nullptr) options_.progress->Finish();
     report.bytes_read += read_;
+    MIMO_RETURN_IF_ERROR(std::move(run));
     return std::move(status_);
   }
 
@@ -63,7 +65,7 @@ class Comparison {
   // Chunks are handed out in order. After a failure none is; those before the failed one are all with a worker.
   std::optional<Chunk> Next() {
     const std::lock_guard lock(mutex_);
-    if (!status_.ok()) return std::nullopt;
+    if (workers_.stopped() || !status_.ok()) return std::nullopt;
     if (options_.stop != nullptr && options_.stop->load() != 0) {
       Error error = Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
       Keep({}, std::move(error));
@@ -90,23 +92,18 @@ class Comparison {
     status_ = std::move(error);
   }
 
-  void Work() {
-    try {
-      Reader first, second;
-      std::vector<std::byte> a, b;
-      while (const auto chunk = Next()) {
-        Status compared = Compare(*chunk, first, second, a, b);
-        const std::lock_guard lock(mutex_);
-        read_ += 2 * chunk->bytes;
-        if (!compared.ok()) Keep(*chunk, compared.TakeError());
-        if (options_.progress != nullptr) options_.progress->Advance(2 * chunk->bytes);
-      }
-    } catch (const std::exception& e) {
-      Error error =
-          IoError("a worker stopped").Found(e.what()).Advice("lower --memory or --threads and run again with --resume");
+  // Differences are kept, so that the first in the order of chunks is told, not the first in time.
+  Status Work() {
+    Reader first, second;
+    std::vector<std::byte> a, b;
+    while (const auto chunk = Next()) {
+      Status compared = Compare(*chunk, first, second, a, b);
       const std::lock_guard lock(mutex_);
-      Keep({}, std::move(error));
+      read_ += 2 * chunk->bytes;
+      if (!compared.ok()) Keep(*chunk, compared.TakeError());
+      if (options_.progress != nullptr) options_.progress->Advance(2 * chunk->bytes);
     }
+    return {};
   }
 
   Status Compare(const Chunk& chunk, Reader& first, Reader& second, std::vector<std::byte>& a,
@@ -142,7 +139,8 @@ class Comparison {
   const Catalogue& catalogue_;
   const Plan& plan_;
   const RunOptions& options_;
-  int workers_ = 1;
+  const int threads_;
+  Workers workers_;
   uint64_t chunk_bytes_ = kChunkBytes;
 
   std::mutex mutex_;  // guards all below

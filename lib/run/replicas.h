@@ -3,7 +3,9 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
-#include "lib/run/executor.h"
+#include "lib/plan/plan.h"
+#include "lib/run/options.h"
+#include "lib/run/report.h"
 
 namespace mimo {
 

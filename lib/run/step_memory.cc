@@ -2,52 +2,21 @@
 
 #include <algorithm>
 
-#include "lib/base/checked.h"
+#include "lib/decode/row_bytes.h"
 #include "lib/run/bundles.h"
 #include "lib/run/encode_strips.h"
-#include "lib/run/row_bytes.h"
 #include "lib/run/turns.h"
 
 namespace mimo {
 
-std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t rows) {
-  std::vector<SourceBand> bands;
-  const int64_t end = row + rows;
-  if (source.bands.empty()) {
-    bands.reserve(static_cast<size_t>(CeilDiv(end, source.block_rows) - row / source.block_rows));
-    for (int64_t begin = row; begin < end;) {
-      const int64_t scale_row = begin / source.block_rows;
-      const int64_t stop = std::min(end, (scale_row + 1) * source.block_rows);
-      bands.push_back({begin, stop, source.scale, scale_row});
-      begin = stop;
-    }
-    return bands;
-  }
-  auto it = std::upper_bound(source.bands.begin(), source.bands.end(), row,
-                             [](int64_t r, const SourceBand& band) { return r < band.row_end; });
-  for (; it != source.bands.end() && it->row_begin < end; ++it) {
-    bands.push_back({std::max(row, it->row_begin), std::min(end, it->row_end), it->scale, it->scale_row});
-  }
-  return bands;
-}
-
-uint64_t ScaleMemory(const Job& job, uint32_t source_index, int64_t row, int64_t rows) {
-  const PlanSource& source = job.plan.sources[source_index];
-  if (!source.quantized || rows <= 0) return 0;
-  if (source.codec != Codec::kFp8Block) {
-    const uint64_t global = source.global == kNone ? 0 : job.array(source.global).bytes + kSlack;
-    return Rows(rows, job.array(source.scale).row_bytes()) + kSlack + global;
-  }
-  // Twice: rows of scales that are not aligned to 4 bytes are copied.
-  if (source.bands.empty()) {
-    const int64_t scale_rows = (row + rows - 1) / source.block_rows - row / source.block_rows + 1;
-    return 2 * (Rows(scale_rows, job.array(source.scale).row_bytes()) + kSlack);
-  }
+uint64_t ScaleMemory(const Job& job, uint32_t index, int64_t row, int64_t rows) {
+  if (rows <= 0) return 0;
+  const SourceArray& source = job.plan.sources[index];
   uint64_t bytes = 0;
-  for (const SourceBand& band : BandsOf(source, row, rows)) {
-    bytes += 2 * (job.array(band.scale).row_bytes() + kSlack);
-  }
-  return bytes;
+  VisitScaleRows(source, row, rows, [&](uint32_t scale, int64_t, int64_t count) {
+    bytes += Rows(count, job.array(scale).row_bytes()) + kSlack;
+  });
+  return source.codec == Codec::kFp8Block ? 2 * bytes : bytes;  // those that are not aligned as floats are copied
 }
 
 uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& target) {

@@ -1,8 +1,6 @@
 #include "lib/run/step_runner.h"
 
 #include <algorithm>
-#include <exception>
-#include <thread>
 #include <utility>
 
 #include "lib/base/checked.h"
@@ -20,10 +18,8 @@ constexpr size_t kOpenReaders = 128;
 constexpr size_t kOpenWriters = 128;
 constexpr uint64_t kHeaderChunk = 1 << 20;
 
-int Workers(const RunOptions& options) {
-  if (options.threads > 0) return options.threads;
-  return static_cast<int>(
-      std::max(2u, std::thread::hardware_concurrency()));  // two: one reads while the other computes
+int Threads(const RunOptions& options) {
+  return options.threads > 0 ? options.threads : ThreadsOfMachine(2);  // two: one reads while the other computes
 }
 
 uint64_t Memory(const RunOptions& options) {
@@ -32,7 +28,7 @@ uint64_t Memory(const RunOptions& options) {
 
 // Large enough for the usual group that shares a global scale and for the usual transposed unit, so that their buffers
 // are among those that are reused.
-uint64_t StepBytes(const Job& job, uint64_t memory, int workers) {
+uint64_t StepBytes(const Job& job, uint64_t memory, int threads) {
   uint64_t bytes = kStepBytes;
   const auto need = [&](uint64_t unit) {
     if (unit <= kLargeStepBytes) bytes = std::max(bytes, unit);
@@ -41,7 +37,7 @@ uint64_t StepBytes(const Job& job, uint64_t memory, int workers) {
     if (job.plan.groups[g].SharesGlobal()) need(GroupMemory(job, g));
     for (const TurnUnit& unit : TurnsOf(job, g)) need(TurnMemory(job, unit));
   }
-  return std::min(bytes, memory / static_cast<uint64_t>(workers));
+  return std::min(bytes, memory / static_cast<uint64_t>(threads));
 }
 
 Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
@@ -77,9 +73,9 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
       options_(options),
       partial_(partial),
       job_(MakeJob(catalogue, plan, options)),
-      workers_(Workers(options)),
+      threads_(Threads(options)),
       memory_bytes_(Memory(options)),
-      step_bytes_(StepBytes(job_, memory_bytes_, workers_)),
+      step_bytes_(StepBytes(job_, memory_bytes_, threads_)),
       budget_(memory_bytes_, step_bytes_),
       readers_(
           kOpenReaders, [this](uint32_t file) { return fs_.OpenForRead(catalogue_.PathOf(catalogue_.files[file])); },
@@ -91,8 +87,9 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
           },
           [](WritableFile& file) { return file.Close(); }),
       frames_(plan),
+      workers_(threads_, kStoppedAdvice),
       file_groups_(plan.file_groups),
-      cell_sums_(plan.groups.size()) {}
+      cells_(plan.groups.size()) {}
 
 Status StepRunner::CheckMemory(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
   const uint64_t needed = MeasureJob(MakeJob(catalogue, plan, options)).largest_unit_bytes;
@@ -125,12 +122,9 @@ Status StepRunner::Run(RunResults& results, RunReport& report) {
   }
   if (options_.progress != nullptr) options_.progress->Start(size.progress_bytes);
   cutter_.emplace(job_, step_bytes_, memory_bytes_);
-  std::vector<std::thread> threads;
-  for (int i = 1; i < workers_; ++i) threads.emplace_back([this, i] { Work(*backends_[static_cast<size_t>(i)]); });
-  Work(*backends_[0]);
-  for (std::thread& thread : threads) thread.join();
+  Status run = workers_.Run([this](int i) { return Work(*backends_[static_cast<size_t>(i)]); }, [this] { Wake(); });
   if (options_.progress != nullptr) options_.progress->Finish();
-  return std::move(status_);
+  return run;
 }
 
 Status StepRunner::LoadRecords(RunResults& results, RunReport& report) {
@@ -159,9 +153,9 @@ Status StepRunner::LoadRecords(RunResults& results, RunReport& report) {
 
 Status StepRunner::MakeBackends(RunReport& report) {
   DeviceChoice choice = options_.device;
-  for (int i = 0; i < workers_; ++i) {
+  for (int i = 0; i < threads_; ++i) {
     MIMO_ASSIGN_OR_RETURN(
-        auto backend, MakeBackend(choice, options_.cuda_device, memory_bytes_ / static_cast<uint64_t>(4 * workers_)));
+        auto backend, MakeBackend(choice, options_.cuda_device, memory_bytes_ / static_cast<uint64_t>(4 * threads_)));
     if (i == 0) report.device = backend->name();
     if (i == 0 && report.device.starts_with("cpu")) choice = DeviceChoice::kCpu;
     backends_.push_back(std::move(backend));
@@ -228,23 +222,20 @@ Status StepRunner::PrepareFile(const PlanFile& file, bool linked) {
   return out->Close();
 }
 
-void StepRunner::Fail(Error error) {
+// A worker has failed: those who wait for memory or for a measure give up.
+void StepRunner::Wake() {
   const std::lock_guard lock(mutex_);
-  if (status_.ok()) status_ = std::move(error);
   budget_.Cancel();
   measured_.notify_all();
 }
 
-// False when there is nothing left to take. `finished`: file groups whose last step was done before this was known.
-bool StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished) {
+// No step when there is nothing left to take. `finished`: file groups whose last step was done before this was known.
+// kInterrupted when asked to stop.
+Status StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished) {
   const std::lock_guard lock(mutex_);
-  if (!status_.ok()) return false;
+  if (workers_.stopped()) return {};
   if (options_.stop != nullptr && options_.stop->load() != 0) {
-    Error error = Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
-    status_ = std::move(error);
-    budget_.Cancel();
-    measured_.notify_all();
-    return false;
+    return Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
   }
   *step = cutter_->Next();
   if (cutting_ && (!*step || (*step)->file_group != *cutting_)) {
@@ -256,7 +247,7 @@ bool StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* fini
     }
     cutting_.reset();
   }
-  if (!*step) return false;
+  if (!*step) return {};
   cutting_ = (*step)->file_group;
   ++file_groups_[*cutting_].running;
   if ((*step)->pass == GlobalPass::kMeasure) {
@@ -264,8 +255,8 @@ bool StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* fini
     ++measure->second.running;
     report_->groups_read_twice += fresh;
   }
-  for (const CellJob& cell : (*step)->cells) cell_sums_[cell.group].resize(plan_.groups[cell.group].cells.size());
-  return true;
+  for (const CellJob& cell : (*step)->cells) cells_[cell.group].resize(plan_.groups[cell.group].cells.size());
+  return {};
 }
 
 // The file group of `step`, if this was its last one.
@@ -282,23 +273,15 @@ Status StepRunner::FinishFileGroups(const std::vector<uint32_t>& file_groups) {
   return {};
 }
 
-void StepRunner::Work(Backend& backend) {
-  try {
-    for (bool more = true; more;) {
-      std::optional<Step> step;
-      std::vector<uint32_t> finished;
-      more = TakeStep(&step, &finished);
-      Status status = FinishFileGroups(finished);
-      if (step && status.ok()) {
-        status = RunStep(*step, backend);
-        if (status.ok()) status = FinishFileGroups(StepDone(*step));
-      }
-      if (!status.ok()) return Fail(status.TakeError());
-    }
-  } catch (const std::exception& e) {
-    Error error =
-        IoError("a worker stopped").Found(e.what()).Advice("lower --memory or --threads and run again with --resume");
-    Fail(std::move(error));
+Status StepRunner::Work(Backend& backend) {
+  while (true) {
+    std::optional<Step> step;
+    std::vector<uint32_t> finished;
+    MIMO_RETURN_IF_ERROR(TakeStep(&step, &finished));
+    MIMO_RETURN_IF_ERROR(FinishFileGroups(finished));
+    if (!step) return {};
+    MIMO_RETURN_IF_ERROR(RunStep(*step, backend));
+    MIMO_RETURN_IF_ERROR(FinishFileGroups(StepDone(*step)));
   }
 }
 
@@ -307,14 +290,14 @@ void StepRunner::Work(Backend& backend) {
 bool StepRunner::WaitForMeasure(const Step& step, kernels::Measured* measured) {
   std::unique_lock lock(mutex_);
   const Measure& measure = measures_.at(step.encodes[0].group);
-  measured_.wait(lock, [&] { return measure.running == 0 || !status_.ok(); });
+  measured_.wait(lock, [&] { return measure.running == 0 || workers_.stopped(); });
   *measured = measure.sum;
-  return status_.ok();
+  return !workers_.stopped();
 }
 
 Status StepRunner::RunStep(const Step& step, Backend& backend) {
   kernels::Measured measured;
-  TransformRequest request;
+  EncodeRequest request;
   request.errors = options_.measure_errors;
   if (step.pass == GlobalPass::kMeasured) {
     if (!WaitForMeasure(step, &measured)) return Stopped(0);
@@ -377,13 +360,13 @@ Status StepRunner::CheckExact(const StepResult& result) const {
         .Advice("leave --lossless out");
   }
   for (const EncodeDelta& delta : result.encodes) {
-    if (delta.exact_blocks == delta.blocks) continue;
+    if (delta.counts.exact_blocks == delta.counts.encoded_blocks) continue;
     const EncodedWeight& weight = plan_.groups[delta.strip.group].encoded[delta.strip.weight];
     return CheckFailed("blocks that cannot become " + EncodingText(weight.encoding) + " without rounding")
         .Tensor(plan_.outputs[weight.codes].name)
         .Expected("nothing that rounds (--lossless)")
-        .Found(std::to_string(delta.blocks - delta.exact_blocks) + " of " + std::to_string(delta.blocks) +
-               " blocks in the rows read so far")
+        .Found(std::to_string(delta.counts.encoded_blocks - delta.counts.exact_blocks) + " of " +
+               std::to_string(delta.counts.encoded_blocks) + " blocks in the rows read so far")
         .Advice("leave --lossless out, or keep these weights");
   }
   return {};
@@ -395,14 +378,12 @@ void StepRunner::Add(const Step& step, StepResult& result, uint64_t read, uint64
   for (const OutputDelta& delta : result.outputs) {
     *results_->tensors[delta.output].hash += delta.hash;
     results_->tensors[delta.output].anomalies += delta.anomalies;
-    results_->tensors[delta.output].inexact_codes += delta.inexact_codes;
+    results_->tensors[delta.output].counts.inexact_codes += delta.inexact_codes;
   }
-  for (const CellDelta& cell : result.cells) cell_sums_[cell.job.group][cell.job.cell] = cell.sums;
+  for (const CellDelta& cell : result.cells) cells_[cell.job.group][cell.job.cell] = cell.counts;
   for (EncodeDelta& delta : result.encodes) {
     const uint32_t codes = plan_.groups[delta.strip.group].encoded[delta.strip.weight].codes;
-    results_->tensors[codes].blocks += delta.blocks;
-    results_->tensors[codes].exact_blocks += delta.exact_blocks;
-    results_->tensors[codes].kept_blocks += delta.kept_blocks;
+    results_->tensors[codes].counts += delta.counts;
     int64_t row = delta.strip.row;
     for (const kernels::ErrorSums& sums : delta.errors) {
       errors_[codes][row] = sums;
@@ -423,18 +404,15 @@ void StepRunner::Add(const Step& step, StepResult& result, uint64_t read, uint64
 void StepRunner::FoldCells(uint32_t file_group) {
   const std::lock_guard lock(mutex_);
   for (size_t g = 0; g < plan_.groups.size(); ++g) {
-    if (plan_.groups[g].file_group != file_group || cell_sums_[g].empty()) continue;
-    RelayoutResult total;
-    for (const CellSums& cell : cell_sums_[g]) {
-      total += {cell.moved_blocks, cell.equal_scale_blocks, cell.requantized_blocks, cell.kept_blocks,
-                cell.fresh_blocks, cell.squared_error,      cell.squared_sum,        cell.max_error};
-    }
+    if (plan_.groups[g].file_group != file_group || cells_[g].empty()) continue;
+    BlockCounts total;
+    for (const BlockCounts& cell : cells_[g]) total += cell;
     results_->groups[g] = total;
-    cell_sums_[g] = {};
+    cells_[g] = {};
   }
 }
 
-// Likewise, in the order of rows.
+// Errors of encoded weights, in the order of rows.
 void StepRunner::FoldErrors(uint32_t file_group) {
   const std::lock_guard lock(mutex_);
   for (auto it = errors_.begin(); it != errors_.end();) {

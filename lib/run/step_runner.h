@@ -10,12 +10,15 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
+#include "lib/base/workers.h"
 #include "lib/results/manifest.h"
 #include "lib/run/backend.h"
-#include "lib/run/executor.h"
 #include "lib/run/handles.h"
+#include "lib/run/job.h"
 #include "lib/run/memory_budget.h"
+#include "lib/run/options.h"
 #include "lib/run/partial.h"
+#include "lib/run/report.h"
 #include "lib/run/step_work.h"
 #include "lib/run/steps.h"
 #include "lib/run/torch_frames.h"
@@ -24,7 +27,7 @@ namespace mimo {
 
 class StepRunner {
  public:
-  // `partial` is started. All references outlive the engine.
+  // `partial` is started. All references outlive the runner.
   StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
              PartialDirectory& partial);
 
@@ -51,8 +54,8 @@ class StepRunner {
   Status PrepareFiles(RunReport& report);
   Status PrepareFile(const PlanFile& file, bool linked);
   Status MakeBackends(RunReport& report);
-  void Work(Backend& backend);
-  bool TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished);
+  Status Work(Backend& backend);
+  Status TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished);
   Status RunStep(const Step& step, Backend& backend);
   Status CheckAnomalies(const StepResult& result) const;
   Status CheckExact(const StepResult& result) const;
@@ -63,7 +66,7 @@ class StepRunner {
   Status FinishFileGroup(uint32_t file_group);
   void FoldCells(uint32_t file_group);
   void FoldErrors(uint32_t file_group);
-  void Fail(Error error);
+  void Wake();
 
   FileSystem& fs_;
   const Catalogue& catalogue_;
@@ -71,26 +74,26 @@ class StepRunner {
   const RunOptions& options_;
   PartialDirectory& partial_;
   Job job_;
-  const int workers_;
+  const int threads_;
   const uint64_t memory_bytes_;
   const uint64_t step_bytes_;
   MemoryBudget budget_;
   HandleCache<ReadableFile> readers_;
   HandleCache<WritableFile> writers_;
   TorchFrames frames_;
+  Workers workers_;
   std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
 
   std::mutex mutex_;  // guards all below
   std::optional<StepCutter> cutter_;
   std::vector<FileGroup> file_groups_;
-  std::optional<uint32_t> cutting_;               // the file group of the last step handed out
-  std::vector<std::vector<CellSums>> cell_sums_;  // per fuse group, while it is made
-  std::map<uint32_t, Measure> measures_;          // per fuse group that is read twice, while it is made
-  std::condition_variable measured_;              // a measuring step is done, or the run has failed
+  std::optional<uint32_t> cutting_;              // the file group of the last step handed out
+  std::vector<std::vector<BlockCounts>> cells_;  // per fuse group, while it is made
+  std::map<uint32_t, Measure> measures_;         // per fuse group that is read twice, while it is made
+  std::condition_variable measured_;             // a measuring step is done, or the run has failed
   std::map<uint32_t, std::map<int64_t, kernels::ErrorSums>> errors_;  // per output of codes, by row, while it is made
   RunResults* results_ = nullptr;
   RunReport* report_ = nullptr;
-  Status status_;  // the first error
 };
 
 }  // namespace mimo

@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "lib/base/checked.h"
+#include "lib/decode/row_bytes.h"
 #include "lib/run/bundles.h"
 #include "lib/run/encode_strips.h"
-#include "lib/run/row_bytes.h"
 #include "lib/run/step_memory.h"
 #include "lib/run/turns.h"
 
@@ -17,7 +17,7 @@ namespace {
 constexpr size_t kMaxItems = 4096;  // strips or cells of one step
 
 // The last row up to `row` where the block grid has an edge.
-int64_t EdgeBefore(const PlanSource& source, int64_t row) {
+int64_t EdgeBefore(const SourceArray& source, int64_t row) {
   if (!source.quantized || source.codec != Codec::kFp8Block) return row;
   if (source.bands.empty()) return row / source.block_rows * source.block_rows;
   const auto after = std::upper_bound(source.bands.begin(), source.bands.end(), row,
@@ -45,7 +45,7 @@ int64_t RowsThatFit(const Job& job, const RowStrip& bundle, uint64_t limit) {
   const int64_t strips = CeilDiv(bundle.rows, low);
   const int64_t even = CeilDiv(bundle.rows, strips);
   if (bundle.sources.empty()) return even;
-  const PlanSource& source = job.plan.sources[bundle.sources[0].source];
+  const SourceArray& source = job.plan.sources[bundle.sources[0].source];
   const int64_t row = bundle.sources[0].row;
   const int64_t edge = EdgeBefore(source, row + low) - row;
   const int64_t even_edge = EdgeBefore(source, row + even) - row;
@@ -67,7 +67,7 @@ std::tuple<uint32_t, uint64_t> Place(const Job& job, uint32_t source, int64_t ro
   return {array.file, array.begin + Rows(row, array.row_bytes())};
 }
 
-// Of the first segment that has a source.
+// Where the first segment that has a source begins.
 std::tuple<uint32_t, uint64_t> PlaceOf(const Job& job, const CellRow& cell) {
   for (const CellSegment& segment : cell.segments) {
     if (segment.source != kNone) return Place(job, segment.source, segment.source_row);
@@ -114,7 +114,7 @@ void StepCutter::Load(uint32_t group) {
   loaded_ = true;
 }
 
-// Both return false when the step is full.
+// The Take functions return false when the step is full.
 bool StepCutter::TakeStrips(Step* step) {
   while (next_bundle_ < bundles_.size()) {
     RowStrip& bundle = bundles_[next_bundle_];

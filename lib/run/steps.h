@@ -14,25 +14,10 @@
 #include <span>
 #include <vector>
 
-#include "lib/base/status.h"
 #include "lib/plan/plan.h"
+#include "lib/run/job.h"
 
 namespace mimo {
-
-enum class OutputMode : uint8_t {
-  kWrite,
-  kHashOnly,  // lies in a linked file
-  kSkip,      // lies in a linked file that is not read, or is complete already
-};
-
-// What the steps are cut from. References outlive every step.
-struct Job {
-  const Catalogue& catalogue;
-  const Plan& plan;
-  std::vector<OutputMode> modes;  // one per plan output
-
-  const StoredArray& array(uint32_t source) const { return catalogue.arrays[plan.sources[source].array]; }
-};
 
 // Rows of a source in a bundle.
 struct RowSource {
@@ -114,9 +99,6 @@ struct Step {
   bool empty() const { return strips.empty() && cells.empty() && turns.empty() && encodes.empty(); }
 };
 
-// [first, last] bands of a block-FP8 source that rows [row, row + rows) touch, cut to those rows.
-std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t rows);
-
 // The source whose rows, unaltered, are those of `target`: they are written from where they were read. kNone: the rows
 // are made in a buffer, or are constant.
 uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& target);
@@ -124,7 +106,7 @@ uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& ta
 // Buffer bytes that a strip or a cell needs, alignment included.
 uint64_t StripMemory(const Job& job, const RowStrip& strip);
 uint64_t CellMemory(const Job& job, const CellRow& cell);
-// The same of scales and globals that rows of a source need to be decoded.
+// Buffer bytes of the scales and the global that rows of a source need to be decoded.
 uint64_t ScaleMemory(const Job& job, uint32_t source, int64_t row, int64_t rows);
 // Whether a strip decodes rows of its source `index`, so that their scales are needed.
 bool DecodesSource(const Job& job, const RowStrip& strip, size_t index);

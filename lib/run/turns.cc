@@ -4,8 +4,8 @@
 #include <numeric>
 #include <tuple>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/plan/reads.h"
-#include "lib/run/row_bytes.h"
 #include "lib/run/step_memory.h"
 
 namespace mimo {
@@ -100,7 +100,7 @@ std::vector<TurnSource> SourcesOf(const Job& job, const TurnUnit& unit) {
     const OutputArray& output = job.plan.outputs[rows.output];
     for (const Piece& piece : PiecesOf(job, rows)) {
       if (piece.source == kNone) continue;
-      const PlanSource& source = job.plan.sources[piece.source];
+      const SourceArray& source = job.plan.sources[piece.source];
       sources.push_back({piece.source, piece.source_row, piece.cols, source.quantized && Decodes(output, source)});
     }
   }

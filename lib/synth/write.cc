@@ -1,9 +1,8 @@
 // Writes the shards in pieces of a few MB, each made and written by one thread; index and config.json come last.
 #include <algorithm>
 #include <atomic>
-#include <mutex>
-#include <thread>
 
+#include "lib/base/workers.h"
 #include "lib/model/file_names.h"
 #include "lib/synth/companions.h"
 #include "lib/synth/fill.h"
@@ -64,30 +63,13 @@ std::vector<Piece> CutPieces(const LaidOut& layout) {
   return pieces;
 }
 
-// The first error of several threads.
-class FirstError {
- public:
-  void Keep(Status status) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (status_.ok()) status_ = std::move(status);
-    failed_ = true;
-  }
-  bool failed() const { return failed_; }
-  Status Take() { return std::move(status_); }
-
- private:
-  std::mutex mutex_;
-  std::atomic<bool> failed_ = false;
-  Status status_;
-};
-
 Status WriteData(WritableFile& out, const SynthFile& file, const LaidOut& layout, const Filler& filler, int threads) {
   const std::vector<Piece> pieces = CutPieces(layout);
   std::atomic<size_t> next = 0;
-  FirstError error;
-  auto work = [&] {
+  Workers workers(static_cast<int>(std::min<size_t>(static_cast<size_t>(threads), pieces.size())), "lower --threads");
+  return workers.Run([&](int) -> Status {
     std::vector<std::byte> buffer;
-    for (size_t p = next++; p < pieces.size() && !error.failed(); p = next++) {
+    for (size_t p = next++; p < pieces.size() && !workers.stopped(); p = next++) {
       const Piece& piece = pieces[p];
       buffer.resize(piece.bytes);
       uint64_t at = 0;
@@ -98,16 +80,10 @@ Status WriteData(WritableFile& out, const SynthFile& file, const LaidOut& layout
         filler.Rows(file.tensors[slice.tensor], slice.first, slice.rows, std::span(buffer).subspan(at, bytes));
         at += bytes;
       }
-      Status status = out.WriteAt(piece.offset, buffer);
-      if (!status.ok()) error.Keep(std::move(status));
+      MIMO_RETURN_IF_ERROR(out.WriteAt(piece.offset, buffer));
     }
-  };
-  std::vector<std::thread> pool;
-  const size_t helpers = std::min<size_t>(static_cast<size_t>(threads), pieces.size());
-  for (size_t i = 1; i < helpers; ++i) pool.emplace_back(work);
-  work();
-  for (std::thread& thread : pool) thread.join();
-  return error.Take();
+    return {};
+  });
 }
 
 Status Prepare(FileSystem& fs, const std::string& directory, bool overwrite) {
@@ -138,8 +114,7 @@ Status Prepare(FileSystem& fs, const std::string& directory, bool overwrite) {
 
 Result<SynthReport> WriteSynthetic(FileSystem& fs, const SynthPlan& plan, const std::string& directory) {
   MIMO_RETURN_IF_ERROR(Prepare(fs, directory, plan.options.overwrite));
-  const int threads = plan.options.threads > 0 ? plan.options.threads
-                                               : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int threads = plan.options.threads > 0 ? plan.options.threads : ThreadsOfMachine();
   const Filler filler(plan.options.seed);
   SynthReport report;
   report.tensors = plan.tensors;

@@ -1,9 +1,11 @@
 #include "lib/verify/rehash.h"
 
 #include <algorithm>
+#include <memory>
 #include <mutex>
 #include <optional>
-#include <thread>
+
+#include "lib/base/workers.h"
 
 namespace mimo {
 namespace {
@@ -19,28 +21,29 @@ struct Strip {
 
 class Rehash {
  public:
-  Rehash(FileSystem& fs, const std::vector<std::string>& paths, const std::vector<RehashItem>& items,
+  Rehash(FileSystem& fs, const std::vector<std::string>& paths, const std::vector<RehashItem>& items, int threads,
          ProgressObserver* progress)
-      : fs_(fs), paths_(paths), items_(items), progress_(progress), hashes_(items.size()) {}
+      : fs_(fs),
+        paths_(paths),
+        items_(items),
+        progress_(progress),
+        workers_(threads > 0 ? threads : ThreadsOfMachine(), "lower --threads"),
+        hashes_(items.size()) {}
 
-  Result<std::vector<Hash128>> Run(int threads) {
-    if (threads <= 0) threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  Result<std::vector<Hash128>> Run() {
     uint64_t total = 0;
     for (const RehashItem& item : items_) total += item.rows * item.row_bytes;
     if (progress_ != nullptr) progress_->Start(total);
-    std::vector<std::thread> workers;
-    for (int i = 1; i < threads; ++i) workers.emplace_back([this] { Work(); });
-    Work();
-    for (std::thread& worker : workers) worker.join();
+    Status run = workers_.Run([this](int) { return Work(); });
     if (progress_ != nullptr) progress_->Finish();
-    MIMO_RETURN_IF_ERROR(std::move(status_));
+    MIMO_RETURN_IF_ERROR(std::move(run));
     return std::move(hashes_);
   }
 
  private:
   std::optional<Strip> Next() {
     const std::lock_guard lock(mutex_);
-    if (!status_.ok()) return std::nullopt;
+    if (workers_.stopped()) return std::nullopt;
     while (next_.item < items_.size()) {
       const RehashItem& item = items_[next_.item];
       if (item.row_bytes == 0 || next_.row == item.rows) {
@@ -55,43 +58,34 @@ class Rehash {
     return std::nullopt;
   }
 
-  void Work() {
+  Status Work() {
     std::vector<std::byte> buffer;
     std::unique_ptr<ReadableFile> file;
     uint32_t open = 0;
     while (const auto strip = Next()) {
       const RehashItem& item = items_[strip->item];
-      Status done;
       if (file == nullptr || open != item.file) {
-        auto opened = fs_.OpenForRead(paths_[item.file]);
-        if (opened.ok()) {
-          file = std::move(opened).value();
-          open = item.file;
-        } else {
-          done = opened.TakeError();
-        }
+        MIMO_ASSIGN_OR_RETURN(file, fs_.OpenForRead(paths_[item.file]));
+        open = item.file;
       }
       buffer.resize(strip->rows * item.row_bytes);
-      if (done.ok()) done = file->ReadAt(item.begin + strip->row * item.row_bytes, buffer);
+      MIMO_RETURN_IF_ERROR(file->ReadAt(item.begin + strip->row * item.row_bytes, buffer));
       const Hash128 hash = HashRows(buffer, item.row_bytes, strip->row);
       const std::lock_guard lock(mutex_);
-      if (!done.ok()) {
-        if (status_.ok()) status_ = std::move(done);
-        return;
-      }
       hashes_[strip->item] += hash;
       if (progress_ != nullptr) progress_->Advance(buffer.size());
     }
+    return {};
   }
 
   FileSystem& fs_;
   const std::vector<std::string>& paths_;
   const std::vector<RehashItem>& items_;
   ProgressObserver* const progress_;
-  std::mutex mutex_;
+  Workers workers_;
+  std::mutex mutex_;  // guards all below
   Strip next_;
   std::vector<Hash128> hashes_;
-  Status status_;
 };
 
 }  // namespace
@@ -99,7 +93,7 @@ class Rehash {
 Result<std::vector<Hash128>> RehashTensors(FileSystem& fs, const std::vector<std::string>& paths,
                                            const std::vector<RehashItem>& items, int threads,
                                            ProgressObserver* progress) {
-  return Rehash(fs, paths, items, progress).Run(threads);
+  return Rehash(fs, paths, items, threads, progress).Run();
 }
 
 }  // namespace mimo

@@ -78,7 +78,7 @@ Plan MakePlan(const Catalogue& catalogue) {
   plan.options.to = "megatron";
   plan.source_layout.layout = plan.target_layout = QkvLayout{QkvKind::kSplit, 1};
   for (uint32_t i = 0; i < catalogue.arrays.size(); ++i) {
-    PlanSource source;
+    SourceArray source;
     source.array = i;
     const DType dtype = catalogue.arrays[i].dtype;
     source.codec = dtype == DType::kF32 ? Codec::kFp32 : dtype == DType::kF16 ? Codec::kFp16 : Codec::kBf16;
@@ -240,7 +240,7 @@ TEST(PlanKeep, InconsistentPlansAreRefused) {
 TEST(PlanKeep, RectanglesOfQuantizedSourcesAreNotEncoded) {
   const Catalogue catalogue = MakeCatalogue();
   Plan plan = MakePlan(catalogue);
-  PlanSource codes = plan.sources[kCodes];
+  SourceArray codes = plan.sources[kCodes];
   codes.quantized = true;
   codes.codec = Codec::kFp8Block;
   codes.scale = kCodesScale;

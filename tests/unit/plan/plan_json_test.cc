@@ -108,22 +108,22 @@ Plan MakePlan(const Catalogue& catalogue) {
   plan.file_groups = 2;
   plan.lossless = false;
 
-  auto source = [&](uint32_t array) -> PlanSource& {
+  auto source = [&](uint32_t array) -> SourceArray& {
     plan.sources.emplace_back().array = array;
     return plan.sources.back();
   };
-  PlanSource& codes = source(kCodes);  // source 0
+  SourceArray& codes = source(kCodes);  // source 0
   codes.quantized = true;
   codes.codec = Codec::kFp8Block;
   codes.bands = {{0, 100, 1, 0}, {100, 128, 1, 1}, {128, 256, 1, 2}};
   source(kCodesScale);
-  PlanSource& mx = source(kMx);  // source 2
+  SourceArray& mx = source(kMx);  // source 2
   mx.quantized = true;
   mx.codec = Codec::kMxfp4;
   mx.scale = 3;
   source(kMxScale);
   source(kNorm).codec = Codec::kBf16;
-  PlanSource& tile = source(kTile);  // source 5
+  SourceArray& tile = source(kTile);  // source 5
   tile.quantized = true;
   tile.codec = Codec::kFp8Block;
   tile.scale = 6;
@@ -206,7 +206,7 @@ std::string Dump(const Plan& plan) {
   DumpLayout(out, plan.target_layout);
   out << plan.source_layout.basis << plan.source_layout.assumed;
   for (const auto& s : plan.source_layout.evidence) out << s << '|';
-  for (const PlanSource& s : plan.sources) {
+  for (const SourceArray& s : plan.sources) {
     out << "\nsource " << s.array << ' ' << s.quantized << static_cast<int>(s.codec) << ' ' << s.scale << ' '
         << s.block_rows << ' ' << s.block_cols;
     for (const SourceBand& b : s.bands)

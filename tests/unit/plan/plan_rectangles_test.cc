@@ -77,7 +77,7 @@ Plan MakePlan(const Catalogue& catalogue) {
   for (uint32_t i = 0; i < 5; ++i) plan.sources[i].array = i;
   plan.sources[kScales].codec = plan.sources[kCodesScale].codec = Codec::kFp32;
   plan.sources[kRaw].array = kCodes;  // the codes as they are
-  PlanSource& codes = plan.sources[kCodes];
+  SourceArray& codes = plan.sources[kCodes];
   codes.quantized = true;
   codes.codec = Codec::kFp8Block;
   codes.scale = kCodesScale;

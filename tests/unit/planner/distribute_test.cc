@@ -122,7 +122,7 @@ TEST(Distribute, OnlyTheRanksOfANodeAndOnlyWhatTheyRead) {
   ExpectRanks(model, u, plan, options, options.ranks);
   // Experts 2 and 5 are theirs; nothing reads the others, nor the towers, which rank 0 writes.
   std::set<uint32_t> read;
-  for (const PlanSource& source : plan.sources) read.insert(source.array);
+  for (const SourceArray& source : plan.sources) read.insert(source.array);
   for (const SourceFate& fate : plan.fates) {
     const StoredArray& array = u.catalogue.arrays[fate.array];
     const bool other = array.id.expert >= 0 && array.id.expert != 2 && array.id.expert != 5;

@@ -255,7 +255,7 @@ TEST(Planner, JointSplitSourceReadsVsFirstHalfUnderKsScales) {
   const uint32_t v = p.catalogue.by_name.at("model.layers.0.self_attn.v_proj.weight");
   const uint32_t k_scale = p.catalogue.by_name.at("model.layers.0.self_attn.k_proj.weight_scale_inv");
   bool seen = false;
-  for (const PlanSource& source : plan.sources) {
+  for (const SourceArray& source : plan.sources) {
     if (source.array != v) continue;
     seen = true;
     ASSERT_EQ(source.bands.size(), 8u);

@@ -167,7 +167,7 @@ class PlanBuilder {
   explicit PlanBuilder(const Checkpoint& checkpoint) : catalogue_(checkpoint.catalogue) { plan.tool_version = "test"; }
 
   uint32_t Source(const std::string& name) {
-    PlanSource source;
+    SourceArray source;
     source.array = catalogue_.by_name.at(name);
     const DType dtype = catalogue_.arrays[source.array].dtype;
     source.codec = dtype == DType::kF32 ? Codec::kFp32 : dtype == DType::kF16 ? Codec::kFp16 : Codec::kBf16;
@@ -178,7 +178,7 @@ class PlanBuilder {
   uint32_t Quantized(const std::string& name, const std::string& scale, int64_t block = 128) {
     const uint32_t s = Source(scale);
     const uint32_t source = Source(name);
-    PlanSource& p = plan.sources[source];
+    SourceArray& p = plan.sources[source];
     p.quantized = true;
     p.codec = catalogue_.arrays[p.array].dtype == DType::kU8 ? Codec::kMxfp4 : Codec::kFp8Block;
     p.scale = s;

@@ -2,6 +2,7 @@
 // file, carried files with a subdirectory, texts; three file groups.
 #pragma once
 
+#include "lib/run/executor.h"
 #include "tests/unit/run/lab.h"
 
 namespace mimo::lab {
@@ -59,5 +60,16 @@ struct Model {
             "w": "b.safetensors", "w_scale_inv": "b.safetensors", "same": "c.safetensors"}})";
   }
 };
+
+// To its own output unless the options name one.
+inline Result<RunReport> Convert(const Model& model, RunOptions options) {
+  if (options.output.empty()) options.output = model.checkpoint.output();
+  return RunPlan(PosixFileSystem(), model.catalogue(), model.plan(), options);
+}
+// The code of the error that a run ends with; 0 when it succeeds.
+inline ErrorCode CodeOf(const Model& model, const RunOptions& options) {
+  const auto report = Convert(model, options);
+  return report.ok() ? ErrorCode(0) : report.error().code;
+}
 
 }  // namespace mimo::lab

@@ -87,7 +87,7 @@ class PlanModel {
   }
 
   float Value(uint32_t index, int64_t row, int64_t col) const {
-    const PlanSource& source = plan_.sources[index];
+    const SourceArray& source = plan_.sources[index];
     if (!source.quantized) {
       if (source.codec == Codec::kFp32) return FloatAt(At(index, row, col, 4));
       const uint8_t* at = At(index, row, col, 2);

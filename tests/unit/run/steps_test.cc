@@ -4,9 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
-#include <thread>
 
-#include "lib/run/memory_budget.h"
 #include "lib/run/step_work.h"
 #include "tests/unit/run/model.h"
 
@@ -93,51 +91,6 @@ TEST(Steps, ThousandsOfTinyTensorsAreFewSteps) {
   ASSERT_TRUE(result.ok());
   EXPECT_EQ(result.value().writes.size(), 1u);
   EXPECT_EQ(result.value().writes[0].data.size(), 3000u * 8);
-}
-
-TEST(Extents, NearRangesAreOneRequestAndFarOnesAreNot) {
-  Extents extents;
-  extents.Add(0, 1000, 10);
-  extents.Add(0, 1200, 10);
-  extents.Add(0, 200'000, 5);
-  extents.Add(1, 1100, 5);
-  extents.Add(0, 1005, 50);
-  extents.Place(128, 64 << 10, 1 << 20);
-  ASSERT_EQ(extents.list().size(), 3u);
-  EXPECT_EQ(extents.list()[0].begin, 1000u);
-  EXPECT_EQ(extents.list()[0].bytes, 210u);
-  EXPECT_EQ(extents.OffsetOf(0, 1205) - extents.OffsetOf(0, 1000), 205u);
-  for (const Extent& extent : extents.list()) EXPECT_EQ(extent.offset % 64, extent.begin % 64);
-  Extents tight;
-  tight.Add(0, 0, 10);
-  tight.Add(0, 1000, 10);
-  tight.Place(0, 64 << 10, 200);  // the gap would not fit
-  EXPECT_EQ(tight.list().size(), 2u);
-}
-
-TEST(MemoryBudget, NeverLendsMoreThanItHas) {
-  MemoryBudget budget(1000, 250);
-  std::atomic<uint64_t> lent{0}, most{0};
-  const auto work = [&](uint64_t bytes) {
-    for (int i = 0; i < 200; ++i) {
-      const Buffer buffer = budget.Acquire(bytes);
-      ASSERT_TRUE(buffer);
-      const uint64_t now = lent += bytes;
-      uint64_t seen = most;
-      while (now > seen && !most.compare_exchange_weak(seen, now)) {
-      }
-      std::memset(buffer.data(), 1, bytes);
-      lent -= bytes;
-    }
-  };
-  std::vector<std::thread> threads;
-  for (const uint64_t bytes : {100, 250, 900, 1000, 600}) threads.emplace_back(work, bytes);
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_LE(most, 1000u);
-  EXPECT_LE(budget.peak_bytes(), 1000u);
-  EXPECT_FALSE(budget.Acquire(1001));
-  budget.Cancel();
-  EXPECT_FALSE(budget.Acquire(1));
 }
 
 }  // namespace

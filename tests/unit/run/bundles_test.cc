@@ -1,4 +1,6 @@
 // Plans whose pieces are rectangles: random tilings of every kind, against a model that goes element by element.
+#include "lib/run/bundles.h"
+
 #include <gtest/gtest.h>
 
 #include <set>
@@ -35,7 +37,7 @@ class RandomPlan {
     Plan& plan = builder.plan;
     for (uint32_t i = 0; i < checkpoint.catalogue.arrays.size(); ++i) {
       const bool used = std::any_of(plan.sources.begin(), plan.sources.end(),
-                                    [&](const PlanSource& source) { return source.array == i; });
+                                    [&](const SourceArray& source) { return source.array == i; });
       plan.fates.push_back({i, used ? Fate::kUsed : Fate::kDropped, used ? "" : "not asked for"});
     }
     plan.source_fingerprint = checkpoint.catalogue.Fingerprint();
@@ -187,11 +189,11 @@ TEST(Rectangles, RandomTilingsAreMadeElementByElementWhateverTheMemoryAndThreads
         options.allow_anomalies = true;  // doubled codes
         const auto report = RunPlan(PosixFileSystem(), catalogue, plan, options);
         ASSERT_TRUE(report.ok()) << seed << ": " << report.error().Message();
-        EXPECT_EQ(report.value().inexact_codes, model.inexact_codes) << seed;
+        EXPECT_EQ(report.value().blocks.inexact_codes, model.inexact_codes) << seed;
         EXPECT_EQ(report.value().anomalies.overflows, model.overflows) << seed;
         const auto manifest = ReadManifest(PosixFileSystem(), JoinPath(options.output, kManifestName));
         ASSERT_TRUE(manifest.ok());
-        EXPECT_EQ(manifest.value().inexact_codes, model.inexact_codes);
+        EXPECT_EQ(manifest.value().blocks.inexact_codes, model.inexact_codes);
         for (uint32_t o = 0; o < plan.outputs.size(); ++o) {
           const OutputArray& output = plan.outputs[o];
           const std::string file = JoinPath(options.output, plan.files[output.file].name);

@@ -1,5 +1,7 @@
 // Encoded weights: strips, the shared global scale and its two passes, exact paths, errors and thresholds. That the
 // codes themselves are right is proven in tests/unit/kernels and, from outside, in tests/cli.
+#include "lib/run/encode_work.h"
+
 #include <gtest/gtest.h>
 
 #include "lib/results/manifest.h"
@@ -117,8 +119,8 @@ TEST(Encode, ThreadsAndMemoryChangeNothingEvenWhereGroupsAreReadTwice) {
       if (first.empty()) first = tree;
       EXPECT_EQ(tree, first) << threads << " threads, " << memory << " bytes";  // errors in the manifest included
       EXPECT_EQ(report.value().groups_read_twice, memory == 48'000ull ? 1u : 0u);
-      EXPECT_EQ(report.value().exact_blocks, 140u * 4);
-      EXPECT_EQ(report.value().encoded_blocks, 2 * 512u * 4 + 200u * 3 + 3u * 3 + 3 * 2u * 2 + 140u * 4);
+      EXPECT_EQ(report.value().blocks.exact_blocks, 140u * 4);
+      EXPECT_EQ(report.value().blocks.encoded_blocks, 2 * 512u * 4 + 200u * 3 + 3u * 3 + 3 * 2u * 2 + 140u * 4);
     }
   }
 }

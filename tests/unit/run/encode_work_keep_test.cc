@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/results/manifest.h"
+#include "lib/run/encode_work.h"
 #include "lib/run/executor.h"
 #include "lib/run/step_work.h"
 #include "tests/unit/run/lab.h"
@@ -317,8 +318,8 @@ void ExpectModel(const KeepModel& model, const RunOptions& options, const RunRep
     }
     EXPECT_TRUE(found);
   }
-  EXPECT_EQ(report.kept_blocks, kept);
-  EXPECT_EQ(report.fresh_blocks, fresh);
+  EXPECT_EQ(report.blocks.kept_blocks, kept);
+  EXPECT_EQ(report.blocks.fresh_blocks, fresh);
   EXPECT_EQ(manifest["totals"]["kept_blocks"], kept);
   EXPECT_EQ(manifest["totals"]["fresh_blocks"], fresh);
 }
@@ -381,8 +382,8 @@ TEST(Keep, CountsSurviveAnInterruption) {
   // Once more, with nothing left to do: the counts come from the manifest.
   const auto again = RunPlan(PosixFileSystem(), model.checkpoint.catalogue, model.builder.plan, options);
   ASSERT_TRUE(again.ok()) << again.error().Message();
-  EXPECT_EQ(again.value().kept_blocks, report.value().kept_blocks);
-  EXPECT_EQ(again.value().fresh_blocks, report.value().fresh_blocks);
+  EXPECT_EQ(again.value().blocks.kept_blocks, report.value().blocks.kept_blocks);
+  EXPECT_EQ(again.value().blocks.fresh_blocks, report.value().blocks.fresh_blocks);
 }
 
 TEST(Keep, WithoutScalesToKeepAllAreFresh) {
@@ -394,8 +395,8 @@ TEST(Keep, WithoutScalesToKeepAllAreFresh) {
   const RunOptions options = OptionsFor(model, 2, 1 << 20);
   const auto report = RunPlan(PosixFileSystem(), model.checkpoint.catalogue, model.builder.plan, options);
   ASSERT_TRUE(report.ok()) << report.error().Message();
-  EXPECT_EQ(report.value().kept_blocks, 0u);
-  EXPECT_EQ(report.value().fresh_blocks, 15u + 400 + 12 + 6);
+  EXPECT_EQ(report.value().blocks.kept_blocks, 0u);
+  EXPECT_EQ(report.value().blocks.fresh_blocks, 15u + 400 + 12 + 6);
   const Made expected = Fp8(model.Values("qkv", 300, 64), 100, {});
   EXPECT_EQ(lab::Tensor(options.output + "/b.safetensors", "qkv"), expected.codes);
   const nlohmann::json manifest = ManifestOf(options);

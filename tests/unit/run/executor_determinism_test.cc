@@ -23,8 +23,8 @@ TEST(Determinism, ThreadsAndMemoryChangeNothingButTime) {
       const auto tree = lab::Tree(options.output);
       if (first.empty()) first = tree;
       EXPECT_EQ(tree, first) << threads << " threads, " << memory << " bytes";  // the manifest included
-      EXPECT_EQ(report.value().moved_blocks, 2u);
-      EXPECT_EQ(report.value().requantized_blocks, 4u);
+      EXPECT_EQ(report.value().blocks.moved_blocks, 2u);
+      EXPECT_EQ(report.value().blocks.requantized_blocks, 4u);
     }
   }
   EXPECT_EQ(first.size(), 8u);

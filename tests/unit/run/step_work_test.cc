@@ -1,4 +1,6 @@
 // What the executor writes, against ground truth worked out element by element.
+#include "lib/run/step_work.h"
+
 #include <gtest/gtest.h>
 
 #include "lib/run/executor.h"
@@ -112,7 +114,7 @@ TEST(Convert, AGridOfItsOwnTakesItsScaleRowsFromTheBands) {
   lab::PlanBuilder builder(lab.checkpoint);
   builder.File("x.safetensors");
   const uint32_t source = builder.Quantized("w", "w_scale_inv");
-  PlanSource& p = builder.plan.sources[source];
+  SourceArray& p = builder.plan.sources[source];
   const uint32_t scale = p.scale;
   p.scale = kNone;
   p.bands = {{0, 64, scale, 2}, {64, 192, scale, 0}, {192, 193, scale, 3}, {193, kRows, scale, 1}};
@@ -239,18 +241,18 @@ TEST(Relayout, StraddlingBlocksTakeTheScaleThatErrsLeastAndOthersAreMoved) {
     }
     EXPECT_EQ(found, best) << block;
   }
-  EXPECT_EQ(report.moved_blocks, 2u);
-  EXPECT_EQ(report.equal_scale_blocks, 0u);
-  EXPECT_EQ(report.requantized_blocks, 2u);
-  EXPECT_NEAR(report.squared_error, error_sum, 1e-9 * error_sum);
+  EXPECT_EQ(report.blocks.moved_blocks, 2u);
+  EXPECT_EQ(report.blocks.equal_scale_blocks, 0u);
+  EXPECT_EQ(report.blocks.requantized_blocks, 2u);
+  EXPECT_NEAR(report.blocks.squared_error, error_sum, 1e-9 * error_sum);
 }
 
 TEST(Relayout, BlocksUnderEqualScalesAreExactAndCounted) {
   const Relayout lab(true);
   const RunReport report = MustRun(lab.checkpoint, lab.builder.plan);
-  EXPECT_EQ(report.equal_scale_blocks, 2u);
-  EXPECT_EQ(report.requantized_blocks, 0u);
-  EXPECT_EQ(report.squared_error, 0);
+  EXPECT_EQ(report.blocks.equal_scale_blocks, 2u);
+  EXPECT_EQ(report.blocks.requantized_blocks, 0u);
+  EXPECT_EQ(report.blocks.squared_error, 0);
   const Bytes codes = lab::Tensor(JoinPath(lab.checkpoint.output(), "x.safetensors"), "w");
   EXPECT_TRUE(std::equal(codes.begin(), codes.begin() + 128 * 200, lab.codes.begin() + 64 * 200));
 }

@@ -17,17 +17,26 @@ inline int64_t RowElements(const std::vector<int64_t>& shape) {
   return shape.empty() ? 1 : shape.back();
 }
 
-// Where rows that are put together in a buffer may begin.
-inline uint64_t Aligned(uint64_t offset) {
-  return (offset + 63) / 64 * 64;
+// Bytes of so many values or codes of a row; of packed codes an even number.
+inline uint64_t ColumnBytes(kernels::Codec codec, int64_t cols) {
+  const auto count = static_cast<uint64_t>(cols);
+  switch (codec) {
+    case kernels::Codec::kFp32:
+      return 4 * count;
+    case kernels::Codec::kFp16:
+    case kernels::Codec::kBf16:
+      return 2 * count;
+    case kernels::Codec::kFp8Block:
+    case kernels::Codec::kMxfp8:
+      return count;
+    case kernels::Codec::kMxfp4:
+    case kernels::Codec::kNvfp4:
+      return count / 2;
+  }
+  return 0;
 }
 
-// Bytes of so many plain values.
-inline uint64_t ValueBytes(kernels::Codec codec, int64_t values) {
-  return static_cast<uint64_t>(values) * (codec == kernels::Codec::kFp32 ? 4 : 2);
-}
-
-// Element columns of a row of values or codes.
+// Values or codes of a row of so many bytes.
 inline uint64_t ValueColumns(kernels::Codec codec, uint64_t row_bytes) {
   switch (codec) {
     case kernels::Codec::kFp32:

@@ -1,0 +1,55 @@
+#include "lib/decode/row_runs.h"
+
+#include <cstring>
+
+#include "lib/base/checked.h"
+#include "lib/decode/row_bytes.h"
+
+namespace mimo {
+
+void RowRuns::Add(const SourceMemory& memory, const SourceRectangle& from) {
+  const SourceArray& source = memory.sources()[from.source];
+  kernels::SourceRows run;
+  run.source.codec = source.codec;
+  run.source.data = memory.Row(from.source, from.row) + ColumnBytes(source.codec, from.col);
+  run.source.row_bytes = memory.RowBytes(from.source);
+  run.rows = static_cast<uint64_t>(from.rows);
+  if (source.quantized && source.codec == Codec::kFp8Block) return AddBands(memory, from, run);
+  if (source.quantized) {
+    const int64_t group = source.codec == Codec::kNvfp4 ? 16 : 32;
+    run.source.scales = memory.Row(source.scale, from.row) + from.col / group;
+    run.source.scale_row_bytes = memory.RowBytes(source.scale);
+    if (source.global != kNone) {
+      std::memcpy(&run.source.global, memory.Row(source.global, 0), sizeof run.source.global);
+      run.source.global_divides = source.global_divides;
+    }
+  }
+  runs_.push_back(run);
+}
+
+void RowRuns::AddBands(const SourceMemory& memory, const SourceRectangle& from, kernels::SourceRows run) {
+  const SourceArray& source = memory.sources()[from.source];
+  run.column_block = static_cast<uint32_t>(source.block_cols);
+  run.column_blocks = static_cast<uint32_t>(CeilDiv(from.cols, source.block_cols));
+  if (const int64_t within = from.col % source.block_cols; within != 0) {  // begins inside a block
+    std::vector<uint32_t>& edges = edges_.emplace_back();
+    edges.push_back(0);
+    for (int64_t edge = source.block_cols - within; edge < from.cols; edge += source.block_cols)
+      edges.push_back(static_cast<uint32_t>(edge));
+    edges.push_back(static_cast<uint32_t>(from.cols));
+    run.column_blocks = static_cast<uint32_t>(edges.size() - 1);
+    run.column_edges = edges.data();
+  }
+  run.continues = from.row > from.first_row && BandsOf(source, from.row - 1, 2).size() == 1;
+  const auto* data = static_cast<const std::byte*>(run.source.data);
+  for (const SourceBand& band : BandsOf(source, from.row, from.rows)) {
+    run.source.data = data + Rows(band.row_begin - from.row, run.source.row_bytes);
+    run.source.scales =
+        scales_.Row(memory.Row(band.scale, band.scale_row), memory.RowBytes(band.scale)) + from.col / source.block_cols;
+    run.rows = static_cast<uint64_t>(band.row_end - band.row_begin);
+    runs_.push_back(run);
+    run.continues = false;
+  }
+}
+
+}  // namespace mimo

@@ -1,0 +1,37 @@
+// How a plan is run: everything that may not change the bytes of the result.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lib/base/progress.h"
+#include "lib/results/errors.h"
+
+namespace mimo {
+
+enum class LinkMode : uint8_t { kCopy, kHard, kSym, kReflink };
+enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
+
+// What a user may do about a worker that stopped.
+inline constexpr char kStoppedAdvice[] = "lower --memory or --threads and run again with --resume";
+
+struct RunOptions {
+  std::string output;               // OUT
+  LinkMode link = LinkMode::kCopy;  // for files whose every tensor is unchanged, and for carried files
+  bool hash_linked = false;         // read linked files too, for their hashes
+  DeviceChoice device = DeviceChoice::kAuto;
+  int cuda_device = 0;
+  int threads = 0;                         // 0: one per core
+  uint64_t memory_bytes = 0;               // budget for data in flight; 0: min(8 GiB, a quarter of RAM)
+  bool overwrite = false;                  // replace what OUT holds, once the new output is complete
+  bool resume = false;                     // continue OUT/.mimo-partial of the same plan
+  bool measure_errors = false;             // of encoded weights, into the manifest
+  std::vector<Threshold> thresholds;       // need measure_errors; what does not hold makes the output rejected
+  bool allow_anomalies = false;            // NaN codes, bad scales, overflows: count, do not stop
+  ProgressObserver* progress = nullptr;    // may be null
+  const std::atomic<int>* stop = nullptr;  // a signal number once the user wants to stop; checked between steps
+};
+
+}  // namespace mimo

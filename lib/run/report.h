@@ -1,0 +1,28 @@
+// What a run came to.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/convert.h"
+#include "lib/results/block_counts.h"
+
+namespace mimo {
+
+struct RunReport {
+  kernels::Anomalies anomalies;
+  BlockCounts blocks;  // of the whole output, whatever an earlier run made of it
+  uint64_t bytes_read = 0;
+  uint64_t bytes_written = 0;
+  uint64_t files_written = 0;
+  uint64_t files_linked = 0;
+  uint64_t groups_resumed = 0;          // file groups found complete
+  uint64_t groups_read_twice = 0;       // fuse groups larger than the memory budget
+  std::vector<std::string> rejections;  // thresholds that do not hold
+  std::string error_report;             // JSON (schemas/report.schema.json); "" unless errors were measured
+  double seconds = 0;
+  std::string device;  // "cpu (avx2)", the GPU's name, or "none" where the output was complete before
+};
+
+}  // namespace mimo

@@ -1,0 +1,53 @@
+// Elements of output rows: what lies between the rows of a rectangle is left alone.
+#include "lib/run/adjust_rows.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+namespace mimo {
+namespace {
+
+ByteRectangle Of(std::vector<uint8_t>& bytes, uint64_t rows, uint64_t row_bytes, uint64_t stride) {
+  return {reinterpret_cast<std::byte*>(bytes.data()), rows, row_bytes, stride};
+}
+
+TEST(AdjustRows, FillingRepeatsOneElement) {
+  std::vector<uint8_t> bytes(14, 9);
+  Fill(Of(bytes, 2, 4, 7), "ab");
+  EXPECT_EQ(bytes, (std::vector<uint8_t>{'a', 'b', 'a', 'b', 9, 9, 9, 'a', 'b', 'a', 'b', 9, 9, 9}));
+  Fill(Of(bytes, 2, 3, 7), "");
+  EXPECT_EQ(bytes, (std::vector<uint8_t>{0, 0, 0, 'b', 9, 9, 9, 0, 0, 0, 'b', 9, 9, 9}));
+}
+
+TEST(AdjustRows, HalvedCodesCountWhatLosesABit) {
+  std::vector<uint8_t> codes = {0x40, 0x01, 0x7F, 0x40};  // 2, the least subnormal, NaN; the last is not in it
+  const Adjusted counts = AdjustElements(Of(codes, 1, 3, 4), Adjust::kHalve, 1);
+  EXPECT_EQ(codes, (std::vector<uint8_t>{0x38, 0x00, 0x7F, 0x40}));
+  EXPECT_EQ(counts.inexact_codes, 1u);
+  EXPECT_EQ(counts.anomalies.nan_codes, 1u);
+}
+
+TEST(AdjustRows, ScaledValuesCountWhatOverflows) {
+  const std::vector<float> values = {1, 3e38f, INFINITY, -2};
+  std::vector<uint8_t> bytes(4 * values.size());
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  const Adjusted counts = AdjustElements(Of(bytes, 2, 4, 8), Adjust::kScale, 4);  // every second value
+  std::vector<float> out(values.size());
+  std::memcpy(out.data(), bytes.data(), bytes.size());
+  EXPECT_EQ(out, (std::vector<float>{4, 3e38f, INFINITY, -2}));
+  EXPECT_EQ(counts.anomalies.overflows, 0u);
+  EXPECT_EQ(AdjustElements(Of(bytes, 1, 8, 16), Adjust::kScale, 4).anomalies.overflows, 1u);
+  EXPECT_EQ(AdjustElements(Of(bytes, 1, 8, 16), Adjust::kAsIs, 4).anomalies, kernels::Anomalies());
+}
+
+TEST(AdjustRows, ScalesThatAreNoMultiplierAreBad) {
+  const std::vector<float> scales = {1, 0, -1, NAN, INFINITY, 1e-38f};
+  EXPECT_EQ(BadScales(reinterpret_cast<const std::byte*>(scales.data()), 4 * scales.size()), 3u);
+}
+
+}  // namespace
+}  // namespace mimo

@@ -1,0 +1,44 @@
+// Outputs, rooms and sources of a step lie apart in its buffer, and each is found where it was placed.
+#include "lib/run/step_layout.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/run/model.h"
+
+namespace mimo {
+namespace {
+
+TEST(StepLayout, NothingOverlapsAndEverythingIsFound) {
+  const lab::Model model;
+  const Job job{model.catalogue(), model.plan(),
+                std::vector<OutputMode>(model.plan().outputs.size(), OutputMode::kWrite)};
+  const auto qkv = static_cast<uint32_t>(
+      std::find_if(job.plan.sources.begin(), job.plan.sources.end(), [](const SourceArray& s) { return s.quantized; }) -
+      job.plan.sources.begin());
+  StepLayout layout(job);
+  layout.Make(0, 3, 2);
+  layout.AddRoom(100);
+  layout.AddRoom(0);
+  layout.AddRoom(7);
+  layout.Read(qkv, 60, 10);  // across the edge of a block
+  layout.ReadScales(qkv, 60, 10);
+  layout.Place(1 << 20);
+
+  std::vector<std::byte> data(layout.buffer_bytes());
+  const StepBuffer buffer(layout, data.data());
+  const uint64_t made = job.plan.outputs[0].row_bytes();
+  EXPECT_EQ(buffer.Output(0, 4), buffer.Output(0, 3) + made);
+  EXPECT_GE(buffer.Room(0), buffer.Output(0, 4) + made);
+  EXPECT_EQ((buffer.Room(0) - data.data()) % 64, 0);
+  EXPECT_EQ(buffer.Room(1), nullptr);
+  EXPECT_GE(buffer.Room(2), buffer.Room(0) + 100);
+  const uint64_t row = buffer.RowBytes(qkv);
+  const uint32_t scale = buffer.sources()[qkv].scale;
+  for (const std::byte* read : {buffer.Row(qkv, 60), buffer.Row(scale, 0)}) EXPECT_GE(read, buffer.Room(2) + 7);
+  EXPECT_EQ(buffer.Row(qkv, 69), buffer.Row(qkv, 60) + 9 * row);
+  EXPECT_LE(buffer.Row(qkv, 69) + row, data.data() + data.size());
+  EXPECT_EQ(buffer.Row(scale, 1), buffer.Row(scale, 0) + buffer.RowBytes(scale));
+}
+
+}  // namespace
+}  // namespace mimo

@@ -37,7 +37,7 @@ Adjusted AdjustCodes(const ByteRectangle& target, Adjust adjust) {
   return adjusted;
 }
 
-Adjusted ScaleRows(const ByteRectangle& target, float factor) {
+Adjusted MultiplyValues(const ByteRectangle& target, float factor) {
   Adjusted counts;
   for (uint64_t r = 0; r < target.rows; ++r) {
     counts.anomalies.overflows += ScaleValues({target.data + r * target.stride, target.bytes}, factor);
@@ -62,7 +62,7 @@ void Fill(const ByteRectangle& target, const std::string& element) {
 
 Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor) {
   if (adjust == Adjust::kAsIs) return {};
-  return adjust == Adjust::kScale ? ScaleRows(target, factor) : AdjustCodes(target, adjust);
+  return adjust == Adjust::kScale ? MultiplyValues(target, factor) : AdjustCodes(target, adjust);
 }
 
 uint64_t BadScales(const std::byte* data, uint64_t bytes) {

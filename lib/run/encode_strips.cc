@@ -5,11 +5,10 @@
 
 #include "lib/base/checked.h"
 #include "lib/decode/row_bytes.h"
+#include "lib/run/step_memory.h"
 
 namespace mimo {
 namespace {
-
-constexpr uint64_t kSlack = 64;  // alignment of one range in the buffer
 
 const EncodedWeight& WeightOf(const Job& job, const EncodeStrip& strip) {
   return job.plan.groups[strip.group].encoded[strip.weight];

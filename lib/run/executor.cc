@@ -13,14 +13,6 @@
 namespace mimo {
 namespace {
 
-std::string ParentOf(const std::string& path) {
-  std::string trimmed = path;
-  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-  const size_t slash = trimmed.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : trimmed.substr(0, slash);
-}
-
 void AddBlocks(const RelayoutResult& blocks, RunReport& report) {
   report.moved_blocks += blocks.moved_blocks;
   report.equal_scale_blocks += blocks.equal_scale_blocks;

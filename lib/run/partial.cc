@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "lib/base/durable_file.h"
 #include "lib/plan/plan_json.h"
 #include "lib/results/result_json.h"
 
@@ -54,15 +55,6 @@ std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
 }
 
 }  // namespace
-
-Status WriteDurably(FileSystem& fs, const std::string& directory, const std::string& name, const std::string& content) {
-  const std::string path = JoinPath(directory, name);
-  const std::string temporary = path + ".tmp";
-  MIMO_RETURN_IF_ERROR(fs.Remove(temporary));
-  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, temporary, content));
-  MIMO_RETURN_IF_ERROR(fs.Rename(temporary, path));
-  return fs.SyncDirectory(directory);
-}
 
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name) {
   const size_t slash = name.rfind('/');
@@ -124,7 +116,7 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
   object.Bool("overwrite", state.overwrite);
   object.Close();
   text += '\n';
-  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, path_, kStateName, text));
+  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, JoinPath(path_, kStateName), text));
   return fs_.SyncDirectory(output_);
 }
 
@@ -282,7 +274,7 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
   text += ']';
   object.Close();
   text += '\n';
-  return WriteDurably(fs_, JoinPath(path_, kRecords), RecordName(file_group), text);
+  return WriteDurably(fs_, JoinPath(JoinPath(path_, kRecords), RecordName(file_group)), text);
 }
 
 Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
@@ -324,7 +316,7 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
   object.StringList("names", publication.names);
   object.Close();
   text += '\n';
-  return WriteDurably(fs_, path_, kPublishName, text);
+  return WriteDurably(fs_, JoinPath(path_, kPublishName), text);
 }
 
 Status PartialDirectory::Remove() {

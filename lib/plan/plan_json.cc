@@ -4,6 +4,7 @@
 
 #include "lib/json/bytes.h"
 #include "lib/json/document.h"
+#include "lib/plan/containers.h"
 #include "lib/plan/words.h"
 #include "lib/recipe/encoding_text.h"
 
@@ -236,7 +237,7 @@ void AppendFile(std::string& out, const Catalogue& catalogue, const PlanFile& fi
   object.String("name", file.name);
   object.Number("bytes", file.bytes);
   object.Number("file_group", file.file_group);
-  if (file.container != Container::kSafetensors) object.String("container", WordOf(kContainers, file.container));
+  if (file.container != Containers()[0]) object.String("container", file.container->word());
   if (file.unchanged) object.Bool("unchanged", true);
   if (file.source_file < catalogue.files.size()) object.String("source", catalogue.files[file.source_file].name);
   // The length prefix is not text; it is the length of the rest.

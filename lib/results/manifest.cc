@@ -5,6 +5,7 @@
 #include <unordered_set>
 
 #include "lib/json/document.h"
+#include "lib/plan/containers.h"
 #include "lib/plan/reads.h"
 #include "lib/plan/words.h"
 #include "lib/recipe/encoding_text.h"
@@ -71,15 +72,15 @@ class Writer {
     out_.BeginList("files");
     for (size_t i = 0; i < plan_.files.size(); ++i) {
       const PlanFile& file = plan_.files[i];
-      const Hash128 header = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
-                                                      : HashBytes(std::as_bytes(std::span(file.header)));
       JsonObject object(out_.Element());
       object.String("name", file.name);
       object.Number("bytes", file.bytes);
-      if (file.container == Container::kTorchItems)
-        object.String("container", "torch-items");
-      else
+      if (file.container != Containers()[0]) object.String("container", file.container->word());
+      if (file.container->HasHeader()) {
+        const Hash128 header = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
+                                                        : HashBytes(std::as_bytes(std::span(file.header)));
         object.String("header_hash", header.Hex());
+      }
       if (results_.linked[i] != 0) object.Bool("linked", true);
       object.Close();
     }

@@ -20,7 +20,7 @@
 namespace mimo {
 
 // ---- what a run adds to its plan
-// -------------------------------------------------------------------------------------------
+
 struct TensorResult {
   std::optional<Hash128> hash;  // none: the file was linked and not read
   kernels::Anomalies anomalies;
@@ -28,7 +28,7 @@ struct TensorResult {
   uint64_t exact_blocks = 0;
   uint64_t kept_blocks = 0;    // of the blocks, those under the scale of EncodedWeight::keep
   uint64_t inexact_codes = 0;  // codes that lost a bit where they were adjusted (OutputArray::adjust)
-  std::optional<kernels::ErrorSums> error = std::nullopt;  // likewise, when it was asked for
+  std::optional<kernels::ErrorSums> error = std::nullopt;  // of an encoded weight, when it was asked for
 };
 
 // Blocks of an encoded weight whose scales were made anew.
@@ -68,7 +68,7 @@ struct RunResults {
 Status WriteManifest(const Catalogue& catalogue, const Plan& plan, const RunResults& results, const TextSink& sink);
 
 // ---- what is read back
-// -----------------------------------------------------------------------------------------------------
+
 struct ManifestTensor {
   std::string name;
   uint32_t file = 0;  // into Manifest::files
@@ -81,7 +81,7 @@ struct ManifestFile {
   std::string name;
   uint64_t bytes = 0;
   bool linked = false;
-  Container container = Container::kSafetensors;
+  const Container* container = &SafetensorsContainer();
   std::optional<Hash128> hash;  // of the header for tensor files, else of the whole file
 };
 

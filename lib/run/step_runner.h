@@ -12,13 +12,13 @@
 #include "lib/base/status.h"
 #include "lib/results/manifest.h"
 #include "lib/run/backend.h"
+#include "lib/run/completion.h"
 #include "lib/run/executor.h"
 #include "lib/run/handles.h"
 #include "lib/run/memory_budget.h"
 #include "lib/run/partial.h"
 #include "lib/run/step_work.h"
 #include "lib/run/steps.h"
-#include "lib/run/torch_frames.h"
 
 namespace mimo {
 
@@ -77,7 +77,7 @@ class StepRunner {
   MemoryBudget budget_;
   HandleCache<ReadableFile> readers_;
   HandleCache<WritableFile> writers_;
-  TorchFrames frames_;
+  Completion completion_;
   std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
 
   std::mutex mutex_;  // guards all below

@@ -7,6 +7,7 @@
 
 #include "lib/draft/builder.h"
 #include "lib/io/safetensors/safetensors.h"
+#include "lib/io/torch/container.h"
 #include "lib/io/torch/item.h"
 #include "lib/json/bytes.h"
 #include "lib/plan/plan_json.h"
@@ -57,7 +58,7 @@ void Add(Plan& plan, uint32_t file, const char* name, DType dtype, std::vector<i
   output.pieces = std::move(pieces);
   output.file = file;
   output.group = file;
-  const bool item = plan.files[file].container == Container::kTorchItems;
+  const bool item = plan.files[file].container == &TorchItemsContainer();
   const TorchItemSize size = item ? SizeOfTorchItem(dtype, output.shape) : TorchItemSize{};
   output.begin = plan.files[file].bytes + size.head;
   output.end = output.begin + *TensorBytes(dtype, output.shape);
@@ -93,7 +94,7 @@ Plan MakePlan(const Catalogue& catalogue) {
   plan.files[0].header = std::string("\2\0\0\0\0\0\0\0", 8) + json;
   plan.files[0].bytes = 10;
   plan.files[1].name = "iter_0000000/__0_1.distcp";
-  plan.files[1].container = Container::kTorchItems;
+  plan.files[1].container = &TorchItemsContainer();
   plan.files[1].file_group = plan.groups[1].file_group = 1;
   plan.texts = {{"iter_0000000/.metadata", std::string("\x80\x02\0}q\0.", 7)},
                 {"config.json", "{\"a\": \"\xC3\xA9\"}"}};
@@ -145,8 +146,8 @@ TEST(PlanKeep, RoundTripKeepsEveryField) {
   EXPECT_EQ(Json(catalogue, found), text);
   EXPECT_TRUE(found.options.like);
   EXPECT_EQ(found.options.iteration, 12);
-  EXPECT_EQ(found.files[0].container, Container::kSafetensors);
-  EXPECT_EQ(found.files[1].container, Container::kTorchItems);
+  EXPECT_EQ(found.files[0].container, &SafetensorsContainer());
+  EXPECT_EQ(found.files[1].container, &TorchItemsContainer());
   EXPECT_EQ(found.files[1].header, "");
   EXPECT_EQ(found.files[1].bytes, plan.files[1].bytes);
   EXPECT_EQ(found.outputs[kItem1].begin, plan.outputs[kItem1].begin);
@@ -171,7 +172,7 @@ TEST(PlanKeep, DigestsSeeEveryField) {
   const std::vector<std::function<void(Plan&)>> changes = {
       [](Plan& p) { p.options.like = false; },
       [](Plan& p) { p.options.iteration = 13; },
-      [](Plan& p) { p.files[1].container = Container::kSafetensors; },
+      [](Plan& p) { p.files[1].container = &SafetensorsContainer(); },
       [](Plan& p) { p.groups[0].encoded[0].keep = kNone; },
       [](Plan& p) { p.groups[0].encoded[1].keep = kOKeep; },
       [](Plan& p) { p.groups[0].cells[0].keep = kNone; },
@@ -224,7 +225,7 @@ TEST(PlanKeep, InconsistentPlansAreRefused) {
          ++p.outputs[kItem1].end;
        }},
       {"length of", [](Plan& p) { ++p.files[1].bytes; }},
-      {"a header, or a source file", [](Plan& p) { p.files[1].container = Container::kSafetensors; }},
+      {"a header, or a source file", [](Plan& p) { p.files[1].container = &SafetensorsContainer(); }},
   };
   for (size_t i = 0; i < cases.size(); ++i) {
     Plan plan = MakePlan(catalogue);

@@ -46,7 +46,7 @@ bool Explains(const QkvLayout& layout, const ModelConfig& config, const StoredRo
   return true;
 }
 
-// The same rows and, where it matters, the same scales.
+// Both layouts give the same rows and, where it matters, the same scales.
 bool SameMeaning(const QkvLayout& a, const QkvLayout& b, const ModelConfig& config, bool quantized) {
   for (bool windowed : {false, true}) {
     const AttentionShape shape = LogicalShape(config, windowed);

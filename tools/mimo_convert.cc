@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
+#include "lib/base/durable_file.h"
 #include "lib/form/checkpoint.h"
 #include "lib/form/like.h"
 #include "lib/plan/plan_json.h"
@@ -271,35 +272,6 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   return ParsePlanJson(checkpoint->stored, text, a.plan_in);
 }
 
-// By way of a file beside it, so that a report is whole or absent.
-Status WriteText(const std::string& path, const std::string& text) {
-  FileSystem& fs = PosixFileSystem();
-  const std::string partial = path + ".partial";
-  {
-    MIMO_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs.OpenForWrite(partial, OpenMode::kTruncate));
-    MIMO_RETURN_IF_ERROR(file->WriteAt(0, std::as_bytes(std::span(text))));
-    MIMO_RETURN_IF_ERROR(file->Close());
-  }
-  return fs.Rename(partial, path);
-}
-
-Status WritePlan(const std::string& path, const Catalogue& catalogue, const Plan& plan) {
-  FileSystem& fs = PosixFileSystem();
-  const std::string partial = path + ".partial";
-  {
-    MIMO_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs.OpenForWrite(partial, OpenMode::kTruncate));
-    uint64_t at = 0;
-    MIMO_RETURN_IF_ERROR(WritePlanJson(catalogue, plan, [&](std::string_view text) -> Status {
-      const uint64_t offset = at;
-      at += text.size();
-      return file->WriteAt(offset, std::as_bytes(std::span(text)));
-    }));
-    MIMO_RETURN_IF_ERROR(file->Sync());
-    MIMO_RETURN_IF_ERROR(file->Close());
-  }
-  return fs.Rename(partial, path);
-}
-
 ordered_json ReportJson(const RunReport& r) {
   ordered_json json = {{"bytes_read", r.bytes_read},
                        {"bytes_written", r.bytes_written},
@@ -368,7 +340,10 @@ int Convert(Arguments& a) {
   plan->tool_version = MIMO_VERSION;
   if (Status s = CheckThresholds(*plan, a.run.thresholds); !s.ok()) return fail(s.error());
   if (!a.plan_out.empty())
-    if (Status s = WritePlan(a.plan_out, checkpoint.stored, *plan); !s.ok()) return fail(s.error());
+    if (Status s = WriteDurably(fs, a.plan_out,
+                                [&](const TextSink& sink) { return WritePlanJson(checkpoint.stored, *plan, sink); });
+        !s.ok())
+      return fail(s.error());
   const PlanSummary summary = Summarize(checkpoint.stored, *plan);
   const std::vector<Operations> operations = OperationsOf(checkpoint.stored, *plan);
   const bool megatron = a.plan.to == "megatron" && a.dtype == "keep";
@@ -399,7 +374,7 @@ int Convert(Arguments& a) {
     cli::PrintWarning(kName, "the output was complete before: no report is written; its manifest holds the errors",
                       a.common);
   if (!a.report.empty() && !report->error_report.empty())
-    if (Status s = WriteText(a.report, report->error_report); !s.ok()) return fail(s.error());
+    if (Status s = WriteDurably(fs, a.report, report->error_report); !s.ok()) return fail(s.error());
   if (a.common.json)
     std::printf("%s\n", document.dump(2).c_str());
   else if (!a.common.quiet)

@@ -15,17 +15,18 @@ Result<std::string> ReadWholeFile(FileSystem& fs, const std::string& path, uint6
   return content;
 }
 
-Status WriteWholeFile(FileSystem& fs, const std::string& path, const std::string& content) {
-  MIMO_ASSIGN_OR_RETURN(auto file, fs.OpenForWrite(path, OpenMode::kTruncate));
-  MIMO_RETURN_IF_ERROR(file->WriteAt(0, std::as_bytes(std::span(content))));
-  MIMO_RETURN_IF_ERROR(file->Sync());
-  return file->Close();
-}
-
 std::string JoinPath(const std::string& directory, const std::string& name) {
   if (directory.empty() || name.starts_with('/')) return name;
   if (name.empty() || directory.ends_with('/')) return directory + name;
   return directory + '/' + name;
+}
+
+std::string ParentOf(const std::string& path) {
+  std::string trimmed = path;
+  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
+  const size_t slash = trimmed.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : trimmed.substr(0, slash);
 }
 
 }  // namespace mimo

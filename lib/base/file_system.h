@@ -76,9 +76,9 @@ FileSystem& PosixFileSystem();
 
 // Whole small files (config, index). kBadInput when larger than `limit` bytes.
 Result<std::string> ReadWholeFile(FileSystem& fs, const std::string& path, uint64_t limit);
-// Writes, syncs and closes `path`, replacing what is there.
-Status WriteWholeFile(FileSystem& fs, const std::string& path, const std::string& content);
 
 std::string JoinPath(const std::string& directory, const std::string& name);
+// The directory that holds `path`; "." for a bare name.
+std::string ParentOf(const std::string& path);
 
 }  // namespace mimo

@@ -23,7 +23,7 @@ struct Hash128 {
 Hash128 HashBytes(std::span<const std::byte> data, uint64_t seed = 0);
 
 // The hash of a tensor is the sum over its rows of HashBytes(row, row number), so rows may be added in any order and
-// from several partial sums. A row is one run of the last dimension (MatrixRows, lib/io/dtype.h). Adds
+// from several partial sums. A row is one run of the last dimension (MatrixRows, lib/io/dtype.h). This is the sum of
 // rows [first_row, first_row + data.size()/row_bytes).
 Hash128 HashRows(std::span<const std::byte> data, uint64_t row_bytes, uint64_t first_row);
 

@@ -31,6 +31,27 @@ DType DTypeOf(Codec codec) {
   return DType::kU8;
 }
 
+OutputArray OutputLike(const StoredArray& stored) {
+  OutputArray output;
+  output.name = stored.name;
+  output.id = stored.id;
+  output.dtype = stored.dtype;
+  output.shape = stored.shape;
+  return output;
+}
+
+OutputArray OutputLike(const OutputArray& other) {
+  OutputArray output;
+  output.id = other.id;
+  output.dtype = other.dtype;
+  output.transform = other.transform;
+  output.target_codec = other.target_codec;
+  output.adjust = other.adjust;
+  output.factor = other.factor;
+  output.pad = other.pad;
+  return output;
+}
+
 std::optional<Codec> CodecOf(Storage storage) {
   switch (storage) {
     case Storage::kFp8Block:
@@ -113,11 +134,7 @@ uint32_t PlanBuilder::AddOutput(OutputArray output, uint32_t near, std::string f
 
 uint32_t PlanBuilder::AddUnchanged(uint32_t array) {
   const StoredArray& stored = catalogue_.arrays[array];
-  OutputArray output;
-  output.name = stored.name;
-  output.id = stored.id;
-  output.dtype = stored.dtype;
-  output.shape = stored.shape;
+  OutputArray output = OutputLike(stored);
   output.unchanged = true;
   output.pieces.push_back({Source(array), 0, 0, stored.rows()});
   return AddOutput(std::move(output), array);
@@ -132,12 +149,9 @@ void PlanBuilder::AddKept(const Weight& weight) {
 void PlanBuilder::AddRenamed(const Weight& weight, const WeightArrays& arrays) {
   const auto add = [&](uint32_t array, Part part, bool invert, bool scalar) {
     const StoredArray& stored = catalogue_.arrays[array];
-    OutputArray output;
+    OutputArray output = OutputLike(stored);
     output.name = NameOfPart(stored.name, part);
-    output.id = stored.id;
     output.id.part = part;
-    output.dtype = stored.dtype;
-    output.shape = stored.shape;
     if (scalar) output.shape = arrays.global_divides ? std::vector<int64_t>{1} : std::vector<int64_t>{};
     output.transform = invert ? Transform::kInvert : Transform::kMove;
     output.unchanged = !invert && output.name == stored.name && output.shape == stored.shape;

@@ -45,10 +45,9 @@ class PlanBuilder {
 
   // The plan source of a stored array, added on first use.
   uint32_t Source(uint32_t array);
-  // The same, with the codec and the uniform grid of a weight, so that its values can be decoded.
+  // The plan source of a weight with its codec and uniform grid, so that its values can be decoded.
   uint32_t DecodedSource(const Weight& weight);
-
-  // The same, with the block size alone: codes that keep their scales.
+  // The plan source of a weight with its block size alone: codes that keep their scales.
   uint32_t GridSource(const Weight& weight);
 
   // A new fuse group; outputs are added to the last one.
@@ -86,6 +85,12 @@ class PlanBuilder {
   std::vector<uint32_t> near_;       // output -> catalogue array whose file it belongs to
   std::vector<std::string> file_;    // output -> its file; "" where near_ decides
 };
+
+// An output that holds what `stored` does: its name, id, dtype and shape. Without pieces yet.
+OutputArray OutputLike(const StoredArray& stored);
+// An output that is made as `other` is: id, dtype, transform, codec, adjustment, factor and padding are the same. Name,
+// shape, pieces and place are the caller's.
+OutputArray OutputLike(const OutputArray& other);
 
 // The codec that a storage is decoded as; nullopt for plain values.
 std::optional<Codec> CodecOf(Storage storage);

@@ -6,8 +6,6 @@
 #include <map>
 #include <numeric>
 
-#include "lib/io/safetensors/safetensors.h"
-#include "lib/io/torch/item.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/reads.h"
 
@@ -25,13 +23,15 @@ std::string ShardName(size_t index, size_t count) {
 
 class Placer {
  public:
-  Placer(PlanBuilder& builder) : builder_(builder), catalogue_(builder.catalogue()), plan_(builder.plan()) {}
+  Placer(PlanBuilder& builder, const PlacementOptions& options)
+      : builder_(builder),
+        catalogue_(builder.catalogue()),
+        plan_(builder.plan()),
+        options_(options),
+        container_(*options.container) {}
 
-  void Place(const PlacementOptions& options) {
-    layout_ = options.layout;
-    container_ = options.container;
-    as_near_ = options.as_near;
-    std::vector<std::string> file_of = options.max_shard_bytes == 0 ? SourceFiles() : Shards(options.max_shard_bytes);
+  void Place() {
+    std::vector<std::string> file_of = options_.max_shard_bytes == 0 ? SourceFiles() : Shards(options_.max_shard_bytes);
     MakeFiles(file_of);
     for (PlanFile& file : plan_.files) LayOut(&file);
     SortOutputs();
@@ -86,7 +86,7 @@ class Placer {
     for (uint32_t i = 0; i < file_of.size(); ++i) {
       PlanFile& file = files[file_of[i]];
       file.outputs.push_back(i);
-      if (container_ == Container::kSafetensors && catalogue_.files[SourceFile(i)].name == file_of[i])
+      if (container_.HasHeader() && catalogue_.files[SourceFile(i)].name == file_of[i])
         file.source_file = SourceFile(i);
     }
     std::vector<size_t> arrays_in(catalogue_.files.size(), 0);
@@ -94,7 +94,7 @@ class Placer {
     for (auto& [name, planned] : files) {
       PlanFile& file = planned;
       file.name = name;
-      file.container = container_;
+      file.container = &container_;
       file.unchanged = file.source_file != kNone && file.outputs.size() == arrays_in[file.source_file] &&
                        std::all_of(file.outputs.begin(), file.outputs.end(), [&](uint32_t i) {
                          return plan_.outputs[i].unchanged && SourceFile(i) == file.source_file;
@@ -104,42 +104,32 @@ class Placer {
   }
 
   void LayOut(PlanFile* file) {
-    if (file->unchanged || as_near_) {
+    if (file->unchanged || options_.as_near) {
       file->bytes = catalogue_.files[file->source_file].bytes;
       for (uint32_t i : file->outputs) {
         const StoredArray& array = catalogue_.arrays[builder_.near(i)];
         plan_.outputs[i].begin = array.begin;
         plan_.outputs[i].end = array.begin + array.bytes;
       }
-    } else if (container_ == Container::kTorchItems) {
-      for (const uint32_t i : file->outputs) {
-        OutputArray& output = plan_.outputs[i];
-        const TorchItemSize size = SizeOfTorchItem(output.dtype, output.shape);
-        output.begin = file->bytes + size.head;
-        output.end = output.begin + size.data;
-        file->bytes += size.total();
-      }
     } else {
-      std::sort(file->outputs.begin(), file->outputs.end(),
-                [&](uint32_t a, uint32_t b) { return plan_.outputs[a].name < plan_.outputs[b].name; });
-      std::vector<TensorInfo> tensors;
+      if (container_.SortsByName())
+        std::sort(file->outputs.begin(), file->outputs.end(),
+                  [&](uint32_t a, uint32_t b) { return plan_.outputs[a].name < plan_.outputs[b].name; });
+      std::vector<TensorInfo> arrays;
       for (uint32_t i : file->outputs) {
-        TensorInfo tensor;
-        tensor.name = HeaderName(plan_.outputs[i].name);
-        tensor.dtype = plan_.outputs[i].dtype;
-        tensor.shape = plan_.outputs[i].shape;
-        tensors.push_back(std::move(tensor));
+        const OutputArray& output = plan_.outputs[i];
+        arrays.push_back({std::string(HeaderName(output.name)), output.dtype, output.shape});
       }
       const auto metadata = FileMetadata(file->source_file == kNone ? decltype(CatalogueFile::metadata){}
                                                                     : catalogue_.files[file->source_file].metadata,
-                                         layout_);
-      file->header = LayOutSafetensors(tensors, metadata);
-      file->bytes = file->header.size();
-      for (size_t k = 0; k < tensors.size(); ++k) {
+                                         options_.layout);
+      FileLayout layout = container_.LayOut(arrays, metadata);
+      file->header = std::move(layout.header);
+      file->bytes = layout.bytes;
+      for (size_t k = 0; k < arrays.size(); ++k) {
         OutputArray& output = plan_.outputs[file->outputs[k]];
-        output.begin = tensors[k].begin;
-        output.end = tensors[k].end;
-        file->bytes = std::max(file->bytes, output.end);
+        output.begin = arrays[k].begin;
+        output.end = arrays[k].end;
       }
     }
     std::sort(file->outputs.begin(), file->outputs.end(), [&](uint32_t a, uint32_t b) {
@@ -196,9 +186,8 @@ class Placer {
   PlanBuilder& builder_;
   const Catalogue& catalogue_;
   Plan& plan_;
-  std::string layout_;
-  Container container_ = Container::kSafetensors;
-  bool as_near_ = false;
+  const PlacementOptions& options_;
+  const Container& container_;
 };
 
 }  // namespace
@@ -237,7 +226,7 @@ void GroupFiles(Plan& plan) {
 }
 
 void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options) {
-  Placer(builder).Place(options);
+  Placer(builder, options).Place();
 }
 
 std::vector<std::pair<std::string, std::string>> FileMetadata(

@@ -10,8 +10,8 @@
 namespace mimo {
 
 struct PlacementOptions {
-  uint64_t max_shard_bytes = 0;                   // 0: the source's files, but for outputs that name theirs
-  Container container = Container::kSafetensors;  // kTorchItems: in the order in which the outputs were added
+  uint64_t max_shard_bytes = 0;  // 0: the source's files, but for outputs that name theirs
+  const Container* container = &SafetensorsContainer();
   bool as_near = false;  // every output lies where the array near it does, in its file, under its header
   std::string layout;    // for the headers of written files; "" leaves it out
 };

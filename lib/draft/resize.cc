@@ -55,10 +55,7 @@ void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<in
   const Catalogue& catalogue = builder.catalogue();
   const auto add = [&](uint32_t array, std::vector<int64_t> wanted, std::string pad) {
     const StoredArray& stored = catalogue.arrays[array];
-    OutputArray output;
-    output.name = stored.name;
-    output.id = stored.id;
-    output.dtype = stored.dtype;
+    OutputArray output = OutputLike(stored);
     output.shape = std::move(wanted);
     output.pad = std::move(pad);
     output.pieces =
@@ -83,11 +80,8 @@ void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<in
 void AddRegridded(PlanBuilder& builder, const Weight& weight, int64_t block_rows) {
   builder.AddUnchanged(weight.array);
   const StoredArray& stored = builder.catalogue().arrays[weight.scale];
-  OutputArray scales;
-  scales.name = stored.name;
-  scales.id = stored.id;
-  scales.dtype = stored.dtype;
-  scales.shape = {CeilDiv(weight.rows, block_rows), stored.shape[1]};
+  OutputArray scales = OutputLike(stored);
+  scales.shape[0] = CeilDiv(weight.rows, block_rows);
   const uint32_t source = builder.Source(weight.scale);
   for (int64_t row = 0; row < scales.shape[0]; ++row) {
     const int64_t first = row * block_rows / weight.block_rows;

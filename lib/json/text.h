@@ -41,6 +41,36 @@ void AppendInteger(std::string& out, Integer value) {
   out.append(digits, end);
 }
 
+// Appends numbers with commas between them.
+template <class First, class... Rest>
+void AppendIntegers(std::string& out, First first, Rest... rest) {
+  AppendInteger(out, first);
+  (AppendInteger(out += ',', rest), ...);
+}
+
+// The elements of one array, on one line: [1,2,3]; or each on a line of its own, when `line` is what such a line begins
+// with, its line feed included.
+class JsonList {
+ public:
+  explicit JsonList(std::string& out, std::string_view line = "") : out_(out), line_(line) { out_ += '['; }
+  // The caller appends the next element.
+  std::string& Next() {
+    if (!first_) out_ += ',';
+    first_ = false;
+    return out_ += line_;
+  }
+  // `last`: what follows the last element where there is one.
+  void Close(std::string_view last = "") {
+    if (!first_) out_ += last;
+    out_ += ']';
+  }
+
+ private:
+  std::string& out_;
+  std::string_view line_;
+  bool first_ = true;
+};
+
 // The members of one object on one line: {"a":1,"b":"x"}.
 class JsonObject {
  public:
@@ -59,27 +89,20 @@ class JsonObject {
     AppendInteger(Key(key), value);
   }
   void Bool(std::string_view key, bool value) { Key(key) += value ? "true" : "false"; }
+  // A list of values, each appended by `append(out, value)`; `line` as in JsonList.
+  template <class Values, class Append>
+  void List(std::string_view key, const Values& values, Append append, std::string_view line = "") {
+    JsonList list(Key(key), line);
+    for (const auto& value : values) append(list.Next(), value);
+    list.Close();
+  }
   template <class Strings>
   void StringList(std::string_view key, const Strings& values) {
-    Key(key) += '[';
-    const char* separator = "";
-    for (const auto& value : values) {
-      out_ += separator;
-      AppendJsonString(out_, value);
-      separator = ",";
-    }
-    out_ += ']';
+    List(key, values, AppendJsonString);
   }
   template <class Integers>
   void NumberList(std::string_view key, const Integers& values) {
-    Key(key) += '[';
-    const char* separator = "";
-    for (const auto& value : values) {
-      out_ += separator;
-      AppendInteger(out_, value);
-      separator = ",";
-    }
-    out_ += ']';
+    List(key, values, AppendInteger<typename Integers::value_type>);
   }
   void Close() { out_ += '}'; }
 

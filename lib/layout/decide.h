@@ -1,6 +1,6 @@
-// Which QKV layout a checkpoint has (docs/layouts.md). Candidates are what producers emit; shapes and scale rows of
-// all layers leave the feasible ones; among these the marker we write, a re-exporter's quant_method, index tp_size and
-// config rank them; the data may contradict (an error), never overrule silently.
+// Which QKV layout a checkpoint has (docs/layouts.md). Candidates are what producers emit; shapes and scale rows of all
+// layers leave the feasible ones; the marker we write, a re-exporter's quant_method, index tp_size and config rank what
+// is left; the data may contradict (an error), never overrule silently.
 #pragma once
 
 #include <optional>

@@ -79,7 +79,7 @@ enum class Cut : uint8_t {
   kSinks,          // one element per Q head
   kVocab,          // rows of embedding and output layer, padded to a multiple first
   kExpertRows,     // whole experts over ep, rows of gate and up over etp
-  kExpertColumns,  // likewise, columns of down
+  kExpertColumns,  // whole experts over ep, columns of down over etp
 };
 // "replicated", "rows", "columns", "heads", "sinks", "vocab", "expert_rows" or "expert_columns", as form tables say it.
 std::optional<Cut> CutFromName(std::string_view name);

@@ -82,8 +82,7 @@ struct Catalogue {
 
 // kBadInput for anything malformed, kIo when the system refuses. Reads headers, config.json and the index only.
 Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root);
-// A catalogue without tensor files, for directories that keep tensors otherwise: config, origin and files that travel
-// along.
+// Opens a directory that keeps its tensors otherwise: config, origin and the files that travel along, without arrays.
 Result<Catalogue> OpenWithoutTensors(FileSystem& fs, const std::string& root);
 // Sorts arrays by name and builds the lookup. kBadInput: an array is stored twice.
 Status SortArrays(Catalogue* catalogue);

@@ -21,8 +21,8 @@ Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string
 namespace {
 
 constexpr char kIncomplete[] = "complete the checkpoint: fetch the shard that holds it";
-constexpr int64_t kMxGroup = 32;     // columns that share a scale
-constexpr int64_t kNvfp4Group = 16;  // likewise
+constexpr int64_t kMxGroup = 32;  // columns that share a scale; for NVFP4:
+constexpr int64_t kNvfp4Group = 16;
 
 bool IsE8M0(DType dtype) {
   return dtype == DType::kU8 || dtype == DType::kF8E8M0;

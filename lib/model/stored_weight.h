@@ -26,7 +26,8 @@ struct WeightParts {
 //   MXFP4       weight or weight_packed U8; weight_scale E8M0 [rows, cols/32]
 //   MXFP8       weight F8_E4M3; weight_scale or weight_scale_inv E8M0 [rows, cols/32]
 //   NVFP4       weight U8; weight_scale F8_E4M3 [rows, cols/16], weight_scale_2 F32 [] or [1]; maybe input_scale
-//   NVFP4       weight_packed U8; weight_scale likewise, weight_global_scale; maybe input_global_scale
+//   NVFP4       weight_packed U8; weight_scale F8_E4M3 [rows, cols/16], weight_global_scale; maybe
+//               input_global_scale
 // Rows of the scales of block FP8 attention are left to the layout decision (lib/layout/decide.h). kBadInput names the
 // tensor when a companion is missing, superfluous, or of another type or shape.
 Result<Weight> PairWeight(const Catalogue& catalogue, const WeightParts& parts);

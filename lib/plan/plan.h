@@ -11,7 +11,9 @@
 #include "lib/base/hash.h"
 #include "lib/base/status.h"
 #include "lib/decode/source_array.h"
+#include "lib/io/container.h"
 #include "lib/io/dtype.h"
+#include "lib/io/safetensors/container.h"
 #include "lib/layout/decide.h"
 #include "lib/model/catalogue.h"
 #include "lib/model/inventory.h"
@@ -138,22 +140,16 @@ struct FuseGroup {
   uint32_t file_group = 0;
 };
 
-// How arrays lie in a file.
-enum class Container : uint8_t {
-  kSafetensors,
-  kTorchItems,  // one torch.save item (lib/io/torch/item.h) after another, one array each
-};
-
 struct PlanFile {
-  std::string name;  // "model_mtp.safetensors"
-  Container container = Container::kSafetensors;
-  std::string header;            // length prefix and JSON; empty: the header of `source_file`, whose arrays these are
+  std::string name;                                      // "model_mtp.safetensors"
+  const Container* container = &SafetensorsContainer();  // how arrays lie in it; of Containers(), never null
+  std::string header;            // as it is written; empty where there is none, or it is that of `source_file`
   uint64_t bytes = 0;            // whole file
   bool unchanged = false;        // every tensor is, and the file may be linked to source file `source_file`
   uint32_t source_file = kNone;  // into Catalogue::files
   uint32_t file_group = 0;
-  std::vector<uint32_t> outputs;  // into Plan::outputs, by offset
-  bool HasHeaderOfSource() const { return container == Container::kSafetensors && header.empty(); }
+  std::vector<uint32_t> outputs;                                                       // into Plan::outputs, by offset
+  bool HasHeaderOfSource() const { return container->HasHeader() && header.empty(); }  // whose arrays these are
 };
 
 // Rows of two sources that must hold the same bytes: replicas of which one is read. Checked before anything is

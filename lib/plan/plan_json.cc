@@ -3,50 +3,13 @@
 #include "lib/plan/plan_json.h"
 
 #include "lib/json/bytes.h"
-#include "lib/json/text.h"
+#include "lib/json/document.h"
+#include "lib/plan/containers.h"
 #include "lib/plan/words.h"
 #include "lib/recipe/encoding_text.h"
 
 namespace mimo {
 namespace {
-
-constexpr size_t kFlushBytes = 1 << 16;
-
-// Collects text and hands it on in large pieces. After an error the rest is swallowed.
-class Lines {
- public:
-  explicit Lines(const TextSink& sink) : sink_(sink) { text_.reserve(2 * kFlushBytes); }
-
-  std::string& text() { return text_; }
-  // Starts `"key":[` with one element per line.
-  void Begin(std::string_view key) {
-    text_ += ",\n\"";
-    text_ += key;
-    text_ += "\":[";
-    first_ = true;
-  }
-  std::string& Element() {
-    if (text_.size() >= kFlushBytes) Flush();
-    text_ += first_ ? "\n" : ",\n";
-    first_ = false;
-    return text_;
-  }
-  void End() { text_ += first_ ? "]" : "\n]"; }
-  void Flush() {
-    if (status_.ok()) status_ = sink_(text_);
-    text_.clear();
-  }
-  Status Finish() {
-    Flush();
-    return std::move(status_);
-  }
-
- private:
-  const TextSink& sink_;
-  std::string text_;
-  Status status_;
-  bool first_ = true;
-};
 
 // What will load the output; what was not asked for is left out.
 void AppendTarget(JsonObject& object, const PlanOptions& options) {
@@ -128,6 +91,11 @@ class SourceNames {
   std::vector<bool> first_;
 };
 
+void AppendBand(std::string& out, const SourceBand& band) {
+  AppendIntegers(out += '[', band.row_begin, band.row_end, band.scale, band.scale_row);
+  out += ']';
+}
+
 void AppendSource(std::string& out, const Catalogue& catalogue, const SourceArray& source) {
   static const SourceArray kUsual;
   const std::string name = source.array < catalogue.arrays.size() ? catalogue.arrays[source.array].name : "";
@@ -144,21 +112,7 @@ void AppendSource(std::string& out, const Catalogue& catalogue, const SourceArra
   if (source.global_divides) object.Bool("global_divides", true);
   if (source.block_rows != kUsual.block_rows) object.Number("block_rows", source.block_rows);
   if (source.block_cols != kUsual.block_cols) object.Number("block_cols", source.block_cols);
-  if (!source.bands.empty()) {
-    object.Key("bands") += '[';
-    const char* separator = "";
-    for (const SourceBand& band : source.bands) {
-      out += separator;
-      out += '[';
-      AppendInteger(out, band.row_begin);
-      AppendInteger(out += ',', band.row_end);
-      AppendInteger(out += ',', band.scale);
-      AppendInteger(out += ',', band.scale_row);
-      out += ']';
-      separator = ",";
-    }
-    out += ']';
-  }
+  if (!source.bands.empty()) object.List("bands", source.bands, AppendBand);
   object.Close();
 }
 
@@ -187,14 +141,9 @@ void AppendPiece(std::string& out, const SourceNames& names, const Piece& piece,
   } else {
     AppendInteger(out, piece.source);
   }
-  AppendInteger(out += ',', piece.source_row);
-  AppendInteger(out += ',', piece.target_row);
-  AppendInteger(out += ',', piece.rows);
-  if (piece.source_col != 0 || piece.target_col != 0 || piece.cols != 0) {
-    AppendInteger(out += ',', piece.source_col);
-    AppendInteger(out += ',', piece.target_col);
-    AppendInteger(out += ',', piece.cols);
-  }
+  AppendIntegers(out += ',', piece.source_row, piece.target_row, piece.rows);
+  if (piece.source_col != 0 || piece.target_col != 0 || piece.cols != 0)
+    AppendIntegers(out += ',', piece.source_col, piece.target_col, piece.cols);
   out += ']';
 }
 
@@ -221,14 +170,9 @@ void AppendOutput(std::string& out, const SourceNames& names, const OutputArray&
   if (IsWholeMove(output)) {
     names.Append(object.Key("source"), output.pieces[0].source);
   } else if (!output.pieces.empty()) {
-    object.Key("pieces") += '[';
-    const char* separator = "";
     const bool named = output.pieces.size() <= kNamedPieces;
-    for (const Piece& piece : output.pieces) {
-      AppendPiece(out += separator, names, piece, named);
-      separator = ",";
-    }
-    out += ']';
+    object.List("pieces", output.pieces,
+                [&](std::string& text, const Piece& piece) { AppendPiece(text, names, piece, named); });
   }
   object.Close();
 }
@@ -259,10 +203,7 @@ void AppendSegment(std::string& out, const CellSegment& part) {
   };
   out += '[';
   source(part.source);
-  AppendInteger(out += ',', part.source_row);
-  AppendInteger(out += ',', part.output);
-  AppendInteger(out += ',', part.target_row);
-  AppendInteger(out += ',', part.rows);
+  AppendIntegers(out += ',', part.source_row, part.output, part.target_row, part.rows);
   out += ',';
   source(part.scale);
   AppendInteger(out += ',', part.scale_row);
@@ -270,44 +211,24 @@ void AppendSegment(std::string& out, const CellSegment& part) {
   out += ']';
 }
 
+void AppendCell(std::string& out, const CellRow& cell) {
+  JsonObject row(out);
+  row.Number("scales", cell.scale_output);
+  row.Number("row", cell.scale_row);
+  if (cell.moved) row.Bool("moved", true);
+  if (cell.keep != kNone) row.Number("keep", cell.keep);
+  if (cell.keep_row != 0) row.Number("keep_row", cell.keep_row);
+  row.List("parts", cell.segments, AppendSegment);
+  row.Close();
+}
+
 void AppendGroup(std::string& out, const FuseGroup& group) {
   JsonObject object(out);
   object.String("label", group.label);
   object.Number("file_group", group.file_group);
   if (group.straddling_blocks != 0) object.Number("straddling_blocks", group.straddling_blocks);
-  if (!group.cells.empty()) {
-    object.Key("cells") += '[';
-    const char* separator = "\n ";
-    for (const CellRow& cell : group.cells) {
-      out += separator;
-      JsonObject row(out);
-      row.Number("scales", cell.scale_output);
-      row.Number("row", cell.scale_row);
-      if (cell.moved) row.Bool("moved", true);
-      if (cell.keep != kNone) row.Number("keep", cell.keep);
-      if (cell.keep_row != 0) row.Number("keep_row", cell.keep_row);
-      row.Key("parts") += '[';
-      const char* comma = "";
-      for (const CellSegment& part : cell.segments) {
-        AppendSegment(out += comma, part);
-        comma = ",";
-      }
-      out += ']';
-      row.Close();
-      separator = ",\n ";
-    }
-    out += ']';
-  }
-  if (!group.encoded.empty()) {
-    object.Key("encoded") += '[';
-    const char* separator = "";
-    for (const EncodedWeight& weight : group.encoded) {
-      out += separator;
-      AppendEncoded(out, weight);
-      separator = ",";
-    }
-    out += ']';
-  }
+  if (!group.cells.empty()) object.List("cells", group.cells, AppendCell, "\n ");
+  if (!group.encoded.empty()) object.List("encoded", group.encoded, AppendEncoded);
   object.Close();
 }
 
@@ -316,7 +237,7 @@ void AppendFile(std::string& out, const Catalogue& catalogue, const PlanFile& fi
   object.String("name", file.name);
   object.Number("bytes", file.bytes);
   object.Number("file_group", file.file_group);
-  if (file.container != Container::kSafetensors) object.String("container", WordOf(kContainers, file.container));
+  if (file.container != Containers()[0]) object.String("container", file.container->word());
   if (file.unchanged) object.Bool("unchanged", true);
   if (file.source_file < catalogue.files.size()) object.String("source", catalogue.files[file.source_file].name);
   // The length prefix is not text; it is the length of the rest.
@@ -325,39 +246,35 @@ void AppendFile(std::string& out, const Catalogue& catalogue, const PlanFile& fi
 }
 
 Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink, bool for_digest) {
-  Lines lines(sink);
-  std::string& out = lines.text();
-  out += "{\"kind\":\"mimo-convert plan\",\n\"version\":1";
+  JsonDocument lines(sink, "{\"kind\":\"mimo-convert plan\",\n\"version\":1");
   if (!for_digest) {
-    AppendJsonString(out += ",\n\"tool_version\":", plan.tool_version);
-    AppendJsonString(out += ",\n\"digest\":", plan.digest.Hex());
+    lines.String("tool_version", plan.tool_version);
+    lines.String("digest", plan.digest.Hex());
   }
-  AppendJsonString(out += ",\n\"form\":", plan.form);
-  AppendOptions(out += ",\n\"options\":", plan.options);
-  AppendJsonString(out += ",\n\"source_fingerprint\":", plan.source_fingerprint.Hex());
-  out += ",\n\"source_layout\":";
-  JsonObject layout(out);
+  lines.String("form", plan.form);
+  AppendOptions(lines.Key("options"), plan.options);
+  lines.String("source_fingerprint", plan.source_fingerprint.Hex());
+  JsonObject layout(lines.Key("source_layout"));
   AppendLayout(layout.Key("layout"), plan.source_layout.layout);
   layout.String("basis", plan.source_layout.basis);
   layout.Bool("assumed", plan.source_layout.assumed);
   layout.StringList("evidence", plan.source_layout.evidence);
   layout.Close();
-  AppendLayout(out += ",\n\"target_layout\":", plan.target_layout);
-  out += ",\n\"totals\":";
-  JsonObject totals(out);
+  AppendLayout(lines.Key("target_layout"), plan.target_layout);
+  JsonObject totals(lines.Key("totals"));
   totals.Number("payload_bytes", plan.payload_bytes);
   totals.Number("straddling_blocks", plan.straddling_blocks);
   totals.Bool("lossless", plan.lossless);
   totals.Number("file_groups", plan.file_groups);
   totals.Close();
 
-  lines.Begin("notes");
+  lines.BeginList("notes");
   for (const std::string& note : plan.notes) AppendJsonString(lines.Element(), note);
-  lines.End();
-  lines.Begin("carried");
+  lines.EndList();
+  lines.BeginList("carried");
   for (const std::string& name : plan.carried) AppendJsonString(lines.Element(), name);
-  lines.End();
-  lines.Begin("texts");
+  lines.EndList();
+  lines.BeginList("texts");
   for (const TextFile& text : plan.texts) {
     JsonObject object(lines.Element());
     object.String("name", text.name);
@@ -368,19 +285,19 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
     }
     object.Close();
   }
-  lines.End();
-  lines.Begin("files");
+  lines.EndList();
+  lines.BeginList("files");
   for (const PlanFile& file : plan.files) AppendFile(lines.Element(), catalogue, file);
-  lines.End();
-  lines.Begin("sources");
+  lines.EndList();
+  lines.BeginList("sources");
   for (const SourceArray& source : plan.sources) AppendSource(lines.Element(), catalogue, source);
-  lines.End();
-  lines.Begin("groups");
+  lines.EndList();
+  lines.BeginList("groups");
   for (const FuseGroup& group : plan.groups) AppendGroup(lines.Element(), group);
-  lines.End();
+  lines.EndList();
 
   const SourceNames names(catalogue, plan);
-  lines.Begin("outputs");
+  lines.BeginList("outputs");
   const OutputArray* previous = nullptr;
   for (const OutputArray& output : plan.outputs) {
     const bool same_file = previous != nullptr && previous->file == output.file;
@@ -389,21 +306,17 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
     AppendOutput(lines.Element(), names, output, same_file || fresh, begin);
     previous = &output;
   }
-  lines.End();
+  lines.EndList();
   if (!plan.equal.empty()) {
-    lines.Begin("equal");
+    lines.BeginList("equal");
     for (const EqualRows& equal : plan.equal) {
       std::string& line = lines.Element();
-      AppendInteger(line += '[', equal.first);
-      AppendInteger(line += ',', equal.first_row);
-      AppendInteger(line += ',', equal.second);
-      AppendInteger(line += ',', equal.second_row);
-      AppendInteger(line += ',', equal.rows);
+      AppendIntegers(line += '[', equal.first, equal.first_row, equal.second, equal.second_row, equal.rows);
       line += ']';
     }
-    lines.End();
+    lines.EndList();
   }
-  lines.Begin("dropped");
+  lines.BeginList("dropped");
   for (const SourceFate& fate : plan.fates) {
     if (fate.fate == Fate::kUsed || fate.array >= catalogue.arrays.size()) continue;
     JsonObject object(lines.Element());
@@ -411,9 +324,8 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
     object.String("reason", fate.reason);
     object.Close();
   }
-  lines.End();
-  out += "}\n";
-  return lines.Finish();
+  lines.EndList();
+  return lines.Finish("}\n");
 }
 
 Status CheckUtf8(const std::string& name) {

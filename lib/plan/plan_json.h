@@ -1,17 +1,14 @@
 // A plan as JSON (schemas/plan.schema.json), and its digest. Written as a stream: 160 000 tensors cost no DOM.
 #pragma once
 
-#include <functional>
 #include <string>
 #include <string_view>
 
 #include "lib/base/status.h"
+#include "lib/base/text_sink.h"
 #include "lib/plan/plan.h"
 
 namespace mimo {
-
-// Receives consecutive pieces of the document. An error stops the writing and is returned.
-using TextSink = std::function<Status(std::string_view)>;
 
 std::string PlanOptionsJson(const PlanOptions& options);  // one object, deterministic
 Result<PlanOptions> ParsePlanOptionsJson(const std::string& text);

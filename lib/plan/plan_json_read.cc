@@ -6,6 +6,7 @@
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/json/bytes.h"
 #include "lib/json/members.h"
+#include "lib/plan/containers.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/words.h"
 #include "lib/recipe/encoding_text.h"
@@ -29,6 +30,17 @@ T Word(JsonMembers& members, JsonProblems& problems, const char* key, const Word
   for (const auto& entry : words) expected += " " + std::string(entry.second);
   problems.Add(members.Place(), key, expected, value);
   return words[0].first;
+}
+
+const Container* ReadContainer(JsonMembers& members, JsonProblems& problems) {
+  const Json* value = members.Find("container");
+  if (value == nullptr) return Containers()[0];
+  const Container* found = value->is_string() ? FindContainer(value->get_ref<const std::string&>()) : nullptr;
+  if (found != nullptr) return found;
+  std::string expected = "one of";
+  for (const Container* container : Containers()) expected += " " + std::string(container->word());
+  problems.Add(members.Place(), "container", expected, value);
+  return Containers()[0];
 }
 
 void ReadTarget(JsonMembers& members, JsonProblems& problems, PlanOptions* options) {
@@ -170,7 +182,7 @@ class PlanReader {
       file.name = members.String("name");
       file.bytes = members.Integer<uint64_t>("bytes");
       file.file_group = members.Integer<uint32_t>("file_group");
-      file.container = Word(members, problems_, "container", kContainers, std::optional(Container::kSafetensors));
+      file.container = ReadContainer(members, problems_);
       file.unchanged = members.Bool("unchanged");
       if (const Json* source = members.Find("source")) {
         for (size_t f = 0; f < catalogue_.files.size() && file.source_file == kNone; ++f) {

@@ -5,8 +5,6 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
-#include "lib/io/safetensors/safetensors.h"
-#include "lib/io/torch/item.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/validate_parts.h"
@@ -188,7 +186,8 @@ class Validator {
     return {};
   }
 
-  // Outputs fill the file from the header to its end, without overlap or holes.
+  // Outputs and what their container puts around them fill the file from the header to its end, without overlap or
+  // holes.
   Status CheckFile(const PlanFile& file) const {
     const auto f = static_cast<uint32_t>(&file - plan_.files.data());
     if (file.file_group >= plan_.file_groups)
@@ -196,35 +195,30 @@ class Validator {
     if (f > 0 && !(plan_.files[f - 1].name < file.name)) return Bad("files").Expected("in name order").Found(file.name);
     if (file.source_file != kNone && file.source_file >= catalogue_.files.size())
       return Bad("source file").Expected("a file").Found(file.name);
-    if (file.container == Container::kTorchItems) return CheckItems(file);
-    const bool own = !file.HasHeaderOfSource();
-    if ((file.unchanged && own) || (!own && file.source_file == kNone)) {
-      return Bad("file " + file.name).Expected("a header, or a source file that has it").Found("both or none");
-    }
-    uint64_t prefix = 0;
-    for (size_t i = 0; i < 8 && i < file.header.size(); ++i) {
-      prefix |= static_cast<uint64_t>(static_cast<unsigned char>(file.header[i])) << (8 * i);
-    }
-    if (own && (file.header.size() < 8 || prefix != file.header.size() - 8)) {
-      return Bad("header of " + file.name).Expected("its own length first").Found(std::to_string(prefix));
-    }
-    uint64_t next = !own ? catalogue_.files[file.source_file].data_begin : file.header.size();
+    const Status header =
+        file.container->CheckHeader({file.name, file.header, file.unchanged, file.source_file != kNone});
+    if (!header.ok()) return Bad(header.error().what).Expected(header.error().expected).Found(header.error().found);
+    uint64_t next = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].data_begin : file.header.size();
+    std::vector<TensorInfo> arrays;
     for (uint32_t i : file.outputs) {
       if (!IsIn(i, f)) return Bad("outputs of " + file.name).Expected("its own").Found("another's");
       const OutputArray& output = plan_.outputs[i];
-      if (output.begin != next)
+      const FrameSize frame = file.container->FrameOf(output.dtype, output.shape);
+      if (output.begin != next + frame.head)
         return Bad("begin of an output")
             .Tensor(output.name)
-            .Expected(static_cast<int64_t>(next))
+            .Expected(static_cast<int64_t>(next + frame.head))
             .Found(static_cast<int64_t>(output.begin));
-      next = output.end;
+      next = output.end + frame.tail;
       if (file.unchanged && !LiesThere(output, file.source_file)) {
         return Bad("output of a linked file")
             .Tensor(output.name)
             .Expected("the same bytes at the same place")
             .Found("another");
       }
+      arrays.push_back({output.name, output.dtype, output.shape, output.begin, output.end});
     }
+    next += file.container->TailBytes(arrays);
     if (next != file.bytes)
       return Bad("length of " + file.name).Expected(static_cast<int64_t>(next)).Found(static_cast<int64_t>(file.bytes));
     return {};
@@ -232,28 +226,6 @@ class Validator {
 
   bool IsIn(uint32_t output, uint32_t file) const {
     return output < plan_.outputs.size() && plan_.outputs[output].file == file;
-  }
-
-  // Items follow each other; of each, the data is an output.
-  Status CheckItems(const PlanFile& file) const {
-    if (file.unchanged || !file.header.empty())
-      return Bad("file " + file.name).Expected("items without a header").Found("others");
-    uint64_t next = 0;
-    for (uint32_t i : file.outputs) {
-      if (!IsIn(i, static_cast<uint32_t>(&file - plan_.files.data())))
-        return Bad("outputs of " + file.name).Expected("its own").Found("another's");
-      const OutputArray& output = plan_.outputs[i];
-      const TorchItemSize size = SizeOfTorchItem(output.dtype, output.shape);
-      if (output.begin != next + size.head)
-        return Bad("begin of an output")
-            .Tensor(output.name)
-            .Expected(static_cast<int64_t>(next + size.head))
-            .Found(static_cast<int64_t>(output.begin));
-      next += size.total();
-    }
-    if (next != file.bytes)
-      return Bad("length of " + file.name).Expected(static_cast<int64_t>(next)).Found(static_cast<int64_t>(file.bytes));
-    return {};
   }
 
   bool LiesThere(const OutputArray& output, uint32_t source_file) const {

@@ -42,7 +42,4 @@ inline constexpr Words<Part, 9> kParts{{{Part::kWeight, "weight"},
                                         {Part::kInputGlobal, "input_global_scale"},
                                         {Part::kRowScale, "row_scale"}}};
 
-inline constexpr Words<Container, 2> kContainers{
-    {{Container::kSafetensors, "safetensors"}, {Container::kTorchItems, "torch-items"}}};
-
 }  // namespace mimo

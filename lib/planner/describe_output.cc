@@ -162,7 +162,7 @@ class Describer {
     }
   }
 
-  // That of the source, or one for it where it has none: it says which file held what.
+  // The index of the source, or one for it where it has none: it says which file held what.
   std::string SourceIndex() const {
     if (d_.catalogue.index.present) return d_.catalogue.index.text;
     std::vector<std::pair<std::string, std::string>> where;

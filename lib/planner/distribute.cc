@@ -180,17 +180,11 @@ class Distributor {
     MIMO_ASSIGN_OR_RETURN(const std::string name, NameOf(tensor.mtp, table_name, shape));
     builder_.BeginGroup(table_name);
     for (const int64_t rank : ranks_) {
-      OutputArray made;
+      OutputArray made = OutputLike(first);
       made.name = RankName(rank, name);
-      made.id = first.id;
       made.id.expert = -1;
       made.dtype = TypeOf(tensor, first.dtype);
       made.shape = shape;
-      made.transform = first.transform;
-      made.target_codec = first.target_codec;
-      made.adjust = first.adjust;
-      made.factor = first.factor;
-      made.pad = first.pad;
       for (const uint32_t i : members) {
         const OutputArray& output = planned_.outputs[i];
         if (output.dtype != first.dtype || output.transform != first.transform)

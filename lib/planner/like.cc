@@ -185,11 +185,9 @@ class LikePlanner {
   Status PlanPlain(const Weight& w, const Weight& from, const std::string& name) {
     const StoredArray& stored = catalogue_.arrays[w.array];
     const StoredArray& source = catalogue_.arrays[from.array];
-    OutputArray output;
+    OutputArray output = OutputLike(stored);
     output.name = name;
     output.id = w.id;
-    output.dtype = stored.dtype;
-    output.shape = stored.shape;
     if (from.storage == Storage::kPlain && source.dtype == stored.dtype) {
       output.pieces.push_back({builder_.Source(from.array), 0, 0, stored.rows()});
     } else {

@@ -196,15 +196,10 @@ class MegatronPlanner {
   void Add(const MegatronTensor& tensor, int32_t layer, const std::vector<uint32_t>& members, const Rectangle& part,
            PlannedTensor* made) {
     const OutputArray& first = planned_.outputs[members[0]];
-    OutputArray output;
+    OutputArray output = OutputLike(first);
     output.name = ChunkName(made->key, part.offsets);
-    output.id = first.id;
     output.dtype = made->dtype;
     output.shape = part.sizes;
-    output.transform = first.transform;
-    output.target_codec = first.target_codec;
-    output.adjust = first.adjust;
-    output.factor = first.factor;
     for (const uint32_t i : members) {
       const OutputArray& from = planned_.outputs[i];
       if (from.transform == Transform::kConvert) {

@@ -70,12 +70,10 @@ class NeuronPlanner {
           .Expected("block FP8 or BF16")
           .Found(first.name)
           .Advice("--dtype bf16 writes a BF16 directory");
-    OutputArray stack;
+    OutputArray stack = OutputLike(first);
     stack.name = NeuronStackName(gate_up, layer, part);
-    stack.id = first.id;
     stack.id.expert = -1;
     stack.id.part = part;
-    stack.dtype = first.dtype;
     stack.shape = {experts_, cols, count * rows};
     stack.transform = Transform::kTranspose;
     stack.target_codec = values ? Codec::kBf16 : part == Part::kRowScale ? Codec::kFp32 : Codec::kFp8Block;

@@ -12,6 +12,7 @@
 #include "lib/draft/resize.h"
 #include "lib/form/hf.h"
 #include "lib/form/like.h"
+#include "lib/io/torch/container.h"
 #include "lib/model/role_groups.h"
 #include "lib/planner/choice.h"
 #include "lib/planner/describe_output.h"
@@ -74,7 +75,7 @@ class Planner {
     }
     PlacementOptions placement;
     placement.max_shard_bytes = options_.max_shard_bytes;
-    if (megatron) placement.container = Container::kTorchItems;
+    if (megatron) placement.container = &TorchItemsContainer();
     if (!target_.restores) placement.layout = target_.qkv.ToString();
     PlaceOutputs(builder_, placement);
     builder_.plan().options = options_;

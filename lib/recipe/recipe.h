@@ -60,7 +60,7 @@ struct Recipe {
 // w4a4 or that are not finite and > 0, a block width that is not a multiple of 32, a type that the dialect does not
 // have). `path` is for messages.
 Result<Recipe> ParseRecipe(const std::string& text, const std::string& path);
-// The same recipe as canonical JSON: what a plan and a manifest record. ParseRecipe of it gives an equal recipe.
+// A recipe as canonical JSON: what a plan and a manifest record. ParseRecipe of it gives an equal recipe.
 std::string RecipeJson(const Recipe& recipe);
 // A recipe of schemas/recipes/ by name, or a file when the name has a '/' or ends in ".json".
 Result<Recipe> FindRecipe(FileSystem& fs, const std::string& name);

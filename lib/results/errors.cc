@@ -124,30 +124,25 @@ std::string ErrorReportJson(const Plan& plan, const RunResults& results) {
     for (const EncodedWeight& weight : group.encoded) encodings[weight.codes] = &weight.encoding;
   std::string text = "{\n\"format\":\"mimo-error-report\",\n\"version\":1,\n\"accepted\":";
   text += results.rejections.empty() ? "true" : "false";
-  text += ",\n\"thresholds\":[";
-  const char* separator = "";
+  JsonList thresholds(text += ",\n\"thresholds\":");
   for (const Threshold& threshold : results.thresholds) {
-    JsonObject object(text += separator);
+    JsonObject object(thresholds.Next());
     object.String("role", threshold.role);
     AppendDouble(object.Key("min_sqnr_db"), threshold.min_sqnr_db);
     object.Close();
-    separator = ",";
   }
-  text += "],\n\"rejections\":[";
-  separator = "\n";
-  for (const std::string& line : results.rejections) {
-    AppendJsonString(text += separator, line);
-    separator = ",\n";
-  }
-  text += "],\n\"tensors\":[";
-  separator = "\n";
+  thresholds.Close();
+  JsonList rejections(text += ",\n\"rejections\":", "\n");
+  for (const std::string& line : results.rejections) AppendJsonString(rejections.Next(), line);
+  rejections.Close();
+  JsonList tensors(text += ",\n\"tensors\":", "\n");
   for (uint32_t i = 0; i < plan.outputs.size(); ++i) {
     const OutputArray& output = plan.outputs[i];
     const TensorResult& result = results.tensors[i];
     if (output.transform != Transform::kEncode || !result.error) continue;
     roles[std::string(output.id.mtp ? "mtp " : "") + std::string(RoleName(output.id.role))].Add(*result.error);
     if (const std::string layer = LayerOf(output.id); !layer.empty()) layers[layer].Add(*result.error);
-    JsonObject object(text += separator);
+    JsonObject object(tensors.Next());
     object.String("name", output.name);
     object.String("role", RoleName(output.id.role));
     object.String("encoding", EncodingText(*encodings.at(i)));
@@ -156,22 +151,21 @@ std::string ErrorReportJson(const Plan& plan, const RunResults& results) {
     object.Number("kept_blocks", result.counts.kept_blocks);
     AddError(object, *result.error);
     object.Close();
-    separator = ",\n";
   }
-  const auto add = [&](const char* list, const char* key, std::map<std::string, Aggregate>& aggregates) {
-    text += std::string("],\n\"") + list + "\":[";
-    separator = "\n";
+  tensors.Close();
+  const auto add = [&](const char* key, const char* name_key, std::map<std::string, Aggregate>& aggregates) {
+    JsonList list(text += std::string(",\n\"") + key + "\":", "\n");
     for (auto& [name, aggregate] : aggregates) {
-      JsonObject object(text += separator);
-      object.String(key, name);
+      JsonObject object(list.Next());
+      object.String(name_key, name);
       AddAggregate(object, aggregate);
       object.Close();
-      separator = ",\n";
     }
+    list.Close();
   };
   add("roles", "role", roles);
   add("layers", "layer", layers);
-  return text + "]\n}\n";
+  return text + "\n}\n";
 }
 
 }  // namespace mimo

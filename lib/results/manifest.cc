@@ -4,6 +4,8 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "lib/json/document.h"
+#include "lib/plan/containers.h"
 #include "lib/plan/reads.h"
 #include "lib/plan/words.h"
 #include "lib/recipe/encoding_text.h"
@@ -12,13 +14,13 @@
 namespace mimo {
 namespace {
 
-constexpr size_t kFlushBytes = 1 << 18;
-
-// One list element per line, flushed in large pieces.
 class Writer {
  public:
   Writer(const Catalogue& catalogue, const Plan& plan, const RunResults& results, const TextSink& sink)
-      : catalogue_(catalogue), plan_(plan), results_(results), sink_(sink) {}
+      : catalogue_(catalogue),
+        plan_(plan),
+        results_(results),
+        out_(sink, "{\n\"format\":\"mimo-manifest\",\n\"version\":1") {}
 
   Status Write() {
     Head();
@@ -30,106 +32,81 @@ class Writer {
     Relayouts();
     Verdict();
     Totals();
-    text_ += "\n}\n";
-    Flush();
-    return std::move(status_);
+    return out_.Finish("\n}\n");
   }
 
  private:
-  void Flush() {
-    if (status_.ok()) status_ = sink_(text_);
-    text_.clear();
-  }
-  std::string& Key(const char* key) {
-    text_ += ",\n\"";
-    text_ += key;
-    text_ += "\":";
-    return text_;
-  }
-  void Begin(const char* key) {
-    Key(key) += '[';
-    first_ = true;
-  }
-  std::string& Element() {
-    if (text_.size() >= kFlushBytes) Flush();
-    text_ += first_ ? "\n" : ",\n";
-    first_ = false;
-    return text_;
-  }
-  void End() { text_ += first_ ? "]" : "\n]"; }
-
   void Head() {
-    text_ += "{\n\"format\":\"mimo-manifest\",\n\"version\":1";
-    AppendJsonString(Key("tool_version"), plan_.tool_version);
-    AppendJsonString(Key("form"), plan_.form);
-    Key("options") += PlanOptionsJson(plan_.options);
-    AppendJsonString(Key("plan_digest"), plan_.digest.Hex());
+    out_.String("tool_version", plan_.tool_version);
+    out_.String("form", plan_.form);
+    out_.Key("options") += PlanOptionsJson(plan_.options);
+    out_.String("plan_digest", plan_.digest.Hex());
   }
 
   void Source() {
-    JsonObject layout(Key("source_layout"));
+    JsonObject layout(out_.Key("source_layout"));
     layout.String("layout", plan_.source_layout.layout.ToString());
     layout.String("basis", plan_.source_layout.basis);
     layout.Bool("assumed", plan_.source_layout.assumed);
     layout.StringList("evidence", plan_.source_layout.evidence);
     layout.Close();
-    AppendJsonString(Key("target_layout"), plan_.target_layout.ToString());
-    AppendJsonString(Key("source_fingerprint"), plan_.source_fingerprint.Hex());
+    out_.String("target_layout", plan_.target_layout.ToString());
+    out_.String("source_fingerprint", plan_.source_fingerprint.Hex());
     if (!plan_.notes.empty()) {
-      Begin("notes");
-      for (const std::string& note : plan_.notes) AppendJsonString(Element(), note);
-      End();
+      out_.BeginList("notes");
+      for (const std::string& note : plan_.notes) AppendJsonString(out_.Element(), note);
+      out_.EndList();
     }
-    Begin("source_files");
+    out_.BeginList("source_files");
     for (const CatalogueFile& file : catalogue_.files) {
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("name", file.name);
       object.Number("bytes", file.bytes);
       object.String("header_hash", file.header_hash.Hex());
       object.Close();
     }
-    End();
+    out_.EndList();
   }
 
   void Files() {
-    Begin("files");
+    out_.BeginList("files");
     for (size_t i = 0; i < plan_.files.size(); ++i) {
       const PlanFile& file = plan_.files[i];
-      const Hash128 header = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
-                                                      : HashBytes(std::as_bytes(std::span(file.header)));
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("name", file.name);
       object.Number("bytes", file.bytes);
-      if (file.container == Container::kTorchItems)
-        object.String("container", "torch-items");
-      else
+      if (file.container != Containers()[0]) object.String("container", file.container->word());
+      if (file.container->HasHeader()) {
+        const Hash128 header = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
+                                                        : HashBytes(std::as_bytes(std::span(file.header)));
         object.String("header_hash", header.Hex());
+      }
       if (results_.linked[i] != 0) object.Bool("linked", true);
       object.Close();
     }
-    End();
+    out_.EndList();
   }
 
   void OtherFiles() {
-    Begin("texts");
+    out_.BeginList("texts");
     for (const TextFile& text : plan_.texts) {
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("name", text.name);
       object.Number("bytes", text.content.size());
       object.String("hash", HashBytes(std::as_bytes(std::span(text.content))).Hex());
       object.Close();
     }
-    End();
-    Begin("carried");
+    out_.EndList();
+    out_.BeginList("carried");
     for (const CarriedResult& file : results_.carried) {
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("name", file.name);
       object.Number("bytes", file.bytes);
       if (file.hash) object.String("hash", file.hash->Hex());
       if (file.linked) object.Bool("linked", true);
       object.Close();
     }
-    End();
+    out_.EndList();
   }
 
   // Arrays that each relaid output, and each array beside encoded codes, is made from; other outputs say so in their
@@ -202,11 +179,11 @@ class Writer {
   void Tensors() {
     CollectRelaid();
     named_.assign(catalogue_.arrays.size(), kNone);
-    Begin("tensors");
+    out_.BeginList("tensors");
     for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
       const OutputArray& output = plan_.outputs[i];
       const TensorResult& result = results_.tensors[i];
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("name", output.name);
       object.Number("file", output.file);
       object.String("dtype", DTypeName(output.dtype));
@@ -232,7 +209,7 @@ class Writer {
       }
       object.Close();
     }
-    End();
+    out_.EndList();
   }
 
   static void Anomalies(JsonObject& object, const kernels::Anomalies& anomalies) {
@@ -242,49 +219,49 @@ class Writer {
   }
 
   void Dropped() {
-    Begin("dropped");
+    out_.BeginList("dropped");
     for (const SourceFate& fate : plan_.fates) {
       if (fate.fate != Fate::kDropped) continue;
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("name", catalogue_.arrays[fate.array].name);
       object.String("reason", fate.reason);
       object.Close();
     }
-    End();
+    out_.EndList();
   }
 
   void Relayouts() {
-    Begin("relayouts");
+    out_.BeginList("relayouts");
     for (size_t i = 0; i < plan_.groups.size(); ++i) {
       if (plan_.groups[i].cells.empty()) continue;
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("group", plan_.groups[i].label);
       AddGridCounts(object, results_.groups[i]);
       object.Close();
     }
-    End();
+    out_.EndList();
   }
 
   void Verdict() {
     if (results_.thresholds.empty()) return;
-    Key("accepted") += results_.rejections.empty() ? "true" : "false";
-    Begin("thresholds");
+    out_.Key("accepted") += results_.rejections.empty() ? "true" : "false";
+    out_.BeginList("thresholds");
     for (const Threshold& threshold : results_.thresholds) {
-      JsonObject object(Element());
+      JsonObject object(out_.Element());
       object.String("role", threshold.role);
       AppendDouble(object.Key("min_sqnr_db"), threshold.min_sqnr_db);
       object.Close();
     }
-    End();
-    Begin("rejections");
-    for (const std::string& line : results_.rejections) AppendJsonString(Element(), line);
-    End();
+    out_.EndList();
+    out_.BeginList("rejections");
+    for (const std::string& line : results_.rejections) AppendJsonString(out_.Element(), line);
+    out_.EndList();
   }
 
   void Totals() {
     kernels::Anomalies anomalies;
     for (const TensorResult& tensor : results_.tensors) anomalies += tensor.anomalies;
-    JsonObject object(Key("totals"));
+    JsonObject object(out_.Key("totals"));
     object.Number("tensors", plan_.outputs.size());
     object.Number("payload_bytes", plan_.payload_bytes);
     Anomalies(object, anomalies);
@@ -295,14 +272,11 @@ class Writer {
   const Catalogue& catalogue_;
   const Plan& plan_;
   const RunResults& results_;
-  const TextSink& sink_;
-  std::string text_;
+  JsonDocument out_;
   std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;
   std::vector<uint32_t> named_;  // per array of the catalogue: the last output that named it among its sources
   std::unordered_map<uint32_t, const kernels::Encoding*> encodings_;  // by output of codes
   std::unordered_set<uint32_t> keeps_;                                // outputs of codes whose scales are kept
-  Status status_;
-  bool first_ = true;
 };
 
 }  // namespace

@@ -64,7 +64,7 @@ struct ManifestFile {
   std::string name;
   uint64_t bytes = 0;
   bool linked = false;
-  Container container = Container::kSafetensors;
+  const Container* container = &SafetensorsContainer();
   std::optional<Hash128> hash;  // of the header for tensor files, else of the whole file
 };
 

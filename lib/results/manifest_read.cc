@@ -2,6 +2,7 @@
 // JSON.
 #include <nlohmann/json.hpp>
 
+#include "lib/plan/containers.h"
 #include "lib/results/result_json.h"
 
 namespace mimo {
@@ -59,6 +60,17 @@ class Reader {
     return hash;
   }
 
+  // The usual one goes without saying.
+  const Container* ReadContainer(const std::string& word, const std::string& place) {
+    std::string words;
+    for (const Container* container : Containers().subspan(1)) {
+      if (container->word() == word) return container;
+      words += (words.empty() ? "" : " or ") + std::string(container->word());
+    }
+    problems_.AddText(place, words, word);
+    return Containers()[0];
+  }
+
   void ReadFile(const json& value, const char* list, const char* hash_key, std::vector<ManifestFile>* files) {
     JsonMembers members(value, problems_, list, files->size());
     ManifestFile file;
@@ -67,9 +79,8 @@ class Reader {
     file.linked = members.Bool("linked");
     file.hash = ReadHash(members, hash_key);
     const std::string container = members.String("container", "");
-    if (container == "torch-items") file.container = Container::kTorchItems;
-    if (!container.empty() && container != "torch-items") problems_.AddText(members.Place(), "torch-items", container);
-    if (!file.hash && !file.linked && container.empty()) problems_.AddText(members.Place(), "a hash", "none");
+    if (!container.empty()) file.container = ReadContainer(container, members.Place());
+    if (!file.hash && !file.linked && file.container->HasHeader()) problems_.AddText(members.Place(), "a hash", "none");
     members.Close();
     files->push_back(std::move(file));
   }

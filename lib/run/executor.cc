@@ -10,14 +10,6 @@
 namespace mimo {
 namespace {
 
-std::string ParentOf(const std::string& path) {
-  std::string trimmed = path;
-  while (trimmed.size() > 1 && trimmed.back() == '/') trimmed.pop_back();
-  const size_t slash = trimmed.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : trimmed.substr(0, slash);
-}
-
 class Execution {
  public:
   Execution(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options)

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "lib/base/durable_file.h"
 #include "lib/plan/plan_json.h"
 #include "lib/results/result_json.h"
 
@@ -54,15 +55,6 @@ std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
 }
 
 }  // namespace
-
-Status WriteDurably(FileSystem& fs, const std::string& directory, const std::string& name, const std::string& content) {
-  const std::string path = JoinPath(directory, name);
-  const std::string temporary = path + ".tmp";
-  MIMO_RETURN_IF_ERROR(fs.Remove(temporary));
-  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, temporary, content));
-  MIMO_RETURN_IF_ERROR(fs.Rename(temporary, path));
-  return fs.SyncDirectory(directory);
-}
 
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name) {
   const size_t slash = name.rfind('/');
@@ -124,7 +116,7 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
   object.Bool("overwrite", state.overwrite);
   object.Close();
   text += '\n';
-  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, path_, kStateName, text));
+  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, JoinPath(path_, kStateName), text));
   return fs_.SyncDirectory(output_);
 }
 
@@ -208,58 +200,46 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
   JsonObject object(text);
   AddFormat(object, "mimo-record", plan.digest);
   object.Number("file_group", file_group);
-  const char* separator = "";
-  const auto next = [&]() -> std::string& {
-    text += separator;
-    separator = ",";
-    return text;
-  };
-  object.Key("files") += '[';
+  JsonList files(object.Key("files"));
   for (size_t f = 0; f < plan.files.size(); ++f) {
     if (plan.files[f].file_group != file_group) continue;
-    JsonObject file(next());
+    JsonObject file(files.Next());
     file.String("name", plan.files[f].name);
     file.Number("bytes", plan.files[f].bytes);
     if (results.linked[f] != 0) file.Bool("linked", true);
     file.Close();
   }
-  text += ']';
+  files.Close();
   const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
-  object.Key("hashes") += '[';
-  separator = "";
-  for (const uint32_t o : outputs) {
+  object.List("hashes", outputs, [&](std::string& out, uint32_t o) {
     const auto& hash = results.tensors[o].hash;
-    AppendJsonString(next(), hash ? hash->Hex() : "");
-  }
-  text += ']';
-  object.Key("anomalies") += '[';
-  separator = "";
+    AppendJsonString(out, hash ? hash->Hex() : "");
+  });
+  JsonList anomalies(object.Key("anomalies"));
   for (size_t i = 0; i < outputs.size(); ++i) {
-    const kernels::Anomalies& anomalies = results.tensors[outputs[i]].anomalies;
-    if (anomalies == kernels::Anomalies()) continue;
-    JsonObject entry(next());
+    const kernels::Anomalies& found = results.tensors[outputs[i]].anomalies;
+    if (found == kernels::Anomalies()) continue;
+    JsonObject entry(anomalies.Next());
     entry.Number("tensor", i);
-    AddAnomalies(entry, anomalies);
+    AddAnomalies(entry, found);
     entry.Close();
   }
-  text += ']';
-  object.Key("adjusted") += '[';
-  separator = "";
+  anomalies.Close();
+  JsonList adjusted(object.Key("adjusted"));
   for (size_t i = 0; i < outputs.size(); ++i) {
     const uint64_t inexact = results.tensors[outputs[i]].counts.inexact_codes;
     if (inexact == 0) continue;
-    JsonObject entry(next());
+    JsonObject entry(adjusted.Next());
     entry.Number("tensor", i);
     entry.Number("inexact_codes", inexact);
     entry.Close();
   }
-  text += ']';
-  object.Key("encoded") += '[';
-  separator = "";
+  adjusted.Close();
+  JsonList encoded(object.Key("encoded"));
   for (size_t i = 0; i < outputs.size(); ++i) {
     const TensorResult& tensor = results.tensors[outputs[i]];
     if (plan.outputs[outputs[i]].transform != Transform::kEncode) continue;
-    JsonObject entry(next());
+    JsonObject entry(encoded.Next());
     entry.Number("tensor", i);
     entry.Number("blocks", tensor.counts.encoded_blocks);
     entry.Number("exact_blocks", tensor.counts.exact_blocks);
@@ -271,20 +251,19 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     }
     entry.Close();
   }
-  text += ']';
-  object.Key("relayouts") += '[';
-  separator = "";
+  encoded.Close();
+  JsonList relayouts(object.Key("relayouts"));
   for (size_t g = 0; g < plan.groups.size(); ++g) {
     if (plan.groups[g].file_group != file_group || plan.groups[g].cells.empty()) continue;
-    JsonObject entry(next());
+    JsonObject entry(relayouts.Next());
     entry.Number("group", g);
     AddGridCounts(entry, results.groups[g]);
     entry.Close();
   }
-  text += ']';
+  relayouts.Close();
   object.Close();
   text += '\n';
-  return WriteDurably(fs_, JoinPath(path_, kRecords), RecordName(file_group), text);
+  return WriteDurably(fs_, JoinPath(JoinPath(path_, kRecords), RecordName(file_group)), text);
 }
 
 Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
@@ -326,7 +305,7 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
   object.StringList("names", publication.names);
   object.Close();
   text += '\n';
-  return WriteDurably(fs_, path_, kPublishName, text);
+  return WriteDurably(fs_, JoinPath(path_, kPublishName), text);
 }
 
 Status PartialDirectory::Remove() {

@@ -18,13 +18,10 @@
 
 namespace mimo {
 
-// Writes a temporary file beside `path`, syncs it, renames it over `path` and syncs the directory.
-Status WriteDurably(FileSystem& fs, const std::string& directory, const std::string& name, const std::string& content);
-
 // Creates the directories above `name` below `root`.
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name);
-// Syncs `root` and every directory below it that is above one of `names`, the deepest first. Those that do not exist
-// are passed over: a run that was stopped while it removed the partial directory.
+// Syncs `root` and every directory below it that is above one of `names`, the deepest first. Directories that do not
+// exist are passed over: a run was stopped while it removed the partial directory.
 Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vector<std::string>& names);
 
 class PartialDirectory {

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "lib/base/durable_file.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -82,22 +83,6 @@ Status CarryFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, 
   return {};
 }
 
-Status WriteManifestFile(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, PartialDirectory& partial,
-                         const RunResults& results, RunReport& report) {
-  const std::string path = partial.FilePath(kManifestName);
-  MIMO_RETURN_IF_ERROR(fs.Remove(path));
-  MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForWrite(path, OpenMode::kCreateNew));
-  uint64_t at = 0;
-  MIMO_RETURN_IF_ERROR(WriteManifest(catalogue, plan, results, [&](std::string_view text) {
-    Status written = file->WriteAt(at, std::as_bytes(std::span(text)));
-    at += text.size();
-    return written;
-  }));
-  MIMO_RETURN_IF_ERROR(file->Sync());
-  report.bytes_written += at;
-  return file->Close();
-}
-
 // Tensor and carried files, then texts with the index and the config at their end, then the manifest.
 std::vector<std::string> PublicationOrder(const Plan& plan) {
   std::vector<std::string> names;
@@ -159,13 +144,14 @@ Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan
   for (const TextFile& text : plan.texts) {
     const std::string path = partial.FilePath(text.name);
     MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), text.name));
-    MIMO_RETURN_IF_ERROR(fs.Remove(path));
-    MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, path, text.content));
+    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, path, text.content));
     report.bytes_written += text.content.size();
     ++report.files_written;
   }
   MIMO_RETURN_IF_ERROR(CarryFiles(fs, catalogue, plan, options, partial, results, report));
-  MIMO_RETURN_IF_ERROR(WriteManifestFile(fs, catalogue, plan, partial, results, report));
+  const auto manifest = [&](const TextSink& sink) { return WriteManifest(catalogue, plan, results, sink); };
+  MIMO_ASSIGN_OR_RETURN(const uint64_t bytes, WriteNewFile(fs, partial.FilePath(kManifestName), manifest));
+  report.bytes_written += bytes;
   ++report.files_written;
   PartialDirectory::Publication publication{plan.digest, overwrite, false, PublicationOrder(plan)};
   MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), publication.names));

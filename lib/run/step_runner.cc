@@ -86,7 +86,7 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
             return fs_.OpenForWrite(partial_.FilePath(plan_.files[file].name), OpenMode::kKeep);
           },
           [](WritableFile& file) { return file.Close(); }),
-      frames_(plan),
+      completion_(plan),
       workers_(threads_, kStoppedAdvice),
       file_groups_(plan.file_groups),
       cells_(plan.groups.size()) {}
@@ -207,7 +207,7 @@ Status StepRunner::PrepareFile(const PlanFile& file, bool linked) {
   }
   MIMO_ASSIGN_OR_RETURN(const auto out, fs_.OpenForWrite(path, OpenMode::kCreateNew));
   MIMO_RETURN_IF_ERROR(out->Truncate(file.bytes));
-  if (!file.header.empty() || file.container == Container::kTorchItems) {
+  if (!file.HasHeaderOfSource()) {
     MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
     return out->Close();
   }
@@ -320,7 +320,7 @@ Status StepRunner::RunStep(const Step& step, Backend& backend) {
     MIMO_ASSIGN_OR_RETURN(const auto file, writers_.Get(write.file));
     MIMO_RETURN_IF_ERROR(file->WriteAt(write.offset, write.data));
     written += write.data.size();
-    frames_.Add(write);
+    completion_.Add(write);
   }
   Add(step, result, read, written);
   return {};
@@ -436,7 +436,7 @@ Status StepRunner::FinishFileGroup(uint32_t file_group) {
     names.push_back(plan_.files[f].name);
     if (results_->linked[f] != 0) continue;
     MIMO_ASSIGN_OR_RETURN(auto file, writers_.Get(f));
-    MIMO_RETURN_IF_ERROR(frames_.Write(plan_.files[f], *file));
+    MIMO_RETURN_IF_ERROR(completion_.Complete(plan_.files[f], *file));
     MIMO_RETURN_IF_ERROR(file->Sync());
     file.reset();
     MIMO_RETURN_IF_ERROR(writers_.Drop(f));

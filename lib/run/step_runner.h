@@ -13,6 +13,7 @@
 #include "lib/base/workers.h"
 #include "lib/results/manifest.h"
 #include "lib/run/backend.h"
+#include "lib/run/completion.h"
 #include "lib/run/handles.h"
 #include "lib/run/job.h"
 #include "lib/run/memory_budget.h"
@@ -21,7 +22,6 @@
 #include "lib/run/report.h"
 #include "lib/run/step_work.h"
 #include "lib/run/steps.h"
-#include "lib/run/torch_frames.h"
 
 namespace mimo {
 
@@ -80,7 +80,7 @@ class StepRunner {
   MemoryBudget budget_;
   HandleCache<ReadableFile> readers_;
   HandleCache<WritableFile> writers_;
-  TorchFrames frames_;
+  Completion completion_;
   Workers workers_;
   std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
 

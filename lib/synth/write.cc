@@ -3,6 +3,7 @@
 #include <atomic>
 
 #include "lib/base/workers.h"
+#include "lib/base/durable_file.h"
 #include "lib/model/file_names.h"
 #include "lib/synth/companions.h"
 #include "lib/synth/fill.h"
@@ -136,10 +137,10 @@ Result<SynthReport> WriteSynthetic(FileSystem& fs, const SynthPlan& plan, const 
     if (slash != std::string::npos) {
       MIMO_RETURN_IF_ERROR(fs.CreateDirectories(JoinPath(directory, file.name.substr(0, slash))));
     }
-    MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, file.name), file.content));
+    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, file.name), file.content));
   }
-  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, kIndexName), IndexText(plan)));
-  MIMO_RETURN_IF_ERROR(WriteWholeFile(fs, JoinPath(directory, kConfigName), plan.config));
+  MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, kIndexName), IndexText(plan)));
+  MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, kConfigName), plan.config));
   return report;
 }
 

@@ -5,8 +5,6 @@
 #include <optional>
 #include <set>
 
-#include "lib/io/safetensors/safetensors.h"
-#include "lib/io/torch/item.h"
 #include "lib/model/file_names.h"
 #include "lib/results/manifest.h"
 #include "lib/verify/index_check.h"
@@ -93,7 +91,7 @@ class Checker {
     return {};
   }
 
-  // Length, header bytes and tensor set; then its tensors wait in work_.
+  // Length, set of tensors and all bytes but the tensors' own, which wait in work_.
   Status CheckTensorFile(uint32_t f, size_t first, size_t last) {
     const ManifestFile& file = manifest_.files[f];
     if (!present_.contains(file.name)) return {};
@@ -103,91 +101,34 @@ class Checker {
       Differs(file.name, "", "length", std::to_string(file.bytes) + " bytes", std::to_string(info->size) + " bytes");
       return {};
     }
-    if (file.container == Container::kTorchItems) return CheckItems(file, first, last);
-    auto header = ReadSafetensorsHeader(fs_, Path(file.name));
-    if (!header.ok() && header.error().code == ErrorCode::kBadInput) {
-      Differs(file.name, header.error().tensor, header.error().what, header.error().expected, header.error().found);
-      return {};
+    std::vector<TensorInfo> arrays;
+    for (size_t i = first; i < last; ++i) {
+      const ManifestTensor& tensor = manifest_.tensors[i];
+      arrays.push_back({std::string(HeaderName(tensor.name)), tensor.dtype, tensor.shape});
     }
-    if (!header.ok()) return header.TakeError();
-    if (file.hash) {
-      MIMO_ASSIGN_OR_RETURN(const Hash128 hash, HashFile(file.name, header->data_begin));
+    MIMO_ASSIGN_OR_RETURN(const FoundArrays found, file.container->Find(fs_, Path(file.name), arrays));
+    report_.bytes += found.bytes_read;
+    if (file.hash && found.header_bytes > 0) {
+      MIMO_ASSIGN_OR_RETURN(const Hash128 hash, HashFile(file.name, found.header_bytes));
       if (hash != *file.hash) Differs(file.name, "", "hash of the header", file.hash->Hex(), hash.Hex());
     }
-    CompareTensors(file.name, *header, first, last);
+    for (const FileProblem& p : found.problems)
+      Differs(file.name, p.array < arrays.size() ? manifest_.tensors[first + p.array].name : p.tensor, p.what,
+              p.expected, p.found);
+    for (size_t i = 0; i < arrays.size(); ++i)
+      if (found.begins[i]) QueueTensor(static_cast<uint32_t>(first + i), *found.begins[i]);
     return {};
   }
 
-  // Items follow each other in the order of the manifest; all but their data follows from dtype and shape, and a CRC
-  // that stands twice.
-  Status CheckItems(const ManifestFile& file, size_t first, size_t last) {
-    MIMO_ASSIGN_OR_RETURN(const auto in, fs_.OpenForRead(Path(file.name)));
-    uint64_t at = 0;
-    for (size_t i = first; i < last; ++i) {
-      const ManifestTensor& tensor = manifest_.tensors[i];
-      const TorchItemSize size = SizeOfTorchItem(tensor.dtype, tensor.shape);
-      if (file.bytes - at < size.total()) {
-        Differs(file.name, tensor.name, "the tensor is missing", "", "");
-        return {};
-      }
-      MIMO_ASSIGN_OR_RETURN(const bool whole, HasFrame(*in, at, tensor, size));
-      if (!whole)
-        Differs(file.name, tensor.name, "the bytes around the data", "those of its dtype and shape", "others");
-      const auto rows = static_cast<uint64_t>(MatrixRows(tensor.shape));
-      if (tensor.hash) {
-        work_.push_back(
-            {static_cast<uint32_t>(i), tensor.file, at + size.head, rows, rows == 0 ? 0 : size.data / rows});
-      } else {
-        ++report_.unhashed_tensors;
-      }
-      at += size.total();
+  void QueueTensor(uint32_t index, uint64_t begin) {
+    const ManifestTensor& tensor = manifest_.tensors[index];
+    if (!tensor.hash) {
+      ++report_.unhashed_tensors;
+      return;
     }
-    if (at != file.bytes)
-      Differs(file.name, "", "length", std::to_string(at) + " bytes", std::to_string(file.bytes) + " bytes");
-    return {};
-  }
-
-  Result<bool> HasFrame(ReadableFile& in, uint64_t at, const ManifestTensor& tensor, const TorchItemSize& size) {
-    std::string head(size.head, '\0'), tail(size.tail, '\0');
-    MIMO_RETURN_IF_ERROR(in.ReadAt(at, std::as_writable_bytes(std::span(head))));
-    MIMO_RETURN_IF_ERROR(in.ReadAt(at + size.head + size.data, std::as_writable_bytes(std::span(tail))));
-    report_.bytes += head.size() + tail.size();
-    // The CRC stands where frames of different CRCs differ.
-    const TorchItemFrame zero = FrameOfTorchItem(tensor.dtype, tensor.shape, 0);
-    const TorchItemFrame ones = FrameOfTorchItem(tensor.dtype, tensor.shape, 0xFFFFFFFFu);
-    uint32_t crc = 0;
-    for (size_t i = 0, bit = 0; i < head.size(); ++i) {
-      if (zero.head[i] == ones.head[i]) continue;
-      crc |= static_cast<uint32_t>(static_cast<unsigned char>(head[i])) << bit;
-      bit += 8;
-    }
-    const TorchItemFrame frame = FrameOfTorchItem(tensor.dtype, tensor.shape, crc);
-    return head == frame.head && tail == frame.tail;
-  }
-
-  void CompareTensors(const std::string& file, const SafetensorsHeader& header, size_t first, size_t last) {
-    std::map<std::string, const TensorInfo*> stored;
-    for (const TensorInfo& tensor : header.tensors) stored[tensor.name] = &tensor;
-    for (size_t i = first; i < last; ++i) {
-      const ManifestTensor& tensor = manifest_.tensors[i];
-      const auto found = stored.find(std::string(HeaderName(tensor.name)));
-      if (found == stored.end()) {
-        Differs(file, tensor.name, "the tensor is missing", "", "");
-        continue;
-      }
-      const TensorInfo& info = *found->second;
-      if (info.dtype != tensor.dtype || info.shape != tensor.shape) {
-        Differs(file, tensor.name, "dtype or shape", std::string(DTypeName(tensor.dtype)),
-                std::string(DTypeName(info.dtype)));
-      } else if (tensor.hash) {
-        const auto rows = static_cast<uint64_t>(MatrixRows(info.shape));
-        work_.push_back({static_cast<uint32_t>(i), tensor.file, info.begin, rows, rows == 0 ? 0 : info.bytes() / rows});
-      } else {
-        ++report_.unhashed_tensors;
-      }
-      stored.erase(found);
-    }
-    for (const auto& [name, info] : stored) Differs(file, name, "the tensor is not in the manifest", "", "");
+    const auto rows = static_cast<uint64_t>(MatrixRows(tensor.shape));
+    const uint64_t bytes = TensorBytes(tensor.dtype, tensor.shape).value_or(0);
+    work_.push_back({index, tensor.file, begin, rows, rows == 0 ? 0 : bytes / rows});
   }
 
   Status CheckTensors() {
@@ -205,7 +146,7 @@ class Checker {
     return {};
   }
 
-  // Of the first `bytes` bytes.
+  // The hash of the first `bytes` bytes.
   Result<Hash128> HashFile(const std::string& name, uint64_t bytes) {
     MIMO_ASSIGN_OR_RETURN(const auto file, fs_.OpenForRead(Path(name)));
     StreamHash hash;

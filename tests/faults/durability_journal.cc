@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "lib/base/durable_file.h"
+
 namespace mimo {
 namespace {
 
@@ -50,7 +52,7 @@ Status PutBack(FileSystem& base, const std::string& path, const Stash& stash) {
     case Stash::Kind::kSymLink:
       return base.SymLink(stash.content, path);
     default:
-      return WriteWholeFile(base, path, stash.content);
+      return WriteNewFile(base, path, stash.content);
   }
 }
 
@@ -196,7 +198,7 @@ Status DurabilityJournal::UndoData(const Record& record, bool data_zero) {
   if (IsTombstone(path)) return {};  // removed for good
   MIMO_ASSIGN_OR_RETURN(const auto info, base_.Stat(path));
   if (!info || info->kind != FileKind::kRegular) return {};
-  if (!data_zero) return WriteWholeFile(base_, path, record.before);
+  if (!data_zero) return WriteNewFile(base_, path, record.before);
   MIMO_ASSIGN_OR_RETURN(const auto file, base_.OpenForWrite(path, OpenMode::kKeep));
   for (const auto& [offset, bytes] : record.ranges) {
     if (offset >= info->size) continue;

@@ -16,18 +16,9 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
-#include "lib/io/dtype.h"
+#include "lib/io/tensor_info.h"
 
 namespace mimo {
-
-struct TensorInfo {
-  std::string name;
-  DType dtype = DType::kU8;
-  std::vector<int64_t> shape;
-  uint64_t begin = 0;  // bytes from the start of the file
-  uint64_t end = 0;
-  uint64_t bytes() const { return end - begin; }
-};
 
 struct SafetensorsHeader {
   uint64_t data_begin = 0;  // 8 + N
@@ -42,8 +33,7 @@ inline constexpr uint64_t kSafetensorsPrefixBytes = 8;  // the length of the hea
 // Reads only the header. kBadInput for a broken rule, kIo when the file cannot be read.
 Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::string& path);
 
-// Reads a header from memory, for tests and fuzzing: `json` is the N header bytes, `file_bytes` the length of the whole
-// file.
+// Reads a header from memory, for tests and fuzzing: `json` is its N bytes, `file_bytes` the length of the whole file.
 Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t file_bytes, const std::string& path);
 
 // Lays `tensors` out in the order given (callers sort by name), without gaps, and returns the header bytes (length

@@ -91,8 +91,8 @@ class Pickle {
 Result<Pickle> ReadPickle(std::string_view bytes, const std::string& path);
 
 // The whole value as data. kBadInput when it would be much larger than the pickle (shared values are copied), is nested
-// too deeply or holds itself, or when a dict has a string key twice. torch.Size is a tuple, OrderedDict a dict,
-// bytes a string, a tensor of a dtype that we do not have a record.
+// too deeply or holds itself, or when a dict has a string key twice. torch.Size is a tuple, OrderedDict a dict, bytes
+// a string, a tensor of a dtype that we do not have a record.
 Result<TorchValue> ValueOf(const Pickle& pickle, const std::string& path);
 
 }  // namespace mimo

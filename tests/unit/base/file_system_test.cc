@@ -10,6 +10,7 @@
 #include <fstream>
 #include <thread>
 
+#include "lib/base/durable_file.h"
 #include "lib/base/os_error.h"
 #include "tests/faults/scratch_directory.h"
 
@@ -289,8 +290,8 @@ TEST_F(PosixTest, DistinctRangesFromSeveralThreads) {
 
 TEST_F(PosixTest, WholeFiles) {
   const std::string text("a\0b", 3);
-  ASSERT_TRUE(WriteWholeFile(fs_, At("f"), "something longer").ok());
-  ASSERT_TRUE(WriteWholeFile(fs_, At("f"), text).ok());
+  ASSERT_TRUE(WriteNewFile(fs_, At("f"), "something longer").ok());
+  ASSERT_TRUE(WriteNewFile(fs_, At("f"), text).ok());
   EXPECT_EQ(ReadWholeFile(fs_, At("f"), 3).value(), text);
   const auto large = ReadWholeFile(fs_, At("f"), 2);
   ASSERT_FALSE(large.ok());

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <random>
 
+#include "lib/base/durable_file.h"
 #include "lib/io/safetensors/safetensors.h"
 #include "tests/faults/scratch_directory.h"
 
@@ -42,7 +43,7 @@ class SurveyTest : public ::testing::Test {
       }
     for (size_t i = 0; i < static_cast<size_t>(map.scale_rows[0] * (kCols / block_cols)); ++i)
       std::memcpy(&file[tensors[1].begin + 4 * i], &scales_of_row[i % scales_of_row.size()], 4);
-    ASSERT_TRUE(WriteWholeFile(PosixFileSystem(), scratch_.File("a.safetensors"), file).ok());
+    ASSERT_TRUE(WriteNewFile(PosixFileSystem(), scratch_.File("a.safetensors"), file).ok());
 
     catalogue_.root = scratch_.path();
     catalogue_.config.layers = 1;

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "lib/base/durable_file.h"
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/model/inventory.h"
 #include "tests/faults/scratch_directory.h"
@@ -35,7 +36,7 @@ class CatalogueTest : public ::testing::Test {
 
   void Write(const std::string& name, const std::string& content) {
     std::filesystem::create_directories(std::filesystem::path(Path(name)).parent_path());
-    ASSERT_TRUE(WriteWholeFile(PosixFileSystem(), Path(name), content).ok());
+    ASSERT_TRUE(WriteNewFile(PosixFileSystem(), Path(name), content).ok());
   }
   void WriteShard(const std::string& name, Tensors tensors) {
     std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) { return a.name < b.name; });

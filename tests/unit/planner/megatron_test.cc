@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 
+#include "lib/io/torch/container.h"
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/item.h"
 #include "lib/planner/planner.h"
@@ -301,7 +302,7 @@ TEST(PlanMegatron, MetadataSaysWhereEachChunkLies) {
       EXPECT_EQ(output.shape, chunk.sizes);
       EXPECT_EQ(output.dtype, tensor.dtype);
       EXPECT_EQ(plan->files[output.file].name, "iter_0000012/" + chunk.range.file);
-      EXPECT_EQ(plan->files[output.file].container, Container::kTorchItems);
+      EXPECT_EQ(plan->files[output.file].container, &TorchItemsContainer());
       const TorchItemSize size = SizeOfTorchItem(tensor.dtype, chunk.sizes);
       EXPECT_EQ(chunk.range.offset + size.head, output.begin);
       EXPECT_EQ(chunk.range.bytes, size.total());

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "lib/base/durable_file.h"
 #include "tests/faults/scratch_directory.h"
 
 namespace mimo {
@@ -327,7 +328,7 @@ TEST(Recipe, TheBuiltInOnesStoreWhatTheySay) {
 TEST(Recipe, AreFoundByNameOrAsAFile) {
   ScratchDirectory scratch;
   const std::string path = JoinPath(scratch.path(), "mine.json");
-  ASSERT_TRUE(WriteWholeFile(PosixFileSystem(), path, Small().dump()).ok());
+  ASSERT_TRUE(WriteNewFile(PosixFileSystem(), path, Small().dump()).ok());
   EXPECT_EQ(FindRecipe(PosixFileSystem(), path).value().name, "x");
   const auto unknown = FindRecipe(PosixFileSystem(), "nvfp5");
   ASSERT_FALSE(unknown.ok());

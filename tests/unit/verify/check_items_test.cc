@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "lib/base/crc32.h"
+#include "lib/io/torch/container.h"
 #include "lib/io/torch/item.h"
 #include "lib/results/manifest.h"
 #include "lib/verify/check.h"
@@ -23,7 +24,7 @@ class CheckItems : public ::testing::Test {
     plan_.groups.resize(1);
     plan_.file_groups = 1;
     plan_.files[0].name = kItems;
-    plan_.files[0].container = Container::kTorchItems;
+    plan_.files[0].container = &TorchItemsContainer();
     const std::vector<std::pair<DType, std::vector<int64_t>>> kinds = {
         {DType::kBF16, {3, 4}}, {DType::kF32, {1}}, {DType::kBF16, {2, 0}}, {DType::kF32, {2, 3, 2}}};
     for (const auto& [dtype, shape] : kinds) {

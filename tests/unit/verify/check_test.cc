@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "lib/results/manifest.h"
-#include "lib/verify/rehash.h"
 #include "tests/unit/run/lab.h"
 
 namespace mimo {
@@ -117,23 +116,6 @@ TEST_F(Check, SwappedRowsAreNoticed) {
   std::swap_ranges(bytes.end() - 8, bytes.end() - 4, bytes.end() - 4);
   lab::WriteFile(out_ + "/b.safetensors", bytes);
   EXPECT_EQ(MustCheck().differences.size(), 1u);
-}
-
-TEST(Rehash, ATensorOfSeveralStripsHashesByItsDefinition) {
-  const ScratchDirectory directory;
-  constexpr uint64_t kRowBytes = 7 << 20;
-  lab::Bytes bytes = lab::Random(5).Any(5 + 6 * kRowBytes);
-  lab::WriteFile(directory.File("t"), bytes);
-  Hash128 expected;
-  for (uint64_t r = 0; r < 6; ++r) {
-    expected += HashBytes(std::as_bytes(std::span(bytes)).subspan(5 + r * kRowBytes, kRowBytes), r);
-  }
-  for (const int threads : {1, 3}) {
-    const auto hashes =
-        RehashTensors(PosixFileSystem(), {directory.File("t")}, {{0, 0, 5, 6, kRowBytes}}, threads, nullptr);
-    ASSERT_TRUE(hashes.ok());
-    EXPECT_EQ(hashes.value()[0], expected);
-  }
 }
 
 TEST_F(Check, MissingExtraAndShortFilesAreNoticed) {

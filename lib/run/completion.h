@@ -1,4 +1,4 @@
-// What lies around the arrays of files of torch.save items: known once the CRC-32 of each array is.
+// Completes files whose arrays are written: what their containers put around the data may depend on its CRC-32.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +13,15 @@
 namespace mimo {
 
 // Thread-safe.
-class TorchFrames {
+class Completion {
  public:
   // `plan` outlives it.
-  explicit TorchFrames(const Plan& plan) : plan_(plan) {}
+  explicit Completion(const Plan& plan) : plan_(plan) {}
 
-  // Takes note of bytes that are written, in any order; of each byte once. Files of other containers are left alone.
+  // Takes note of bytes that are written, in any order; of each byte once.
   void Add(const WriteJob& write);
-  // Writes the frames of a file whose arrays are complete.
-  Status Write(const PlanFile& file, WritableFile& out);
+  // Writes what is missing of a file whose header and arrays are complete.
+  Status Complete(const PlanFile& file, WritableFile& out);
 
  private:
   const Plan& plan_;

@@ -1,6 +1,6 @@
 // The frames of torch.save items: written around data that came in any order, from several threads, they are those of
 // items that were put together in one piece.
-#include "lib/run/torch_frames.h"
+#include "lib/run/completion.h"
 
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "lib/io/torch/container.h"
 #include "lib/io/torch/item.h"
 #include "tests/unit/run/lab.h"
 
@@ -43,7 +44,7 @@ class Frames : public ::testing::Test {
     Add(0, {DType::kU8, {100}, random.Any(100)});
     for (const uint32_t file : {1u, 2u}) {
       plan_.files[file].name = "__0_" + std::to_string(file) + ".distcp";
-      plan_.files[file].container = Container::kTorchItems;
+      plan_.files[file].container = &TorchItemsContainer();
       for (const auto& [dtype, shape] : kinds) Add(file, {dtype, shape, random.Any(*TensorBytes(dtype, shape))});
     }
   }
@@ -55,7 +56,7 @@ class Frames : public ::testing::Test {
     output.shape = item.shape;
     output.file = f;
     const TorchItemSize size =
-        file.container == Container::kTorchItems ? SizeOfTorchItem(item.dtype, item.shape) : TorchItemSize{};
+        file.container == &TorchItemsContainer() ? SizeOfTorchItem(item.dtype, item.shape) : TorchItemSize{};
     output.begin = file.bytes + size.head;
     output.end = output.begin + item.bytes.size();
     file.bytes = output.end + size.tail;
@@ -94,14 +95,14 @@ class Frames : public ::testing::Test {
   std::string Path(uint32_t f) const { return directory_.File(plan_.files[f].name); }
 
   // What lies on disk after data and frames were written.
-  std::string Written(TorchFrames& frames, uint32_t f) {
+  std::string Written(Completion& frames, uint32_t f) {
     auto file = PosixFileSystem().OpenForWrite(Path(f), OpenMode::kTruncate);
     EXPECT_TRUE(file.ok());
     for (const WriteJob& write : Writes(1 << 20, 0)) {
       if (write.file != f) continue;
       EXPECT_TRUE((*file)->WriteAt(write.offset, write.data).ok());
     }
-    EXPECT_TRUE(frames.Write(plan_.files[f], **file).ok());
+    EXPECT_TRUE(frames.Complete(plan_.files[f], **file).ok());
     EXPECT_TRUE((*file)->Close().ok());
     const lab::Bytes bytes = lab::ReadFile(Path(f));
     return std::string(bytes.begin(), bytes.end());
@@ -116,7 +117,7 @@ class Frames : public ::testing::Test {
 TEST_F(Frames, AnyOrderOfAnyPartsGivesTheItemsOfOnePiece) {
   uint32_t seed = 0;
   for (const size_t most : {1u, 7u, 64u, 100000u}) {
-    TorchFrames frames(plan_);
+    Completion frames(plan_);
     for (const WriteJob& write : Writes(most, ++seed)) frames.Add(write);
     for (const uint32_t f : {1u, 2u}) EXPECT_EQ(Written(frames, f), Expected(f)) << most;
   }
@@ -124,7 +125,7 @@ TEST_F(Frames, AnyOrderOfAnyPartsGivesTheItemsOfOnePiece) {
 
 TEST_F(Frames, SeveralThreads) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
-    TorchFrames frames(plan_);
+    Completion frames(plan_);
     const std::vector<WriteJob> writes = Writes(40, seed);
     std::vector<std::thread> threads;
     for (size_t t = 0; t < 4; ++t)
@@ -137,7 +138,7 @@ TEST_F(Frames, SeveralThreads) {
 }
 
 TEST_F(Frames, ItemsCanBeReadBack) {
-  TorchFrames frames(plan_);
+  Completion frames(plan_);
   for (const WriteJob& write : Writes(50, 1)) frames.Add(write);
   Written(frames, 1);
   auto file = PosixFileSystem().OpenForRead(Path(1));
@@ -154,7 +155,7 @@ TEST_F(Frames, ItemsCanBeReadBack) {
 }
 
 TEST_F(Frames, OtherContainersAreLeftAlone) {
-  TorchFrames frames(plan_);
+  Completion frames(plan_);
   for (const WriteJob& write : Writes(50, 1))
     if (write.file == 0) frames.Add(write);
   EXPECT_EQ(Written(frames, 0), std::string(items_[0].bytes.begin(), items_[0].bytes.end()));
@@ -162,10 +163,10 @@ TEST_F(Frames, OtherContainersAreLeftAlone) {
 
 TEST_F(Frames, AFileWithoutItemsIsEmpty) {
   PlanFile file;
-  file.container = Container::kTorchItems;
+  file.container = &TorchItemsContainer();
   auto out = PosixFileSystem().OpenForWrite(directory_.File("none"), OpenMode::kTruncate);
   ASSERT_TRUE(out.ok());
-  ASSERT_TRUE(TorchFrames(plan_).Write(file, **out).ok());
+  ASSERT_TRUE(Completion(plan_).Complete(file, **out).ok());
   EXPECT_TRUE((*out)->Close().ok());
   EXPECT_TRUE(lab::ReadFile(directory_.File("none")).empty());
 }

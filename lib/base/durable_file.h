@@ -1,0 +1,24 @@
+// Whole files, written so that a failure at any point leaves nothing half-written under their name.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "lib/base/file_system.h"
+#include "lib/base/status.h"
+#include "lib/base/text_sink.h"
+
+namespace mimo {
+
+// Makes `path` anew and syncs it, but not its directory: for files of a directory that nobody takes as complete yet.
+// What is at `path` is removed first and never written through: it may be a link. Returns the length in bytes. On an
+// error `path` may be missing or incomplete.
+Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const TextSource& content);
+Status WriteNewFile(FileSystem& fs, const std::string& path, std::string_view content);
+
+// Puts a file in the place of what is at `path`: writes `path`.tmp beside it, syncs that, renames it and syncs the
+// directory. On an error, or when power fails, `path` is what it was or wholly new.
+Status WriteDurably(FileSystem& fs, const std::string& path, const TextSource& content);
+Status WriteDurably(FileSystem& fs, const std::string& path, std::string_view content);
+
+}  // namespace mimo

@@ -1,0 +1,36 @@
+#include "lib/run/completion.h"
+
+#include <algorithm>
+
+#include "lib/base/crc32.h"
+
+namespace mimo {
+
+void Completion::Add(const WriteJob& write) {
+  const PlanFile& file = plan_.files[write.file];
+  if (!file.container->HoldsChecksums() || write.data.empty()) return;
+  const auto after = std::upper_bound(file.outputs.begin(), file.outputs.end(), write.offset,
+                                      [&](uint64_t at, uint32_t o) { return at < plan_.outputs[o].begin; });
+  const uint32_t output = *(after - 1);
+  const uint64_t end = write.offset + write.data.size();
+  const uint32_t part = Crc32OfPart(Crc32(write.data), plan_.outputs[output].end - end);
+  const std::lock_guard lock(mutex_);
+  if (crcs_.empty()) crcs_.resize(plan_.outputs.size(), 0);
+  crcs_[output] ^= part;
+}
+
+Status Completion::Complete(const PlanFile& file, WritableFile& out) {
+  std::vector<TensorInfo> arrays;
+  std::vector<uint32_t> crcs(file.outputs.size(), 0);
+  for (const uint32_t o : file.outputs) {
+    const OutputArray& output = plan_.outputs[o];
+    arrays.push_back({output.name, output.dtype, output.shape, output.begin, output.end});
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < crcs.size() && !crcs_.empty(); ++i) crcs[i] = crcs_[file.outputs[i]];
+  }
+  return file.container->Complete(arrays, crcs, out);
+}
+
+}  // namespace mimo

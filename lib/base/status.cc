@@ -33,24 +33,8 @@ Error Interrupted(std::string what) {
   return Make(ErrorCode::kInterrupted, std::move(what));
 }
 
-Error Error::File(std::string text) && {
-  file = std::move(text);
-  return std::move(*this);
-}
-Error Error::Tensor(std::string text) && {
-  tensor = std::move(text);
-  return std::move(*this);
-}
-Error Error::Expected(std::string text) && {
-  expected = std::move(text);
-  return std::move(*this);
-}
-Error Error::Found(std::string text) && {
-  found = std::move(text);
-  return std::move(*this);
-}
-Error Error::Advice(std::string text) && {
-  advice = std::move(text);
+Error Error::With(std::string Error::*field, std::string text) {
+  this->*field = std::move(text);
   return std::move(*this);
 }
 

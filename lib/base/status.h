@@ -37,19 +37,16 @@ struct Error {
 
   // An error is built by name, from one of the functions below:
   //   return BadInput("scale has the wrong shape").File(path).Tensor(name).Expected(Text(a)).Found(Text(b));
-  Error File(std::string text) &&;
-  Error Tensor(std::string text) &&;
-  Error Expected(std::string text) &&;
-  Error Found(std::string text) &&;
-  template <std::integral T>
-  Error Expected(T number) && {
-    return std::move(*this).Expected(std::to_string(number));
-  }
-  template <std::integral T>
-  Error Found(T number) && {
-    return std::move(*this).Found(std::to_string(number));
-  }
-  Error Advice(std::string text) &&;
+  Error File(std::string text) && { return With(&Error::file, std::move(text)); }
+  Error Tensor(std::string text) && { return With(&Error::tensor, std::move(text)); }
+  Error Expected(std::string text) && { return With(&Error::expected, std::move(text)); }
+  Error Expected(std::integral auto number) && { return With(&Error::expected, std::to_string(number)); }
+  Error Found(std::string text) && { return With(&Error::found, std::move(text)); }
+  Error Found(std::integral auto number) && { return With(&Error::found, std::to_string(number)); }
+  Error Advice(std::string text) && { return With(&Error::advice, std::move(text)); }
+
+  // Sets one field, and hands the error on.
+  Error With(std::string Error::*field, std::string text);
 };
 
 // An error of each code, from what is wrong.

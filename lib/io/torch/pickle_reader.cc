@@ -43,10 +43,11 @@ class PickleMachine {
     error_ = std::move(error);
     return false;
   }
+  bool Fail(const std::string& what) { return Fail(Bad(what)); }
+  bool Truncated(std::string expected) { return Fail(Bad("truncated").Expected(std::move(expected)).Found("the end")); }
 
   bool Bytes(uint64_t count, std::string_view* out) {
-    if (count > in_.size() - at_)
-      return Fail(Bad("truncated").Expected(std::to_string(count) + " more bytes").Found("the end"));
+    if (count > in_.size() - at_) return Truncated(std::to_string(count) + " more bytes");
     *out = in_.substr(at_, count);
     at_ += count;
     return true;
@@ -60,7 +61,7 @@ class PickleMachine {
   }
   bool Line(std::string_view* out) {
     const size_t end = in_.find('\n', at_);
-    if (end == std::string_view::npos) return Fail(Bad("truncated").Expected("the end of a name").Found("the end"));
+    if (end == std::string_view::npos) return Truncated("the end of a name");
     *out = in_.substr(at_, end - at_);
     at_ = end + 1;
     return true;
@@ -110,7 +111,7 @@ class PickleMachine {
     uint64_t length = 0;
     std::string_view text;
     if (!Number(length_bytes, &length) || !Bytes(length, &text)) return false;
-    if (kind == PickleKind::kString && !IsUtf8Text(text)) return Fail(Bad("a string is not UTF-8"));
+    if (kind == PickleKind::kString && !IsUtf8Text(text)) return Fail("a string is not UTF-8");
     PickleNode& node = New(kind);
     node.first = static_cast<uint32_t>(text.data() - in_.data());
     node.count = static_cast<uint32_t>(text.size());
@@ -119,14 +120,14 @@ class PickleMachine {
 
   size_t Floor() const { return marks_.empty() ? 0 : marks_.back(); }
   bool Pop(PickleId* out) {
-    if (stack_.size() <= Floor()) return Fail(Bad("the stack is empty"));
+    if (stack_.size() <= Floor()) return Fail("the stack is empty");
     *out = stack_.back();
     stack_.pop_back();
     return true;
   }
   // What lies above the last mark, which goes; the values stay until Drop.
   bool Marked(size_t* begin) {
-    if (marks_.empty()) return Fail(Bad("no mark"));
+    if (marks_.empty()) return Fail("no mark");
     *begin = marks_.back();
     marks_.pop_back();
     return true;
@@ -173,16 +174,16 @@ class PickleMachine {
     return PushLast();
   }
   bool PushTupleOf(size_t count) {
-    if (stack_.size() - Floor() < count) return Fail(Bad("the stack is empty"));
+    if (stack_.size() - Floor() < count) return Fail("the stack is empty");
     return PushTuple(stack_.size() - count);
   }
   // Appends the values of the stack from `begin` on to the container below them.
   bool Extend(PickleKind kind, size_t begin) {
-    if (begin <= Floor()) return Fail(Bad("the stack is empty"));
+    if (begin <= Floor()) return Fail("the stack is empty");
     const PickleId container = stack_[begin - 1];
     if (nodes_[container].kind != kind)
-      return Fail(Bad(kind == PickleKind::kList ? "no list to append to" : "no dict to set"));
-    if (kind == PickleKind::kDict && (stack_.size() - begin) % 2 != 0) return Fail(Bad("a key without a value"));
+      return Fail(kind == PickleKind::kList ? "no list to append to" : "no dict to set");
+    if (kind == PickleKind::kDict && (stack_.size() - begin) % 2 != 0) return Fail("a key without a value");
     if (!Add(container, std::span(stack_).subspan(begin))) return false;
     stack_.resize(begin);
     return true;
@@ -191,8 +192,8 @@ class PickleMachine {
   // ---- memo
 
   bool Put(uint64_t index) {
-    if (stack_.size() <= Floor()) return Fail(Bad("the stack is empty"));
-    if (index > memo_.size()) return Fail(Bad("memo entries are not in sequence"));
+    if (stack_.size() <= Floor()) return Fail("the stack is empty");
+    if (index > memo_.size()) return Fail("memo entries are not in sequence");
     if (index == memo_.size()) memo_.push_back(kNobody);
     memo_[index] = stack_.back();
     return true;
@@ -204,7 +205,7 @@ class PickleMachine {
   bool Get(int bytes) {
     uint64_t index = 0;
     if (!Number(bytes, &index)) return false;
-    if (index >= memo_.size()) return Fail(Bad("memo entry that was never stored"));
+    if (index >= memo_.size()) return Fail("memo entry that was never stored");
     return Push(memo_[index]);
   }
 
@@ -225,7 +226,7 @@ class PickleMachine {
     PickleId module = 0;
     if (!Pop(&name) || !Pop(&module)) return false;
     if (!Is(name, PickleKind::kString) || !Is(module, PickleKind::kString)) {
-      return Fail(Bad("a name that is no string"));
+      return Fail("a name that is no string");
     }
     return PushGlobal(TextOf(module), TextOf(name));
   }
@@ -234,8 +235,8 @@ class PickleMachine {
     return node.kind == PickleKind::kGlobal ? &GlobalOf(static_cast<TorchGlobalId>(node.integer)) : nullptr;
   }
   bool Refuse(const TorchGlobal& global, std::string_view doing) {
-    return Fail(Bad(std::string(doing) + " " + std::string(global.module) + "." + std::string(global.name) +
-                    " in a way that is not known"));
+    return Fail(std::string(doing) + " " + std::string(global.module) + "." + std::string(global.name) +
+                " in a way that is not known");
   }
   bool PushObject(PickleId global, PickleId arguments) {
     New(PickleKind::kObject);
@@ -248,7 +249,7 @@ class PickleMachine {
     PickleId cls = 0;
     if (!Pop(&arguments) || !Pop(&cls)) return false;
     const TorchGlobal* global = NameOf(cls);
-    if (global == nullptr || !Is(arguments, PickleKind::kTuple)) return Fail(Bad("an object of something unknown"));
+    if (global == nullptr || !Is(arguments, PickleKind::kTuple)) return Fail("an object of something unknown");
     if (global->use != TorchUse::kClass) return Refuse(*global, "an object of");
     return PushObject(cls, arguments);
   }
@@ -259,7 +260,7 @@ class PickleMachine {
     if (!Pop(&state) || !Pop(&target)) return false;
     // Attributes of an OrderedDict (torch keeps versions of modules there) are left out.
     if (Is(target, PickleKind::kDict)) return Push(target);
-    if (!Is(target, PickleKind::kObject)) return Fail(Bad("a state for something that has none"));
+    if (!Is(target, PickleKind::kObject)) return Fail("a state for something that has none");
     const TorchGlobal& global = *NameOf(ItemsOf(target)[0]);
     if (global.use != TorchUse::kClass || nodes_[target].count != 2) return Refuse(global, "a state for");
     return Add(target, std::array{state}) && Push(target);
@@ -269,9 +270,9 @@ class PickleMachine {
     PickleId arguments = 0;
     PickleId function = 0;
     if (!Pop(&arguments) || !Pop(&function)) return false;
-    if (!Is(arguments, PickleKind::kTuple)) return Fail(Bad("arguments that are no tuple"));
+    if (!Is(arguments, PickleKind::kTuple)) return Fail("arguments that are no tuple");
     const TorchGlobal* global = NameOf(function);
-    if (global == nullptr) return Fail(Bad("a call of something that has no name"));
+    if (global == nullptr) return Fail("a call of something that has no name");
     return Call(*global, function, arguments);
   }
 
@@ -352,7 +353,7 @@ class PickleMachine {
   bool PersistentId() {
     PickleId id = 0;
     if (!Pop(&id)) return false;
-    if (!Is(id, PickleKind::kTuple)) return Fail(Bad("a persistent id that is no tuple"));
+    if (!Is(id, PickleKind::kTuple)) return Fail("a persistent id that is no tuple");
     const std::span<const PickleId> items = ItemsOf(id);
     const auto is = [&](size_t i, PickleKind kind) { return nodes_[items[i]].kind == kind; };
     const bool known = items.size() == 5 && is(0, PickleKind::kString) && TextOf(items[0]) == "storage" &&
@@ -378,11 +379,11 @@ class PickleMachine {
       if (i < 8) {
         value |= static_cast<uint64_t>(byte) << (8 * i);
       } else if (byte != (negative ? 0xff : 0)) {
-        return Fail(Bad("an integer beyond 64 bits"));
+        return Fail("an integer beyond 64 bits");
       }
     }
     if (negative && raw.size() < 8) value |= ~uint64_t{0} << (8 * raw.size());
-    if ((static_cast<int64_t>(value) < 0) != negative) return Fail(Bad("an integer beyond 64 bits"));
+    if ((static_cast<int64_t>(value) < 0) != negative) return Fail("an integer beyond 64 bits");
     return PushInt(static_cast<int64_t>(value));
   }
   bool Integer(int bytes) {
@@ -397,15 +398,14 @@ class PickleMachine {
     return PushLast();
   }
   bool Mark() {
-    if (marks_.size() >= static_cast<size_t>(kMaxPickleDepth)) return Fail(Bad("marks are nested too deeply"));
+    if (marks_.size() >= static_cast<size_t>(kMaxPickleDepth)) return Fail("marks are nested too deeply");
     marks_.push_back(stack_.size());
     return true;
   }
   bool Frame() {
     uint64_t length = 0;
     if (!Number(8, &length)) return false;
-    return length <= in_.size() - at_ ||
-           Fail(Bad("truncated").Expected("a frame of " + std::to_string(length) + " bytes").Found("the end"));
+    return length <= in_.size() - at_ || Truncated("a frame of " + std::to_string(length) + " bytes");
   }
   bool Global() {
     std::string_view module;
@@ -421,24 +421,24 @@ class PickleMachine {
     return Marked(&begin) && Extend(kind, begin);
   }
   bool LastItems(PickleKind kind, size_t count) {
-    if (stack_.size() - Floor() < count + 1) return Fail(Bad("the stack is empty"));
+    if (stack_.size() - Floor() < count + 1) return Fail("the stack is empty");
     return Extend(kind, stack_.size() - count);
   }
   bool Stop() {
-    if (stack_.size() != 1 || !marks_.empty()) return Fail(Bad("it stops with more or less than one value"));
+    if (stack_.size() != 1 || !marks_.empty()) return Fail("it stops with more or less than one value");
     stopped_ = true;
     return at_ == in_.size() || Fail(Bad("bytes after the end of the pickle").Expected("nothing after STOP"));
   }
 
   bool Step() {
     start_ = at_;
-    if (at_ == in_.size()) return Fail(Bad("truncated").Expected("STOP").Found("the end"));
+    if (at_ == in_.size()) return Truncated("STOP");
     if (nodes_.size() >= kMaxPickleNodes)
       return Fail(Bad("too many values").Expected(std::to_string(kMaxPickleNodes) + " at most"));
     static const std::array<Opcode, 256> kOpcodes = Opcodes();
     const auto op = static_cast<unsigned char>(in_[at_++]);
     if (kOpcodes[op] != nullptr) return kOpcodes[op](*this);
-    return Fail(Bad("opcode " + std::to_string(op) + " is not one that these files use"));
+    return Fail("opcode " + std::to_string(op) + " is not one that these files use");
   }
 
   using Opcode = bool (*)(PickleMachine&);

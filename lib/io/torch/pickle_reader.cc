@@ -73,8 +73,7 @@ class PickleMachine {
     if (in_.size() < 2 || static_cast<unsigned char>(in_[0]) != 0x80)
       return Fail(Bad("no protocol").Expected("protocol 2 to 5"));
     const int protocol = static_cast<unsigned char>(in_[1]);
-    if (protocol < 2 || protocol > 5)
-      return Fail(Bad("unknown protocol").Expected("2 to 5").Found(std::to_string(protocol)));
+    if (protocol < 2 || protocol > 5) return Fail(Bad("unknown protocol").Expected("2 to 5").Found(protocol));
     at_ = 2;
     return true;
   }
@@ -213,21 +212,17 @@ class PickleMachine {
 
   bool PushGlobal(std::string_view module, std::string_view name) {
     const auto id = FindTorchGlobal(module, name);
-    if (!id) {
+    if (!id)
       return Fail(Bad("it names " + PrintableText(std::string(module) + "." + std::string(name)) +
                       ", which is not one of the names these files use; nothing was run")
                       .Expected("classes and functions of tensors and checkpoints"));
-    }
     New(PickleKind::kGlobal).integer = static_cast<int64_t>(*id);
     return PushLast();
   }
   bool StackGlobal() {
-    PickleId name = 0;
-    PickleId module = 0;
+    PickleId name = 0, module = 0;
     if (!Pop(&name) || !Pop(&module)) return false;
-    if (!Is(name, PickleKind::kString) || !Is(module, PickleKind::kString)) {
-      return Fail("a name that is no string");
-    }
+    if (!Is(name, PickleKind::kString) || !Is(module, PickleKind::kString)) return Fail("a name that is no string");
     return PushGlobal(TextOf(module), TextOf(name));
   }
   const TorchGlobal* NameOf(PickleId id) const {
@@ -245,8 +240,7 @@ class PickleMachine {
   }
 
   bool NewObject() {
-    PickleId arguments = 0;
-    PickleId cls = 0;
+    PickleId arguments = 0, cls = 0;
     if (!Pop(&arguments) || !Pop(&cls)) return false;
     const TorchGlobal* global = NameOf(cls);
     if (global == nullptr || !Is(arguments, PickleKind::kTuple)) return Fail("an object of something unknown");
@@ -255,8 +249,7 @@ class PickleMachine {
   }
 
   bool Build() {
-    PickleId state = 0;
-    PickleId target = 0;
+    PickleId state = 0, target = 0;
     if (!Pop(&state) || !Pop(&target)) return false;
     // Attributes of an OrderedDict (torch keeps versions of modules there) are left out.
     if (Is(target, PickleKind::kDict)) return Push(target);
@@ -267,8 +260,7 @@ class PickleMachine {
   }
 
   bool Reduce() {
-    PickleId arguments = 0;
-    PickleId function = 0;
+    PickleId arguments = 0, function = 0;
     if (!Pop(&arguments) || !Pop(&function)) return false;
     if (!Is(arguments, PickleKind::kTuple)) return Fail("arguments that are no tuple");
     const TorchGlobal* global = NameOf(function);
@@ -408,8 +400,7 @@ class PickleMachine {
     return length <= in_.size() - at_ || Truncated("a frame of " + std::to_string(length) + " bytes");
   }
   bool Global() {
-    std::string_view module;
-    std::string_view name;
+    std::string_view module, name;
     return Line(&module) && Line(&name) && PushGlobal(module, name);
   }
   bool MarkedTuple() {

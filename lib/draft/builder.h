@@ -8,6 +8,7 @@
 
 #include "lib/model/inventory.h"
 #include "lib/plan/plan.h"
+#include "lib/recipe/codec_types.h"
 #include "lib/recipe/dialect.h"
 
 namespace mimo {
@@ -87,12 +88,6 @@ class PlanBuilder {
   std::vector<std::string> file_;    // output -> its file; "" where near_ decides
 };
 
-// The codec that a storage is decoded as; nullopt for plain values.
-std::optional<Codec> CodecOf(Storage storage);
-
-DType DTypeOf(Codec codec);
-// The codec of plain values; nullopt for other types.
-std::optional<Codec> ValueCodecOf(DType dtype);
 uint64_t ArrayBytes(DType dtype, const std::vector<int64_t>& shape);
 
 }  // namespace mimo

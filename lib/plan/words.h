@@ -44,5 +44,6 @@ inline constexpr Words<Part, 9> kParts{{{Part::kWeight, "weight"},
 
 inline constexpr Words<Container, 2> kContainers{
     {{Container::kSafetensors, "safetensors"}, {Container::kTorchItems, "torch-items"}}};
+static_assert(NamesEach(kTransforms) && NamesEach(kAdjusts) && NamesEach(kParts) && NamesEach(kContainers));
 
 }  // namespace mimo

@@ -89,7 +89,7 @@ std::vector<kernels::SourceRows> StepWork::StripRows(std::byte* buffer, size_t i
     rows.source.data = SourceRow(buffer, piece.source, piece.source_row);
     rows.source.row_bytes = job_.array(piece.source).row_bytes();
     rows.rows = static_cast<uint64_t>(piece.rows);
-    if (source.codec != Codec::kFp8Block || !source.quantized) {
+    if (!HasBlockScales(source.codec) || !source.quantized) {
       if (source.quantized) SetGroupScales(buffer, source, piece.source_row, &rows.source);
       all.push_back(rows);
       continue;

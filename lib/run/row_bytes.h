@@ -24,7 +24,7 @@ inline uint64_t Aligned(uint64_t offset) {
 
 // Bytes of so many plain values.
 inline uint64_t ValueBytes(kernels::Codec codec, int64_t values) {
-  return static_cast<uint64_t>(values) * (codec == kernels::Codec::kFp32 ? 4 : 2);
+  return static_cast<uint64_t>(values) * (ElementBits(codec) / 8);
 }
 
 // Element columns of a row of values or codes.

@@ -34,7 +34,7 @@ std::vector<SourceBand> BandsOf(const PlanSource& source, int64_t row, int64_t r
 uint64_t ScaleMemory(const Job& job, uint32_t source_index, int64_t row, int64_t rows) {
   const PlanSource& source = job.plan.sources[source_index];
   if (!source.quantized || rows <= 0) return 0;
-  if (source.codec != Codec::kFp8Block) {
+  if (!HasBlockScales(source.codec)) {
     const uint64_t global = source.global == kNone ? 0 : job.array(source.global).bytes + kSlack;
     return Rows(rows, job.array(source.scale).row_bytes()) + kSlack + global;
   }

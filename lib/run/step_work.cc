@@ -79,7 +79,7 @@ void StepWork::AddOutput(uint32_t index, int64_t row, int64_t rows) {
 void StepWork::AddScales(uint32_t index, int64_t row, int64_t rows) {
   const PlanSource& source = job_.plan.sources[index];
   if (!source.quantized) return;
-  if (source.codec != Codec::kFp8Block) {
+  if (!HasBlockScales(source.codec)) {
     AddRows(source.scale, row, rows);
     if (source.global != kNone) AddRows(source.global, 0, 1);
     return;
@@ -133,10 +133,10 @@ Result<kernels::Anomalies> StepWork::Decode(const std::byte* buffer, const Recta
   whole.target = target;
   whole.rows = static_cast<uint64_t>(from.rows);
   whole.cols = static_cast<uint64_t>(from.cols);
-  if (!source.quantized || source.codec != Codec::kFp8Block) {
+  if (!source.quantized || !HasBlockScales(source.codec)) {
     if (source.quantized) {
       SetGroupScales(buffer, source, from.row, &whole.source);
-      const int64_t group = source.codec == Codec::kNvfp4 ? 16 : 32;
+      const int64_t group = GroupOf(source.codec);
       whole.source.scales = static_cast<const std::byte*>(whole.source.scales) + from.col / group;
     }
     return backend.Convert(std::span(&whole, 1));

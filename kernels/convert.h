@@ -12,17 +12,9 @@
 #include <cstdint>
 #include <span>
 
-namespace mimo::kernels {
+#include "kernels/codec.h"
 
-enum class Codec : uint8_t {
-  kFp32,      // 4 bytes per element
-  kFp16,      // 2
-  kBf16,      // 2
-  kFp8Block,  // E4M3FN codes, 1 byte; one F32 multiplier per column block of the band
-  kMxfp4,     // E2M1, two per byte, low nibble = even column; per row one E8M0 byte per 32 columns
-  kMxfp8,     // E4M3FN codes, 1 byte; per row one E8M0 byte per 32 columns
-  kNvfp4,     // E2M1 as in kMxfp4; per row one E4M3FN byte per 16 columns, and one F32 for the whole tensor
-};
+namespace mimo::kernels {
 
 // How the values of a matrix lie in memory. `data` points at the band's first row.
 struct Source {

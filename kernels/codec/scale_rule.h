@@ -34,9 +34,14 @@ MIMO_HD inline uint8_t Nvfp4GroupScale(ScaleRule rule, const float* magnitudes, 
       return Nvfp4SweepScale(magnitudes, range);
     case ScaleRule::kMse:
       return Nvfp4MseScale(magnitudes, amax, range);
-    default:
-      return Nvfp4MaxScale(amax, range.multiplier);
+    case ScaleRule::kMax:
+    case ScaleRule::kRceil:  // rules of MXFP4 and MXFP8, which no NVFP4 encoding has
+    case ScaleRule::kFloor:
+    case ScaleRule::kEven:
+    case ScaleRule::kCeil:
+      break;
   }
+  return Nvfp4MaxScale(amax, range.multiplier);
 }
 
 // `amax`: the largest FiniteMagnitude of the group's 32 encoded values.
@@ -48,9 +53,14 @@ MIMO_HD inline uint8_t MxGroupScale(ScaleRule rule, float amax, MxElement elemen
       return MxEvenByte(amax, element);
     case ScaleRule::kCeil:
       return MxCeilByte(amax, element);
-    default:
-      return MxRceilByte(amax, element);
+    case ScaleRule::kRceil:
+    case ScaleRule::kMax:  // rules of NVFP4, which no MX encoding has
+    case ScaleRule::kFourOverSix:
+    case ScaleRule::kSweep:
+    case ScaleRule::kMse:
+      break;
   }
+  return MxRceilByte(amax, element);
 }
 
 // `amax`: the largest FiniteMagnitude of the cell's encoded values.

@@ -51,9 +51,10 @@ const char* IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
-    default:
-      return "portable";
+    case Isa::kPortable:
+      break;
   }
+  return "portable";
 }
 
 bool IsaAvailable(Isa isa) {

@@ -11,8 +11,8 @@ constexpr uint32_t kPanelBlocks = 64;  // 64 slots of 320 bytes: well inside L2,
 constexpr uint64_t kPanelMinRows = 4;  // a slot costs about as much as converting a row of its block twice
 
 uint64_t Encode(const Kernels& kernels, Codec target, const float* strip, size_t n, uint8_t* out, bool stream) {
-  return target == Codec::kFp16 ? kernels.encode_fp16(strip, n, out, stream)
-                                : kernels.encode_bf16(strip, n, out, stream);
+  const bool fp16 = target == Codec::kFp16;  // else BF16: FP32 is not encoded
+  return fp16 ? kernels.encode_fp16(strip, n, out, stream) : kernels.encode_bf16(strip, n, out, stream);
 }
 
 bool BecomesInfinite(float value, Codec target) {
@@ -269,7 +269,7 @@ void CountRareFp8(float scale, Codec target, const uint8_t* codes, uint64_t row_
 }
 
 uint64_t ElementBytes(Codec codec) {
-  return codec == Codec::kFp32 ? 4 : 2;
+  return ElementBits(codec) / 8;
 }
 
 Anomalies ConvertRows(const Kernels& kernels, const Band& band, uint64_t row, uint64_t rows, bool stream) {
@@ -288,7 +288,9 @@ Anomalies ConvertRows(const Kernels& kernels, const Band& band, uint64_t row, ui
     case Codec::kNvfp4:
       ConvertNvfp4(kernels, band, row, rows, stream, &anomalies);
       break;
-    default:
+    case Codec::kFp32:
+    case Codec::kFp16:
+    case Codec::kBf16:
       ConvertPlain(kernels, band, row, rows, stream, &anomalies);
       break;
   }

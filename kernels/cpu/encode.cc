@@ -33,7 +33,7 @@ struct Run {
 };
 
 uint64_t CodeBytes(Codec codec, uint64_t columns) {
-  return codec == Codec::kMxfp8 || codec == Codec::kFp8Block ? columns : columns / 2;
+  return IsPacked(codec) ? columns / 2 : columns;
 }
 
 // ---- through the strip
@@ -54,8 +54,13 @@ void EncodeStrip(Run* run, uint64_t row, uint64_t col, size_t count) {
     case Codec::kMxfp8:
       run->encoders.mxfp8(strip, groups, encoding.rule, codes, scales);
       break;
-    default:
+    case Codec::kNvfp4:
       run->encoders.nvfp4(strip, groups, encoding.rule, RangeOf(run->job.global), codes, scales);
+      break;
+    case Codec::kFp8Block:  // encode_cells.cc
+    case Codec::kFp32:
+    case Codec::kFp16:
+    case Codec::kBf16:
       break;
   }
 }
@@ -224,17 +229,23 @@ void EncodeRun(Run* run) {
   }
 }
 
+EncodeCounts EncodeGroups(const EncodeJob& job, const Kernels& kernels, const EncodeKernels& encoders) {
+  EncodeCounts counts;
+  uint64_t row = 0;
+  for (const SourceRows& rows : job.from) {
+    Run run{job, kernels, encoders, rows, row, {}};
+    EncodeRun(&run);
+    counts += run.counts;
+    row += rows.rows;
+  }
+  counts.blocks = job.rows * (job.cols / GroupColumns(job.encoding));
+  return counts;
+}
+
 }  // namespace
 
 uint32_t GroupColumns(const Encoding& encoding) {
-  switch (encoding.codec) {
-    case Codec::kNvfp4:
-      return kNvfp4Group;
-    case Codec::kFp8Block:
-      return encoding.block_cols;
-    default:
-      return kMxGroup;
-  }
+  return HasBlockScales(encoding.codec) ? encoding.block_cols : GroupOf(encoding.codec);
 }
 
 EncodeCounts& EncodeCounts::operator+=(const EncodeCounts& other) {
@@ -264,17 +275,19 @@ EncodeCounts EncodeRows(const EncodeJob& job, Isa isa) {
 EncodeCounts EncodeRowsWith(const EncodeJob& job, const Kernels& kernels, const EncodeKernels& encoders) {
   EncodeCounts counts;
   if (job.rows == 0 || job.cols == 0) return counts;
-  if (job.encoding.codec == Codec::kFp8Block) {
-    counts = EncodeCells(job, kernels, encoders);
-  } else {
-    uint64_t row = 0;
-    for (const SourceRows& rows : job.from) {
-      Run run{job, kernels, encoders, rows, row, {}};
-      EncodeRun(&run);
-      counts += run.counts;
-      row += rows.rows;
-    }
-    counts.blocks = job.rows * (job.cols / GroupColumns(job.encoding));
+  switch (job.encoding.codec) {
+    case Codec::kFp8Block:
+      counts = EncodeCells(job, kernels, encoders);
+      break;
+    case Codec::kMxfp4:
+    case Codec::kMxfp8:
+    case Codec::kNvfp4:
+      counts = EncodeGroups(job, kernels, encoders);
+      break;
+    case Codec::kFp32:  // no encodings: encode.h
+    case Codec::kFp16:
+    case Codec::kBf16:
+      return counts;
   }
   if (job.errors != nullptr) SumErrors(job, kernels, encoders);
   return counts;

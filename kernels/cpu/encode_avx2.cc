@@ -180,7 +180,11 @@ void Nvfp4(const float* values, size_t groups, ScaleRule rule, const Nvfp4Range&
         scale = BestScale(magnitudes, range, kNvfp4MseSteps,
                           [&](int i) { return Nvfp4CalibratedScale(amax * Nvfp4MseFactor(i), range, kE4m3Max); });
         break;
-      default:
+      case ScaleRule::kMax:
+      case ScaleRule::kRceil:  // not of NVFP4
+      case ScaleRule::kFloor:
+      case ScaleRule::kEven:
+      case ScaleRule::kCeil:
         scale = Nvfp4MaxScale(amax, range.multiplier);
         break;
     }

@@ -83,7 +83,7 @@ class Summer {
                               false);
         }
         break;
-      default: {
+      case Codec::kNvfp4: {
         float multipliers[kEncodeStrip / kNvfp4Group];
         for (size_t i = 0; i < count / kNvfp4Group; ++i) {
           multipliers[i] = Nvfp4Multiplier(Scales(row)[col / kNvfp4Group + i], job_.global.multiplier, false);
@@ -91,22 +91,47 @@ class Summer {
         kernels_.decode_nvfp4(codes + col / 2, multipliers, count, out, false);
         break;
       }
+      case Codec::kFp32:
+      case Codec::kFp16:
+      case Codec::kBf16:
+        break;
     }
   }
 
   // What |x| is divided by, 0 where x' is zero whatever x. (Dividing by a power of two is multiplying by its inverse.)
   float Divisor(uint64_t row, uint64_t col) const {
-    if (job_.encoding.codec == Codec::kFp8Block) return CellScale(row, col);
-    const uint8_t scale = Scales(row)[col / group_];
-    if (job_.encoding.codec != Codec::kNvfp4) return E8m0ToFloat(scale);
-    return Nvfp4Multiplier(scale, job_.global.multiplier, false);
+    switch (job_.encoding.codec) {
+      case Codec::kFp8Block:
+        return CellScale(row, col);
+      case Codec::kMxfp4:
+      case Codec::kMxfp8:
+        return E8m0ToFloat(Scales(row)[col / group_]);
+      case Codec::kNvfp4:
+        return Nvfp4Multiplier(Scales(row)[col / group_], job_.global.multiplier, false);
+      case Codec::kFp32:
+      case Codec::kFp16:
+      case Codec::kBf16:
+        break;
+    }
+    return 0;
+  }
+
+  float LargestCode() const {
+    switch (ElementOf(job_.encoding.codec)) {
+      case ElementKind::kE2m1:
+        return 6.0f;
+      case ElementKind::kE4m3:
+        return Fp8CellMax(job_.encoding);
+      case ElementKind::kValue:
+        break;
+    }
+    return 0;
   }
 
   uint64_t Saturated(uint64_t row, uint64_t col, size_t count, const float* x, const float* encoded) const {
     const float divisor = Divisor(row, col);
-    const bool four_bits = job_.encoding.codec == Codec::kNvfp4 || job_.encoding.codec == Codec::kMxfp4;
     if (!(divisor > 0)) return 0;
-    uint64_t beyond = encoders_.beyond(encoded, count, divisor, four_bits ? 6.0f : Fp8CellMax(job_.encoding));
+    uint64_t beyond = encoders_.beyond(encoded, count, divisor, LargestCode());
     if (any_odd_) {  // infinities of the source are no saturated elements
       for (size_t i = 0; i < count; ++i) beyond -= IsInf(x[i]);
     }
@@ -117,7 +142,7 @@ class Summer {
   void CountBlocks(uint64_t row, uint64_t col, size_t count, ErrorSums* sums) {
     const Codec codec = job_.encoding.codec;
     const bool cells = codec == Codec::kFp8Block;
-    if (cells || codec == Codec::kMxfp8) {
+    if (ElementOf(codec) == ElementKind::kE4m3) {
       for (size_t i = 0; i < count; ++i) sums->nan_codes += E4m3IsNan(Codes(row)[col + i]);
     }
     for (uint64_t at = col; at < col + count;) {

@@ -27,7 +27,9 @@ class Measurer {
       case Codec::kNvfp4:
         for (uint64_t row = 0; row < rows.rows; ++row) AddStrips(rows, row, 0, cols_);
         break;
-      default:
+      case Codec::kFp32:
+      case Codec::kFp16:
+      case Codec::kBf16:
         AddPlain(rows);
         break;
     }

@@ -41,7 +41,9 @@ void DecodeStrip(const Kernels& kernels, const SourceRows& rows, uint64_t cols, 
       band.source.data = data + col / 2;
       band.source.scales = scales + row * source.scale_row_bytes + col / kNvfp4Group;
       break;
-    default:  // FP32 is moved: which bits a NaN has shows in no code
+    case Codec::kFp32:  // moved: which bits a NaN has shows in no code
+    case Codec::kFp16:
+    case Codec::kBf16:
       band.source.data = data + col * ElementBytes(source.codec);
       break;
   }
@@ -52,8 +54,8 @@ void DecodeStrip(const Kernels& kernels, const SourceRows& rows, uint64_t cols, 
 
 uint64_t CountBadScales(const SourceRows& rows, uint64_t cols) {
   if (rows.continues || rows.rows == 0 || cols == 0) return 0;
-  if (rows.source.codec == Codec::kNvfp4) return Fp8ScaleIsBad(rows.source.global) ? 1 : 0;
-  if (rows.source.codec != Codec::kFp8Block) return 0;
+  if (HasGlobal(rows.source.codec)) return Fp8ScaleIsBad(rows.source.global) ? 1 : 0;
+  if (!HasBlockScales(rows.source.codec)) return 0;
   uint64_t bad = 0;
   for (uint64_t block = 0; block < ColumnBlocks(rows, cols); ++block) {
     const bool empty = ColumnEdge(rows, cols, block) == ColumnEdge(rows, cols, block + 1);

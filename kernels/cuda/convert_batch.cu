@@ -6,7 +6,7 @@ namespace mimo::kernels::cuda {
 
 Columns ColumnsOf(const Band& band, uint64_t begin, uint64_t end) {
   Columns columns{begin, end, 0, 0};
-  if (band.source.codec != Codec::kFp8Block) return columns;
+  if (!HasBlockScales(band.source.codec)) return columns;
   if (band.column_edges == nullptr) {
     columns.first_block = begin / band.column_block;
     columns.blocks = (end + band.column_block - 1) / band.column_block - columns.first_block;
@@ -25,7 +25,7 @@ Cost CostOf(const Band& band, const Columns& columns) {
   cost.in_row = Aligned(RowBytes(band.source.codec, columns.count()));
   cost.out_row = Aligned(RowBytes(band.target.codec, columns.count()));
   cost.scale_row = ScaleRowBytes(band.source.codec, columns.count());
-  if (band.source.codec == Codec::kFp8Block) {
+  if (HasBlockScales(band.source.codec)) {
     cost.fixed = Aligned(columns.blocks * 4) + (band.column_edges != nullptr ? Aligned((columns.blocks + 1) * 4) : 0);
   }
   return cost;
@@ -45,7 +45,7 @@ void ConvertBatch::Add(const Band& band, const Columns& columns, uint64_t row, u
     out.scale_row_bytes = cost.scale_row;
     out.scales = slot_->TakeRows(scales + row * source.scale_row_bytes + ScaleRowBytes(source.codec, columns.begin),
                                  source.scale_row_bytes, cost.scale_row, cost.scale_row, rows);
-  } else if (source.codec == Codec::kFp8Block) {
+  } else if (HasBlockScales(source.codec)) {
     out.scales = slot_->TakeRows(scales + columns.first_block * 4, 0, columns.blocks * 4, columns.blocks * 4, 1);
     if (band.column_edges != nullptr) {
       const uint64_t bytes = (columns.blocks + 1) * 4;

@@ -41,7 +41,7 @@ TargetRows TargetRowsOf(const EncodeJob& job) {
 uint64_t CostOf(const SourceRows& from, uint64_t rows, uint64_t cols, const TargetRows* target) {
   uint64_t bytes = rows * Aligned(RowBytes(from.source.codec, cols));
   bytes += Aligned(rows * ScaleRowBytes(from.source.codec, cols));
-  if (from.source.codec == Codec::kFp8Block) {
+  if (HasBlockScales(from.source.codec)) {
     bytes += Aligned(4 * ColumnBlocks(from, cols));
     if (from.column_edges != nullptr) bytes += Aligned(4 * (ColumnBlocks(from, cols) + 1));
   }
@@ -142,7 +142,7 @@ DeviceBand GatherSource(const Piece& piece, uint64_t cols, StagingSlot* slot) {
   if (at.scale_row_bytes > 0) {
     at.scales = slot->TakeRows(static_cast<const uint8_t*>(source.scales) + piece.row * source.scale_row_bytes,
                                source.scale_row_bytes, at.scale_row_bytes, at.scale_row_bytes, piece.rows);
-  } else if (source.codec == Codec::kFp8Block) {
+  } else if (HasBlockScales(source.codec)) {
     const uint64_t bytes = 4 * ColumnBlocks(*piece.from, cols);
     at.scales = slot->TakeRows(source.scales, 0, bytes, bytes, 1);
     if (piece.from->column_edges != nullptr) {

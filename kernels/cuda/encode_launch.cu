@@ -42,9 +42,10 @@ EncodeFunction EncoderFor(Codec from, GroupTarget to) {
       return EncoderTo<Codec::kMxfp8>(to);
     case Codec::kNvfp4:
       return EncoderTo<Codec::kNvfp4>(to);
-    default:
-      return EncoderTo<Codec::kBf16>(to);
+    case Codec::kBf16:
+      break;
   }
+  return EncoderTo<Codec::kBf16>(to);
 }
 
 MeasureFunction MeasurerFor(Codec from) {
@@ -61,9 +62,10 @@ MeasureFunction MeasurerFor(Codec from) {
       return MeasureKernel<Codec::kMxfp8>;
     case Codec::kNvfp4:
       return MeasureKernel<Codec::kNvfp4>;
-    default:
-      return MeasureKernel<Codec::kBf16>;
+    case Codec::kBf16:
+      break;
   }
+  return MeasureKernel<Codec::kBf16>;
 }
 
 // As many blocks as run at once, or as there is work for.

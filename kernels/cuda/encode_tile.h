@@ -43,8 +43,18 @@ template <GroupTarget kTo>
 constexpr int kCodeWords = kTo == GroupTarget::kMxfp8 ? 8 : kGroup<kTo> / 8;  // of a group
 
 inline GroupTarget TargetOf(const Encoding& encoding) {
-  if (encoding.codec == Codec::kMxfp4) return GroupTarget::kMxfp4;
-  if (encoding.codec == Codec::kMxfp8) return GroupTarget::kMxfp8;
+  switch (encoding.codec) {
+    case Codec::kMxfp4:
+      return GroupTarget::kMxfp4;
+    case Codec::kMxfp8:
+      return GroupTarget::kMxfp8;
+    case Codec::kNvfp4:
+    case Codec::kFp8Block:  // cell_tile.h, as values are never encoded: neither asks
+    case Codec::kFp32:
+    case Codec::kFp16:
+    case Codec::kBf16:
+      break;
+  }
   return encoding.rule == ScaleRule::kMax ? GroupTarget::kNvfp4Max : GroupTarget::kNvfp4Best;
 }
 

@@ -11,8 +11,18 @@ using Kernel = void (*)(const DeviceBand*, uint32_t, uint64_t, unsigned long lon
 
 template <Codec kFrom>
 Kernel KernelTo(Codec to) {
-  if (to == Codec::kFp32) return ConvertKernel<kFrom, Codec::kFp32>;
-  if (to == Codec::kFp16) return ConvertKernel<kFrom, Codec::kFp16>;
+  switch (to) {
+    case Codec::kFp32:
+      return ConvertKernel<kFrom, Codec::kFp32>;
+    case Codec::kFp16:
+      return ConvertKernel<kFrom, Codec::kFp16>;
+    case Codec::kBf16:
+    case Codec::kFp8Block:  // no target of a conversion: convert.h
+    case Codec::kMxfp4:
+    case Codec::kMxfp8:
+    case Codec::kNvfp4:
+      break;
+  }
   return ConvertKernel<kFrom, Codec::kBf16>;
 }
 
@@ -30,9 +40,10 @@ Kernel KernelFor(Codec from, Codec to) {
       return KernelTo<Codec::kMxfp8>(to);
     case Codec::kNvfp4:
       return KernelTo<Codec::kNvfp4>(to);
-    default:
-      return KernelTo<Codec::kBf16>(to);
+    case Codec::kBf16:
+      break;
   }
+  return KernelTo<Codec::kBf16>(to);
 }
 
 }  // namespace

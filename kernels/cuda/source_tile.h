@@ -55,16 +55,14 @@ struct Tally {
 constexpr int kCounters = 7;  // in the order of Anomalies, then exact and kept blocks
 
 template <Codec kCodec>
-constexpr bool kIsE4m3 = kCodec == Codec::kFp8Block || kCodec == Codec::kMxfp8;
+constexpr bool kIsE4m3 = ElementOf(kCodec) == ElementKind::kE4m3;
 template <Codec kCodec>
-constexpr bool kIsE2m1 = kCodec == Codec::kMxfp4 || kCodec == Codec::kNvfp4;
+constexpr bool kIsE2m1 = ElementOf(kCodec) == ElementKind::kE2m1;
 template <Codec kCodec>
-constexpr bool kIsPlain = !kIsE4m3<kCodec> && !kIsE2m1<kCodec>;
+constexpr bool kIsPlain = ElementOf(kCodec) == ElementKind::kValue;
 // Columns that share a byte of scales within a row; 1 where there are no such bytes.
 template <Codec kCodec>
-constexpr uint64_t kScaleColumns = kCodec == Codec::kNvfp4                              ? kNvfp4Group
-                                   : kCodec == Codec::kMxfp4 || kCodec == Codec::kMxfp8 ? kMxGroup
-                                                                                        : 1;
+constexpr uint64_t kScaleColumns = GroupOf(kCodec) == 0 ? 1 : GroupOf(kCodec);
 
 // ---- bytes of any alignment
 
@@ -151,6 +149,7 @@ MIMO_HD inline Element SourceElement(const DeviceBand& band, uint64_t row, uint6
     tally->infinities += infinite;
     return {CanonicalNan(DecodeBits<kFrom>(bits)), !infinite};
   } else {
+    static_assert(kFrom == Codec::kMxfp8 || kFrom == Codec::kMxfp4 || kFrom == Codec::kNvfp4);
     const uint8_t byte = band.scales[row * band.scale_row_bytes + col / kScaleColumns<kFrom>];
     if constexpr (kFrom == Codec::kMxfp8) {
       const uint8_t code = in[col];
@@ -263,6 +262,7 @@ MIMO_HD inline void DecodeUnit(const Words<kInWords<kFrom>>& in, float factor, f
     } else if constexpr (kFrom == Codec::kFp32) {
       values[i] = FloatFromBits(in.w[i]);
     } else {
+      static_assert(kFrom == Codec::kFp16 || kFrom == Codec::kBf16);
       values[i] = DecodeBits<kFrom>(in.w[i / 2] >> (i % 2 * 16) & 0xFFFFu);
     }
   }
@@ -285,6 +285,7 @@ MIMO_HD inline bool FastFactor(const DeviceBand& band, uint8_t byte, float* fact
     *factor = FloatFromBits((static_cast<uint32_t>(byte) + 120u) << 23);
     return byte <= 133;
   } else {
+    static_assert(kFrom == Codec::kNvfp4);
     const float multiplier = Nvfp4Multiplier(byte, band.global, band.global_divides);
     *factor = multiplier * 0x1p126f;
     return multiplier > 0 && multiplier < 2.0f && !Fp8ScaleIsBad(band.global);
@@ -349,9 +350,9 @@ MIMO_HD inline void DecodeAnyUnit(const DeviceBand& band, uint64_t row, uint64_t
 inline bool IsMultiple(const void* pointer, uint64_t stride, uint64_t bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % bytes == 0 && stride % bytes == 0;
 }
+// Bytes of a unit, kUnit elements, as far as one load takes them.
 inline uint64_t LoadAlignment(Codec from) {
-  if (from == Codec::kFp8Block || from == Codec::kMxfp8) return 8;
-  return from == Codec::kMxfp4 || from == Codec::kNvfp4 ? 4 : 16;
+  return IsValueCodec(from) ? 16 : ElementBits(from) * kUnit / 8;
 }
 
 }  // namespace mimo::kernels::cuda

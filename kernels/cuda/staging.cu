@@ -6,24 +6,12 @@
 namespace mimo::kernels::cuda {
 
 uint64_t RowBytes(Codec codec, uint64_t cols) {
-  switch (codec) {
-    case Codec::kFp32:
-      return cols * 4;
-    case Codec::kFp8Block:
-    case Codec::kMxfp8:
-      return cols;
-    case Codec::kMxfp4:
-    case Codec::kNvfp4:
-      return (cols + 1) / 2;
-    default:
-      return cols * 2;
-  }
+  return (cols * ElementBits(codec) + 7) / 8;
 }
 
 uint64_t ScaleRowBytes(Codec codec, uint64_t cols) {
-  if (codec == Codec::kNvfp4) return (cols + kNvfp4Group - 1) / kNvfp4Group;
-  if (codec == Codec::kMxfp4 || codec == Codec::kMxfp8) return (cols + kMxGroup - 1) / kMxGroup;
-  return 0;
+  const uint64_t group = GroupOf(codec);
+  return group == 0 ? 0 : (cols + group - 1) / group;
 }
 
 Anomalies AnomaliesOf(const Counters& counters) {

@@ -4,9 +4,11 @@
 
 #include <array>
 #include <cstddef>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 namespace mimo {
@@ -28,6 +30,32 @@ constexpr std::optional<T> FromWord(const Words<T, N>& words, std::string_view t
     if (word == text) return v;
   }
   return std::nullopt;
+}
+
+// Whether an enumeration has a name for this value. Compilers write a template argument as the enumerator where there
+// is one, else as a cast: "(mimo::kernels::Codec)7". Not for enumerations of unnamed namespaces.
+template <auto Value>
+constexpr bool IsEnumerator() {
+  return std::string_view(__PRETTY_FUNCTION__).find("Value = (") == std::string_view::npos;
+}
+
+// How many enumerators an enumeration has that counts from 0.
+template <class T>
+constexpr size_t Enumerators() {
+  return []<size_t... I>(std::index_sequence<I...>) {
+    return (size_t{IsEnumerator<static_cast<T>(I)>()} + ...);
+  }
+  (std::make_index_sequence<64>());
+}
+
+// Whether a table of pairs has each value of its enumeration once: a new one then fails to compile without its word.
+template <class Table>
+constexpr bool NamesEach(const Table& table) {
+  using T = std::remove_cvref_t<decltype(std::begin(table)->first)>;
+  for (auto row = std::begin(table); row != std::end(table); ++row)
+    for (auto other = std::begin(table); other != row; ++other)
+      if (row->first == other->first) return false;
+  return std::size(table) == Enumerators<T>();
 }
 
 }  // namespace mimo

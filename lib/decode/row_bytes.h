@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/convert.h"
+#include "kernels/codec.h"
 
 namespace mimo {
 
@@ -19,39 +19,12 @@ inline int64_t RowElements(const std::vector<int64_t>& shape) {
 
 // Bytes of so many values or codes of a row; of packed codes an even number.
 inline uint64_t ColumnBytes(kernels::Codec codec, int64_t cols) {
-  const auto count = static_cast<uint64_t>(cols);
-  switch (codec) {
-    case kernels::Codec::kFp32:
-      return 4 * count;
-    case kernels::Codec::kFp16:
-    case kernels::Codec::kBf16:
-      return 2 * count;
-    case kernels::Codec::kFp8Block:
-    case kernels::Codec::kMxfp8:
-      return count;
-    case kernels::Codec::kMxfp4:
-    case kernels::Codec::kNvfp4:
-      return count / 2;
-  }
-  return 0;
+  return static_cast<uint64_t>(cols) * kernels::ElementBits(codec) / 8;
 }
 
 // Values or codes of a row of so many bytes.
 inline uint64_t ValueColumns(kernels::Codec codec, uint64_t row_bytes) {
-  switch (codec) {
-    case kernels::Codec::kFp32:
-      return row_bytes / 4;
-    case kernels::Codec::kFp16:
-    case kernels::Codec::kBf16:
-      return row_bytes / 2;
-    case kernels::Codec::kFp8Block:
-    case kernels::Codec::kMxfp8:
-      return row_bytes;
-    case kernels::Codec::kMxfp4:
-    case kernels::Codec::kNvfp4:
-      return row_bytes * 2;
-  }
-  return 0;
+  return row_bytes * 8 / kernels::ElementBits(codec);
 }
 
 }  // namespace mimo

@@ -14,9 +14,9 @@ void RowRuns::Add(const SourceMemory& memory, const SourceRectangle& from) {
   run.source.data = memory.Row(from.source, from.row) + ColumnBytes(source.codec, from.col);
   run.source.row_bytes = memory.RowBytes(from.source);
   run.rows = static_cast<uint64_t>(from.rows);
-  if (source.quantized && source.codec == Codec::kFp8Block) return AddBands(memory, from, run);
+  if (source.quantized && kernels::HasBlockScales(source.codec)) return AddBands(memory, from, run);
   if (source.quantized) {
-    const int64_t group = source.codec == Codec::kNvfp4 ? 16 : 32;
+    const int64_t group = kernels::GroupOf(source.codec);
     run.source.scales = memory.Row(source.scale, from.row) + from.col / group;
     run.source.scale_row_bytes = memory.RowBytes(source.scale);
     if (source.global != kNone) {

@@ -39,7 +39,7 @@ std::vector<SourceBand> BandsOf(const SourceArray& source, int64_t row, int64_t 
 template <class Visit>
 void VisitScaleRows(const SourceArray& source, int64_t row, int64_t rows, Visit visit) {
   if (!source.quantized) return;
-  if (source.codec != Codec::kFp8Block) {
+  if (!kernels::HasBlockScales(source.codec)) {
     visit(source.scale, row, rows);
     if (source.global != kNone) visit(source.global, int64_t{0}, int64_t{1});
   } else if (source.bands.empty()) {

@@ -20,7 +20,7 @@ class AttentionPlanner {
     const AttentionWeights& a = *request.weights;
     weights_ = a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
     first_ = &builder.inventory().weights[weights_[0]];
-    fp8_ = first_->storage == Storage::kFp8Block;
+    fp8_ = HasBlockGrid(first_->storage);
   }
 
   AttentionResult Plan(bool refuse_straddles) {

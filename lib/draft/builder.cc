@@ -6,31 +6,6 @@
 
 namespace mimo {
 
-std::optional<Codec> ValueCodecOf(DType dtype) {
-  if (dtype == DType::kF32) return Codec::kFp32;
-  if (dtype == DType::kF16) return Codec::kFp16;
-  if (dtype == DType::kBF16) return Codec::kBf16;
-  return std::nullopt;
-}
-
-DType DTypeOf(Codec codec) {
-  switch (codec) {
-    case Codec::kFp32:
-      return DType::kF32;
-    case Codec::kFp16:
-      return DType::kF16;
-    case Codec::kBf16:
-      return DType::kBF16;
-    case Codec::kFp8Block:
-    case Codec::kMxfp8:
-      return DType::kF8E4M3;
-    case Codec::kMxfp4:
-    case Codec::kNvfp4:
-      break;
-  }
-  return DType::kU8;
-}
-
 OutputArray OutputLike(const StoredArray& stored) {
   OutputArray output;
   output.name = stored.name;
@@ -50,22 +25,6 @@ OutputArray OutputLike(const OutputArray& other) {
   output.factor = other.factor;
   output.pad = other.pad;
   return output;
-}
-
-std::optional<Codec> CodecOf(Storage storage) {
-  switch (storage) {
-    case Storage::kFp8Block:
-      return Codec::kFp8Block;
-    case Storage::kMxfp4:
-      return Codec::kMxfp4;
-    case Storage::kMxfp8:
-      return Codec::kMxfp8;
-    case Storage::kNvfp4:
-      return Codec::kNvfp4;
-    case Storage::kPlain:
-      break;
-  }
-  return std::nullopt;
 }
 
 uint64_t ArrayBytes(DType dtype, const std::vector<int64_t>& shape) {
@@ -89,10 +48,7 @@ uint32_t PlanBuilder::DecodedSource(const Weight& weight) {
   const uint32_t index = Source(weight.array);
   const std::optional<Codec> codec = CodecOf(weight.storage);
   if (!codec) {
-    const DType dtype = catalogue_.arrays[weight.array].dtype;
-    plan_.sources[index].codec = dtype == DType::kF32   ? Codec::kFp32
-                                 : dtype == DType::kF16 ? Codec::kFp16
-                                                        : Codec::kBf16;
+    plan_.sources[index].codec = ValueCodecOf(catalogue_.arrays[weight.array].dtype).value();
     return index;
   }
   const uint32_t scale = Source(weight.scale);
@@ -167,8 +123,8 @@ void PlanBuilder::AddRenamed(const Weight& weight, const WeightArrays& arrays) {
 
 void PlanBuilder::AddEncoded(const EncodedRequest& request, uint32_t near) {
   const kernels::Encoding& e = request.encoding;
-  const bool packed = e.codec == Codec::kNvfp4 || e.codec == Codec::kMxfp4;
-  const bool cells = e.codec == Codec::kFp8Block;
+  const bool packed = IsPacked(e.codec);
+  const bool cells = HasBlockScales(e.codec);
   const auto add = [&](Part part, Transform transform, DType dtype, std::vector<int64_t> shape) {
     OutputArray output;
     output.name = NameOfPart(request.name, part);

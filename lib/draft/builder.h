@@ -8,6 +8,7 @@
 
 #include "lib/model/inventory.h"
 #include "lib/plan/plan.h"
+#include "lib/recipe/codec_types.h"
 #include "lib/recipe/dialect.h"
 
 namespace mimo {
@@ -92,12 +93,6 @@ OutputArray OutputLike(const StoredArray& stored);
 // shape, pieces and place are the caller's.
 OutputArray OutputLike(const OutputArray& other);
 
-// The codec that a storage is decoded as; nullopt for plain values.
-std::optional<Codec> CodecOf(Storage storage);
-
-DType DTypeOf(Codec codec);
-// The codec of plain values; nullopt for other types.
-std::optional<Codec> ValueCodecOf(DType dtype);
 uint64_t ArrayBytes(DType dtype, const std::vector<int64_t>& shape);
 
 }  // namespace mimo

@@ -7,16 +7,22 @@
 namespace mimo {
 namespace {
 
-// The bytes of a scale of one, in the type that the scales of a storage have.
-std::string ScaleOfOne(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
+// The bytes of a scale of one.
+std::string ScaleOfOne(Codec codec) {
+  switch (codec) {
+    case Codec::kFp8Block:
       return std::string("\x00\x00\x80\x3f", 4);
-    case DType::kF8E4M3:
+    case Codec::kNvfp4:
       return "\x38";
-    default:
-      return "\x7f";  // E8M0, under either name
+    case Codec::kMxfp4:
+    case Codec::kMxfp8:
+      return "\x7f";
+    case Codec::kFp32:  // no scales
+    case Codec::kFp16:
+    case Codec::kBf16:
+      break;
   }
+  return "";
 }
 
 int64_t Last(const std::vector<int64_t>& shape) {
@@ -62,16 +68,14 @@ void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<in
         ResizedPieces(builder.Source(array), stored.rows(), Last(stored.shape), output.rows(), Last(output.shape));
     builder.AddOutput(std::move(output), array);
   };
-  const bool packed = weight.storage == Storage::kMxfp4 || weight.storage == Storage::kNvfp4;
   std::vector<int64_t> codes = shape;
-  if (packed) codes.back() /= 2;
+  if (IsPacked(weight.storage)) codes.back() /= 2;
   add(weight.array, codes, "");
-  if (weight.scale != kNone) {
-    const int64_t group = weight.storage == Storage::kNvfp4      ? 16
-                          : weight.storage == Storage::kFp8Block ? weight.block_cols
-                                                                 : 32;
-    const int64_t rows = weight.storage == Storage::kFp8Block ? CeilDiv(shape[0], weight.block_rows) : shape[0];
-    add(weight.scale, {rows, CeilDiv(shape[1], group)}, ScaleOfOne(catalogue.arrays[weight.scale].dtype));
+  if (const std::optional<Codec> codec = CodecOf(weight.storage)) {
+    const bool blocks = HasBlockScales(*codec);
+    const int64_t columns = blocks ? weight.block_cols : GroupOf(*codec);
+    const int64_t rows = blocks ? CeilDiv(shape[0], weight.block_rows) : shape[0];
+    add(weight.scale, {rows, CeilDiv(shape[1], columns)}, ScaleOfOne(*codec));
   }
   for (const uint32_t array : {weight.global, weight.input})
     if (array != kNone) builder.AddUnchanged(array);

@@ -137,9 +137,14 @@ std::string AlgorithmOf(const QuantizedModule& module) {
       return module.input_scale ? "NVFP4" : "W4A16_NVFP4";
     case Codec::kMxfp8:
       return "MXFP8";
-    default:
-      return "FP8_PB_WO";
+    case Codec::kFp8Block:
+    case Codec::kMxfp4:  // the dialect has none: CheckCodecs
+    case Codec::kFp32:
+    case Codec::kFp16:
+    case Codec::kBf16:
+      break;
   }
+  return "FP8_PB_WO";
 }
 
 int64_t GroupSizeOf(const HfQuantization& q, const std::string& algorithm) {
@@ -231,29 +236,42 @@ ordered_json ModelOptConfig(const HfQuantization& q) {
 // ---- compressed-tensors
 // -------------------------------------------------------------------------------------------------
 
+std::string_view CompressedFormat(Codec codec) {
+  switch (codec) {
+    case Codec::kFp8Block:
+      return "float-quantized";
+    case Codec::kMxfp4:
+      return "mxfp4-pack-quantized";
+    case Codec::kMxfp8:
+      return "mxfp8-quantized";
+    case Codec::kNvfp4:
+      return "nvfp4-pack-quantized";
+    case Codec::kFp32:
+    case Codec::kFp16:
+    case Codec::kBf16:
+      break;
+  }
+  return "dense";
+}
+
 // The presets of compressed-tensors: NVFP4A16 and NVFP4, MXFP4A16, MXFP8, FP8_BLOCK.
 ordered_json CompressedGroup(const HfQuantization& q, Codec codec, bool input_scale) {
   const bool nvfp4 = codec == Codec::kNvfp4;
-  ordered_json weights = {{"num_bits", nvfp4 || codec == Codec::kMxfp4 ? 4 : 8},
-                          {"type", "float"},
-                          {"symmetric", true},
-                          {"dynamic", false}};
+  ordered_json weights = {
+      {"num_bits", kernels::ElementBits(codec)}, {"type", "float"}, {"symmetric", true}, {"dynamic", false}};
   ordered_json group = ordered_json::object();
+  group["format"] = CompressedFormat(codec);
   if (codec == Codec::kFp8Block) {
     weights["strategy"] = "block";
     weights["block_structure"] = {q.fp8_block_rows, q.fp8_block_cols};
-    group["format"] = "float-quantized";
     group["weights"] = std::move(weights);
     group["input_activations"] = {{"num_bits", 8},   {"type", "float"},     {"symmetric", true},
                                   {"dynamic", true}, {"strategy", "group"}, {"group_size", q.fp8_block_cols}};
     return group;
   }
   weights["strategy"] = nvfp4 ? "tensor_group" : "group";
-  weights["group_size"] = nvfp4 ? 16 : 32;
+  weights["group_size"] = kernels::GroupOf(codec);
   weights["scale_dtype"] = nvfp4 ? "torch.float8_e4m3fn" : "torch.uint8";
-  group["format"] = nvfp4                    ? "nvfp4-pack-quantized"
-                    : codec == Codec::kMxfp4 ? "mxfp4-pack-quantized"
-                                             : "mxfp8-quantized";
   group["weights"] = weights;
   if (codec == Codec::kMxfp8 || (nvfp4 && input_scale)) {
     ordered_json input = std::move(weights);

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "lib/recipe/codec_types.h"
+#include "lib/recipe/codec_words.h"
+
 namespace mimo {
 namespace {
 
@@ -97,23 +100,13 @@ std::string StorageName(const Catalogue& catalogue, const StoredArray& array) {
     }
     return false;
   };
-  switch (array.dtype) {
-    case DType::kF8E4M3:
-      return scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0) ? "mxfp8" : "fp8";
-    case DType::kBF16:
-      return "bf16";
-    case DType::kF16:
-      return "fp16";
-    case DType::kF32:
-      return "fp32";
-    case DType::kU8:
-      if (scaled_by(DType::kF8E4M3)) return "nvfp4";
-      if (AnyExpert(array.id.role) || scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0)) return "mxfp4";
-      break;
-    default:
-      break;
+  if (array.dtype == DType::kF8E4M3) return scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0) ? "mxfp8" : "fp8";
+  if (array.dtype == DType::kU8) {
+    if (scaled_by(DType::kF8E4M3)) return "nvfp4";
+    if (AnyExpert(array.id.role) || scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0)) return "mxfp4";
   }
-  return std::string(DTypeName(array.dtype));
+  const std::optional<Codec> values = ValueCodecOf(array.dtype);
+  return std::string(values ? WordOf(kCodecs, *values) : DTypeName(array.dtype));
 }
 
 Facts EngineFacts(const Catalogue& catalogue, const Inventory& inventory, const QkvLayout& layout, int64_t tp) {

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "lib/base/checked.h"
+#include "lib/base/words.h"
 
 namespace mimo {
 namespace {
@@ -43,7 +44,7 @@ constexpr bool InOrder() {
   for (size_t i = 0; i < kRows.size(); ++i) {
     if (kRows[i].dtype != static_cast<DType>(i)) return false;
   }
-  return kRows.size() == static_cast<size_t>(DType::kU64) + 1;
+  return kRows.size() == Enumerators<DType>();
 }
 static_assert(InOrder());
 

@@ -28,7 +28,7 @@ std::vector<StoredRows> CollectRows(const Catalogue& catalogue, const Inventory&
       const Weight& w = inventory.weights[weights[i]];
       stored.arrays[i] = w.array;
       stored.rows[i] = w.rows;
-      stored.scale_rows[i] = w.storage == Storage::kFp8Block && !w.per_row() ? catalogue.arrays[w.scale].shape[0] : -1;
+      stored.scale_rows[i] = HasBlockGrid(w.storage) && !w.per_row() ? catalogue.arrays[w.scale].shape[0] : -1;
     }
     layers.push_back(stored);
   }

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "lib/io/dtype.h"
+#include "lib/model/role_groups.h"
 
 namespace mimo {
 namespace {
@@ -241,33 +242,14 @@ std::optional<Cut> CutFromName(std::string_view name) {
 }
 
 Cut CutOf(Role role, bool trainer) {
-  switch (role) {
-    case Role::kEmbed:
-    case Role::kLmHead:
-      return Cut::kVocab;
-    case Role::kAttnQ:
-    case Role::kAttnK:
-    case Role::kAttnV:
-    case Role::kAttnQkv:
-      return Cut::kHeads;
-    case Role::kAttnSink:
-      return Cut::kSinks;
-    case Role::kMlpGate:
-    case Role::kMlpUp:
-      return Cut::kRows;
-    case Role::kAttnO:
-    case Role::kMlpDown:
-      return Cut::kColumns;
-    case Role::kExpertGate:
-    case Role::kExpertUp:
-      return Cut::kExpertRows;
-    case Role::kExpertDown:
-      return Cut::kExpertColumns;
-    case Role::kMtpEhProj:
-      return trainer ? Cut::kRows : Cut::kReplicated;
-    default:
-      return Cut::kReplicated;
-  }
+  if (role == Role::kEmbed || role == Role::kLmHead) return Cut::kVocab;
+  if (IsAttentionProjection(role)) return Cut::kHeads;
+  if (role == Role::kAttnSink) return Cut::kSinks;
+  if (role == Role::kAttnO || role == Role::kMlpDown) return Cut::kColumns;
+  if (IsDenseMlp(role)) return Cut::kRows;
+  if (role == Role::kExpertDown) return Cut::kExpertColumns;
+  if (IsExpert(role)) return Cut::kExpertRows;
+  return trainer && role == Role::kMtpEhProj ? Cut::kRows : Cut::kReplicated;
 }
 
 Status CheckTopology(const ModelConfig& config, const Topology& t, const PartitionOptions& options) {

@@ -35,7 +35,7 @@ class Surveyor {
   Result<SurveyFacts> Run(const std::vector<QkvLayout>& candidates, bool allow_anomalies) {
     for (const AttentionWeights& a : inventory_.attention)
       for (uint32_t weight : WeightsOf(a))
-        if (weight != kNone && inventory_.weights[weight].storage == Storage::kFp8Block)
+        if (weight != kNone && HasBlockGrid(inventory_.weights[weight].storage))
           MIMO_RETURN_IF_ERROR(ReadScales(inventory_.weights[weight].scale, allow_anomalies));
     for (const QkvLayout& layout : candidates) facts_.saturation.push_back({layout, 0, 0});
     for (const SampledLayer& layer : Sample())
@@ -83,8 +83,8 @@ class Surveyor {
     for (const AttentionWeights& a : inventory_.attention) {
       const bool windowed = a.mtp || catalogue_.config.windowed[static_cast<size_t>(a.layer)] != 0;
       const uint32_t first = WeightsOf(a)[0];
-      if (first == kNone || inventory_.weights[first].storage != Storage::kFp8Block ||
-          inventory_.weights[first].per_row() || !seen.insert({windowed, a.mtp}).second)
+      if (first == kNone || !HasBlockGrid(inventory_.weights[first].storage) || inventory_.weights[first].per_row() ||
+          !seen.insert({windowed, a.mtp}).second)
         continue;
       sampled.push_back({&a, windowed});
       facts_.sampled.push_back(catalogue_.arrays[inventory_.weights[first].array].name);

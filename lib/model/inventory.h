@@ -13,6 +13,35 @@ namespace mimo {
 
 enum class Storage : uint8_t { kPlain, kFp8Block, kMxfp4, kMxfp8, kNvfp4 };
 
+// Whether an element of the array is two codes.
+constexpr bool IsPacked(Storage storage) {
+  switch (storage) {
+    case Storage::kMxfp4:
+    case Storage::kNvfp4:
+      return true;
+    case Storage::kPlain:
+    case Storage::kFp8Block:
+    case Storage::kMxfp8:
+      break;
+  }
+  return false;
+}
+
+// Whether codes lie under a grid of blocks, whose cells a new layout of attention cuts; others carry their scales row
+// by row, or have none.
+constexpr bool HasBlockGrid(Storage storage) {
+  switch (storage) {
+    case Storage::kFp8Block:
+      return true;
+    case Storage::kPlain:
+    case Storage::kMxfp4:
+    case Storage::kMxfp8:
+    case Storage::kNvfp4:
+      break;
+  }
+  return false;
+}
+
 // A weight: one stored array and, when it is quantized, the arrays beside it (for split FP8 K/V the grid may need the
 // scales of a neighbour too: lib/layout/row_map.h). Reference quantization-formats.md 2.1, 3.1, 4.3.
 struct Weight {
@@ -27,7 +56,7 @@ struct Weight {
   int64_t cols = 0;
   int64_t block_rows = 128;  // kFp8Block: of one scale; a row and all its columns where scales are per row
   int64_t block_cols = 128;
-  bool per_row() const { return storage == Storage::kFp8Block && block_rows == 1 && block_cols >= cols; }
+  bool per_row() const { return HasBlockGrid(storage) && block_rows == 1 && block_cols >= cols; }
 };
 
 // The attention projections of one layer, as indices into Inventory::weights; kNone where absent.

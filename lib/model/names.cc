@@ -2,6 +2,8 @@
 
 #include <array>
 
+#include "lib/base/words.h"
+
 namespace mimo {
 namespace {
 
@@ -47,6 +49,7 @@ constexpr std::pair<Part, std::string_view> kPartSuffixes[] = {
     {Part::kInputGlobal, "input_global_scale"},
     {Part::kRowScale, "scale"},
 };
+static_assert(NamesEach(kRoleNames) && NamesEach(kPartSuffixes));
 
 // A name with its decimal path components replaced by '#', and their values.
 struct Shape {

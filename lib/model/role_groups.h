@@ -23,5 +23,10 @@ constexpr bool IsLayerLinear(Role role) {
   return IsAttentionProjection(role) || role == Role::kAttnO || IsDenseMlp(role) || IsExpert(role) ||
          role == Role::kMtpEhProj;
 }
+constexpr bool IsNorm(Role role) {
+  return role == Role::kFinalNorm || role == Role::kInputNorm || role == Role::kPostAttentionNorm ||
+         role == Role::kMtpENorm || role == Role::kMtpHNorm || role == Role::kMtpPreMlpNorm ||
+         role == Role::kMtpFinalNorm;
+}
 
 }  // namespace mimo

@@ -51,7 +51,7 @@ class Pairing {
                          : Codes().dtype == DType::kU8     ? PairNibbles()
                                                            : PairPlain());
     const std::vector<int64_t>& shape = Codes().shape;
-    const bool nibbles = weight_.storage == Storage::kMxfp4 || weight_.storage == Storage::kNvfp4;
+    const bool nibbles = IsPacked(weight_.storage);
     weight_.rows = shape.empty() ? 1 : shape[0];
     weight_.cols = shape.size() < 2 ? 1 : shape[1] * (nibbles ? 2 : 1);
     return weight_;
@@ -242,7 +242,7 @@ class Pairing {
   Status CheckGroups(int64_t group) const {
     MIMO_RETURN_IF_ERROR(CheckMatrix());
     const std::vector<int64_t>& codes = Codes().shape;
-    const bool nibbles = weight_.storage != Storage::kMxfp8;
+    const bool nibbles = IsPacked(weight_.storage);
     const int64_t stored = nibbles ? group / 2 : group;  // elements of `codes` per scale
     if (codes[1] % stored != 0)
       return Bad(weight_.array, "rows that are no whole groups of " + std::to_string(group))

@@ -48,7 +48,7 @@ class Classifier {
     if (piece.cols == 0) return RowElements(piece.source, piece.rows);
     const SourceArray& source = plan_.sources[piece.source];
     const bool values = plan_.outputs[output].transform == Transform::kConvert;
-    const bool packed = source.quantized && (source.codec == Codec::kMxfp4 || source.codec == Codec::kNvfp4);
+    const bool packed = source.quantized && IsPacked(source.codec);
     return static_cast<uint64_t>(piece.rows) * static_cast<uint64_t>(piece.cols) / (values && packed ? 2 : 1);
   }
 

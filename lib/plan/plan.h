@@ -135,7 +135,7 @@ struct FuseGroup {
   std::vector<uint32_t> outputs;       // into Plan::outputs, ascending
   std::vector<CellRow> cells;          // kRelayout only, in (scale_output, scale_row) order
   std::vector<EncodedWeight> encoded;  // kEncode only, by `codes`
-  bool SharesGlobal() const { return !encoded.empty() && encoded[0].encoding.codec == Codec::kNvfp4; }
+  bool SharesGlobal() const { return !encoded.empty() && HasGlobal(encoded[0].encoding.codec); }
   uint64_t straddling_blocks = 0;  // blocks that will be re-quantized unless their scales turn out equal
   uint32_t file_group = 0;
 };

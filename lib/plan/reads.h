@@ -21,10 +21,6 @@ inline bool Decodes(Transform transform) {
   return transform == Transform::kConvert || transform == Transform::kEncode;
 }
 
-inline bool IsValueCodec(Codec codec) {
-  return codec == Codec::kFp32 || codec == Codec::kFp16 || codec == Codec::kBf16;
-}
-
 // Whether rows of `source` are decoded on their way into `output`, so that their scales are read too.
 inline bool Decodes(const OutputArray& output, const SourceArray& source) {
   if (output.transform != Transform::kTranspose) return Decodes(output.transform);

@@ -108,10 +108,15 @@ class Validator {
         if (!output.pieces.empty() || output.unchanged)
           return Bad("output that is not made of pieces").Tensor(name).Expected("no pieces").Found("pieces");
         return {};
-      default:
-        MIMO_RETURN_IF_ERROR(CheckPieces(subject_, output));
-        return CheckUnchanged(output);
+      case Transform::kMove:
+      case Transform::kConvert:
+      case Transform::kEncode:
+      case Transform::kInvert:
+      case Transform::kTranspose:
+        break;
     }
+    MIMO_RETURN_IF_ERROR(CheckPieces(subject_, output));
+    return CheckUnchanged(output);
   }
 
   // What happens to single elements: adjustment, padding, constants.

@@ -152,11 +152,9 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
     const OutputArray& codes = plan.outputs[e.codes];
     const OutputArray& scales = plan.outputs[e.scales];
     const kernels::Encoding& encoding = e.encoding;
-    const bool cells = encoding.codec == Codec::kFp8Block;
-    const bool packed = encoding.codec == Codec::kNvfp4 || encoding.codec == Codec::kMxfp4;
-    const bool plain =
-        encoding.codec == Codec::kBf16 || encoding.codec == Codec::kFp16 || encoding.codec == Codec::kFp32;
-    if (plain || codes.target_codec != encoding.codec || codes.shape.size() < 2 || scales.shape.size() < 2)
+    const bool cells = HasBlockScales(encoding.codec);
+    const std::optional<DType> scale_dtype = ScaleTypeOf(encoding.codec);
+    if (!scale_dtype || codes.target_codec != encoding.codec || codes.shape.size() < 2 || scales.shape.size() < 2)
       return Bad("encoded weight").Tensor(codes.name).Expected("matrices of its codec").Found("others");
     if (encoding.block_rows == 0 || encoding.block_cols == 0 || encoding.block_rows > 1u << 20 ||
         (cells && encoding.block_cols % 32 != 0))
@@ -164,7 +162,7 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
           .Tensor(codes.name)
           .Expected("rows, and columns that are a multiple of 32")
           .Found("another");
-    const int64_t columns = Columns(codes.shape) * (packed ? 2 : 1);
+    const int64_t columns = Columns(codes.shape) * (IsPacked(encoding.codec) ? 2 : 1);
     const int64_t column_group = kernels::GroupColumns(encoding);
     if (e.period < 0 || (e.period > 0 && (!cells || codes.rows() % e.period != 0)))
       return Bad("period of an encoded weight")
@@ -172,15 +170,14 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
           .Expected("a divisor of its rows")
           .Found(std::to_string(e.period));
     const int64_t rows = cells ? BlockRowsOf(codes.rows(), e) : codes.rows();
-    const DType scale_dtype = cells ? DType::kF32 : encoding.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
-    if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(scale_dtype) ||
+    if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(*scale_dtype) ||
         (!cells && columns % column_group != 0) || scales.rows() != rows ||
         Columns(scales.shape) != CeilDiv(columns, column_group))
       return Bad("scales of an encoded weight")
           .Tensor(scales.name)
           .Expected("those of its codes")
           .Found("another shape or dtype");
-    if ((encoding.codec == Codec::kNvfp4) != (e.global != kNone))
+    if (HasGlobal(encoding.codec) != (e.global != kNone))
       return Bad("global scale").Tensor(codes.name).Expected("one where the codec has one").Found("another");
     if (e.keep != kNone) {
       if (!subject.IsSource(e.keep))

@@ -7,6 +7,7 @@
 
 #include "lib/base/status.h"
 #include "lib/plan/plan.h"
+#include "lib/recipe/codec_types.h"
 
 namespace mimo::plan_check {
 
@@ -20,11 +21,6 @@ inline bool Within(int64_t begin, int64_t count, int64_t limit) {
 // Stored elements of a row.
 inline int64_t Columns(const std::vector<int64_t>& shape) {
   return shape.empty() ? 1 : shape.back();
-}
-
-// Of plain values.
-inline DType DTypeOf(Codec codec) {
-  return codec == Codec::kFp32 ? DType::kF32 : codec == Codec::kFp16 ? DType::kF16 : DType::kBF16;
 }
 
 // What is checked.

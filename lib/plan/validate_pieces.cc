@@ -44,19 +44,16 @@ class Skyline {
 };
 
 bool Matches(Codec codec, DType dtype) {
-  return (codec == Codec::kFp32 && dtype == DType::kF32) || (codec == Codec::kFp16 && dtype == DType::kF16) ||
-         (codec == Codec::kBf16 && dtype == DType::kBF16);
+  return ValueCodecOf(dtype) == codec;
 }
 
 int64_t ValuesPerElement(Codec codec) {
-  return codec == Codec::kMxfp4 || codec == Codec::kNvfp4 ? 2 : 1;
+  return IsPacked(codec) ? 2 : 1;
 }
 
 // Columns at which a decoded rectangle may begin.
 int64_t ColumnUnit(const SourceArray& source) {
-  if (!source.quantized) return 1;
-  if (source.codec == Codec::kFp8Block) return 1;
-  return source.codec == Codec::kNvfp4 ? 16 : 32;
+  return source.quantized ? std::max<int64_t>(GroupOf(source.codec), 1) : 1;
 }
 
 class PieceChecker {

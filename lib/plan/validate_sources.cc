@@ -9,21 +9,18 @@ namespace {
 // Codes of a codec with a scale per group of a row.
 Status CheckGrouped(const Subject& subject, const SourceArray& source) {
   const StoredArray& array = subject.catalogue.arrays[source.array];
-  const bool packed = source.codec != Codec::kMxfp8;
-  const int64_t group = source.codec == Codec::kNvfp4 ? 16 : 32;
-  const DType codes = packed ? DType::kU8 : DType::kF8E4M3;
-  const DType scales = source.codec == Codec::kNvfp4 ? DType::kF8E4M3 : DType::kU8;
-  if (array.dtype != codes || !subject.IsSource(source.scale) || !source.bands.empty())
+  const int64_t group = GroupOf(source.codec);
+  if (array.dtype != DTypeOf(source.codec) || !subject.IsSource(source.scale) || !source.bands.empty())
     return Bad("quantized source").Tensor(array.name).Expected("codes with one array of scales").Found("another");
   const StoredArray& scale = subject.ArrayOf(source.scale);
   std::vector<int64_t> shape = array.shape;
-  shape.back() = CeilDiv(shape.back() * (packed ? 2 : 1), group);
-  if (scale.dtype != scales || scale.shape != shape)
+  shape.back() = CeilDiv(shape.back() * (IsPacked(source.codec) ? 2 : 1), group);
+  if (scale.dtype != ScaleTypeOf(source.codec) || scale.shape != shape)
     return Bad("scales")
         .Tensor(scale.name)
         .Expected("one per " + std::to_string(group) + " columns")
         .Found("another shape or dtype");
-  if ((source.codec == Codec::kNvfp4) != (source.global != kNone))
+  if (HasGlobal(source.codec) != (source.global != kNone))
     return Bad("global scale").Tensor(array.name).Expected("one where the codec has one").Found("another");
   if (source.global == kNone) return {};
   if (!subject.IsSource(source.global) || subject.ArrayOf(source.global).dtype != DType::kF32 ||
@@ -61,12 +58,15 @@ Status CheckSource(const Subject& subject, const SourceArray& source) {
   }
   if (plain || array.shape.size() < 2)
     return Bad("source").Tensor(array.name).Expected("a matrix in a block codec").Found("another");
-  if (source.codec != Codec::kFp8Block) return CheckGrouped(subject, source);
+  if (!HasBlockScales(source.codec)) return CheckGrouped(subject, source);
   const int64_t rows = array.rows();
   const int64_t columns = Columns(array.shape);
   if (source.global != kNone) return Bad("source").Tensor(array.name).Expected("no global scale").Found("one");
-  if (array.dtype != DType::kF8E4M3)
-    return Bad("FP8 source").Tensor(array.name).Expected("F8_E4M3").Found(std::string(DTypeName(array.dtype)));
+  if (const DType codes = DTypeOf(source.codec); array.dtype != codes)
+    return Bad("FP8 source")
+        .Tensor(array.name)
+        .Expected(std::string(DTypeName(codes)))
+        .Found(std::string(DTypeName(array.dtype)));
   if (source.bands.empty())
     return CheckScales(subject, source.scale, CeilDiv(rows, source.block_rows), columns, source.block_cols, array.name);
   int64_t next = 0;

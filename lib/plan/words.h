@@ -42,4 +42,6 @@ inline constexpr Words<Part, 9> kParts{{{Part::kWeight, "weight"},
                                         {Part::kInputGlobal, "input_global_scale"},
                                         {Part::kRowScale, "row_scale"}}};
 
+static_assert(NamesEach(kTransforms) && NamesEach(kAdjusts) && NamesEach(kParts));
+
 }  // namespace mimo

@@ -65,9 +65,18 @@ bool StorageChooser::IsWidened(const Weight& weight) const {
 
 Choice StorageChooser::Narrowed() const {
   Choice choice;
-  if (dtype_ == DTypeChoice::kFp32) return choice;
+  switch (dtype_) {
+    case DTypeChoice::kFp32:
+      return choice;
+    case DTypeChoice::kFp16:
+      choice.codec = Codec::kFp16;
+      break;
+    case DTypeChoice::kKeep:  // what the published model has
+    case DTypeChoice::kBf16:
+      choice.codec = Codec::kBf16;
+      break;
+  }
   choice.kind = Choice::Kind::kPlain;
-  choice.codec = dtype_ == DTypeChoice::kFp16 ? Codec::kFp16 : Codec::kBf16;
   return choice;
 }
 
@@ -76,10 +85,9 @@ Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, 
   if (narrows_ && IsWidened(weight)) return Narrowed();
   MIMO_ASSIGN_OR_RETURN(const StoredAs wanted, Wanted(weight, id, name));
   const std::optional<Codec> codec = CodecOf(wanted);
-  if (!codec && weight.storage == Storage::kFp8Block && weight.per_row())
-    return Decoded();  // no other reader knows them
+  if (!codec && weight.per_row()) return Decoded();  // no other reader knows them
   if (!codec) return Kept(weight);
-  if (*codec != Codec::kBf16 && *codec != Codec::kFp16 && *codec != Codec::kFp32) return Encoded(weight, wanted, name);
+  if (!IsValueCodec(*codec)) return Encoded(weight, wanted, name);
   Choice choice;
   choice.codec = *codec;
   const DType dtype = catalogue_->arrays[weight.array].dtype;
@@ -98,7 +106,7 @@ Choice StorageChooser::Decoded() {
 Result<Choice> StorageChooser::ForNeuron(const Weight& weight, const TensorId& id, const std::string& name) const {
   const bool quantized = weight.storage != Storage::kPlain;
   if (IsExpert(id.role)) {
-    if (!quantized || weight.storage == Storage::kFp8Block) return Choice();
+    if (!quantized || HasBlockGrid(weight.storage)) return Choice();
     return UsageError("Neuron has no form for these experts")
         .Expected("block FP8 or BF16 experts")
         .Found(name)
@@ -155,7 +163,7 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
     return choice;
   }
   const int64_t group = kernels::GroupColumns(e);
-  if (choice.codec != Codec::kFp8Block && weight.cols % group != 0)
+  if (!HasBlockScales(choice.codec) && weight.cols % group != 0)
     return UsageError("a weight whose rows are not whole groups of " + std::string(StoredAsName(wanted)) + ": " + name)
         .Expected("a multiple of " + std::to_string(group) + " columns")
         .Found(std::to_string(weight.cols) + " columns")

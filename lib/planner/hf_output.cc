@@ -76,9 +76,15 @@ class Describer {
         for (const Piece& piece : output.pieces)
           if (piece.source != kNone) return codec_of_[plan_.sources[piece.source].array];
         return std::nullopt;
-      default:
-        return std::nullopt;
+      case Transform::kConvert:  // values
+      case Transform::kScales:   // beside the elements of a weight
+      case Transform::kBeside:
+      case Transform::kInvert:
+      case Transform::kTranspose:  // of Neuron directories
+      case Transform::kConstant:
+        break;
     }
+    return std::nullopt;
   }
 
   void Collect() {

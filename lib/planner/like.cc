@@ -167,7 +167,7 @@ class LikePlanner {
     request.name = NameOfPart(name, Part::kWeight);
     request.rows = w.rows;
     request.cols = w.cols;
-    request.encoding.codec = w.storage == Storage::kMxfp4 ? Codec::kMxfp4 : Codec::kFp8Block;
+    request.encoding.codec = *CodecOf(w.storage);
     request.encoding.rule = w.storage == Storage::kMxfp4 ? Recipe().mx_rule : kernels::ScaleRule::kMax;
     request.encoding.block_rows = static_cast<uint32_t>(w.block_rows);
     request.encoding.block_cols = static_cast<uint32_t>(w.block_cols);
@@ -192,7 +192,8 @@ class LikePlanner {
       output.pieces.push_back({builder_.Source(from.array), 0, 0, stored.rows()});
     } else {
       const auto codec = ValueCodecOf(stored.dtype);
-      if (!codec) return CannotMake(w, std::string(DTypeName(stored.dtype)));
+      const bool plain = from.storage == Storage::kPlain;
+      if (!codec || (plain && !ValueCodecOf(source.dtype))) return CannotMake(w, std::string(DTypeName(stored.dtype)));
       output.transform = Transform::kConvert;
       output.target_codec = *codec;
       output.pieces.push_back({builder_.DecodedSource(from), 0, 0, stored.rows()});

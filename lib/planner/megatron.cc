@@ -78,7 +78,7 @@ class MegatronPlanner {
     return std::any_of(output.pieces.begin(), output.pieces.end(), [&](const Piece& piece) {
       if (piece.source == kNone) return false;
       const SourceArray& source = builder_.plan().sources[piece.source];
-      return source.quantized && source.codec != Codec::kFp8Block;
+      return source.quantized && ScaleKindOf(source.codec) == kernels::ScaleKind::kGroups;
     });
   }
 

@@ -76,7 +76,7 @@ class NeuronPlanner {
     stack.id.part = part;
     stack.shape = {experts_, cols, count * rows};
     stack.transform = Transform::kTranspose;
-    stack.target_codec = values ? Codec::kBf16 : part == Part::kRowScale ? Codec::kFp32 : Codec::kFp8Block;
+    stack.target_codec = ValueCodecOf(first.dtype).value_or(Codec::kFp8Block);
     if (codes) stack.adjust = rescale_ ? Adjust::kNeuron : Adjust::kHalve;
     if (part == Part::kRowScale) {
       stack.adjust = Adjust::kScale;

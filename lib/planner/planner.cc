@@ -199,14 +199,14 @@ class Planner {
       return UsageError("V cannot take in the value scale while it is quantized")
           .Expected("two runs: --fold-value-scale v first, then the recipe")
           .Found(name);
-    const bool codes = first.storage == Storage::kFp8Block && choice.kind == Choice::Kind::kKeep;
+    const bool codes = HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep;
     if (codes) return {};
     if (target_.qkv.fused())
       return UsageError("V of unquantized fused attention cannot be scaled apart from Q and K")
           .Expected("--qkv split")
           .Found(name)
           .Advice("or --fold-value-scale o");
-    if (first.storage != Storage::kPlain && first.storage != Storage::kFp8Block && choice.kind == Choice::Kind::kKeep)
+    if (first.storage != Storage::kPlain && !HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep)
       return UsageError("V in this codec cannot take in the value scale")
           .Expected("block FP8 or values")
           .Found(name)
@@ -294,7 +294,8 @@ class Planner {
         choice.kind = Choice::Kind::kPlain;
         choice.codec = Codec::kBf16;
       }
-    } else if (weight.storage == Storage::kPlain && stored.dtype != DType::kF32 && ReferenceHas(name, DType::kF32)) {
+    } else if (weight.storage == Storage::kPlain && stored.dtype != DType::kF32 && ValueCodecOf(stored.dtype) &&
+               ReferenceHas(name, DType::kF32)) {
       choice.kind = Choice::Kind::kPlain;
       choice.codec = Codec::kFp32;
     }
@@ -320,7 +321,7 @@ class Planner {
         builder_.BeginGroup(stored.name);
         if (changed) {
           AddResized(builder_, weight, shape);
-        } else if (weight.storage == Storage::kFp8Block && weight.block_rows != target_.block_rows) {
+        } else if (HasBlockGrid(weight.storage) && weight.block_rows != target_.block_rows) {
           AddRegridded(builder_, weight, target_.block_rows);
         } else {
           builder_.AddKept(weight);

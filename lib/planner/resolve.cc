@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "lib/plan/reads.h"
+#include "lib/recipe/codec_types.h"
 
 namespace mimo {
 namespace {
@@ -121,7 +122,7 @@ class Resolver {
 
   // Columns of fragments are stored elements, those of decoded pieces are values: two to a byte of 4-bit codes.
   static int64_t PerElement(const OutputArray& output, const SourceArray& shown) {
-    const bool packed = shown.quantized && (shown.codec == Codec::kMxfp4 || shown.codec == Codec::kNvfp4);
+    const bool packed = shown.quantized && IsPacked(shown.codec);
     return packed && Decodes(output, shown) ? 2 : 1;
   }
 
@@ -153,9 +154,7 @@ class Resolver {
       if (row_begin >= row_end || col_begin >= col_end) continue;
       Piece part;
       part.source = decodes ? Decoded(f.array, shown) : Source(f.array);
-      if (turned)
-        plan_.sources[part.source].codec =
-            output->target_codec == Codec::kFp8Block ? Codec::kBf16 : output->target_codec;
+      if (turned && IsValueCodec(output->target_codec)) plan_.sources[part.source].codec = output->target_codec;
       part.rows = row_end - row_begin;
       part.cols = col_end - col_begin;
       part.target_row = piece.target_row + row_begin - piece.source_row;
@@ -175,7 +174,7 @@ class Resolver {
   void SetTransposed(OutputArray* output) const {
     output->transform = Transform::kTranspose;
     const bool codes = output->dtype == DType::kF8E4M3, scales = output->id.part == Part::kScaleInv;
-    output->target_codec = codes ? Codec::kFp8Block : scales ? Codec::kFp32 : Codec::kBf16;
+    output->target_codec = ValueCodecOf(output->dtype).value_or(Codec::kFp8Block);
     if (!view_.halved_codes) return;
     if (codes) output->adjust = Adjust::kDouble;
     if (scales) {

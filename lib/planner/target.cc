@@ -170,7 +170,7 @@ class TargetChooser {
       const uint32_t first = a.fused() ? a.qkv : a.q;
       if (first == kNone) continue;
       const Weight& weight = inventory_.weights[first];
-      if (inventory_.quantized_attention && weight.storage != Storage::kFp8Block) continue;
+      if (inventory_.quantized_attention && !HasBlockGrid(weight.storage)) continue;
       return chooser_.Choose(weight, weight.id, catalogue_.arrays[weight.array].name);
     }
     return Choice();
@@ -213,7 +213,7 @@ class TargetChooser {
   int64_t GroupOf(bool experts) const {
     bool fp8 = false;
     for (const Weight& w : inventory_.weights)
-      if (experts ? IsExpert(w.id.role) : IsDenseMlp(w.id.role)) fp8 |= w.storage == Storage::kFp8Block;
+      if (experts ? IsExpert(w.id.role) : IsDenseMlp(w.id.role)) fp8 |= HasBlockGrid(w.storage);
     return fp8 ? std::lcm(config_.block_rows, config_.block_cols) : 32;  // rows of some, columns of others are cut
   }
   // Whether tp ranks can share out the model, each weight in whole blocks; pads where asked.

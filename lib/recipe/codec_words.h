@@ -1,7 +1,7 @@
 // The words of codecs in plans, recipes, manifests and messages.
 #pragma once
 
-#include "kernels/convert.h"
+#include "kernels/codec.h"
 #include "lib/base/words.h"
 
 namespace mimo {
@@ -15,5 +15,6 @@ inline constexpr Words<Codec, 7> kCodecs{{{Codec::kFp32, "fp32"},
                                           {Codec::kMxfp4, "mxfp4"},
                                           {Codec::kMxfp8, "mxfp8"},
                                           {Codec::kNvfp4, "nvfp4"}}};
+static_assert(NamesEach(kCodecs));
 
 }  // namespace mimo

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "lib/base/words.h"
+
 namespace mimo {
 namespace {
 
@@ -10,6 +12,7 @@ constexpr std::pair<Dialect, std::string_view> kNames[] = {
     {Dialect::kModelOpt, "modelopt"},
     {Dialect::kCompressedTensors, "compressed-tensors"},
 };
+static_assert(NamesEach(kNames));
 
 struct Row {
   Dialect dialect;

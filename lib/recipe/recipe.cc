@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "lib/base/words.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -21,6 +22,8 @@ constexpr std::pair<StoredAs, std::string_view> kStoredAs[] = {
     {StoredAs::kKeep, "keep"}, {StoredAs::kBf16, "bf16"},   {StoredAs::kFp16, "fp16"},   {StoredAs::kFp32, "fp32"},
     {StoredAs::kFp8, "fp8"},   {StoredAs::kNvfp4, "nvfp4"}, {StoredAs::kMxfp4, "mxfp4"}, {StoredAs::kMxfp8, "mxfp8"},
 };
+
+static_assert(NamesEach(kScaleRules) && NamesEach(kStoredAs));
 
 // Roles that a rule matches without naming them.
 bool IsProjection(Role role) {
@@ -103,8 +106,13 @@ kernels::Encoding EncodingOf(const Recipe& recipe, StoredAs stored_as) {
     case StoredAs::kMxfp8:
       encoding.rule = recipe.mx_rule;
       break;
-    default:
+    case StoredAs::kNvfp4:
       encoding.rule = recipe.nvfp4_rule;
+      break;
+    case StoredAs::kKeep:  // not encoded
+    case StoredAs::kBf16:
+    case StoredAs::kFp16:
+    case StoredAs::kFp32:
       break;
   }
   return encoding;

@@ -29,24 +29,11 @@ std::string Shown(const Json& value) {
 
 // Rules on these can never mean anything: they are vectors, which no rule touches.
 bool IsVector(Role role) {
-  switch (role) {
-    case Role::kFinalNorm:
-    case Role::kInputNorm:
-    case Role::kPostAttentionNorm:
-    case Role::kAttnSink:
-    case Role::kRouterBias:
-    case Role::kMtpENorm:
-    case Role::kMtpHNorm:
-    case Role::kMtpPreMlpNorm:
-    case Role::kMtpFinalNorm:
-    case Role::kUnknown:
-      return true;
-    default:
-      return false;
-  }
+  return IsNorm(role) || role == Role::kAttnSink || role == Role::kRouterBias || role == Role::kUnknown;
 }
 bool IsQuantized(StoredAs to) {
-  return to == StoredAs::kFp8 || to == StoredAs::kNvfp4 || to == StoredAs::kMxfp4 || to == StoredAs::kMxfp8;
+  const std::optional<kernels::Codec> codec = CodecOf(to);
+  return codec && !IsValueCodec(*codec);
 }
 
 // Reads one recipe. The first failure is kept; what is read after it does not matter.

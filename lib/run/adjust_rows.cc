@@ -10,19 +10,13 @@
 namespace mimo {
 namespace {
 
-kernels::CodeRule RuleOf(Adjust adjust) {
-  return adjust == Adjust::kHalve    ? kernels::CodeRule::kHalve
-         : adjust == Adjust::kDouble ? kernels::CodeRule::kDouble
-                                     : kernels::CodeRule::kNeuron;
-}
-
 uint64_t NanCodes(const uint8_t* codes, uint64_t count) {
   uint64_t nans = 0;
   for (uint64_t i = 0; i < count; ++i) nans += kernels::E4m3IsNan(codes[i]);
   return nans;
 }
 
-Adjusted AdjustCodes(const ByteRectangle& target, Adjust adjust) {
+Adjusted AdjustCodes(const ByteRectangle& target, kernels::CodeRule rule) {
   const bool joined = target.bytes == target.stride;
   const uint64_t rows = joined ? 1 : target.rows, count = joined ? target.rows * target.bytes : target.bytes;
   kernels::CodeCounts counts;
@@ -30,7 +24,7 @@ Adjusted AdjustCodes(const ByteRectangle& target, Adjust adjust) {
   for (uint64_t r = 0; r < rows; ++r) {
     auto* codes = reinterpret_cast<uint8_t*>(target.data + r * target.stride);
     adjusted.anomalies.nan_codes += NanCodes(codes, count);
-    counts += kernels::AdjustCodes(RuleOf(adjust), codes, codes, count);
+    counts += kernels::AdjustCodes(rule, codes, codes, count);
   }
   adjusted.anomalies.overflows = counts.overflow;
   adjusted.inexact_codes = counts.inexact;
@@ -61,8 +55,19 @@ void Fill(const ByteRectangle& target, const std::string& element) {
 }
 
 Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor) {
-  if (adjust == Adjust::kAsIs) return {};
-  return adjust == Adjust::kScale ? MultiplyValues(target, factor) : AdjustCodes(target, adjust);
+  switch (adjust) {
+    case Adjust::kAsIs:
+      break;
+    case Adjust::kHalve:
+      return AdjustCodes(target, kernels::CodeRule::kHalve);
+    case Adjust::kDouble:
+      return AdjustCodes(target, kernels::CodeRule::kDouble);
+    case Adjust::kNeuron:
+      return AdjustCodes(target, kernels::CodeRule::kNeuron);
+    case Adjust::kScale:
+      return MultiplyValues(target, factor);
+  }
+  return {};
 }
 
 uint64_t BadScales(const std::byte* data, uint64_t bytes) {

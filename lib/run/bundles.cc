@@ -31,9 +31,14 @@ bool IsBundled(const Job& job, uint32_t output) {
     case Transform::kInvert:
     case Transform::kConstant:
       return true;
-    default:  // encode_strips.h, turns.h, cells
-      return false;
+    case Transform::kEncode:  // encode_strips.h
+    case Transform::kBeside:
+    case Transform::kTranspose:  // turns.h
+    case Transform::kRelayout:   // cells
+    case Transform::kScales:
+      break;
   }
+  return false;
 }
 
 // Sorted row edges of every array of a group, in one list: those of array a are [begin[a], begin[a + 1]).

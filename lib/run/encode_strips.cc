@@ -30,7 +30,7 @@ std::vector<EncodeStrip> EncodesOf(const Job& job, uint32_t group) {
 }
 
 int64_t EncodeUnit(const EncodedWeight& weight) {
-  if (weight.encoding.codec != Codec::kFp8Block) return kEncodeRows;
+  if (!HasBlockScales(weight.encoding.codec)) return kEncodeRows;
   return std::lcm(kEncodeRows, int64_t{weight.encoding.block_rows});
 }
 
@@ -48,8 +48,7 @@ std::vector<StripPiece> PiecesOf(const Job& job, const EncodeStrip& strip) {
 
 int64_t EncodeColumns(const Job& job, const EncodedWeight& weight) {
   const Codec codec = weight.encoding.codec;
-  const bool packed = codec == Codec::kNvfp4 || codec == Codec::kMxfp4;
-  return RowElements(job.plan.outputs[weight.codes].shape) * (packed ? 2 : 1);
+  return RowElements(job.plan.outputs[weight.codes].shape) * (IsPacked(codec) ? 2 : 1);
 }
 
 std::optional<AssembledRows> AssembledRowsOf(const Job& job, const EncodeStrip& strip) {
@@ -66,7 +65,7 @@ std::optional<AssembledRows> AssembledRowsOf(const Job& job, const EncodeStrip& 
 
 ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
   const kernels::Encoding& encoding = WeightOf(job, strip).encoding;
-  if (encoding.codec != Codec::kFp8Block) return {strip.row, strip.rows};
+  if (!HasBlockScales(encoding.codec)) return {strip.row, strip.rows};
   const int64_t block = encoding.block_rows;
   const int64_t period = WeightOf(job, strip).period;
   const int64_t before = period > 0 ? strip.row / period : 0;  // whole periods

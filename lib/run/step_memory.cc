@@ -16,7 +16,7 @@ uint64_t ScaleMemory(const Job& job, uint32_t index, int64_t row, int64_t rows) 
   VisitScaleRows(source, row, rows, [&](uint32_t scale, int64_t, int64_t count) {
     bytes += Rows(count, job.array(scale).row_bytes()) + kSlack;
   });
-  return source.codec == Codec::kFp8Block ? 2 * bytes : bytes;  // those that are not aligned as floats are copied
+  return kernels::HasBlockScales(source.codec) ? 2 * bytes : bytes;  // those that are not aligned as floats are copied
 }
 
 uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& target) {

@@ -18,7 +18,7 @@ constexpr size_t kMaxItems = 4096;  // strips or cells of one step
 
 // The last row up to `row` where the block grid has an edge.
 int64_t EdgeBefore(const SourceArray& source, int64_t row) {
-  if (!source.quantized || source.codec != Codec::kFp8Block) return row;
+  if (!source.quantized || !HasBlockScales(source.codec)) return row;
   if (source.bands.empty()) return row / source.block_rows * source.block_rows;
   const auto after = std::upper_bound(source.bands.begin(), source.bands.end(), row,
                                       [](int64_t r, const SourceBand& band) { return r < band.row_begin; });

@@ -145,8 +145,11 @@ void Filler::Rows(const SynthTensor& tensor, int64_t first, int64_t rows, std::s
         break;
       }
       [[fallthrough]];
-    default:
+    case Fill::kWeight:
       ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { Store(out, i, weights_[r]); });
+      break;
+    case Fill::kFp8Codes:  // above
+    case Fill::kFp8Scales:
       break;
   }
 }

@@ -5,26 +5,12 @@
 #include "lib/base/checked.h"
 #include "lib/model/config.h"
 #include "lib/model/file_names.h"
+#include "lib/model/role_groups.h"
 #include "lib/synth/scale_config.h"
 #include "lib/synth/synth.h"
 
 namespace mimo {
 namespace {
-
-bool IsNorm(Role role) {
-  switch (role) {
-    case Role::kFinalNorm:
-    case Role::kInputNorm:
-    case Role::kPostAttentionNorm:
-    case Role::kMtpENorm:
-    case Role::kMtpHNorm:
-    case Role::kMtpPreMlpNorm:
-    case Role::kMtpFinalNorm:
-      return true;
-    default:
-      return false;
-  }
-}
 
 bool IsTowerNorm(std::string_view name) {
   return name.ends_with("norm1.weight") || name.ends_with("norm2.weight") || name.ends_with("ln_q.weight") ||

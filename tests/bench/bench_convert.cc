@@ -134,16 +134,7 @@ constexpr Pair kPairs[] = {
 };
 
 double BytesPerElement(Codec codec) {
-  switch (codec) {
-    case Codec::kFp32:
-      return 4;
-    case Codec::kFp8Block:
-      return 1;
-    case Codec::kMxfp4:
-      return 0.5;
-    default:
-      return 2;
-  }
+  return ElementBits(codec) / 8.0;
 }
 
 // A matrix of 4096 columns cut in bands of 128 rows, as a block grid cuts it.

@@ -51,9 +51,10 @@ Status PutBack(FileSystem& base, const std::string& path, const Stash& stash) {
       return base.CreateDirectories(path);
     case Stash::Kind::kSymLink:
       return base.SymLink(stash.content, path);
-    default:
-      return WriteNewFile(base, path, stash.content);
+    case Stash::Kind::kFile:
+      break;
   }
+  return WriteNewFile(base, path, stash.content);
 }
 
 // The path of something follows when that, or a directory above it, is renamed.

@@ -93,9 +93,14 @@ class Handler final : public Json::json_sax_t {
       case State::kMetadata:
         entries_.metadata.emplace_back(std::move(value), std::string());
         return true;
-      default:
-        return TensorField(value);
+      case State::kTensor:
+      case State::kStart:  // no keys here: the parser gives none
+      case State::kShape:
+      case State::kOffsets:
+      case State::kEnd:
+        break;
     }
+    return TensorField(value);
   }
 
   bool end_object() override {
@@ -183,11 +188,13 @@ class Handler final : public Json::json_sax_t {
         return Fail(BadInput(std::string(kFieldNames[static_cast<size_t>(field_)]) + " has a bad number")
                         .Expected("whole numbers from 0 to 2^63 - 1")
                         .Found(found));
-      default:
-        return Fail(BadInput(in_metadata_ ? "__metadata__ is not an object" : "entry is not an object")
-                        .Expected("an object")
-                        .Found(found));
+      case State::kRoot:
+      case State::kEnd:
+        break;
     }
+    return Fail(BadInput(in_metadata_ ? "__metadata__ is not an object" : "entry is not an object")
+                    .Expected("an object")
+                    .Found(found));
   }
 
   bool Fail(Error error) {

@@ -291,9 +291,12 @@ class PickleMachine {
       case TorchUse::kDict:
         if (!items.empty()) return Refuse(global, "a call of");
         return PushEmpty(PickleKind::kDict);
-      default:
-        return Refuse(global, "a call of");
+      case TorchUse::kValue:
+      case TorchUse::kDType:
+      case TorchUse::kStorage:
+        break;
     }
+    return Refuse(global, "a call of");
   }
 
   bool AllIndices(PickleId tuple) const {

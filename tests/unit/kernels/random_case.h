@@ -20,9 +20,11 @@ inline uint64_t RowBytes(Codec codec, uint64_t cols) {
     case Codec::kMxfp4:
     case Codec::kNvfp4:
       return (cols + 1) / 2;
-    default:
-      return cols * 2;
+    case Codec::kFp16:
+    case Codec::kBf16:
+      break;
   }
+  return cols * 2;
 }
 
 class RandomCase {

@@ -203,12 +203,14 @@ inline Element ElementAt(const Band& band, const std::vector<uint32_t>& block_of
     case Codec::kNvfp4:
       return DecodeNvfp4(col % 2 == 0 ? in[col / 2] & 15 : in[col / 2] >> 4, scales[col / 16], band.source.global,
                          band.source.global_divides);
-    default: {
-      const size_t size = band.source.codec == Codec::kFp32 ? 4 : 2;
-      std::memcpy(bits, in + col * size, size);
-      return DecodePlain(band.source.codec, *bits);
-    }
+    case Codec::kFp32:
+    case Codec::kFp16:
+    case Codec::kBf16:
+      break;
   }
+  const size_t size = band.source.codec == Codec::kFp32 ? 4 : 2;
+  std::memcpy(bits, in + col * size, size);
+  return DecodePlain(band.source.codec, *bits);
 }
 
 inline void Count(const Element& e, Anomalies* anomalies) {

@@ -272,43 +272,30 @@ TEST(Partition, PiecesFollowTheReferenceRowByRow) {
       const TensorId& id = slice.id;
       const bool windowed = id.mtp || (id.layer >= 0 && config.windowed[static_cast<size_t>(id.layer)] != 0);
       const int64_t kv = r * (windowed ? 8 : 4) / 16;
-      switch (id.role) {
-        case Role::kAttnQ:
-          EXPECT_EQ(slice.rows, (Range{r * 4 * 6, (r + 1) * 4 * 6}));
-          break;
-        case Role::kAttnK:
-          EXPECT_EQ(slice.rows, (Range{kv * 6, (kv + 1) * 6}));
-          break;
-        case Role::kAttnV:
-          EXPECT_EQ(slice.rows, (Range{kv * 4, (kv + 1) * 4}));
-          break;
-        case Role::kAttnO:
-          EXPECT_EQ(slice.cols, (Range{r * 4 * 4, (r + 1) * 4 * 4}));
-          break;
-        case Role::kAttnSink:
-          EXPECT_EQ(slice.rows, (Range{0, 1}));
-          EXPECT_EQ(slice.cols, (Range{r * 4, (r + 1) * 4}));
-          break;
-        case Role::kMlpUp:
-          EXPECT_EQ(slice.rows, (Range{r * 6, (r + 1) * 6}));
-          break;
-        case Role::kMlpDown:
-          EXPECT_EQ(slice.cols, (Range{r * 6, (r + 1) * 6}));
-          break;
-        case Role::kExpertGate:
-          EXPECT_EQ(slice.rows, (Range{etp * 24, etp * 24 + 24}));
-          if (id.layer == 1) experts.push_back(id.expert);
-          break;
-        case Role::kExpertDown:
-          EXPECT_EQ(slice.rows, (Range{0, 64}));
-          EXPECT_EQ(slice.cols, (Range{etp * 24, etp * 24 + 24}));
-          break;
-        case Role::kMtpEhProj:
-          EXPECT_EQ(slice.rows, (Range{0, 64}));
-          EXPECT_EQ(slice.cols, (Range{0, 128}));
-          break;
-        default:
-          break;
+      if (id.role == Role::kAttnQ) {
+        EXPECT_EQ(slice.rows, (Range{r * 4 * 6, (r + 1) * 4 * 6}));
+      } else if (id.role == Role::kAttnK) {
+        EXPECT_EQ(slice.rows, (Range{kv * 6, (kv + 1) * 6}));
+      } else if (id.role == Role::kAttnV) {
+        EXPECT_EQ(slice.rows, (Range{kv * 4, (kv + 1) * 4}));
+      } else if (id.role == Role::kAttnO) {
+        EXPECT_EQ(slice.cols, (Range{r * 4 * 4, (r + 1) * 4 * 4}));
+      } else if (id.role == Role::kAttnSink) {
+        EXPECT_EQ(slice.rows, (Range{0, 1}));
+        EXPECT_EQ(slice.cols, (Range{r * 4, (r + 1) * 4}));
+      } else if (id.role == Role::kMlpUp) {
+        EXPECT_EQ(slice.rows, (Range{r * 6, (r + 1) * 6}));
+      } else if (id.role == Role::kMlpDown) {
+        EXPECT_EQ(slice.cols, (Range{r * 6, (r + 1) * 6}));
+      } else if (id.role == Role::kExpertGate) {
+        EXPECT_EQ(slice.rows, (Range{etp * 24, etp * 24 + 24}));
+        if (id.layer == 1) experts.push_back(id.expert);
+      } else if (id.role == Role::kExpertDown) {
+        EXPECT_EQ(slice.rows, (Range{0, 64}));
+        EXPECT_EQ(slice.cols, (Range{etp * 24, etp * 24 + 24}));
+      } else if (id.role == Role::kMtpEhProj) {
+        EXPECT_EQ(slice.rows, (Range{0, 64}));
+        EXPECT_EQ(slice.cols, (Range{0, 128}));
       }
     }
     const auto first = static_cast<int32_t>(ep * 3);

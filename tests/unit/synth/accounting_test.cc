@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 
+#include "lib/model/role_groups.h"
 #include "lib/synth/synth.h"
 
 namespace mimo {
@@ -63,33 +64,15 @@ TEST(Accounting, EveryDtypeGivesThePublishedTotals) {
 
 std::string Category(const TensorId& id) {
   if (id.mtp) return "mtp";
-  switch (id.role) {
-    case Role::kExpertGate:
-    case Role::kExpertUp:
-    case Role::kExpertDown:
-      return "experts";
-    case Role::kRouter:
-      return "router";
-    case Role::kRouterBias:
-      return "router bias";
-    case Role::kEmbed:
-      return "embed";
-    case Role::kLmHead:
-      return "head";
-    case Role::kMlpGate:
-    case Role::kMlpUp:
-    case Role::kMlpDown:
-      return "dense";
-    case Role::kVision:
-      return "vision";
-    case Role::kAudio:
-    case Role::kSpeech:
-      return "audio";
-    case Role::kUnknown:
-      return "unknown";
-    default:
-      return "attention and norms";
-  }
+  if (IsExpert(id.role)) return "experts";
+  if (IsDenseMlp(id.role)) return "dense";
+  if (id.role == Role::kRouter) return "router";
+  if (id.role == Role::kRouterBias) return "router bias";
+  if (id.role == Role::kEmbed) return "embed";
+  if (id.role == Role::kLmHead) return "head";
+  if (id.role == Role::kVision) return "vision";
+  if (id.role == Role::kAudio || id.role == Role::kSpeech) return "audio";
+  return id.role == Role::kUnknown ? "unknown" : "attention and norms";
 }
 
 TEST(Accounting, EveryCategoryOfV25GivesThePublishedTotal) {

@@ -29,7 +29,7 @@ enum class PickleOp : uint8_t {
   kBinFloat = 'G',
   kNewTrue = 0x88,
   kNewFalse = 0x89,
-  kNone = 'N',
+  kNoneValue = 'N',
   kMark = '(',
   kEmptyTuple = ')',
   kTuple = 't',
@@ -52,7 +52,7 @@ class PickleWriter {
   PickleWriter();
 
   void Op(PickleOp op) { out_.push_back(static_cast<char>(op)); }
-  void None() { Op(PickleOp::kNone); }
+  void None() { Op(PickleOp::kNoneValue); }
   void Bool(bool value) { Op(value ? PickleOp::kNewTrue : PickleOp::kNewFalse); }
   void Int(int64_t value);
   void Float(double value);

@@ -45,10 +45,10 @@ class PlanBuilder {
 
   // The plan source of a stored array, added on first use.
   uint32_t Source(uint32_t array);
-  // The same, with the codec and the uniform grid of a weight, so that its values can be decoded.
+  // The plan source of a weight's array with its codec and uniform grid, so that its values can be decoded.
   uint32_t DecodedSource(const Weight& weight);
 
-  // The same, with the block size alone: codes that keep their scales.
+  // The plan source of a weight's array with its block size alone: codes that keep their scales.
   uint32_t GridSource(const Weight& weight);
 
   // A new fuse group; outputs are added to the last one.

@@ -68,6 +68,7 @@ class JsonMembers {
   std::string Place() const {
     return index_ == kNoIndex ? std::string(list_) : std::string(list_) + "[" + std::to_string(index_) + "]";
   }
+  bool Has(const char* key) const { return object_.is_object() && object_.contains(key); }
   const nlohmann::json* Find(const char* key) {
     if (!object_.is_object()) return nullptr;
     auto it = object_.find(key);

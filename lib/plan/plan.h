@@ -70,7 +70,7 @@ enum class Transform : uint8_t {
   kMove,       // bytes as they are (whole rows)
   kConvert,    // decode and encode: value codecs -> BF16, FP16, FP32
   kRelayout,   // FP8 codes under a new block grid: described by the group's cells, `pieces` is empty
-  kScales,     // the scales of kRelayout outputs: likewise
+  kScales,     // the scales of kRelayout outputs: described by the cells as well
   kEncode,     // codes of one of the group's encoded weights, made from the values of `pieces`
   kBeside,     // its scales, global and input scale: `pieces` is empty
   kInvert,     // one F32 each: 1 / x (global scales between dialects)

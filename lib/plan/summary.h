@@ -12,7 +12,7 @@ namespace mimo {
 struct LayerSummary {  // one per group with cells, in group order
   std::string label;
   uint64_t blocks = 0;             // scale elements in all
-  uint64_t straddling_blocks = 0;  // of these, re-quantized (unless their scales turn out equal)
+  uint64_t straddling_blocks = 0;  // blocks that are re-quantized (unless their scales turn out equal)
 };
 
 struct PlanSummary {
@@ -24,8 +24,8 @@ struct PlanSummary {
   uint64_t bytes_written = 0;                // file bytes
   uint64_t bytes_unchanged = 0;              // file bytes that --link saves
   uint64_t largest_group_bytes = 0;          // source and output bytes of the largest fuse group
-  std::vector<uint64_t> shared_group_bytes;  // the same of each group that shares a global scale: when it exceeds the
-                                             // memory of a run, its sources are read twice
+  std::vector<uint64_t> shared_group_bytes;  // source and output bytes of each group that shares a global scale: when
+                                             // they exceed the memory of a run, its sources are read twice
   std::vector<LayerSummary> relayouts;
 };
 

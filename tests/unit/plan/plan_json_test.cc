@@ -91,8 +91,8 @@ Plan MakePlan(const Catalogue& catalogue) {
   Plan plan;
   plan.tool_version = "9.9";
   plan.options.dtype = DTypeChoice::kFp16;
-  plan.options.qkv = "fused:8";
-  plan.options.source_qkv = "split";
+  plan.options.qkv = QkvWish("fused:8");
+  plan.options.source_qkv = QkvWish("split");
   plan.options.on_straddle = StraddlePolicy::kBf16;
   plan.options.lossless = plan.options.fresh_scales = plan.options.text_only = true;
   plan.options.unknown = UnknownPolicy::kCarry;
@@ -196,9 +196,9 @@ void DumpLayout(std::ostream& out, const QkvLayout& layout) {
 std::string Dump(const Plan& plan) {
   std::ostringstream out;
   const PlanOptions& o = plan.options;
-  out << plan.tool_version << '|' << plan.form << '|' << static_cast<int>(o.dtype) << o.qkv << '|' << o.source_qkv
-      << static_cast<int>(o.on_straddle) << o.lossless << o.fresh_scales << o.text_only << static_cast<int>(o.unknown)
-      << o.max_shard_bytes << '|';
+  out << plan.tool_version << '|' << plan.form << '|' << static_cast<int>(o.dtype) << o.qkv.text << '|'
+      << o.source_qkv->text << static_cast<int>(o.on_straddle) << o.lossless << o.fresh_scales << o.text_only
+      << static_cast<int>(o.unknown) << o.max_shard_bytes << '|';
   for (const auto& s : o.include) out << s << '|';
   for (const auto& s : o.exclude) out << s << '|';
   out << plan.source_fingerprint.Hex() << plan.digest.Hex();

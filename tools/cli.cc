@@ -78,6 +78,14 @@ CLI::Option* AddSize(CLI::App& app, const std::string& name, uint64_t& bytes, co
   return app.add_option_function<std::string>(name, read, description)->type_name("SIZE");
 }
 
+CLI::Option* AddSourceQkv(CLI::App& app, std::optional<QkvWish>& wish, const std::string& of) {
+  const auto read = [&wish](const std::string& text) {
+    if (!text.empty()) wish = QkvWish(text);
+  };
+  return app.add_option_function<std::string>("--source-qkv", read,
+                                              "split|independent|fused:C: overrides the decision about the " + of);
+}
+
 std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options) {
   TakeDefaultsFromEnvironment(app);
   try {

@@ -9,9 +9,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "lib/base/progress.h"
 #include "lib/base/status.h"
+#include "lib/base/words.h"
+#include "lib/layout/qkv_wish.h"
 
 namespace mimo::cli {
 
@@ -29,10 +33,31 @@ void AddCommonOptions(CLI::App& app, CommonOptions& options, const std::string& 
 // An option that takes "5GB", "5GiB" or bytes (ParseSize).
 CLI::Option* AddSize(CLI::App& app, const std::string& name, uint64_t& bytes, const std::string& description);
 
+// An option that takes a word of a table, and no other; `value` (a T, or an optional one) becomes that of the word.
+// Help shows the word of a T as the default.
+template <class T, class Value, size_t N>
+CLI::Option* AddWord(CLI::App& app, const std::string& name, Value& value, const Words<T, N>& words,
+                     const std::string& description) {
+  std::vector<std::string> taken;
+  for (const auto& entry : words) taken.emplace_back(entry.second);
+  const auto read = [&value, words](const std::string& text) { value = *FromWord(words, text); };
+  CLI::Option* option = app.add_option_function<std::string>(name, read, description)->check(CLI::IsMember(taken));
+  if constexpr (std::is_same_v<T, Value>) option->default_str(std::string(WordOf(words, value)));
+  return option;
+}
+
+// --source-qkv; `of`: what the decision is about, for the help.
+CLI::Option* AddSourceQkv(CLI::App& app, std::optional<QkvWish>& wish, const std::string& of);
+
+// The text of an option that begins with its words: "a|b|c: WHAT".
+template <class T, size_t N>
+std::string WordsAnd(const Words<T, N>& words, const std::string& what) {
+  return Joined(words, "|", "|") + ": " + what;
+}
+
 // Gives every long option of the app and its subcommands the variable MIMO_CONVERT_<OPTION> ("--max-shard-size" ->
 // MIMO_CONVERT_MAX_SHARD_SIZE) as its default, then parses. Returns the exit code when there is nothing left to do:
-// --help,
-// --version, or 2 with a hint on stderr.
+// --help, --version, or 2 with a hint on stderr.
 std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options);
 
 // Prints "NAME: error: MESSAGE" to stderr and, with --json, {"error": {...}} to stdout. Returns the exit code.

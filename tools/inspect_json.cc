@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "lib/plan/words.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
 
@@ -7,18 +8,6 @@ namespace mimo::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-const char* KindName(QkvKind kind) {
-  switch (kind) {
-    case QkvKind::kFused:
-      return "fused";
-    case QkvKind::kSplit:
-      return "split";
-    case QkvKind::kSplitIndependent:
-      return "independent";
-  }
-  return "fused";
-}
 
 Json LayoutJson(const Description& d) {
   Json out;
@@ -33,7 +22,7 @@ Json LayoutJson(const Description& d) {
   out["qkv_evidence"] = verdict != nullptr ? Json(verdict->evidence) : Json::array();
   out["qkv_candidates"] = Json::array();
   for (const LayoutCandidate& candidate : d.candidates) {
-    out["qkv_candidates"].push_back({{"qkv", KindName(candidate.layout.kind)},
+    out["qkv_candidates"].push_back({{"qkv", WordOf(kQkvKinds, candidate.layout.kind)},
                                      {"chunks", candidate.layout.chunks},
                                      {"basis", candidate.basis},
                                      {"evidence", candidate.evidence}});
@@ -136,7 +125,7 @@ std::string InspectJson(const std::string& checkpoint, const Description& d, con
   Json out;
   out["version"] = 1;
   out["checkpoint"] = checkpoint;
-  out["form"] = d.form;
+  out["form"] = FormText(d);
   out["family"] = d.family;
   out["family_evidence"] = d.family_evidence;
   out["model_type"] = d.model_type;

@@ -59,7 +59,7 @@ std::string Joined(const std::vector<std::string>& parts, const char* separator)
 
 void Head(Report& report, const std::string& checkpoint, const Description& d) {
   report.Line("checkpoint", checkpoint);
-  if (d.form != "hf") report.Line("form", d.form + "; what follows is the checkpoint that it holds");
+  if (d.form != FormKind::kHf) report.Line("form", FormText(d) + "; what follows is the checkpoint that it holds");
   report.Line("family", d.family + "  (" + Joined(d.family_evidence, ", ") + ")");
   report.Line("model", d.model_type + (d.architectures.empty() ? "" : ", " + Joined(d.architectures, ", ")));
   report.Line("geometry", std::to_string(d.layers) + " layers + " + std::to_string(d.mtp_layers) + " MTP, hidden " +

@@ -10,6 +10,7 @@
 #include "lib/form/like.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
+#include "lib/plan/words.h"
 #include "lib/planner/planner.h"
 #include "lib/run/executor.h"
 #include "tools/cli.h"
@@ -39,10 +40,12 @@ struct Arguments {
   const CLI::Option* qkv_option = nullptr;
   std::vector<std::string> min_sqnr;
   std::string report;
-  std::string dtype = "keep", on_straddle = "requant", scale_policy = "sticky", unknown = "refuse";
-  std::string shard_size = "keep", link = "none", device = "auto";
+  std::string dtype = "keep", shard_size = "keep", device = "auto";
   cli::CommonOptions common;
 };
+
+constexpr Words<LinkMode, 4> kLinkModes{
+    {{LinkMode::kCopy, "none"}, {LinkMode::kHard, "hard"}, {LinkMode::kSym, "sym"}, {LinkMode::kReflink, "reflink"}}};
 
 constexpr char kExamples[] =
     "Examples:\n"
@@ -69,6 +72,13 @@ std::string RecipeList() {
   return names;
 }
 
+std::vector<std::string> DTypeWords() {
+  std::vector<std::string> words;
+  for (const auto& entry : kDTypeChoices) words.emplace_back(entry.second);
+  for (const auto& entry : kRecipesOfDTypes) words.emplace_back(entry.second);
+  return words;
+}
+
 void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("CKPT", a.checkpoint,
                  "checkpoint directory (config.json and .safetensors files), rank files, or what Megatron saved")
@@ -78,9 +88,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
   auto* shape = app.add_option_group("output", "what is written (all part of the plan)");
   shape
       ->add_option("--dtype", a.dtype,
-                   "keep|bf16|fp16|fp32: re-encode what is quantized (BF16 follows for fp16 and fp32); "
-                   "fp8|nvfp4|mxfp4|mxfp8: the recipe of that type")
-      ->check(CLI::IsMember({"keep", "bf16", "fp16", "fp32", "fp8", "nvfp4", "mxfp4", "mxfp8"}))
+                   cli::WordsAnd(kDTypeChoices, "re-encode what is quantized (BF16 follows for fp16 and fp32); ") +
+                       cli::WordsAnd(kRecipesOfDTypes, "the recipe of that type"))
+      ->check(CLI::IsMember(DTypeWords()))
       ->capture_default_str();
   shape->add_option("--recipe", a.recipe, "what each weight is stored as: " + RecipeList() + ", or a JSON file");
   AddRecipeFlags(*shape, a.flags);
@@ -88,38 +98,33 @@ void AddOptions(CLI::App& app, Arguments& a) {
                     "REF: give the weights of a run back to the checkpoint that it came from: config, code, tokenizer, "
                     "files, layout, codecs and what the run lacks are REF's");
   a.qkv_option = shape
-                     ->add_option("--qkv", a.plan.qkv,
-                                  "keep|split|fused[:C]|split:independent|restore: layout of the attention "
-                                  "projections; restore: of the checkpoint that this one was made from")
-                     ->capture_default_str();
-  shape->add_option("--source-qkv", a.plan.source_qkv,
-                    "split|independent|fused:C: overrides the decision about the source");
+                     ->add_option_function<std::string>(
+                         "--qkv", [&a](const std::string& text) { a.plan.qkv = QkvWish(text); },
+                         "keep|split|fused[:C]|split:independent|restore: layout of the attention projections; "
+                         "restore: of the checkpoint that this one was made from")
+                     ->default_str(a.plan.qkv.text);
+  cli::AddSourceQkv(*shape, a.plan.source_qkv, "source");
   shape->add_flag("--lossless", a.plan.lossless, "refuse (exit 1) instead of rounding anything");
-  shape->add_option("--on-straddle", a.on_straddle, "requant|bf16|refuse: FP8 blocks that a new grid cuts")
-      ->check(CLI::IsMember({"requant", "bf16", "refuse"}))
-      ->capture_default_str();
-  shape
-      ->add_option("--scale-policy", a.scale_policy,
-                   "sticky|fresh: try source scales (with --like: those of REF) first when quantizing anew, or never")
-      ->check(CLI::IsMember({"sticky", "fresh"}))
-      ->capture_default_str();
+  cli::AddWord(*shape, "--on-straddle", a.plan.on_straddle, kStraddlePolicies,
+               cli::WordsAnd(kStraddlePolicies, "FP8 blocks that a new grid cuts"));
+  cli::AddWord(*shape, "--scale-policy", a.plan.fresh_scales, kScalePolicies,
+               cli::WordsAnd(kScalePolicies,
+                             "try source scales (with --like: those of REF) first when quantizing anew, or never"));
   shape->add_flag("--text-only", a.plan.text_only, "without vision and audio towers; config.json edited to match");
   shape
       ->add_option("--include", a.plan.include,
                    "only tensors whose output name contains this regular expression (repeatable)")
       ->take_all();
   shape->add_option("--exclude", a.plan.exclude, "not these (repeatable); scales follow their weights")->take_all();
-  shape->add_option("--unknown", a.unknown, "refuse|carry|drop: tensors that no model table knows")
-      ->check(CLI::IsMember({"refuse", "carry", "drop"}))
-      ->capture_default_str();
+  cli::AddWord(*shape, "--unknown", a.plan.unknown, kUnknownPolicies,
+               cli::WordsAnd(kUnknownPolicies, "tensors that no model table knows"));
   shape
       ->add_option("--max-shard-size", a.shard_size,
                    "keep|SIZE: the source's files, or shards of at most SIZE (5GB, 5GiB)")
       ->capture_default_str();
   auto* run = app.add_option_group("run", "how it is done (never changes a byte of the result)");
-  run->add_option("--link", a.link, "none|hard|sym|reflink: files whose every tensor is unchanged")
-      ->check(CLI::IsMember({"none", "hard", "sym", "reflink"}))
-      ->capture_default_str();
+  cli::AddWord(*run, "--link", a.run.link, kLinkModes,
+               cli::WordsAnd(kLinkModes, "files whose every tensor is unchanged"));
   run->add_flag("--hash-linked", a.run.hash_linked, "read linked files too, so that the manifest holds their hashes");
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
   run->add_option("--threads", a.run.threads, "worker threads (default: one per core)")->check(CLI::Range(0, 4096));
@@ -142,7 +147,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
   cli::AddCommonOptions(app, a.common, kExamples);
 }
 
-Status ResolveDevice(Arguments& a) {
+Status ReadDevice(Arguments& a) {
   if (a.device == "auto") return {};
   if (a.device == "cpu") {
     a.run.device = DeviceChoice::kCpu;
@@ -173,21 +178,14 @@ Status TakeBlock(RecipeFlags* flags, PlanOptions* plan) {
 }
 
 // --dtype and --recipe with the flags that adjust one, as the plan knows them.
-Status ResolveRecipe(Arguments& a) {
-  constexpr std::pair<const char*, DTypeChoice> kPlain[] = {{"keep", DTypeChoice::kKeep},
-                                                            {"bf16", DTypeChoice::kBf16},
-                                                            {"fp16", DTypeChoice::kFp16},
-                                                            {"fp32", DTypeChoice::kFp32}};
-  constexpr std::pair<const char*, const char*> kRecipeOf[] = {
-      {"nvfp4", "nvfp4"}, {"mxfp4", "mxfp4-experts"}, {"mxfp8", "mxfp8"}, {"fp8", "fp8-all"}};
-  if (!a.recipe.empty() && a.dtype != "keep")
+Status ChooseRecipe(Arguments& a) {
+  const std::optional<DTypeChoice> plain = FromWord(kDTypeChoices, a.dtype);
+  if (!a.recipe.empty() && plain != DTypeChoice::kKeep)
     return UsageError("contradicting options").Expected("--dtype or --recipe").Found("both");
-  std::string name = a.recipe;
-  for (const auto& [word, recipe] : kRecipeOf)
-    if (a.dtype == word) name = recipe;
-  for (const auto& [word, choice] : kPlain)
-    if (a.dtype == word) a.plan.dtype = choice;
-  if (a.plan.to == "megatron" && a.plan.dtype == DTypeChoice::kKeep && name.empty()) a.plan.dtype = DTypeChoice::kBf16;
+  const std::string name = plain ? a.recipe : std::string(*FromWord(kRecipesOfDTypes, a.dtype));
+  a.plan.dtype = plain.value_or(DTypeChoice::kKeep);
+  if (a.plan.to == TargetKind::kMegatron && plain == DTypeChoice::kKeep && name.empty())
+    a.plan.dtype = DTypeChoice::kBf16;
   if (name.empty()) {
     MIMO_RETURN_IF_ERROR(TakeBlock(&a.flags, &a.plan));
     if (a.flags.any())
@@ -198,13 +196,12 @@ Status ResolveRecipe(Arguments& a) {
   }
   MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
   MIMO_RETURN_IF_ERROR(AdjustRecipe(PosixFileSystem(), a.flags, &recipe));
-  if (a.qkv_option->count() > 0) recipe.qkv.clear();  // an explicit layout wins, keep included
-  a.plan.recipe = RecipeJson(recipe);
-  MIMO_ASSIGN_OR_RETURN(recipe, ParseRecipe(a.plan.recipe, name));  // the flags may contradict it
+  if (a.qkv_option->count() > 0) recipe.qkv.reset();  // an explicit layout wins, keep included
+  MIMO_ASSIGN_OR_RETURN(a.plan.recipe, ParseRecipe(RecipeJson(recipe), name));  // the flags may contradict it
   return {};
 }
 
-Status ResolveErrors(Arguments& a) {
+Status ReadThresholds(Arguments& a) {
   for (const std::string& text : a.min_sqnr) {
     MIMO_ASSIGN_OR_RETURN(Threshold threshold, ParseThreshold(text));
     a.run.thresholds.push_back(std::move(threshold));
@@ -213,21 +210,9 @@ Status ResolveErrors(Arguments& a) {
   return {};
 }
 
-Status Resolve(Arguments& a) {
-  const auto pick = [](const std::string& text, std::initializer_list<const char*> names) {
-    int i = 0;
-    for (const char* name : names) {
-      if (text == name) break;
-      ++i;
-    }
-    return i;
-  };
-  MIMO_RETURN_IF_ERROR(ResolveTarget(PosixFileSystem(), a.target, a.qkv_option->count() > 0, &a.plan));
-  MIMO_RETURN_IF_ERROR(ResolveRecipe(a));
-  a.plan.on_straddle = static_cast<StraddlePolicy>(pick(a.on_straddle, {"requant", "bf16", "refuse"}));
-  a.plan.unknown = static_cast<UnknownPolicy>(pick(a.unknown, {"refuse", "carry", "drop"}));
-  a.run.link = static_cast<LinkMode>(pick(a.link, {"none", "hard", "sym", "reflink"}));
-  a.plan.fresh_scales = a.scale_policy == "fresh";
+Status ReadArguments(Arguments& a) {
+  MIMO_RETURN_IF_ERROR(FinishTarget(PosixFileSystem(), a.target, a.qkv_option->count() > 0, &a.plan));
+  MIMO_RETURN_IF_ERROR(ChooseRecipe(a));
   a.plan.like = !a.like.empty();
   if (a.shard_size != "keep") {
     const Result<uint64_t> bytes = ParseSize(a.shard_size);
@@ -239,8 +224,8 @@ Status Resolve(Arguments& a) {
           .Expected("keep, or a size above 0")
           .Found("--max-shard-size " + a.shard_size);
   }
-  MIMO_RETURN_IF_ERROR(ResolveDevice(a));
-  MIMO_RETURN_IF_ERROR(ResolveErrors(a));
+  MIMO_RETURN_IF_ERROR(ReadDevice(a));
+  MIMO_RETURN_IF_ERROR(ReadThresholds(a));
   if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())
     return UsageError("no output directory")
         .Expected("mimo-convert CKPT OUT")
@@ -250,7 +235,7 @@ Status Resolve(Arguments& a) {
     return UsageError("contradicting options").Expected("--overwrite or --resume").Found("both");
   PlanOptions others = a.plan;
   others.like = false;  // names the second checkpoint of the plan
-  if (!a.plan_in.empty() && PlanOptionsJson(others) != PlanOptionsJson(PlanOptions{}))
+  if (!a.plan_in.empty() && others != PlanOptions{})
     return UsageError("--plan already says what is written")
         .Expected("no option of the output group beside --plan")
         .Found("at least one");
@@ -259,13 +244,14 @@ Status Resolve(Arguments& a) {
 
 Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   FileSystem& fs = PosixFileSystem();
+  OpenOptions source{.source_qkv = a.plan.source_qkv, .allow_anomalies = a.run.allow_anomalies};
   if (!a.like.empty()) {
-    MIMO_ASSIGN_OR_RETURN(Checkpoint reference, OpenCheckpoint(fs, a.like, "", a.run.allow_anomalies));
-    MIMO_ASSIGN_OR_RETURN(
-        Checkpoint run, OpenCheckpoint(fs, a.checkpoint, a.plan.source_qkv, a.run.allow_anomalies, &reference.stored));
+    MIMO_ASSIGN_OR_RETURN(Checkpoint reference, OpenCheckpoint(fs, a.like, {.allow_anomalies = a.run.allow_anomalies}));
+    source.like = &reference.stored;
+    MIMO_ASSIGN_OR_RETURN(Checkpoint run, OpenCheckpoint(fs, a.checkpoint, source));
     MIMO_ASSIGN_OR_RETURN(*checkpoint, MergeLike(std::move(run), std::move(reference)));
   } else {
-    MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, a.plan.source_qkv, a.run.allow_anomalies));
+    MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, source));
   }
   if (a.plan_in.empty()) return MakePlan(*checkpoint, a.plan);
   MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
@@ -330,7 +316,7 @@ int Verdict(const Arguments& a, const RunReport& report) {
 int Convert(Arguments& a) {
   FileSystem& fs = PosixFileSystem();
   const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common); };
-  if (Status s = Resolve(a); !s.ok()) return fail(s.error());
+  if (Status s = ReadArguments(a); !s.ok()) return fail(s.error());
   if (!a.run.output.empty() && !a.dry_run)
     if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
   Checkpoint checkpoint;
@@ -346,10 +332,10 @@ int Convert(Arguments& a) {
       return fail(s.error());
   const PlanSummary summary = Summarize(checkpoint.stored, *plan);
   const std::vector<Operations> operations = OperationsOf(checkpoint.stored, *plan);
-  const bool megatron = a.plan.to == "megatron" && a.dtype == "keep";
+  const std::string dtype = a.plan.recipe ? a.dtype : std::string(WordOf(kDTypeChoices, a.plan.dtype));
   const std::string stored_as = !a.plan_in.empty()  ? "as planned"
                                 : !a.recipe.empty() ? "recipe " + a.recipe
-                                                    : "dtype " + (megatron ? "bf16" : a.dtype);
+                                                    : "dtype " + dtype;
   const PlanReport plan_report{checkpoint.stored,  *plan,           summary, operations, stored_as,
                                a.run.memory_bytes, a.common.verbose};
   ordered_json document;

@@ -1,10 +1,8 @@
 // mimo-inspect CKPT: what is this checkpoint, what is odd about it, and which engines will load it.
-#include <algorithm>
 #include <cstdio>
 #include <optional>
 
 #include "lib/form/checkpoint.h"
-#include "lib/form/megatron_store.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
 
@@ -24,53 +22,12 @@ constexpr char kFooter[] =
 
 struct Arguments {
   std::string checkpoint;
-  std::string source_qkv;
+  std::optional<QkvWish> source_qkv;
   std::string like;
   std::vector<int64_t> tps{1, 2, 4, 8, 16};
   bool allow_anomalies = false;
   cli::CommonOptions common;
 };
-
-// What was understood before an error, if one came.
-struct Findings {
-  std::optional<Inventory> inventory;
-  std::optional<LayoutVerdict> verdict;
-  std::optional<Error> error;
-};
-
-Findings Understand(const Arguments& a, const Catalogue& catalogue) {
-  Findings findings;
-  Result<Inventory> inventory = TakeInventory(catalogue);
-  if (!inventory.ok()) {
-    findings.error = inventory.TakeError();
-    return findings;
-  }
-  findings.inventory = std::move(inventory).value();
-  std::vector<QkvLayout> candidates;
-  for (const LayoutCandidate& candidate : FeasibleLayouts(catalogue, *findings.inventory)) {
-    candidates.push_back(candidate.layout);
-  }
-  if (!a.source_qkv.empty()) {
-    Result<QkvLayout> flagged = ParseLayoutFlag(a.source_qkv, catalogue);
-    if (!flagged.ok()) {
-      findings.error = flagged.TakeError();
-      return findings;
-    }
-    if (std::find(candidates.begin(), candidates.end(), *flagged) == candidates.end()) candidates.push_back(*flagged);
-  }
-  Result<SurveyFacts> facts = Survey(PosixFileSystem(), catalogue, *findings.inventory, candidates, a.allow_anomalies);
-  if (!facts.ok()) {
-    findings.error = facts.TakeError();
-    return findings;
-  }
-  Result<LayoutVerdict> verdict = DecideLayout(catalogue, *findings.inventory, *facts, a.source_qkv);
-  if (verdict.ok()) {
-    findings.verdict = std::move(verdict).value();
-  } else {
-    findings.error = verdict.TakeError();
-  }
-  return findings;
-}
 
 // Rank files and Neuron directories: what they are as a Hugging Face checkpoint, and what is really stored.
 Result<Description> DescribeViewed(const Arguments& a, const Checkpoint& checkpoint) {
@@ -78,8 +35,7 @@ Result<Description> DescribeViewed(const Arguments& a, const Checkpoint& checkpo
                         Describe(checkpoint.catalogue(), &checkpoint.inventory, &checkpoint.layout, a.tps));
   MIMO_ASSIGN_OR_RETURN(Description stored, Describe(checkpoint.stored, nullptr, nullptr, a.tps));
   shown.form = checkpoint.view->form;
-  if (checkpoint.view->form == "sharded-state")
-    shown.form += " of " + std::to_string(checkpoint.view->chunks) + " ranks";
+  shown.ranks = checkpoint.view->chunks;
   shown.tensor_count = stored.tensor_count;
   shown.payload_bytes = stored.payload_bytes;
   shown.file_bytes = stored.file_bytes;
@@ -90,39 +46,24 @@ Result<Description> DescribeViewed(const Arguments& a, const Checkpoint& checkpo
   return shown;
 }
 
-Result<Checkpoint> OpenViewed(const Arguments& a) {
-  if (a.like.empty()) return OpenCheckpoint(PosixFileSystem(), a.checkpoint, a.source_qkv, a.allow_anomalies);
-  MIMO_ASSIGN_OR_RETURN(const Catalogue reference, OpenCatalogue(PosixFileSystem(), a.like));
-  return OpenCheckpoint(PosixFileSystem(), a.checkpoint, a.source_qkv, a.allow_anomalies, &reference);
-}
-
 int Inspect(const Arguments& a) {
-  const auto place = FindMegatron(PosixFileSystem(), a.checkpoint);
-  if (!place.ok()) return cli::PrintError(kName, place.error(), a.common);
-  const bool megatron = place.value().has_value();
-  Result<Catalogue> catalogue = Catalogue();
-  if (!megatron) {
-    catalogue = OpenCatalogue(PosixFileSystem(), a.checkpoint);
-    if (!catalogue.ok()) return cli::PrintError(kName, catalogue.error(), a.common);
-  }
-  const bool viewed = megatron || !FormOf(*catalogue).empty();
-  Findings findings;
-  Result<Description> description = Description();
-  if (viewed) {
-    Result<Checkpoint> checkpoint = OpenViewed(a);
-    if (!checkpoint.ok()) return cli::PrintError(kName, checkpoint.error(), a.common);
-    description = DescribeViewed(a, *checkpoint);
-  } else {
-    findings = Understand(a, *catalogue);
-    description = Describe(*catalogue, findings.inventory ? &*findings.inventory : nullptr,
-                           findings.verdict ? &*findings.verdict : nullptr, a.tps);
-  }
+  using Reached = OpenedCheckpoint::Reached;
+  const OpenedCheckpoint opened =
+      OpenAsFarAsPossible(PosixFileSystem(), a.checkpoint,
+                          {.source_qkv = a.source_qkv, .allow_anomalies = a.allow_anomalies, .like_root = a.like});
+  if (opened.reached == Reached::kNothing) return cli::PrintError(kName, opened.status.error(), a.common);
+  const Checkpoint& checkpoint = opened.checkpoint;
+  const Result<Description> description =
+      checkpoint.view
+          ? DescribeViewed(a, checkpoint)
+          : Describe(checkpoint.stored, opened.reached >= Reached::kInventory ? &checkpoint.inventory : nullptr,
+                     opened.reached >= Reached::kLayout ? &checkpoint.layout : nullptr, a.tps);
   if (!description.ok()) return cli::PrintError(kName, description.error(), a.common);
-  const Error* error = findings.error ? &*findings.error : nullptr;
+  const Error* error = opened.status.ok() ? nullptr : &opened.status.error();
   if (a.common.json) {
-    std::printf("%s\n", cli::InspectJson(a.checkpoint, *description, error).c_str());
+    std::printf("%s\n", cli::InspectJson(a.checkpoint, description.value(), error).c_str());
   } else if (!a.common.quiet) {
-    std::fputs(cli::InspectText(a.checkpoint, *description, a.common.verbose).c_str(), stdout);
+    std::fputs(cli::InspectText(a.checkpoint, description.value(), a.common.verbose).c_str(), stdout);
   }
   if (error == nullptr) return 0;
   std::fflush(stdout);
@@ -140,8 +81,7 @@ int main(int argc, char** argv) {
                mimo::kName};
   app.add_option("CKPT", arguments.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
   app.add_option("--like", arguments.like, "checkpoint whose config.json is that of a training checkpoint without one");
-  app.add_option("--source-qkv", arguments.source_qkv,
-                 "split|independent|fused:C: overrides the decision about the layout");
+  mimo::cli::AddSourceQkv(app, arguments.source_qkv, "layout");
   app.add_option("--tp", arguments.tps, "tensor-parallel sizes to judge engines at")
       ->delimiter(',')
       ->check(CLI::Range(1, 4096))

@@ -4,9 +4,14 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "lib/recipe/recipe_words.h"
+#include "tools/cli.h"
+
 namespace mimo {
 namespace {
 
+constexpr auto kUsualDialectFirst =
+    Only(kDialects, {Dialect::kModelOpt, Dialect::kCompressedTensors, Dialect::kNative});
 constexpr uint64_t kMaxInputScaleBytes = 256ull << 20;
 
 Status ParseBlock(const std::string& text, Recipe* recipe) {
@@ -37,34 +42,31 @@ Status ReadInputScales(FileSystem& fs, const std::string& path, Recipe* recipe) 
 }  // namespace
 
 void AddRecipeFlags(CLI::App& app, RecipeFlags& flags) {
-  app.add_option("--nvfp4-scale", flags.nvfp4_scale,
-                 "max|four-over-six|sweep|mse: how NVFP4 block scales are chosen (searches cost time)")
-      ->check(CLI::IsMember({"max", "four-over-six", "sweep", "mse"}));
-  app.add_option("--mx-scale", flags.mx_scale, "rceil|floor|even|ceil: the same of MXFP4 and MXFP8")
-      ->check(CLI::IsMember({"rceil", "floor", "even", "ceil"}));
-  app.add_option("--mx-ties", flags.mx_ties, "even|toward-zero: where MXFP4 rounds what lies halfway")
-      ->check(CLI::IsMember({"even", "toward-zero", "zero"}));
-  app.add_option("--fp8-scale", flags.fp8_scale, "f32|ue8m0: any block FP8 scale, or powers of two")
-      ->check(CLI::IsMember({"f32", "ue8m0"}));
+  cli::AddWord(app, "--nvfp4-scale", flags.nvfp4_scale, kNvfp4Rules,
+               cli::WordsAnd(kNvfp4Rules, "how NVFP4 block scales are chosen (searches cost time)"));
+  cli::AddWord(app, "--mx-scale", flags.mx_scale, kMxRules, cli::WordsAnd(kMxRules, "the same of MXFP4 and MXFP8"));
+  cli::AddWord(app, "--mx-ties", flags.mx_ties, kTiesAndAlias,
+               cli::WordsAnd(kTies, "where MXFP4 rounds what lies halfway"));
+  cli::AddWord(app, "--fp8-scale", flags.fp8_power_of_two, kFp8Scales,
+               cli::WordsAnd(kFp8Scales, "any block FP8 scale, or powers of two"));
   app.add_option("--fp8-block", flags.fp8_block,
                  "ROWSxCOLUMNS of a block FP8 scale (128x128); without a recipe, codes are moved: ROWSx128");
   app.add_flag("--via-bf16", flags.via_bf16,
                "round values to BF16 before they are quantized, as tools do that pass through BF16");
-  app.add_option("--dialect", flags.dialect, "modelopt|compressed-tensors|native: names and config of the output")
-      ->check(CLI::IsMember({"modelopt", "compressed-tensors", "native"}));
+  cli::AddWord(app, "--dialect", flags.dialect, kUsualDialectFirst,
+               cli::WordsAnd(kUsualDialectFirst, "names and config of the output"));
   app.add_flag("--w4a4", flags.w4a4, "declare NVFP4 activations too, with the input scales below");
   app.add_option("--input-scale", flags.input_scale, "of modules that --input-scales does not name (1.0)");
   app.add_option("--input-scales", flags.input_scales, "JSON file: input scale by module name");
 }
 
 Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe) {
-  if (!flags.nvfp4_scale.empty()) recipe->nvfp4_rule = *ScaleRuleFromName(flags.nvfp4_scale);
-  if (!flags.mx_scale.empty()) recipe->mx_rule = *ScaleRuleFromName(flags.mx_scale);
-  if (!flags.mx_ties.empty())
-    recipe->mx_ties = flags.mx_ties != "even" ? kernels::Ties::kTowardZero : kernels::Ties::kEven;
-  if (!flags.fp8_scale.empty()) recipe->fp8_power_of_two = flags.fp8_scale == "ue8m0";
+  if (flags.nvfp4_scale) recipe->nvfp4_rule = *flags.nvfp4_scale;
+  if (flags.mx_scale) recipe->mx_rule = *flags.mx_scale;
+  if (flags.mx_ties) recipe->mx_ties = *flags.mx_ties;
+  if (flags.fp8_power_of_two) recipe->fp8_power_of_two = *flags.fp8_power_of_two;
   if (!flags.fp8_block.empty()) MIMO_RETURN_IF_ERROR(ParseBlock(flags.fp8_block, recipe));
-  if (!flags.dialect.empty()) recipe->dialect = *DialectFromName(flags.dialect);
+  if (flags.dialect) recipe->dialect = *flags.dialect;
   recipe->via_bf16 |= flags.via_bf16;
   recipe->w4a4 |= flags.w4a4;
   if (!recipe->w4a4 && (flags.input_scale || !flags.input_scales.empty()))

@@ -11,14 +11,19 @@
 namespace mimo {
 
 struct RecipeFlags {
-  std::string nvfp4_scale, mx_scale, mx_ties, fp8_scale, fp8_block, dialect;  // "": as the recipe says
+  // Without a value, or "": as the recipe says.
+  std::optional<kernels::ScaleRule> nvfp4_scale, mx_scale;
+  std::optional<kernels::Ties> mx_ties;
+  std::optional<bool> fp8_power_of_two;
+  std::string fp8_block;
+  std::optional<Dialect> dialect;
   bool via_bf16 = false;
   bool w4a4 = false;
   std::optional<float> input_scale;
   std::string input_scales;  // a file
   bool any() const {
-    return !nvfp4_scale.empty() || !mx_scale.empty() || !mx_ties.empty() || !fp8_scale.empty() || !fp8_block.empty() ||
-           !dialect.empty() || via_bf16 || w4a4 || input_scale || !input_scales.empty();
+    return nvfp4_scale || mx_scale || mx_ties || fp8_power_of_two || !fp8_block.empty() || dialect || via_bf16 ||
+           w4a4 || input_scale || !input_scales.empty();
   }
 };
 

@@ -4,6 +4,8 @@
 #include <charconv>
 
 #include "lib/form/rank_form.h"
+#include "lib/plan/words.h"
+#include "tools/cli.h"
 
 namespace mimo {
 namespace {
@@ -48,18 +50,12 @@ Result<std::vector<int64_t>> ParseRanks(const std::string& text) {
 
 void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options) {
   auto* group = app.add_option_group("target", "what will load it (part of the plan)");
-  flags.to_option = group
-                        ->add_option("--to", flags.to,
-                                     "hf: no engine in mind; from ranks, Neuron or engine layouts back to the "
-                                     "checkpoint they came from. vllm|sglang: laid out for --tp. nxdi: Neuron. "
-                                     "megatron: torch_dist, in BF16 or --dtype fp32|fp16")
-                        ->check(CLI::IsMember({"hf", "vllm", "sglang", "nxdi", "megatron"}))
-                        ->capture_default_str();
-  group
-      ->add_option("--format", flags.format,
-                   "vllm: hf, or sharded-state: one set of files per rank; megatron: torch_dist")
-      ->check(CLI::IsMember({"hf", "sharded-state", "torch_dist"}))
-      ->capture_default_str();
+  flags.to_option = cli::AddWord(*group, "--to", options.to, kTargets,
+                                 "hf: no engine in mind; from ranks, Neuron or engine layouts back to the checkpoint "
+                                 "they came from. vllm|sglang: laid out for --tp. nxdi: Neuron. megatron: torch_dist, "
+                                 "in BF16 or --dtype fp32|fp16");
+  cli::AddWord(*group, "--format", flags.format, kFormats,
+               "vllm: hf, or sharded-state: one set of files per rank; megatron: torch_dist");
   group->add_option("--tp", options.tp, "tensor-parallel ranks")->check(CLI::Range(1, 64));
   group->add_option("--ep", options.ep, "expert-parallel ranks: 1, or as many as --tp")->check(CLI::Range(1, 4096));
   group->add_option("--etp", options.etp, "tensor-parallel ranks inside an expert")->check(CLI::Range(1, 4096));
@@ -68,40 +64,36 @@ void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options) {
       ->check(CLI::Range(0, 9999999));
   group->add_option("--ranks", flags.ranks, "LIST: write only these ranks' files (0,2,4-7)");
   group->add_flag("--pad", options.pad, "add zero heads and columns where --tp does not divide them");
-  group
-      ->add_option("--attention", options.attention,
-                   "auto|fused|split|bf16: how the engine's attention is stored (auto: schemas/targets.json)")
-      ->check(CLI::IsMember({"auto", "fused", "split", "bf16"}))
-      ->capture_default_str();
+  cli::AddWord(*group, "--attention", options.attention, kAttentionStorages,
+               cli::WordsAnd(kAttentionStorages, "how the engine's attention is stored (auto: schemas/targets.json)"));
   group->add_option("--engine-version", options.engine_version, "a version of schemas/targets.json (default: newest)");
   group->add_option("--template", flags.template_path,
                     "sharded-state: names, shapes and types of another build (scripts/dump_template.py)");
-  group
-      ->add_option("--fold-value-scale", options.fold_value_scale,
-                   "v|o: multiply attention_value_scale into V or the output projection, and clear it in config.json")
-      ->check(CLI::IsMember({"v", "o"}));
-  group
-      ->add_option("--expert-codes", options.expert_codes,
-                   "nxdi: halve (exact but for codes that lose a bit) or rescale (by 448/240, as the public scripts)")
-      ->check(CLI::IsMember({"halve", "rescale"}));
+  cli::AddWord(*group, "--fold-value-scale", options.fold_value_scale, kFoldIntos,
+               cli::WordsAnd(kFoldIntos,
+                             "multiply attention_value_scale into V or the output projection, and clear it "
+                             "in config.json"));
+  cli::AddWord(*group, "--expert-codes", options.expert_codes, kExpertCodes,
+               "nxdi: halve (exact but for codes that lose a bit) or rescale (by 448/240, as the public scripts)");
 }
 
-Status ResolveTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options) {
-  options->to = flags.to;
-  if (flags.format != "hf" && flags.to != "megatron") options->format = flags.format;
-  if (flags.to == "megatron" && flags.format != "hf" && flags.format != "torch_dist")
-    return UsageError("not a format of Megatron's").Expected("--format torch_dist").Found("--format " + flags.format);
-  if (flags.to != "megatron" && options->iteration != 0)
-    return UsageError("--iteration belongs to Megatron").Expected("--to megatron").Found("--to " + flags.to);
-  if (flags.to == "hf" && flags.to_option->count() > 0 && !qkv_given) options->qkv = "restore";
+Status FinishTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options) {
+  const std::string format = "--format " + std::string(WordOf(kFormats, flags.format));
+  const bool megatron = options->to == TargetKind::kMegatron, usual = flags.format == FormKind::kHf;
+  if (!usual && !megatron) options->format = flags.format;
+  if (megatron && !usual && flags.format != FormKind::kTorchDist)
+    return UsageError("not a format of Megatron's").Expected("--format torch_dist").Found(format);
+  if (!megatron && options->iteration != 0)
+    return UsageError("--iteration belongs to Megatron")
+        .Expected("--to megatron")
+        .Found("--to " + std::string(WordOf(kTargets, options->to)));
+  if (options->to == TargetKind::kHf && flags.to_option->count() > 0 && !qkv_given) options->qkv = QkvWish("restore");
   if (!flags.ranks.empty()) {
     MIMO_ASSIGN_OR_RETURN(options->ranks, ParseRanks(flags.ranks));
   }
   if (!flags.template_path.empty()) {
-    if (flags.format != "sharded-state")
-      return UsageError("--template names the arrays of rank files")
-          .Expected("--format sharded-state")
-          .Found("--format " + flags.format);
+    if (flags.format != FormKind::kShardedState)
+      return UsageError("--template names the arrays of rank files").Expected("--format sharded-state").Found(format);
     MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, flags.template_path, kMaxTemplateBytes));
     MIMO_ASSIGN_OR_RETURN(options->form_template, CanonicalTemplate(text, flags.template_path));
   }

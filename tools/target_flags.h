@@ -10,14 +10,15 @@
 namespace mimo {
 
 struct TargetFlags {
-  std::string to = "hf", format = "hf", ranks, template_path;
+  FormKind format = FormKind::kHf;  // the target's usual one
+  std::string ranks, template_path;
   const CLI::Option* to_option = nullptr;
 };
 
 void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options);
 
-// Into `options`; `qkv_given`: --qkv is on the command line. kUsage for what does not parse, errors of reading the
-// template.
-Status ResolveTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options);
+// What is left to be done once `options` has its words; `qkv_given`: --qkv is on the command line. kUsage for what does
+// not parse, errors of reading the template.
+Status FinishTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options);
 
 }  // namespace mimo

@@ -58,4 +58,23 @@ constexpr bool NamesEach(const Table& table) {
   return std::size(table) == Enumerators<T>();
 }
 
+// The words of `values` alone, in their order.
+template <class T, size_t N, size_t M>
+constexpr Words<T, M> Only(const Words<T, N>& words, const T (&values)[M]) {
+  Words<T, M> some{};
+  for (size_t i = 0; i < M; ++i) some[i] = {values[i], WordOf(words, values[i])};
+  return some;
+}
+
+// "a, b or c" with `between` ", " and `last` " or ".
+template <class T, size_t N>
+std::string Joined(const Words<T, N>& words, std::string_view between, std::string_view last) {
+  std::string text;
+  for (size_t i = 0; i < N; ++i) {
+    if (i > 0) text += i + 1 < N ? between : last;
+    text += words[i].second;
+  }
+  return text;
+}
+
 }  // namespace mimo

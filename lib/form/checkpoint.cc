@@ -8,17 +8,16 @@
 namespace mimo {
 namespace {
 
-Status CheckFlag(const std::string& source_qkv) {
-  if (source_qkv.empty()) return {};
+Status CheckFlag(const std::optional<QkvWish>& source_qkv) {
+  if (!source_qkv) return {};
   return UsageError("--source-qkv speaks of Hugging Face directories")
       .Expected("none: the form of this directory says how attention lies")
-      .Found(source_qkv);
+      .Found(source_qkv->text);
 }
 
 // Views have no data to survey: how their arrays lie follows from the form.
-Status OpenView(const std::string& form, const std::string& source_qkv, Checkpoint* checkpoint) {
-  MIMO_RETURN_IF_ERROR(CheckFlag(source_qkv));
-  const bool ranks = form == "sharded-state";
+Status OpenView(FormKind form, Checkpoint* checkpoint) {
+  const bool ranks = form == FormKind::kShardedState;
   MIMO_ASSIGN_OR_RETURN(View view, ranks ? ViewOfRanks(checkpoint->stored) : ViewOfNeuron(checkpoint->stored));
   checkpoint->view = std::make_unique<View>(std::move(view));
   MIMO_ASSIGN_OR_RETURN(checkpoint->inventory, TakeInventory(checkpoint->view->catalogue));
@@ -32,20 +31,61 @@ Status OpenView(const std::string& form, const std::string& source_qkv, Checkpoi
   return {};
 }
 
-Result<Checkpoint> OpenMegatronCheckpoint(FileSystem& fs, const std::string& root, const MegatronPlace& place,
-                                          const Catalogue* like) {
-  Checkpoint checkpoint;
+Status OpenMegatronView(FileSystem& fs, const std::string& root, const MegatronPlace& place, const Catalogue* like,
+                        Checkpoint* checkpoint) {
   MIMO_ASSIGN_OR_RETURN(MegatronStore store, OpenMegatron(fs, root, place, like));
   MIMO_ASSIGN_OR_RETURN(View view, ViewOfMegatron(store));
   if (!store.skipped.empty())
     view.skipped = std::to_string(store.skipped.size()) + " keys of training state (" + store.skipped[0] + " ...)";
-  checkpoint.stored = std::move(store.stored);
-  checkpoint.view = std::make_unique<View>(std::move(view));
-  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(checkpoint.view->catalogue));
-  checkpoint.layout.layout = {QkvKind::kSplitIndependent, 1};
-  checkpoint.layout.basis = "Megatron's linear_qkv";
-  checkpoint.layout.evidence.push_back("a Megatron checkpoint (" + store.format + "): fused(G) of each layer");
-  return checkpoint;
+  checkpoint->stored = std::move(store.stored);
+  checkpoint->view = std::make_unique<View>(std::move(view));
+  MIMO_ASSIGN_OR_RETURN(checkpoint->inventory, TakeInventory(checkpoint->view->catalogue));
+  checkpoint->layout.layout = {QkvKind::kSplitIndependent, 1};
+  checkpoint->layout.basis = "Megatron's linear_qkv";
+  checkpoint->layout.evidence.push_back("a Megatron checkpoint (" + std::string(WordOf(kForms, store.format)) +
+                                        "): fused(G) of each layer");
+  return {};
+}
+
+// All steps, noting in `opened` how far they came.
+Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options, OpenedCheckpoint* opened) {
+  using Reached = OpenedCheckpoint::Reached;
+  Checkpoint& checkpoint = opened->checkpoint;
+  MIMO_ASSIGN_OR_RETURN(const auto megatron, FindMegatron(fs, root));
+  FormKind form = FormKind::kTorchDist;
+  if (!megatron) {
+    MIMO_ASSIGN_OR_RETURN(checkpoint.stored, OpenCatalogue(fs, root));
+    form = FormOf(checkpoint.stored);
+  }
+  if (form != FormKind::kHf) {
+    Catalogue reference;
+    const Catalogue* like = options.like;
+    if (!options.like_root.empty()) {
+      MIMO_ASSIGN_OR_RETURN(reference, OpenCatalogue(fs, options.like_root));
+      like = &reference;
+    }
+    MIMO_RETURN_IF_ERROR(CheckFlag(options.source_qkv));
+    MIMO_RETURN_IF_ERROR(megatron ? OpenMegatronView(fs, root, *megatron, like, &checkpoint)
+                                  : OpenView(form, &checkpoint));
+    opened->reached = Reached::kLayout;
+    return {};
+  }
+  opened->reached = Reached::kStored;
+  const Catalogue& catalogue = checkpoint.stored;
+  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(catalogue));
+  opened->reached = Reached::kInventory;
+  std::vector<QkvLayout> candidates;
+  for (const LayoutCandidate& c : FeasibleLayouts(catalogue, checkpoint.inventory)) candidates.push_back(c.layout);
+  if (options.source_qkv) {
+    MIMO_ASSIGN_OR_RETURN(const QkvLayout flagged, LayoutOfWish(*options.source_qkv, catalogue));
+    if (std::find(candidates.begin(), candidates.end(), flagged) == candidates.end()) candidates.push_back(flagged);
+  }
+  MIMO_ASSIGN_OR_RETURN(checkpoint.facts,
+                        Survey(fs, catalogue, checkpoint.inventory, candidates, options.allow_anomalies));
+  MIMO_ASSIGN_OR_RETURN(checkpoint.layout,
+                        DecideLayout(catalogue, checkpoint.inventory, checkpoint.facts, options.source_qkv));
+  opened->reached = Reached::kLayout;
+  return {};
 }
 
 }  // namespace
@@ -55,30 +95,16 @@ Checkpoint::Checkpoint(Checkpoint&&) noexcept = default;
 Checkpoint& Checkpoint::operator=(Checkpoint&&) noexcept = default;
 Checkpoint::~Checkpoint() = default;
 
-Result<Checkpoint> OpenCheckpoint(FileSystem& fs, const std::string& root, const std::string& source_qkv,
-                                  bool allow_anomalies, const Catalogue* like) {
-  MIMO_ASSIGN_OR_RETURN(const auto megatron, FindMegatron(fs, root));
-  if (megatron) {
-    MIMO_RETURN_IF_ERROR(CheckFlag(source_qkv));
-    return OpenMegatronCheckpoint(fs, root, *megatron, like);
-  }
-  Checkpoint checkpoint;
-  MIMO_ASSIGN_OR_RETURN(checkpoint.stored, OpenCatalogue(fs, root));
-  if (const std::string form = FormOf(checkpoint.stored); !form.empty()) {
-    MIMO_RETURN_IF_ERROR(OpenView(form, source_qkv, &checkpoint));
-    return checkpoint;
-  }
-  const Catalogue& catalogue = checkpoint.stored;
-  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(catalogue));
-  std::vector<QkvLayout> candidates;
-  for (const LayoutCandidate& c : FeasibleLayouts(catalogue, checkpoint.inventory)) candidates.push_back(c.layout);
-  if (!source_qkv.empty()) {
-    MIMO_ASSIGN_OR_RETURN(QkvLayout flagged, ParseLayoutFlag(source_qkv, catalogue));
-    if (std::find(candidates.begin(), candidates.end(), flagged) == candidates.end()) candidates.push_back(flagged);
-  }
-  MIMO_ASSIGN_OR_RETURN(checkpoint.facts, Survey(fs, catalogue, checkpoint.inventory, candidates, allow_anomalies));
-  MIMO_ASSIGN_OR_RETURN(checkpoint.layout, DecideLayout(catalogue, checkpoint.inventory, checkpoint.facts, source_qkv));
-  return checkpoint;
+OpenedCheckpoint OpenAsFarAsPossible(FileSystem& fs, const std::string& root, const OpenOptions& options) {
+  OpenedCheckpoint opened;
+  opened.status = Open(fs, root, options, &opened);
+  return opened;
+}
+
+Result<Checkpoint> OpenCheckpoint(FileSystem& fs, const std::string& root, const OpenOptions& options) {
+  OpenedCheckpoint opened = OpenAsFarAsPossible(fs, root, options);
+  MIMO_RETURN_IF_ERROR(std::move(opened.status));
+  return std::move(opened.checkpoint);
 }
 
 }  // namespace mimo

@@ -1,8 +1,10 @@
-// A checkpoint understood: what is stored, as what, and in which layout. The usual first step of every tool. Rank files
-// and Neuron directories are understood through a view (lib/form/view.h).
+// A checkpoint understood: what is stored, as what, and in which layout. The usual first step of every tool. Rank
+// files, Neuron directories and what Megatron saved are understood through a view (lib/form/view.h).
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "lib/base/file_system.h"
@@ -31,11 +33,32 @@ struct Checkpoint {
   const Catalogue& catalogue() const { return view ? view->catalogue : stored; }
 };
 
-// OpenCatalogue, the view where there is one, TakeInventory, Survey and DecideLayout, with their errors. `source_qkv`
-// is
-// --source-qkv, "" to decide; views know their layout, kUsage to contradict them. `like`: whose config is that of a
-// training checkpoint; null where it must have its own.
-Result<Checkpoint> OpenCheckpoint(FileSystem& fs, const std::string& root, const std::string& source_qkv,
-                                  bool allow_anomalies, const Catalogue* like = nullptr);
+struct OpenOptions {
+  std::optional<QkvWish> source_qkv = {};  // --source-qkv; nullopt: decided
+  bool allow_anomalies = false;            // NaN codes and bad scales in the sample are counted, not refused
+  // Whose config is that of a training checkpoint without one: a catalogue that outlives the call, or a directory,
+  // which is opened for whatever is no Hugging Face directory.
+  const Catalogue* like = nullptr;
+  std::string like_root = {};
+};
+
+// How far the steps of OpenCatalogue, TakeInventory, Survey and DecideLayout came, in this order. A view has all of
+// them or nothing: without it, nothing that is stored means anything.
+struct OpenedCheckpoint {
+  enum class Reached : uint8_t {
+    kNothing,
+    kStored,     // Checkpoint::stored
+    kInventory,  // and its inventory
+    kLayout,     // everything
+  };
+  Checkpoint checkpoint;
+  Reached reached = Reached::kNothing;
+  Status status;  // the error that stopped it; ok with kLayout only
+};
+OpenedCheckpoint OpenAsFarAsPossible(FileSystem& fs, const std::string& root, const OpenOptions& options = {});
+
+// The whole checkpoint, or the error of the step that failed; kUsage for a --source-qkv that contradicts a view, which
+// knows its layout.
+Result<Checkpoint> OpenCheckpoint(FileSystem& fs, const std::string& root, const OpenOptions& options = {});
 
 }  // namespace mimo

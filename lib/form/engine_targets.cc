@@ -18,7 +18,10 @@ Result<EngineTarget> Choose(const std::string& engine, const Json& version, cons
   for (const Json& rule : version.at("attention")) {
     MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(rule.at("when").get<std::vector<std::string>>(), facts));
     if (!holds) continue;
-    target.attention = rule.at("attention");
+    const std::string word = rule.at("attention");
+    const auto attention = FromWord(kEngineAttentions, word);
+    if (!attention) return BadInput("malformed table: attention " + word).File(kTargetTable);
+    target.attention = *attention;
     target.load = rule.at("load");
     target.note = rule.at("note");
     break;

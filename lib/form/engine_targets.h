@@ -7,16 +7,24 @@
 #include <vector>
 
 #include "lib/base/status.h"
+#include "lib/base/words.h"
 #include "lib/form/rules.h"
 
 namespace mimo {
 
+// How block FP8 attention is to be stored.
+enum class EngineAttention : uint8_t { kFusedByRanks, kFusedByKvHeads, kSplit, kBf16 };
+inline constexpr Words<EngineAttention, 4> kEngineAttentions{{{EngineAttention::kFusedByRanks, "fused:T"},
+                                                              {EngineAttention::kFusedByKvHeads, "fused:G"},
+                                                              {EngineAttention::kSplit, "split"},
+                                                              {EngineAttention::kBf16, "bf16"}}};
+
 struct EngineTarget {
-  std::string engine;     // "vllm"
-  std::string version;    // id in the table, "vllm-0.33.0"
-  std::string text;       // of the version, for people
-  std::string attention;  // "fused:T", "fused:G", "split" or "bf16": how block FP8 attention is to be stored
-  std::string load;       // what the engine then does: "verbatim", "requantizes" ...
+  std::string engine;   // "vllm"
+  std::string version;  // id in the table, "vllm-0.33.0"
+  std::string text;     // of the version, for people
+  EngineAttention attention = EngineAttention::kBf16;
+  std::string load;  // what the engine then does: "verbatim", "requantizes" ...
   std::string note;
   std::vector<std::pair<int64_t, int64_t>> fp8_blocks;  // block shapes that it takes
 };

@@ -20,9 +20,9 @@ bool IsTowerKey(const std::string& key) {
 }
 
 void AddLayout(const MarkedLayout& layout, ordered_json* object) {
-  (*object)["qkv"] = layout.qkv;
+  (*object)["qkv"] = layout.fused ? "fused" : "split";
   (*object)["chunks"] = layout.chunks;
-  if (layout.qkv != "fused") (*object)["grid"] = layout.independent ? "independent" : "chunk";
+  if (!layout.fused) (*object)["grid"] = layout.independent ? "independent" : "chunk";
 }
 
 ordered_json Marker(const HfDescription& d) {
@@ -32,12 +32,12 @@ ordered_json Marker(const HfDescription& d) {
   AddLayout(MarkOf(d.layout), &marker);
   marker["kv_heads"] = d.global.kv_heads;
   marker["swa_kv_heads"] = d.window.kv_heads;
-  if (m.form != "hf") marker["form"] = m.form;
+  if (m.form != FormKind::kHf) marker["form"] = WordOf(kForms, m.form);
   if (!m.table.empty()) marker["table"] = m.table;
   if (m.tp > 0) marker["tp"] = m.tp;
   if (m.ep > 0) marker["ep"] = m.ep;
-  if (!m.expert_codes.empty()) marker["expert_codes"] = m.expert_codes;
-  if (!m.router.empty()) marker["router"] = m.router;
+  if (m.expert_codes) marker["expert_codes"] = WordOf(kExpertCodes, *m.expert_codes);
+  if (m.router) marker["router"] = DTypeName(*m.router);
   if (m.recoded) marker["recoded"] = true;
   if (!m.folded.empty()) marker["folded_value_scale"] = m.folded;
   if (m.source) {
@@ -110,11 +110,11 @@ int64_t StoredKvHeads(const QkvLayout& layout, const AttentionShape& shape) {
 }
 
 MarkedLayout MarkOf(const QkvLayout& layout) {
-  return {layout.fused() ? "fused" : "split", layout.chunks, layout.kind == QkvKind::kSplitIndependent};
+  return {layout.fused(), layout.chunks, layout.kind == QkvKind::kSplitIndependent};
 }
 
 QkvLayout LayoutOf(const MarkedLayout& marked) {
-  if (marked.qkv == "fused") return {QkvKind::kFused, marked.chunks};
+  if (marked.fused) return {QkvKind::kFused, marked.chunks};
   return marked.independent ? QkvLayout{QkvKind::kSplitIndependent, 1} : QkvLayout{QkvKind::kSplit, marked.chunks};
 }
 

@@ -1,5 +1,5 @@
-// The Hugging Face directory form: what config.json, the index and the headers of an output must say
-// (reference target-layouts.md section 6). Names come from the model table in both directions.
+// The Hugging Face directory form: what config.json, the index and the headers of an output must say (reference
+// target-layouts.md section 6). Names come from the model table in both directions.
 #pragma once
 
 #include <optional>

@@ -6,6 +6,8 @@
 #include <set>
 #include <string_view>
 
+#include "lib/recipe/recipe_words.h"
+
 namespace mimo {
 namespace {
 
@@ -30,7 +32,7 @@ std::string_view CodecName(Codec codec) {
 }
 
 Error CannotDescribe(Dialect dialect, const QuantizedModule& module, std::string advice) {
-  return UsageError("the dialect " + std::string(DialectName(dialect)) + " has no " +
+  return UsageError("the dialect " + std::string(WordOf(kDialects, dialect)) + " has no " +
                     std::string(CodecName(module.codec)) + " weights")
       .Tensor(module.name)
       .Found(std::string(CodecName(module.codec)))

@@ -22,7 +22,7 @@ class Merger {
       return UsageError("--like names what is no Hugging Face checkpoint")
           .File(ref_.stored.root)
           .Expected("a directory of config.json and .safetensors files")
-          .Found("form " + ref_.view->form);
+          .Found("form " + std::string(WordOf(kForms, ref_.view->form)));
     }
     for (const Weight& w : run_.inventory.weights) run_has_.emplace(KeyOf(run_, w), &w);
     for (const AttentionWeights& a : run_.inventory.attention)
@@ -121,7 +121,7 @@ class Merger {
   Status JoinShown() {
     out_.view = std::make_unique<View>();
     View& view = *out_.view;
-    view.form = run_.view ? run_.view->form : "hf";
+    view.form = run_.view ? run_.view->form : FormKind::kHf;
     view.real_files = static_cast<uint32_t>(ref_.stored.files.size());
     view.catalogue = EmptyShown(ref_.stored);
     view.catalogue.index = ref_.stored.index;

@@ -179,10 +179,10 @@ void AddExperts(const ModelConfig& config, ConfigNumbers& numbers, OrderedJson& 
 Result<std::string> RunConfig(const MegatronFilesRequest& request) {
   const ModelConfig& config = request.config;
   ConfigNumbers numbers(config);
-  const bool bf16 = request.params_dtype == "bf16";
-  const bool fp16 = request.params_dtype == "fp16";
-  if (!bf16 && !fp16 && request.params_dtype != "fp32")
-    return UsageError("no dtype of Megatron parameters").Expected("bf16, fp16 or fp32").Found(request.params_dtype);
+  const bool bf16 = request.params_dtype == DTypeChoice::kBf16;
+  const bool fp16 = request.params_dtype == DTypeChoice::kFp16;
+  if (request.params_dtype == DTypeChoice::kKeep)
+    return UsageError("no dtype of Megatron parameters").Expected("bf16, fp16 or fp32").Found("keep");
 
   OrderedJson model;
   model["_target_"] = kProvider;

@@ -8,6 +8,7 @@
 
 #include "lib/base/status.h"
 #include "lib/model/config.h"
+#include "lib/plan/options.h"
 
 namespace mimo {
 
@@ -17,7 +18,7 @@ struct MegatronFilesRequest {
   int64_t vocab_rows = 0;  // of the stored embedding and output layer, padding included
   int64_t iteration = 0;
   int64_t tp = 1, pp = 1, ep = 1, etp = 1;  // informative: torch_dist is loaded at any of them
-  std::string params_dtype = "bf16";        // bf16 | fp16 | fp32
+  DTypeChoice params_dtype = DTypeChoice::kBf16;
 };
 
 struct SmallFile {
@@ -29,7 +30,7 @@ struct SmallFile {
 std::string MegatronIterationDirectory(int64_t iteration);
 
 // Ordered by name. kBadInput: config.json lacks a number that the run configuration has to state, or has an activation
-// function other than SiLU. kUsage: a dtype that is none of the three.
+// function other than SiLU. kUsage: kKeep, which is no dtype.
 Result<std::vector<SmallFile>> MegatronFiles(const MegatronFilesRequest& request);
 
 }  // namespace mimo

@@ -1,5 +1,5 @@
-// Megatron's `torch` format: a torch.save file per (TP, PP, EP) rank, with local names (reference
-// target-layouts.md 2.1).
+// Megatron's `torch` format: a torch.save file per (TP, PP, EP) rank, with local names (reference target-layouts.md
+// 2.1).
 #include <algorithm>
 #include <charconv>
 #include <map>

@@ -80,8 +80,8 @@ Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
       .Advice("save it with --ckpt-format torch_dist");
 }
 
-// "" when the directory is of no format.
-Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
+// nullopt when the directory is of no format.
+Result<std::optional<FormKind>> FormatOf(FileSystem& fs, const std::string& directory) {
   MIMO_ASSIGN_OR_RETURN(const bool json, HasBackend(fs, JoinPath(directory, kMegatronMetadataName)));
   MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kDcpMetadataName)));
   if (json && !metadata)
@@ -92,10 +92,10 @@ Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
             "metadata.json")
         .Found("no such file")
         .Advice(kHalfWritten);
-  if (metadata) return std::string(json ? "torch_dist" : "dcp");
+  if (metadata) return std::optional(json ? FormKind::kTorchDist : FormKind::kDcp);
   MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(directory));
   for (const std::string& name : names) {
-    if (name.starts_with("mp_rank_")) return std::string("torch");
+    if (name.starts_with("mp_rank_")) return std::optional(FormKind::kTorch);
     if (name.ends_with(".distcp"))
       return BadInput("a distributed checkpoint without its metadata")
           .File(JoinPath(directory, kDcpMetadataName))
@@ -103,7 +103,7 @@ Result<std::string> FormatOf(FileSystem& fs, const std::string& directory) {
           .Found("no such file")
           .Advice(kHalfWritten);
   }
-  return std::string();
+  return std::optional<FormKind>();
 }
 
 class DcpReader {
@@ -149,7 +149,7 @@ class DcpReader {
           .Found(wanted.empty() ? "no tensors" : wanted[0]->key)
           .Advice("name the directory of a Megatron checkpoint");
     // torch_dist writes metadata.json last; the formats without it name their tensors below "model".
-    if (store_.format == "dcp" && !nested)
+    if (store_.format == FormKind::kDcp && !nested)
       return BadInput("a torch_dist checkpoint without metadata.json")
           .File(JoinPath(stored_.root, Prefix() + kMegatronMetadataName))
           .Expected("metadata.json beside .metadata")
@@ -297,17 +297,18 @@ Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::str
           .Expected("its directory")
           .Found("none")
           .Advice("name another iteration's directory itself");
-    MIMO_ASSIGN_OR_RETURN(place.format, FormatOf(fs, path));
-    if (place.format.empty())
+    MIMO_ASSIGN_OR_RETURN(const std::optional<FormKind> format, FormatOf(fs, path));
+    if (!format)
       return BadInput("the iteration that the tracker names is not complete")
           .File(path)
           .Expected("metadata.json, or mp_rank_* directories")
           .Found("none")
           .Advice(kHalfWritten);
+    place.format = *format;
     return std::optional(place);
   }
-  MIMO_ASSIGN_OR_RETURN(const std::string format, FormatOf(fs, root));
-  if (!format.empty()) return std::optional(MegatronPlace{"", format});
+  MIMO_ASSIGN_OR_RETURN(const std::optional<FormKind> format, FormatOf(fs, root));
+  if (format) return std::optional(MegatronPlace{"", *format});
   MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(root));
   const auto is_tensors = [](const std::string& name) { return name.ends_with(".safetensors"); };
   if (std::any_of(names.begin(), names.end(), is_tensors)) return std::optional<MegatronPlace>();
@@ -345,7 +346,7 @@ Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, cons
     }
   }
   MIMO_ASSIGN_OR_RETURN(store.stored, Shell(fs, base, from.directory, like));
-  if (place.format == "torch") {
+  if (place.format == FormKind::kTorch) {
     MIMO_RETURN_IF_ERROR(ReadLegacy(fs, from.directory, &store));
   } else {
     MIMO_RETURN_IF_ERROR(DcpReader(fs, from.directory, &store).Read());

@@ -1,6 +1,6 @@
 // A directory that Megatron saved, in any of its formats (torch_dist, other distributed checkpoints, legacy `torch`),
-// as a catalogue of the arrays that lie in it and the tensors that these are parts of. Reference target-layouts.md
-// 2, 3.5.
+// as a catalogue of the arrays that lie in it and the tensors that these are parts of. Reference target-layouts.md 2,
+// 3.5.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct SavedTensor {
 
 struct MegatronStore {
   Catalogue stored;
-  std::string format;  // "torch_dist", "dcp" or "torch"
+  FormKind format = FormKind::kTorchDist;  // kTorchDist, kDcp or kTorch
   std::vector<SavedTensor> tensors;
   std::vector<Replica> replicas;     // parts that several ranks hold
   std::vector<std::string> skipped;  // keys of training state, extra states left out
@@ -41,7 +41,7 @@ struct MegatronStore {
 // Where in `root` a Megatron checkpoint lies.
 struct MegatronPlace {
   std::string directory;  // relative to root, "" for root itself
-  std::string format;
+  FormKind format = FormKind::kTorchDist;
 };
 // nullopt when `root` holds none; kBadInput for a save that is not complete: a tracker without its iteration, an
 // iteration without its metadata.

@@ -59,10 +59,10 @@ class MegatronViewer {
     config.store_dtype.clear();
     config.scale_fmt.clear();
     if (!config.marker) return;
-    config.marker->qkv = "split";
+    config.marker->fused = false;
     config.marker->chunks = 1;
     config.marker->independent = true;
-    config.marker->form = "hf";
+    config.marker->form = FormKind::kHf;
   }
 
   Error Bad(const std::string& key, std::string what) const {

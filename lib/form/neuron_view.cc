@@ -12,12 +12,12 @@ class NeuronViewer {
   explicit NeuronViewer(const Catalogue& stored) : stored_(stored) {}
 
   Result<View> Show() {
-    view_.form = "nxdi";
+    view_.form = FormKind::kNxdi;
     view_.catalogue = EmptyShown(stored_);
     view_.scale_of.assign(stored_.arrays.size(), kNone);
     view_.constants.assign(stored_.arrays.size(), 0);
     ModelConfig& config = view_.catalogue.config;
-    view_.halved_codes = config.marker && config.marker->expert_codes == "halve";
+    view_.halved_codes = config.marker && config.marker->expert_codes == ExpertCodes::kHalve;
     config.projection_layout.clear();
     for (uint32_t i = 0; i < stored_.arrays.size(); ++i) MIMO_RETURN_IF_ERROR(ShowStored(i));
     FinishView(&view_);

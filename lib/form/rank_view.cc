@@ -16,7 +16,7 @@ class RankViewer {
   explicit RankViewer(const Catalogue& stored) : stored_(stored), config_(stored.config) {}
 
   Result<View> Show() {
-    view_.form = "sharded-state";
+    view_.form = FormKind::kShardedState;
     view_.catalogue = EmptyShown(stored_);
     view_.scale_of.assign(stored_.arrays.size(), kNone);
     view_.constants.assign(stored_.arrays.size(), 0);
@@ -149,9 +149,9 @@ class RankViewer {
       marker.kv_heads = config.global.kv_heads;
       marker.swa_kv_heads = config.window.kv_heads;
     }
-    marker.qkv = "fused";
+    marker.fused = true;
     marker.chunks = ranks_;
-    marker.form = "hf";
+    marker.form = FormKind::kHf;
     config.global.kv_heads = std::max(marker.kv_heads, ranks_);
     config.window.kv_heads = std::max(marker.swa_kv_heads, ranks_);
     config.marker = marker;

@@ -6,13 +6,13 @@
 
 namespace mimo {
 
-std::string FormOf(const Catalogue& stored) {
-  if (stored.config.marker) return stored.config.marker->form == "hf" ? "" : stored.config.marker->form;
+FormKind FormOf(const Catalogue& stored) {
+  if (stored.config.marker) return stored.config.marker->form;
   for (const StoredArray& array : stored.arrays) {
-    if (HeaderName(array.name) != array.name) return "sharded-state";
-    if (array.name.ends_with(".mlp_op.gate_up_proj.weight")) return "nxdi";
+    if (HeaderName(array.name) != array.name) return FormKind::kShardedState;
+    if (array.name.ends_with(".mlp_op.gate_up_proj.weight")) return FormKind::kNxdi;
   }
-  return "";
+  return FormKind::kHf;
 }
 
 Catalogue EmptyShown(const Catalogue& stored) {

@@ -30,8 +30,8 @@ struct Replica {
 };
 
 struct View {
-  std::string form;     // "sharded-state", "nxdi", "torch_dist", "dcp" or "torch"
-  Catalogue catalogue;  // what is shown; its files are those that it would have, none of them exists
+  FormKind form = FormKind::kHf;  // of what is stored; kHf: of a run merged with its reference (lib/form/like.h)
+  Catalogue catalogue;            // what is shown; its files are those that it would have, none of them exists
   std::vector<std::vector<Fragment>> fragments;  // by shown array; ascending by (row, col)
   std::vector<uint8_t> transposed;               // by shown array: the stored rectangles are turned over
   std::vector<uint32_t> scale_of;                // by stored array: the stored scales of stored codes
@@ -44,8 +44,8 @@ struct View {
   bool halved_codes = false;       // expert codes are half of what they were, and their scales twice
 };
 
-// Which form a directory is in, by its marker, else by the names of its files and arrays: "" for Hugging Face.
-std::string FormOf(const Catalogue& stored);
+// Which form a directory is in, by its marker, else by the names of its files and arrays.
+FormKind FormOf(const Catalogue& stored);
 
 // kBadInput: a rank is missing, ranks disagree about shapes, or an array is none of the form's.
 Result<View> ViewOfRanks(const Catalogue& stored);

@@ -19,9 +19,9 @@ void Merge(std::string& storage, const std::string& name) {
   }
 }
 
-class Describer {
+class CheckpointDescriber {
  public:
-  Describer(const Catalogue& catalogue, const Inventory* inventory) : catalogue_(catalogue), inventory_(inventory) {}
+  CheckpointDescriber(const Catalogue& catalogue, const Inventory* inventory) : catalogue_(catalogue), inventory_(inventory) {}
 
   void Fill(Description* out) {
     const ModelConfig& config = catalogue_.config;
@@ -151,10 +151,16 @@ class Describer {
 
 }  // namespace
 
+std::string FormText(const Description& description) {
+  std::string text(WordOf(kForms, description.form));
+  if (description.form == FormKind::kShardedState) text += " of " + std::to_string(description.ranks) + " ranks";
+  return text;
+}
+
 Result<Description> Describe(const Catalogue& catalogue, const Inventory* inventory, const LayoutVerdict* verdict,
                              const std::vector<int64_t>& tps) {
   Description description;
-  Describer(catalogue, inventory).Fill(&description);
+  CheckpointDescriber(catalogue, inventory).Fill(&description);
   MIMO_ASSIGN_OR_RETURN(description.family, IdentifyFamily(catalogue, &description.family_evidence));
   description.oddities = FindOddities(catalogue, inventory);
   if (inventory != nullptr) description.candidates = FeasibleLayouts(catalogue, *inventory);

@@ -42,7 +42,7 @@ struct LayerRow {
   std::string mlp;        // "dense" or "moe"
   std::string qkv_storage, mlp_storage;
   int64_t qkv_rows = 0;        // of qkv, or of q, k and v together
-  int64_t qkv_scale_rows = 0;  // likewise; 0 without scales
+  int64_t qkv_scale_rows = 0;  // of their scales; 0 without
   int64_t experts = 0;
   uint64_t tensors = 0;
   uint64_t bytes = 0;
@@ -55,8 +55,9 @@ struct NamedBytes {
 };
 
 struct Description {
-  std::string form = "hf";  // "sharded-state of N ranks", "nxdi": then the rest is what it holds as a hf checkpoint
-  std::string family;       // "MiMo-V2.5"; "mimo-v2" when no known one fits
+  FormKind form = FormKind::kHf;  // of others the rest says what they hold as a Hugging Face checkpoint
+  int64_t ranks = 0;              // kShardedState
+  std::string family;             // "MiMo-V2.5"; "mimo-v2" when no known one fits
   std::vector<std::string> family_evidence;
   std::string model_type;
   std::vector<std::string> architectures;
@@ -88,6 +89,9 @@ struct Description {
 // table.
 Result<Description> Describe(const Catalogue& catalogue, const Inventory* inventory, const LayoutVerdict* verdict,
                              const std::vector<int64_t>& tps);
+
+// "sharded-state of 8 ranks", "nxdi", "hf" ...
+std::string FormText(const Description& description);
 
 // The family by schemas/families.json; evidence is what its conditions saw.
 Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence);

@@ -52,6 +52,10 @@ std::string JsonMembers::Place() const {
   return index_ == kNoIndex ? std::string(list_) : std::string(list_) + "[" + std::to_string(index_) + "]";
 }
 
+bool JsonMembers::Has(const char* key) const {
+  return object_.is_object() && object_.contains(key);
+}
+
 const json* JsonMembers::Find(const char* key) {
   if (!object_.is_object()) return nullptr;
   auto it = object_.find(key);

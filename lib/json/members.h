@@ -43,6 +43,7 @@ class JsonMembers {
   JsonMembers(const nlohmann::json& object, JsonProblems& problems, const char* list, size_t index = kNoIndex);
 
   std::string Place() const;
+  bool Has(const char* key) const;
   // Null where there is no such member.
   const nlohmann::json* Find(const char* key);
   const nlohmann::json& Array(const char* key);

@@ -1,7 +1,6 @@
 #include "lib/layout/decide.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "lib/base/file_system.h"
 
@@ -73,27 +72,6 @@ AttentionShape LogicalShape(const ModelConfig& config, bool windowed) {
   return shape;
 }
 
-Result<QkvLayout> ParseLayoutFlag(const std::string& text, const Catalogue& catalogue) {
-  const int64_t usual = catalogue.index.tp_size.value_or(catalogue.config.global.kv_heads);
-  if (text == "independent" || text == "split:independent") return QkvLayout{QkvKind::kSplitIndependent, 1};
-  const size_t colon = text.find(':');
-  const std::string kind = text.substr(0, colon);
-  if (kind == "split" || kind == "fused") {
-    int64_t chunks = usual;
-    bool valid = true;
-    if (colon != std::string::npos) {
-      const char* begin = text.data() + colon + 1;
-      const char* end = text.data() + text.size();
-      const auto [p, ec] = std::from_chars(begin, end, chunks);
-      valid = ec == std::errc() && p == end && chunks >= 1 && chunks <= 4096;
-    }
-    if (valid) return QkvLayout{kind == "fused" ? QkvKind::kFused : QkvKind::kSplit, chunks};
-  }
-  return UsageError("not a QKV layout")
-      .Expected("split, independent, or fused:C with C a chunk count")
-      .Found("\"" + text + "\"");
-}
-
 std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const Inventory& inventory) {
   const ModelConfig& config = catalogue.config;
   const std::vector<StoredRows> layers = CollectRows(catalogue, inventory);
@@ -103,7 +81,7 @@ std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const I
     if (chunks && *chunks >= 1) ranked.push_back({{kind, *chunks}, basis, evidence});
   };
   const std::optional<int64_t> marked = config.marker ? std::optional(config.marker->chunks) : std::nullopt;
-  const bool marked_fused = config.marker && config.marker->qkv == "fused";
+  const bool marked_fused = config.marker && config.marker->fused;
   if (inventory.fused) {
     if (marked_fused) add(QkvKind::kFused, marked, "marker", true);
     if (config.quant_method == "modelopt") add(QkvKind::kFused, 1, "quant_method modelopt", true);
@@ -230,7 +208,7 @@ Status CheckAgainstData(const Catalogue& catalogue, const SurveyFacts& facts, La
 }  // namespace
 
 Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& inventory, const SurveyFacts& facts,
-                                   const std::string& flag) {
+                                   const std::optional<QkvWish>& flag) {
   const std::vector<StoredRows> layers = CollectRows(catalogue, inventory);
   LayoutVerdict verdict;
   if (layers.empty()) {
@@ -238,13 +216,13 @@ Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& 
     verdict.layout = {inventory.fused ? QkvKind::kFused : QkvKind::kSplitIndependent, 1};
     return verdict;
   }
-  if (!flag.empty()) {
-    MIMO_ASSIGN_OR_RETURN(verdict.layout, ParseLayoutFlag(flag, catalogue));
+  if (flag) {
+    MIMO_ASSIGN_OR_RETURN(verdict.layout, LayoutOfWish(*flag, catalogue));
     verdict.basis = "--source-qkv";
     for (const StoredRows& stored : layers) {
       if (verdict.layout.fused() == inventory.fused && Explains(verdict.layout, catalogue.config, stored)) continue;
       const StoredArray& array = catalogue.arrays[stored.arrays[0]];
-      Error e = BadInput("--source-qkv " + flag + " does not fit the tensors")
+      Error e = BadInput("--source-qkv " + flag->text + " does not fit the tensors")
                     .File(JoinPath(catalogue.root, catalogue.files[array.file].name))
                     .Tensor(array.name);
       if (verdict.layout.fused() != inventory.fused) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/base/status.h"
+#include "lib/layout/qkv_wish.h"
 #include "lib/layout/row_map.h"
 #include "lib/layout/survey.h"
 #include "lib/model/inventory.h"
@@ -25,9 +26,6 @@ struct LayoutVerdict {
 // config.json's.
 AttentionShape LogicalShape(const ModelConfig& config, bool windowed);
 
-// "split" | "independent" | "fused:C" | "split:C". kUsage otherwise. "split" means cut from fused(tp_size or KV heads).
-Result<QkvLayout> ParseLayoutFlag(const std::string& text, const Catalogue& catalogue);
-
 // Layouts that shapes and scale rows of every layer allow, best ranked first; each with the reason for its rank.
 // Layouts that cannot be told apart because they mean the same rows and scales are listed once.
 struct LayoutCandidate {
@@ -38,8 +36,8 @@ struct LayoutCandidate {
 std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const Inventory& inventory);
 
 // kBadInput when nothing fits (names the tensor whose rows no layout explains), when the data contradicts, or when
-// undecided (names --source-qkv). `flag` is --source-qkv, "" when absent.
+// undecided (names --source-qkv). `flag` is --source-qkv, nullopt when absent.
 Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& inventory, const SurveyFacts& facts,
-                                   const std::string& flag);
+                                   const std::optional<QkvWish>& flag);
 
 }  // namespace mimo

@@ -219,32 +219,35 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   if (fields.Integer("version", 0) != 1) {
     fields.Fail("version", "1", fields.Find("version") == nullptr ? "nothing" : Shown(*fields.Find("version")));
   }
-  marker.qkv = fields.String("qkv");
-  if (marker.qkv != "fused" && marker.qkv != "split") {
-    fields.Fail("qkv", "\"fused\" or \"split\"", marker.qkv.empty() ? "nothing" : "\"" + marker.qkv + "\"");
-  }
+  const std::string qkv = fields.String("qkv");
+  marker.fused = qkv == "fused";
+  if (!marker.fused && qkv != "split")
+    fields.Fail("qkv", "\"fused\" or \"split\"", qkv.empty() ? "nothing" : "\"" + qkv + "\"");
   marker.chunks = fields.RequiredInteger("chunks");
   marker.independent = fields.String("grid") == "independent";
   marker.kv_heads = fields.RequiredInteger("kv_heads");
   marker.swa_kv_heads = fields.RequiredInteger("swa_kv_heads");
-  if (const std::string form = fields.String("form"); !form.empty()) marker.form = form;
-  if (marker.form != "hf" && marker.form != "sharded-state" && marker.form != "nxdi" && marker.form != "torch_dist")
-    fields.Fail("form", "\"hf\", \"sharded-state\", \"nxdi\" or \"torch_dist\"", "\"" + marker.form + "\"");
+  if (const std::string form = fields.String("form"); !form.empty()) {
+    marker.form = FromWord(kForms, form).value_or(FormKind::kTorch);
+    if (marker.form == FormKind::kDcp || marker.form == FormKind::kTorch)
+      fields.Fail("form", "\"hf\", \"sharded-state\", \"nxdi\" or \"torch_dist\"", "\"" + form + "\"");
+  }
   marker.table = fields.String("table");
-  if (marker.form == "sharded-state") {
+  if (marker.form == FormKind::kShardedState) {
     marker.tp = fields.RequiredInteger("tp");
     marker.ep = fields.RequiredInteger("ep");
   }
-  marker.expert_codes = fields.String("expert_codes");
+  marker.expert_codes = FromWord(kExpertCodes, fields.String("expert_codes"));
   marker.folded = fields.String("folded_value_scale");
   marker.recoded = fields.Bool("recoded", false);
-  marker.router = fields.String("router");
+  marker.router = DTypeFromName(fields.String("router"));
   if (const Json* source = fields.Object("source")) {
     Fields inner = fields.Inner(*source, "source.");
+    const std::string made_from = inner.String("qkv");
     marker.source =
-        MarkedLayout{inner.String("qkv"), inner.RequiredInteger("chunks"), inner.String("grid") == "independent"};
-    if (marker.source->qkv != "fused" && marker.source->qkv != "split")
-      fields.Fail("source.qkv", "\"fused\" or \"split\"", "\"" + marker.source->qkv + "\"");
+        MarkedLayout{made_from == "fused", inner.RequiredInteger("chunks"), inner.String("grid") == "independent"};
+    if (!marker.source->fused && made_from != "split")
+      fields.Fail("source.qkv", "\"fused\" or \"split\"", "\"" + made_from + "\"");
   }
   if (const Json* unpadded = fields.Object("unpadded")) {
     Fields inner = fields.Inner(*unpadded, "unpadded.");

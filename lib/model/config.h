@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "lib/base/status.h"
+#include "lib/io/dtype.h"
+#include "lib/model/forms.h"
 
 namespace mimo {
 
@@ -26,7 +28,7 @@ struct AttentionShape {
 
 // A layout as "mimo_layout" writes it.
 struct MarkedLayout {
-  std::string qkv;           // "fused" or "split"
+  bool fused = false;
   int64_t chunks = 0;        // C of fused(C), or of the chunks that a split grid was cut from; 1 with independent grids
   bool independent = false;  // split: each array has a grid of its own
 };
@@ -42,18 +44,18 @@ struct UnpaddedDimensions {
 
 // What mimo-convert wrote about the layout of its own output ("mimo_layout" in config.json; docs/formats.md).
 struct LayoutMarker {
-  std::string qkv;  // as in MarkedLayout
+  bool fused = false;  // as in MarkedLayout
   int64_t chunks = 0;
   int64_t kv_heads = 0;  // heads of the model before replication, padding included
   int64_t swa_kv_heads = 0;
   bool independent = false;
-  std::string form = "hf";        // hf | sharded-state | nxdi | torch_dist
-  std::string table = {};         // sharded-state: the form table that named the arrays
-  int64_t tp = 0, ep = 0;         // sharded-state: its ranks
-  std::string expert_codes = {};  // nxdi: halve | rescale
-  std::string folded = {};        // v | o: where attention_value_scale went
-  std::string router = {};  // sharded-state, torch_dist: the dtype that the source's router was widened from, "BF16"
-  bool recoded = false;     // weights are not in the codecs that the source had
+  FormKind form = FormKind::kHf;                 // not kDcp or kTorch, which nobody writes
+  std::string table = {};                        // sharded-state: the form table that named the arrays
+  int64_t tp = 0, ep = 0;                        // sharded-state: its ranks
+  std::optional<ExpertCodes> expert_codes = {};  // nxdi
+  std::string folded = {};           // where attention_value_scale went: a word of kFoldIntos, kept as it was read
+  std::optional<DType> router = {};  // sharded-state, torch_dist: what the source's router was widened from
+  bool recoded = false;              // weights are not in the codecs that the source had
   std::optional<MarkedLayout> source = {};  // what it was made from
   std::optional<UnpaddedDimensions> unpadded = {};
 };

@@ -19,7 +19,7 @@ Error BadTable(std::string what) {
 
 // "a.{layer}.b" -> "a.#.b", the form in which names are looked up. Empty when the pattern cannot be told from others: a
 // placeholder that is no whole path component, {expert} without {layer} before it, or a literal number.
-std::string ShapeOf(const std::string& pattern) {
+std::string LookupForm(const std::string& pattern) {
   std::string shape;
   bool layer = false;
   bool expert = false;
@@ -75,7 +75,7 @@ Result<ModelTable> ParseModelTable(std::string_view json) {
     const Json root = Json::parse(json);
     for (const Json& entry : root.at("tensors")) {
       MIMO_ASSIGN_OR_RETURN(TensorRule rule, ParseRule(entry));
-      const std::string shape = ShapeOf(rule.pattern);
+      const std::string shape = LookupForm(rule.pattern);
       if (shape.empty()) return BadTable("bad name pattern").Found(rule.pattern);
       if (!table.by_shape_.emplace(shape, table.rules_.size()).second)
         return BadTable("name twice").Found(rule.pattern);

@@ -1,21 +1,31 @@
 // The options that shape an output (docs/commands.md): with the catalogue and its facts they decide every byte of it.
+// Their words are in lib/plan/words.h and the tables that it includes.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "lib/layout/qkv_wish.h"
+#include "lib/model/forms.h"
+#include "lib/recipe/recipe.h"
 
 namespace mimo {
 
 enum class DTypeChoice : uint8_t { kKeep, kBf16, kFp16, kFp32 };
 enum class StraddlePolicy : uint8_t { kRequantize, kBf16, kRefuse };
 enum class UnknownPolicy : uint8_t { kRefuse, kCarry, kDrop };
+// What will load the output; kHf has no engine in mind.
+enum class TargetKind : uint8_t { kHf, kVllm, kSglang, kNxdi, kMegatron };
+// How an engine's attention is stored; kAuto: as schemas/targets.json says.
+enum class AttentionStorage : uint8_t { kAuto, kFused, kSplit, kBf16 };
 
 struct PlanOptions {
   DTypeChoice dtype = DTypeChoice::kKeep;
-  std::string recipe;        // canonical JSON (RecipeJson, lib/recipe/recipe.h); "" without one; then dtype is kKeep
-  std::string qkv = "keep";  // keep | split | split:independent | fused | fused:C
-  std::string source_qkv;    // "" (decide) | split | independent | fused:C
+  std::optional<Recipe> recipe;  // then dtype is kKeep
+  QkvWish qkv;
+  std::optional<QkvWish> source_qkv;  // nullopt: decided (lib/layout/decide.h)
   StraddlePolicy on_straddle = StraddlePolicy::kRequantize;
   bool lossless = false;      // refuse anything that rounds
   bool fresh_scales = false;  // --scale-policy fresh
@@ -24,19 +34,28 @@ struct PlanOptions {
   std::vector<std::string> include, exclude;  // regular expressions on output names
   uint64_t max_shard_bytes = 0;               // 0: keep the source's files
   // What will load it (docs/commands.md). Where a number is 0, the target's default holds.
-  std::string to = "hf";           // hf | vllm | sglang | nxdi | megatron
-  std::string format;              // "" (the target's usual one) | sharded-state | torch_dist
+  TargetKind to = TargetKind::kHf;
+  std::optional<FormKind> format;  // nullopt: the target's usual one
   std::string engine_version;      // of schemas/targets.json; "" the newest known
-  std::string attention = "auto";  // auto | fused | split | bf16: how an engine's attention is stored
+  AttentionStorage attention = AttentionStorage::kAuto;
   int64_t tp = 0, ep = 0, etp = 0, pp = 0;
-  std::vector<int64_t> ranks;    // ascending: write only these; empty: all
-  bool pad = false;              // zero heads and columns where tp does not divide
-  std::string fold_value_scale;  // "" | v | o
-  int64_t fp8_block_rows = 0;    // of every block FP8 weight; columns keep 128
-  std::string expert_codes;      // nxdi: "" (halve) | rescale
-  std::string form_template;     // canonical JSON of --template; "" the shipped one
-  int64_t iteration = 0;         // megatron: of the checkpoint
-  bool like = false;             // config, layout and what the source lacks come from a second checkpoint (--like)
+  std::vector<int64_t> ranks;  // ascending: write only these; empty: all
+  bool pad = false;            // zero heads and columns where tp does not divide
+  std::optional<FoldInto> fold_value_scale;
+  int64_t fp8_block_rows = 0;               // of every block FP8 weight; columns keep 128
+  std::optional<ExpertCodes> expert_codes;  // nxdi; nullopt: kHalve
+  std::string form_template;                // canonical JSON of --template; "" the shipped one
+  int64_t iteration = 0;                    // megatron: of the checkpoint
+  bool like = false;  // config, layout and what the source lacks come from a second checkpoint (--like)
+
+  bool operator==(const PlanOptions&) const = default;
+  // Of the output.
+  FormKind form() const {
+    if (format) return *format;
+    return to == TargetKind::kNxdi       ? FormKind::kNxdi
+           : to == TargetKind::kMegatron ? FormKind::kTorchDist
+                                         : FormKind::kHf;
+  }
 };
 
 }  // namespace mimo

@@ -14,25 +14,25 @@ namespace {
 // What will load the output; what was not asked for is left out.
 void AppendTarget(JsonObject& object, const PlanOptions& options) {
   static const PlanOptions kUsual;
-  const auto text = [&](const char* key, const std::string& value, const std::string& usual) {
+  const auto text = [&](const char* key, std::string_view value, std::string_view usual) {
     if (value != usual) object.String(key, value);
   };
   const auto number = [&](const char* key, int64_t value) {
     if (value != 0) object.Number(key, value);
   };
-  text("to", options.to, kUsual.to);
-  text("format", options.format, kUsual.format);
+  text("to", WordOf(kTargets, options.to), WordOf(kTargets, kUsual.to));
+  if (options.format) object.String("format", WordOf(kForms, *options.format));
   text("engine_version", options.engine_version, kUsual.engine_version);
-  text("attention", options.attention, kUsual.attention);
+  text("attention", WordOf(kAttentionStorages, options.attention), WordOf(kAttentionStorages, kUsual.attention));
   number("tp", options.tp);
   number("ep", options.ep);
   number("etp", options.etp);
   number("pp", options.pp);
   if (!options.ranks.empty()) object.NumberList("ranks", options.ranks);
   if (options.pad) object.Bool("pad", true);
-  text("fold_value_scale", options.fold_value_scale, kUsual.fold_value_scale);
+  if (options.fold_value_scale) object.String("fold_value_scale", WordOf(kFoldIntos, *options.fold_value_scale));
   number("fp8_block_rows", options.fp8_block_rows);
-  text("expert_codes", options.expert_codes, kUsual.expert_codes);
+  if (options.expert_codes) object.String("expert_codes", WordOf(kExpertCodes, *options.expert_codes));
   text("form_template", options.form_template, kUsual.form_template);
   number("iteration", options.iteration);
   if (options.like) object.Bool("like", true);
@@ -41,12 +41,12 @@ void AppendTarget(JsonObject& object, const PlanOptions& options) {
 void AppendOptions(std::string& out, const PlanOptions& options) {
   JsonObject object(out);
   object.String("dtype", WordOf(kDTypeChoices, options.dtype));
-  if (!options.recipe.empty()) object.String("recipe", options.recipe);
-  object.String("qkv", options.qkv);
-  object.String("source_qkv", options.source_qkv);
+  if (options.recipe) object.String("recipe", RecipeJson(*options.recipe));
+  object.String("qkv", options.qkv.text);
+  object.String("source_qkv", options.source_qkv ? options.source_qkv->text : "");
   object.String("on_straddle", WordOf(kStraddlePolicies, options.on_straddle));
   object.Bool("lossless", options.lossless);
-  object.String("scale_policy", options.fresh_scales ? "fresh" : "sticky");
+  object.String("scale_policy", WordOf(kScalePolicies, options.fresh_scales));
   object.Bool("text_only", options.text_only);
   object.String("unknown", WordOf(kUnknownPolicies, options.unknown));
   object.StringList("include", options.include);

@@ -26,9 +26,7 @@ T Word(JsonMembers& members, JsonProblems& problems, const char* key, const Word
   if (value != nullptr && value->is_string()) {
     if (std::optional<T> found = FromWord(words, value->get_ref<const std::string&>())) return *found;
   }
-  std::string expected = "one of";
-  for (const auto& entry : words) expected += " " + std::string(entry.second);
-  problems.Add(members.Place(), key, expected, value);
+  problems.Add(members.Place(), key, "one of " + Joined(words, " ", " "), value);
   return words[0].first;
 }
 
@@ -43,11 +41,18 @@ const Container* ReadContainer(JsonMembers& members, JsonProblems& problems) {
   return Containers()[0];
 }
 
+// nullopt for what is left out.
+template <class T, size_t N>
+std::optional<T> WordIfAny(JsonMembers& members, JsonProblems& problems, const char* key, const Words<T, N>& words) {
+  if (!members.Has(key)) return std::nullopt;
+  return Word(members, problems, key, words, std::optional<T>());
+}
+
 void ReadTarget(JsonMembers& members, JsonProblems& problems, PlanOptions* options) {
-  options->to = members.String("to", options->to);
-  options->format = members.String("format", options->format);
+  options->to = Word(members, problems, "to", kTargets, std::optional(options->to));
+  options->format = WordIfAny(members, problems, "format", kForms);
   options->engine_version = members.String("engine_version", options->engine_version);
-  options->attention = members.String("attention", options->attention);
+  options->attention = Word(members, problems, "attention", kAttentionStorages, std::optional(options->attention));
   options->tp = members.Integer<int64_t>("tp", int64_t{0});
   options->ep = members.Integer<int64_t>("ep", int64_t{0});
   options->etp = members.Integer<int64_t>("etp", int64_t{0});
@@ -60,9 +65,9 @@ void ReadTarget(JsonMembers& members, JsonProblems& problems, PlanOptions* optio
     }
   }
   options->pad = members.Bool("pad");
-  options->fold_value_scale = members.String("fold_value_scale", options->fold_value_scale);
+  options->fold_value_scale = WordIfAny(members, problems, "fold_value_scale", kFoldIntos);
   options->fp8_block_rows = members.Integer<int64_t>("fp8_block_rows", int64_t{0});
-  options->expert_codes = members.String("expert_codes", options->expert_codes);
+  options->expert_codes = WordIfAny(members, problems, "expert_codes", kExpertCodes);
   options->form_template = members.String("form_template", options->form_template);
   options->iteration = members.Integer<int64_t>("iteration", int64_t{0});
   options->like = members.Bool("like");
@@ -72,18 +77,24 @@ PlanOptions ReadOptions(const Json& object, JsonProblems& problems) {
   PlanOptions options;
   JsonMembers members(object, problems, "options");
   options.dtype = Word(members, problems, "dtype", kDTypeChoices, std::optional(options.dtype));
-  options.recipe = members.String("recipe", std::string());
-  options.qkv = members.String("qkv", options.qkv);
-  options.source_qkv = members.String("source_qkv", options.source_qkv);
+  if (members.Has("recipe")) {
+    const std::string text = members.String("recipe");
+    Result<Recipe> recipe = ParseRecipe(text, "the recipe");
+    if (!recipe.ok()) problems.AddText("options \"recipe\"", "a recipe as canonical JSON", recipe.error().what);
+    if (recipe.ok()) options.recipe = std::move(recipe).value();
+  }
+  options.qkv = QkvWish(members.String("qkv", options.qkv.text));
+  if (const std::string text = members.String("source_qkv", ""); !text.empty()) options.source_qkv = QkvWish(text);
   options.on_straddle = Word(members, problems, "on_straddle", kStraddlePolicies, std::optional(options.on_straddle));
   options.lossless = members.Bool("lossless");
   const std::string policy = members.String("scale_policy", "sticky");
-  options.fresh_scales = policy == "fresh";
-  if (policy != "fresh" && policy != "sticky") problems.AddText("options \"scale_policy\"", "sticky or fresh", policy);
+  const std::optional<bool> fresh = FromWord(kScalePolicies, policy);
+  if (!fresh) problems.AddText("options \"scale_policy\"", Joined(kScalePolicies, ", ", " or "), policy);
+  options.fresh_scales = fresh.value_or(false);
   options.text_only = members.Bool("text_only");
   options.unknown = Word(members, problems, "unknown", kUnknownPolicies, std::optional(options.unknown));
-  if (object.is_object() && object.contains("include")) options.include = members.Strings("include");
-  if (object.is_object() && object.contains("exclude")) options.exclude = members.Strings("exclude");
+  if (members.Has("include")) options.include = members.Strings("include");
+  if (members.Has("exclude")) options.exclude = members.Strings("exclude");
   options.max_shard_bytes = members.Integer<uint64_t>("max_shard_bytes", uint64_t{0});
   ReadTarget(members, problems, &options);
   members.Close();

@@ -39,7 +39,7 @@ class Validator {
   Validator(const Catalogue& catalogue, const Plan& plan)
       : catalogue_(catalogue), plan_(plan), subject_{catalogue, plan} {}
 
-  Status Run() {
+  Status Check() {
     MIMO_RETURN_IF_ERROR(CheckNames());
     for (size_t i = 0; i < plan_.sources.size(); ++i) {
       if (plan_.sources[i].array >= catalogue_.arrays.size())
@@ -291,7 +291,7 @@ class Validator {
 }  // namespace
 
 Status ValidatePlan(const Catalogue& catalogue, const Plan& plan) {
-  return Validator(catalogue, plan).Run();
+  return Validator(catalogue, plan).Check();
 }
 
 }  // namespace mimo

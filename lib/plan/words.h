@@ -1,10 +1,13 @@
-// The words that enumerations of the plan have in JSON; one table each, used by the writer and the reader.
+// The words that enumerations of the plan and its options have in JSON, on the command line and in messages: one table
+// each, here or in the headers below.
 #pragma once
 
 #include "lib/base/words.h"
+#include "lib/model/forms.h"
 #include "lib/model/names.h"
 #include "lib/plan/plan.h"
 #include "lib/recipe/codec_words.h"
+#include "lib/recipe/recipe_words.h"
 
 namespace mimo {
 
@@ -16,6 +19,19 @@ inline constexpr Words<StraddlePolicy, 3> kStraddlePolicies{
     {{StraddlePolicy::kRequantize, "requant"}, {StraddlePolicy::kBf16, "bf16"}, {StraddlePolicy::kRefuse, "refuse"}}};
 inline constexpr Words<UnknownPolicy, 3> kUnknownPolicies{
     {{UnknownPolicy::kRefuse, "refuse"}, {UnknownPolicy::kCarry, "carry"}, {UnknownPolicy::kDrop, "drop"}}};
+inline constexpr Words<TargetKind, 5> kTargets{{{TargetKind::kHf, "hf"},
+                                                {TargetKind::kVllm, "vllm"},
+                                                {TargetKind::kSglang, "sglang"},
+                                                {TargetKind::kNxdi, "nxdi"},
+                                                {TargetKind::kMegatron, "megatron"}}};
+inline constexpr Words<AttentionStorage, 4> kAttentionStorages{{{AttentionStorage::kAuto, "auto"},
+                                                                {AttentionStorage::kFused, "fused"},
+                                                                {AttentionStorage::kSplit, "split"},
+                                                                {AttentionStorage::kBf16, "bf16"}}};
+// PlanOptions::fresh_scales.
+inline constexpr Words<bool, 2> kScalePolicies{{{false, "sticky"}, {true, "fresh"}}};
+// What --format takes; kHf there is the target's usual form.
+inline constexpr auto kFormats = Only(kForms, {FormKind::kHf, FormKind::kShardedState, FormKind::kTorchDist});
 inline constexpr Words<Transform, 9> kTransforms{{{Transform::kMove, "move"},
                                                   {Transform::kConvert, "convert"},
                                                   {Transform::kRelayout, "relayout"},

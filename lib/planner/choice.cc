@@ -5,6 +5,7 @@
 #include "lib/base/checked.h"
 #include "lib/draft/builder.h"
 #include "lib/model/role_groups.h"
+#include "lib/recipe/recipe_words.h"
 
 namespace mimo {
 
@@ -29,11 +30,10 @@ Result<StorageChooser> StorageChooser::Make(const Catalogue& catalogue, const Pl
   chooser.dialect_ = catalogue.config.quant_method == "modelopt"             ? Dialect::kModelOpt
                      : catalogue.config.quant_method == "compressed-tensors" ? Dialect::kCompressedTensors
                                                                              : Dialect::kNative;
-  if (options.recipe.empty()) return chooser;
+  if (!options.recipe) return chooser;
   if (options.dtype != DTypeChoice::kKeep)
     return UsageError("a recipe and --dtype contradict each other").Expected("one of them").Found("both");
-  MIMO_ASSIGN_OR_RETURN(Recipe recipe, ParseRecipe(options.recipe, "the recipe"));
-  chooser.recipe_ = std::make_unique<Recipe>(std::move(recipe));
+  chooser.recipe_ = &*options.recipe;
   chooser.matcher_ = std::make_unique<RecipeMatcher>(*chooser.recipe_);
   chooser.dialect_ = chooser.recipe_->dialect;
   return chooser;
@@ -145,9 +145,9 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
   choice.encoding = EncodingOf(*recipe_, wanted);
   const std::optional<WeightArrays> arrays = ArraysOf(dialect_, choice.codec);
   if (!arrays)
-    return UsageError("the recipe asks for " + std::string(StoredAsName(wanted)) + " in a dialect without it")
+    return UsageError("the recipe asks for " + std::string(WordOf(kStoredAs, wanted)) + " in a dialect without it")
         .Expected("another dialect, or another type")
-        .Found(std::string(DialectName(dialect_)))
+        .Found(std::string(WordOf(kDialects, dialect_)))
         .Advice("see docs/recipes.md");
   choice.arrays = *arrays;
   if (catalogue_->arrays[weight.array].shape.size() != 2 || !name.ends_with(".weight"))
@@ -164,7 +164,8 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
   }
   const int64_t group = kernels::GroupColumns(e);
   if (!HasBlockScales(choice.codec) && weight.cols % group != 0)
-    return UsageError("a weight whose rows are not whole groups of " + std::string(StoredAsName(wanted)) + ": " + name)
+    return UsageError("a weight whose rows are not whole groups of " + std::string(WordOf(kStoredAs, wanted)) + ": " +
+                      name)
         .Expected("a multiple of " + std::to_string(group) + " columns")
         .Found(std::to_string(weight.cols) + " columns")
         .Advice("keep it, or choose another type for it in a recipe");

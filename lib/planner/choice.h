@@ -10,6 +10,7 @@
 #include "lib/model/inventory.h"
 #include "lib/plan/plan.h"
 #include "lib/recipe/dialect.h"
+#include "lib/recipe/matcher.h"
 #include "lib/recipe/recipe.h"
 
 namespace mimo {
@@ -17,7 +18,7 @@ namespace mimo {
 struct Choice {
   enum class Kind : uint8_t {
     kKeep,    // every array as it is
-    kRename,  // the same codec under the names of another dialect
+    kRename,  // its codec stays, under the names of another dialect
     kPlain,   // decoded, to `codec`
     kEncode,  // made anew, in `encoding`
   };
@@ -30,10 +31,10 @@ struct Choice {
 
 class StorageChooser {
  public:
-  // kUsage when the options contradict each other, or the recipe is not one.
+  // kUsage when the options contradict each other. The catalogue and the options outlive the chooser.
   static Result<StorageChooser> Make(const Catalogue& catalogue, const PlanOptions& options);
 
-  const Recipe* recipe() const { return recipe_.get(); }
+  const Recipe* recipe() const { return recipe_; }
   // F32 weights that the model's table has as BF16 are a run's: without a recipe they become BF16 unless --dtype says
   // otherwise.
   void NarrowRuns() { narrows_ = recipe_ == nullptr; }
@@ -51,8 +52,8 @@ class StorageChooser {
   StorageChooser(const Catalogue& catalogue, const PlanOptions& options)
       : catalogue_(&catalogue),
         dtype_(options.dtype),
-        neuron_(options.to == "nxdi"),
-        neuron_attention_(options.attention != "bf16") {}
+        neuron_(options.to == TargetKind::kNxdi),
+        neuron_attention_(options.attention != AttentionStorage::kBf16) {}
   // Neuron's own: a scale per row for attention and dense layers, values for the output projection.
   Result<Choice> ForNeuron(const Weight& weight, const TensorId& id, const std::string& name) const;
   Result<StoredAs> Wanted(const Weight& weight, const TensorId& id, const std::string& name);
@@ -69,7 +70,7 @@ class StorageChooser {
   bool neuron_attention_ = true;
   bool narrows_ = false;
   Dialect dialect_ = Dialect::kNative;
-  std::unique_ptr<Recipe> recipe_;
+  const Recipe* recipe_ = nullptr;  // of the options
   std::unique_ptr<RecipeMatcher> matcher_;
   std::set<std::string> scaled_modules_;  // that took their input scale from Recipe::input_scales
 };

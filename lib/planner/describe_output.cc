@@ -5,20 +5,26 @@
 #include "lib/form/hf.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
+#include "lib/plan/words.h"
 #include "lib/planner/hf_output.h"
 
 namespace mimo {
 namespace {
 
-class Describer {
+// torch_dtype of config.json; "" leaves the source's.
+constexpr Words<DTypeChoice, 4> kTorchDTypes{{{DTypeChoice::kKeep, ""},
+                                              {DTypeChoice::kBf16, "bfloat16"},
+                                              {DTypeChoice::kFp16, "float16"},
+                                              {DTypeChoice::kFp32, "float32"}}};
+
+class OutputDescriber {
  public:
-  Describer(const OutputDescription& d, Plan* plan)
+  OutputDescriber(const OutputDescription& d, Plan* plan)
       : d_(d), config_(d.catalogue.config), options_(d.options), target_(d.target), plan_(*plan) {}
 
   Status Describe() {
-    ranks_ = options_.format == "sharded-state";
-    megatron_ = options_.to == "megatron";
     MIMO_RETURN_IF_ERROR(ChooseBase());
+    edited_ = Edits();
     MIMO_ASSIGN_OR_RETURN(const HfDescription hf, DescribeHf());
     std::string config = base_.text;
     if (edited_) {
@@ -55,12 +61,19 @@ class Describer {
       MIMO_ASSIGN_OR_RETURN(base_, ParseModelConfig(d_.catalogue.origin->config, kOriginConfigName));
       if (d_.catalogue.origin->index) base_index_ = &d_.catalogue.origin->index->info;
     }
-    const bool restored = target_.restores && d_.catalogue.origin;
-    const bool resized = restored ? false : target_.resizes(config_);
-    edited_ = target_.qkv != base_layout_ || !d_.chooser.keeps() || options_.text_only || target_.decodes || resized ||
-              options_.to != "hf" || !options_.fold_value_scale.empty() || target_.block_rows != base_.block_rows ||
-              (target_.restores && !restored) || (d_.viewed && !restored) || (restored && config_.marker->recoded);
     return {};
+  }
+
+  // Whether the config differs from the base. Comparing the edited text with that of the base cannot tell: an edit adds
+  // "mimo_layout" and writes every key anew, also where it changes nothing that is stored; and an output that was asked
+  // to be stored anew says so even where every weight happens to keep its type.
+  bool Edits() const {
+    const bool asked = !d_.chooser.keeps() || options_.text_only || options_.to != TargetKind::kHf ||
+                       options_.fold_value_scale.has_value();
+    const bool restored = target_.restores && d_.catalogue.origin;  // the base is the text of what is restored
+    const bool other_base = restored ? config_.marker->recoded : d_.viewed || target_.restores;
+    return asked || other_base || target_.qkv != base_layout_ || target_.block_rows != base_.block_rows ||
+           (!restored && target_.resizes(config_));
   }
 
   Result<HfDescription> DescribeHf() {
@@ -81,38 +94,32 @@ class Describer {
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
     }
-    constexpr const char* kDtypes[] = {"", "bfloat16", "float16", "float32"};
-    hf.dtype = kDtypes[static_cast<size_t>(options_.dtype)];
-    hf.folded_value_scale = !options_.fold_value_scale.empty() || (config_.marker && !config_.marker->folded.empty());
+    hf.dtype = WordOf(kTorchDTypes, options_.dtype);
+    hf.folded_value_scale = options_.fold_value_scale || (config_.marker && !config_.marker->folded.empty());
     LayoutMarker& marker = hf.marker;
-    if (options_.to != "hf" || (!target_.restores && config_.marker)) {
+    const bool to_hf = options_.to == TargetKind::kHf, neuron = options_.to == TargetKind::kNxdi;
+    if (!to_hf || (!target_.restores && config_.marker)) {
       if (config_.marker) marker = *config_.marker;
-      marker.form = "hf";
+      marker.form = options_.form();
       marker.table.clear();
       marker.tp = marker.ep = 0;
-      marker.expert_codes.clear();
-      marker.router.clear();
-      marker.recoded |= !d_.chooser.keeps() || target_.decodes || options_.on_straddle == StraddlePolicy::kBf16 ||
-                        options_.to == "nxdi";
-      if (!marker.source && options_.to != "hf") marker.source = MarkOf(d_.verdict.layout);
-      if (options_.to != "hf" && target_.resizes(config_) && !marker.unpadded) marker.unpadded = Unpadded();
+      marker.expert_codes.reset();
+      marker.router.reset();
+      marker.recoded |=
+          !d_.chooser.keeps() || target_.decodes || options_.on_straddle == StraddlePolicy::kBf16 || neuron;
+      if (!marker.source && !to_hf) marker.source = MarkOf(d_.verdict.layout);
+      if (!to_hf && target_.resizes(config_) && !marker.unpadded) marker.unpadded = Unpadded();
     }
-    if (!options_.fold_value_scale.empty()) marker.folded = options_.fold_value_scale;
+    if (options_.fold_value_scale) marker.folded = WordOf(kFoldIntos, *options_.fold_value_scale);
     if (ranks_) {
-      marker.form = "sharded-state";
       marker.tp = options_.tp;
       marker.ep = std::max<int64_t>(options_.ep, 1);
       marker.table = target_.table;
-      if (WidensRouter()) marker.router = "BF16";
     }
-    if (megatron_) {
-      marker.form = "torch_dist";
-      if (WidensRouter()) marker.router = "BF16";
-    }
-    if (options_.to == "nxdi") {
-      marker.form = "nxdi";
+    if ((ranks_ || megatron_) && WidensRouter()) marker.router = DType::kBF16;
+    if (neuron) {
       if (options_.dtype == DTypeChoice::kKeep)
-        marker.expert_codes = options_.expert_codes.empty() ? "halve" : options_.expert_codes;
+        marker.expert_codes = options_.expert_codes.value_or(ExpertCodes::kHalve);
       hf.architecture = "MiMoV2FlashForCausalLM";  // the class that NxDI has
       hf.keeps_quantization = options_.dtype == DTypeChoice::kKeep;
       hf.text_only = true;
@@ -156,13 +163,13 @@ class Describer {
     if (d_.catalogue.origin) {
       plan_.texts.push_back({kOriginConfigName, d_.catalogue.origin->config});
       if (d_.catalogue.origin->index) plan_.texts.push_back({kOriginIndexName, d_.catalogue.origin->index->info.text});
-    } else if (options_.to != "hf" && edited_) {
+    } else if (options_.to != TargetKind::kHf) {
       plan_.texts.push_back({kOriginConfigName, config_.text});
       plan_.texts.push_back({kOriginIndexName, SourceIndex()});
     }
   }
 
-  // The index of the source, or one for it where it has none: it says which file held what.
+  // The index of the source, or one made for it where it has none, so that it is known which file held what.
   std::string SourceIndex() const {
     if (d_.catalogue.index.present) return d_.catalogue.index.text;
     std::vector<std::pair<std::string, std::string>> where;
@@ -190,15 +197,15 @@ class Describer {
   ModelConfig base_;
   QkvLayout base_layout_;
   const IndexInfo* base_index_ = nullptr;
+  const bool ranks_ = options_.form() == FormKind::kShardedState;
+  const bool megatron_ = options_.to == TargetKind::kMegatron;
   bool edited_ = false;
-  bool ranks_ = false;
-  bool megatron_ = false;
 };
 
 }  // namespace
 
 Status DescribeOutput(const OutputDescription& d, Plan* plan) {
-  return Describer(d, plan).Describe();
+  return OutputDescriber(d, plan).Describe();
 }
 
 }  // namespace mimo

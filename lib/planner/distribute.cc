@@ -35,7 +35,7 @@ class Distributor {
       for (int64_t r = 0; r < tp_; ++r) ranks_.push_back(r);
   }
 
-  Status Run(std::vector<std::string>* dropped) {
+  Status Distribute(std::vector<std::string>* dropped) {
     planned_ = builder_.TakeOutputs();
     MIMO_RETURN_IF_ERROR(Sort());
     for (const uint32_t g : relayouts_) MIMO_RETURN_IF_ERROR(CutCells(planned_.groups[g]));
@@ -129,7 +129,7 @@ class Distributor {
   }
 
   // The shape of a rank's array, from one of the outputs that make it.
-  std::vector<int64_t> ShapeOf(const RankTensor& tensor, const OutputArray& output) const {
+  std::vector<int64_t> ShapeOnRank(const RankTensor& tensor, const OutputArray& output) const {
     std::vector<int64_t> shape = output.shape;
     const auto stacked = static_cast<int64_t>(tensor.of.size());
     const int64_t expert_parts = ep_ > 1 ? 1 : tp_;
@@ -176,7 +176,7 @@ class Distributor {
     const RankTensor& tensor = form_.tensors()[index];
     const OutputArray& first = planned_.outputs[members[0]];
     const std::string table_name = NameInLayer(tensor.pattern, layer);
-    const std::vector<int64_t> shape = ShapeOf(tensor, first);
+    const std::vector<int64_t> shape = ShapeOnRank(tensor, first);
     MIMO_ASSIGN_OR_RETURN(const std::string name, NameOf(tensor.mtp, table_name, shape));
     builder_.BeginGroup(table_name);
     for (const int64_t rank : ranks_) {
@@ -335,7 +335,7 @@ std::string RankFile(bool mtp, int64_t rank, int32_t layer) {
 }
 
 Status Distribute(PlanBuilder& builder, const DistributeRequest& request, std::vector<std::string>* dropped) {
-  return Distributor(builder, request).Run(dropped);
+  return Distributor(builder, request).Distribute(dropped);
 }
 
 }  // namespace mimo

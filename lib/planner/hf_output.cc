@@ -28,9 +28,9 @@ struct Module {
   bool power_of_two = false;
 };
 
-class Describer {
+class QuantizationDescriber {
  public:
-  Describer(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan)
+  QuantizationDescriber(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan)
       : catalogue_(catalogue), plan_(plan) {
     codec_of_.resize(catalogue.arrays.size());
     for (const Weight& weight : inventory.weights) codec_of_[weight.array] = CodecOf(weight.storage);
@@ -170,7 +170,7 @@ class Describer {
 
 HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
                                     Dialect dialect) {
-  return Describer(catalogue, inventory, plan).Describe(dialect);
+  return QuantizationDescriber(catalogue, inventory, plan).Describe(dialect);
 }
 
 }  // namespace mimo

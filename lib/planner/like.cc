@@ -46,7 +46,7 @@ class LikePlanner {
     PlaceOutputs(builder_, placement);
     Plan& plan = builder_.plan();
     Describe(&plan);
-    MIMO_RETURN_IF_ERROR(ResolveView(*merged_.view, merged_.stored, &plan));
+    MIMO_RETURN_IF_ERROR(ReadFromStored(*merged_.view, merged_.stored, &plan));
     GroupFiles(plan);
     Finish(&plan);
     return std::move(plan);
@@ -55,9 +55,10 @@ class LikePlanner {
  private:
   Status CheckOptions() const {
     const PlanOptions plain;
-    if (options_.to != "hf" || options_.max_shard_bytes > 0 || options_.text_only || !options_.include.empty() ||
-        !options_.exclude.empty() || options_.fp8_block_rows > 0 || !options_.fold_value_scale.empty() ||
-        !options_.recipe.empty() || (options_.qkv != "keep" && options_.qkv != "restore"))
+    if (options_.to != TargetKind::kHf || options_.max_shard_bytes > 0 || options_.text_only ||
+        !options_.include.empty() || !options_.exclude.empty() || options_.fp8_block_rows > 0 ||
+        options_.fold_value_scale || options_.recipe ||
+        (options_.qkv.kind != QkvWish::Kind::kKeep && options_.qkv.kind != QkvWish::Kind::kRestore))
       return UsageError("--like stores everything as the reference does")
           .Expected("no option that changes names, layout or codecs, or --dtype bf16 with them")
           .Found("one")
@@ -79,7 +80,8 @@ class LikePlanner {
     return name.starts_with(kReferencePrefix) ? name.substr(sizeof kReferencePrefix - 1) : name;
   }
 
-  uint32_t Run(const Weight& w) const {
+  // The weight of the run that takes the place of one of the reference; kNone: the run has none.
+  uint32_t WeightOfRun(const Weight& w) const {
     const auto found = run_of_.find(NameOf(w));
     return found == run_of_.end() ? kNone : found->second;
   }
@@ -149,7 +151,7 @@ class LikePlanner {
 
   Status PlanWeight(const Weight& w) {
     const StoredArray& stored = catalogue_.arrays[w.array];
-    const uint32_t index = Run(w);
+    const uint32_t index = WeightOfRun(w);
     const std::string name = Bare(stored.name);
     builder_.BeginGroup(name);
     if (index == kNone) {

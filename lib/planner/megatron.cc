@@ -24,7 +24,7 @@ class MegatronPlanner {
   MegatronPlanner(PlanBuilder& builder, const MegatronForm& form, const ModelConfig& model, const PlanOptions& options)
       : builder_(builder), form_(form), model_(model), options_(options) {}
 
-  Status Run(std::vector<PlannedTensor>* tensors) {
+  Status Plan(std::vector<PlannedTensor>* tensors) {
     planned_ = builder_.TakeOutputs();
     std::map<std::tuple<bool, int32_t, size_t>, std::vector<uint32_t>> members;
     for (uint32_t i = 0; i < planned_.outputs.size(); ++i) {
@@ -52,7 +52,7 @@ class MegatronPlanner {
     std::vector<int64_t> offsets, sizes;
   };
 
-  const AttentionShape& ShapeOf(bool mtp, int32_t layer) const {
+  const AttentionShape& AttentionOf(bool mtp, int32_t layer) const {
     return layer < 0 && !mtp ? model_.global : model_.attention_of(layer, mtp);
   }
 
@@ -101,7 +101,7 @@ class MegatronPlanner {
     made.key = NameInLayer(tensor.pattern, layer);
     made.dtype = TypeOf(tensor, first);
     if (tensor.experts()) return MakeExperts(tensor, layer, members, std::move(made));
-    const AttentionShape& shape = ShapeOf(tensor.mtp, layer);
+    const AttentionShape& shape = AttentionOf(tensor.mtp, layer);
     made.shape = first.shape;
     if (tensor.cut == Cut::kVocab && options_.pad)
       made.shape[0] = RoundUp(made.shape[0], 128 * std::max<int64_t>(options_.tp, 1));
@@ -214,7 +214,7 @@ class MegatronPlanner {
     for (const uint32_t i : members) {
       const OutputArray& from = planned_.outputs[i];
       const int64_t rows = from.rows();
-      for (const MegatronRun& run : RunsOf(from.id.role, ShapeOf(tensor.mtp, layer), rows)) {
+      for (const MegatronRun& run : RunsOf(from.id.role, AttentionOf(tensor.mtp, layer), rows)) {
         const int64_t begin = std::max(run.megatron_row, part.rows.begin);
         const int64_t end = std::min(run.megatron_row + run.rows, part.rows.end);
         if (begin >= end) continue;
@@ -272,7 +272,7 @@ void AddExtraStates(const MegatronForm& form, const ModelConfig& model, int mtp_
 Status ToMegatron(PlanBuilder& builder, const ModelConfig& model, const PlanOptions& options,
                   std::vector<PlannedTensor>* tensors) {
   MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
-  return MegatronPlanner(builder, *form, model, options).Run(tensors);
+  return MegatronPlanner(builder, *form, model, options).Plan(tensors);
 }
 
 Status DescribeMegatron(const std::vector<PlannedTensor>& tensors, const ModelConfig& model, Plan* plan) {
@@ -304,13 +304,12 @@ Status DescribeMegatron(const std::vector<PlannedTensor>& tensors, const ModelCo
   std::sort(metadata.bytes.begin(), metadata.bytes.end(), by_key);
   plan->texts.push_back({directory + kStates, state});
   plan->texts.push_back({directory + kDcpMetadataName, WriteDcpMetadata(metadata)});
-  constexpr const char* kDtypes[] = {"bf16", "bf16", "fp16", "fp32"};
   const PlanOptions& options = plan->options;
   const auto at_least_one = [](int64_t n) { return std::max<int64_t>(n, 1); };
-  MIMO_ASSIGN_OR_RETURN(std::vector<SmallFile> files,
-                        MegatronFiles({model, mtp_layers, vocab, options.iteration, at_least_one(options.tp),
-                                       at_least_one(options.pp), at_least_one(options.ep), at_least_one(options.etp),
-                                       kDtypes[static_cast<size_t>(options.dtype)]}));
+  MIMO_ASSIGN_OR_RETURN(
+      std::vector<SmallFile> files,
+      MegatronFiles({model, mtp_layers, vocab, options.iteration, at_least_one(options.tp), at_least_one(options.pp),
+                     at_least_one(options.ep), at_least_one(options.etp), options.dtype}));
   // Trackers say that the iteration is there: after all that it consists of.
   std::stable_partition(files.begin(), files.end(), [](const SmallFile& f) { return f.name.starts_with("iter_"); });
   for (SmallFile& file : files) plan->texts.push_back({std::move(file.name), std::move(file.content)});

@@ -12,10 +12,12 @@ namespace {
 
 class NeuronPlanner {
  public:
-  NeuronPlanner(PlanBuilder& builder, bool rescale)
-      : builder_(builder), rescale_(rescale), experts_(builder.catalogue().config.experts) {}
+  NeuronPlanner(PlanBuilder& builder, ExpertCodes expert_codes)
+      : builder_(builder),
+        rescale_(expert_codes == ExpertCodes::kRescale),
+        experts_(builder.catalogue().config.experts) {}
 
-  Status Run() {
+  Status StackExperts() {
     planned_ = builder_.TakeOutputs();
     std::map<std::tuple<int32_t, bool, Part>, std::vector<uint32_t>> stacks;
     for (FuseGroup& group : planned_.groups) {
@@ -119,8 +121,8 @@ class NeuronPlanner {
 
 }  // namespace
 
-Status ToNeuron(PlanBuilder& builder, bool rescale) {
-  return NeuronPlanner(builder, rescale).Run();
+Status ToNeuron(PlanBuilder& builder, ExpertCodes expert_codes) {
+  return NeuronPlanner(builder, expert_codes).StackExperts();
 }
 
 }  // namespace mimo

@@ -9,8 +9,8 @@
 namespace mimo {
 
 // Replaces the outputs of the builder's plan, which hold attention and dense weights as they are to be stored: experts
-// are transposed and stacked, block FP8 codes halved and their scales doubled (or, with `rescale`, divided by 448/240
-// and multiplied by it). kUsage for experts in another codec.
-Status ToNeuron(PlanBuilder& builder, bool rescale);
+// are transposed and stacked, block FP8 codes halved and their scales doubled (kHalve), or divided by 448/240 and
+// multiplied by it (kRescale). kUsage for experts in another codec.
+Status ToNeuron(PlanBuilder& builder, ExpertCodes expert_codes);
 
 }  // namespace mimo

@@ -10,7 +10,7 @@ void AddNeuronNotes(const PlanOptions& options, std::vector<std::string>* out) {
   notes.push_back("MTP layers and towers are dropped: Neuron's form has no place for them");
   if (options.dtype != DTypeChoice::kKeep)
     notes.push_back("NxDI renames the router's bias only when neuron_config.quantized is set: check that it is loaded");
-  else if (options.attention != "bf16")
+  else if (options.attention != AttentionStorage::kBf16)
     notes.push_back(
         "the published V2.5-Pro scripts keep q, k and v in BF16 (--attention bf16), for FP8 did not work there");
 }
@@ -22,13 +22,13 @@ void AddNotes(const PlanNotes& n, std::vector<std::string>* out) {
   const PlanOptions& options = n.options;
   const QkvLayout& qkv = n.target.qkv;
   const AttentionShape& global = n.target.model.global;
-  const bool directory = options.format.empty();
+  const bool directory = !options.format;
   if (n.verdict.assumed)
     notes.push_back("the source layout " + n.verdict.layout.ToString() + " is assumed by the documented rule (" +
                     n.verdict.basis + "); --source-qkv overrides it");
   if (directory && qkv.fused() && !n.target.keeps_fp8)
     notes.push_back("engines read unquantized fused QKV as plain [Q;K;V]: --qkv split is what they load");
-  if (options.to == "hf" && qkv.fused() && n.target.keeps_fp8 && qkv != n.verdict.layout &&
+  if (options.to == TargetKind::kHf && qkv.fused() && n.target.keeps_fp8 && qkv != n.verdict.layout &&
       qkv.chunks < global.kv_heads)
     notes.push_back("released engines take the chunk count from num_key_value_heads (" +
                     std::to_string(global.kv_heads) + "): " + qkv.ToString() +
@@ -49,7 +49,7 @@ void AddNotes(const PlanNotes& n, std::vector<std::string>* out) {
       engines += (engines.empty() ? "" : ", ") + engine.name + " " + engine.status;
     notes.push_back("recipe " + recipe->name + ": " + engines + " (docs/recipes.md says why)");
   }
-  if (options.to == "nxdi") AddNeuronNotes(options, out);
+  if (options.to == TargetKind::kNxdi) AddNeuronNotes(options, out);
   if (n.resizes && options.pad) {
     const ModelConfig& m = n.target.model;
     notes.push_back("zeros added for TP " + std::to_string(options.tp) + ": " + std::to_string(m.global.heads) +

@@ -14,6 +14,7 @@
 #include "lib/form/like.h"
 #include "lib/io/torch/container.h"
 #include "lib/model/role_groups.h"
+#include "lib/plan/words.h"
 #include "lib/planner/choice.h"
 #include "lib/planner/describe_output.h"
 #include "lib/planner/distribute.h"
@@ -48,7 +49,7 @@ class Planner {
     MIMO_ASSIGN_OR_RETURN(target_,
                           ChooseTarget(catalogue_, inventory_, verdict_, options_, chooser, viewed_ != nullptr));
     resizes_ = target_.resizes(catalogue_.config);
-    if (!options_.fold_value_scale.empty()) fold_ = static_cast<float>(*catalogue_.config.value_scale);
+    if (options_.fold_value_scale) fold_ = static_cast<float>(*catalogue_.config.value_scale);
     for (std::string& note : target_.notes) builder_.plan().notes.push_back(std::move(note));
     MIMO_RETURN_IF_ERROR(PlanUnknown());
     MIMO_RETURN_IF_ERROR(PlanAttentionLayers());
@@ -58,9 +59,10 @@ class Planner {
     MIMO_RETURN_IF_ERROR(chooser.CheckAllUsed());
     MIMO_RETURN_IF_ERROR(ApplyFilter(options_, builder_, &dropped_));
     MIMO_RETURN_IF_ERROR(CheckPromises());
-    if (options_.format == "sharded-state") MIMO_RETURN_IF_ERROR(CutForRanks());
-    if (options_.to == "nxdi") MIMO_RETURN_IF_ERROR(ToNeuron(builder_, options_.expert_codes == "rescale"));
-    const bool megatron = options_.to == "megatron";
+    if (options_.format == FormKind::kShardedState) MIMO_RETURN_IF_ERROR(CutForRanks());
+    if (options_.to == TargetKind::kNxdi)
+      MIMO_RETURN_IF_ERROR(ToNeuron(builder_, options_.expert_codes.value_or(ExpertCodes::kHalve)));
+    const bool megatron = options_.to == TargetKind::kMegatron;
     std::vector<PlannedTensor> tensors;
     if (megatron) MIMO_RETURN_IF_ERROR(ToMegatron(builder_, target_.model, options_, &tensors));
     builder_.plan().target_layout = target_.qkv;
@@ -83,7 +85,7 @@ class Planner {
     MIMO_RETURN_IF_ERROR(DescribeOutput(
         {catalogue_, inventory_, verdict_, options_, target_, *chooser_, viewed_ != nullptr}, &builder_.plan()));
     if (viewed_ != nullptr) {
-      MIMO_RETURN_IF_ERROR(ResolveView(viewed_->view, viewed_->stored, &builder_.plan()));
+      MIMO_RETURN_IF_ERROR(ReadFromStored(viewed_->view, viewed_->stored, &builder_.plan()));
       GroupFiles(builder_.plan());
     }
     AddNotes({verdict_, target_, options_, chooser_->recipe(), straddling_layers_.size(), maybe_exact_, resizes_},
@@ -152,7 +154,7 @@ class Planner {
   Status PlanAttentionLayers() {
     for (const AttentionWeights& a : inventory_.attention) {
       if (a.qkv == kNone && a.q == kNone) continue;
-      if (a.mtp && options_.to == "nxdi") {
+      if (a.mtp && options_.to == TargetKind::kNxdi) {
         for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
           if (weight != kNone) Drop(inventory_.weights[weight], kNoMtp);
         continue;
@@ -165,11 +167,11 @@ class Planner {
           viewed_ != nullptr && viewed_->like != nullptr && (a.fused() ? a.qkv : a.q) >= viewed_->like->first_grafted;
       const QkvLayout& layout = grafted ? viewed_->like->layout : verdict_.layout;
       request.source = BuildQkvMap(layout, LogicalShape(catalogue_.config, windowed), first.block_rows);
-      request.target = BuildQkvMap(target_.qkv, ShapeOf(target_.model, windowed), target_.block_rows);
+      request.target = BuildQkvMap(target_.qkv, target_.model.attention(windowed), target_.block_rows);
       request.target_block_rows = target_.block_rows;
       MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
       MIMO_RETURN_IF_ERROR(CheckMovable(a, choice));
-      if (options_.fold_value_scale == "v") MIMO_RETURN_IF_ERROR(FoldIntoV(first, choice, &request));
+      if (options_.fold_value_scale == FoldInto::kV) MIMO_RETURN_IF_ERROR(FoldIntoV(first, choice, &request));
       if (choice.kind == Choice::Kind::kRename) {
         PlanRenamed(a, choice);
         continue;
@@ -269,8 +271,8 @@ class Planner {
 
   Status PlanWeight(const Weight& weight) {
     const StoredArray& stored = catalogue_.arrays[weight.array];
-    const bool neuron = options_.to == "nxdi";
-    if (IsTower(weight.id.role) && (neuron || options_.to == "megatron" || options_.text_only)) {
+    const bool neuron = options_.to == TargetKind::kNxdi;
+    if (IsTower(weight.id.role) && (neuron || options_.to == TargetKind::kMegatron || options_.text_only)) {
       Drop(weight, neuron               ? "Neuron's form has no towers"
                    : options_.text_only ? "tower, --text-only"
                                         : "Megatron's model has no towers");
@@ -287,9 +289,9 @@ class Planner {
     const LayoutMarker* marker = catalogue_.config.marker ? &*catalogue_.config.marker : nullptr;
     if (weight.id.role == Role::kRouter && choice.kind == Choice::Kind::kKeep && stored.dtype == DType::kF32) {
       // The engine's type: rank files may round it, and the way back undoes what widened it.
-      if (!options_.format.empty() && catalogue_.config.router_dtype == "bfloat16") ++rounded_;
+      if (options_.format && catalogue_.config.router_dtype == "bfloat16") ++rounded_;
       const bool rounded = options_.dtype == DTypeChoice::kKeep || options_.dtype == DTypeChoice::kBf16;
-      const bool widened = options_.to == "hf" && marker != nullptr && marker->router == "BF16";
+      const bool widened = options_.to == TargetKind::kHf && marker != nullptr && marker->router == DType::kBF16;
       if (rounded && (widened || ReferenceHas(name, DType::kBF16))) {
         choice.kind = Choice::Kind::kPlain;
         choice.codec = Codec::kBf16;
@@ -306,7 +308,7 @@ class Planner {
       changed = resized != shape;
       shape = std::move(resized);
     }
-    const bool folds = fold_ && options_.fold_value_scale == "o" && weight.id.role == Role::kAttnO;
+    const bool folds = fold_ && options_.fold_value_scale == FoldInto::kO && weight.id.role == Role::kAttnO;
     if (folds) ++rounded_;
     if (folds && choice.kind != Choice::Kind::kKeep && choice.kind != Choice::Kind::kPlain)
       return UsageError("a weight that takes in the value scale cannot be quantized in the same run")
@@ -434,7 +436,7 @@ class Planner {
       return e;
     }
     if (options_.lossless && rounded_ > 0) {
-      e.what = options_.recipe.empty() ? "the conversion rounds" : "the recipe rounds";
+      e.what = options_.recipe ? "the recipe rounds" : "the conversion rounds";
       e.expected = "nothing that rounds (--lossless)";
       e.found = std::to_string(rounded_) + " weights whose values do not fit the target type exactly";
       e.advice = "keep them (--dtype keep), or leave --lossless out";
@@ -445,7 +447,8 @@ class Planner {
   }
 
   Status CutForRanks() {
-    MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(options_.to, options_.form_template));
+    MIMO_ASSIGN_OR_RETURN(const RankForm form,
+                          RankForm::Load(std::string(WordOf(kTargets, options_.to)), options_.form_template));
     target_.table = form.name();
     const std::string& method = catalogue_.config.quant_method;
     DistributeRequest request{form, target_, options_};
@@ -464,9 +467,7 @@ class Planner {
     Plan& plan = builder_.plan();
     const Catalogue& stored = viewed_ != nullptr ? viewed_->stored : catalogue_;
     plan.options = options_;
-    if (options_.to == "nxdi") plan.form = "nxdi";
-    if (options_.to == "megatron") plan.form = "torch_dist";
-    if (!options_.format.empty()) plan.form = options_.format;
+    plan.form = WordOf(kForms, options_.form());
     plan.source_layout = verdict_;
     FinishPlan(
         stored, [&](uint32_t array) { return viewed_ != nullptr ? Unread(array) : dropped_[array]; }, &plan);
@@ -505,7 +506,7 @@ Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, co
 }
 
 Result<Plan> MakePlan(const Checkpoint& c, const PlanOptions& options) {
-  if (c.like && options.dtype == DTypeChoice::kKeep && options.recipe.empty()) return MakeLikePlan(c, options);
+  if (c.like && options.dtype == DTypeChoice::kKeep && !options.recipe) return MakeLikePlan(c, options);
   if (!c.view) return MakePlan(c.stored, c.inventory, c.layout, options, c.facts);
   const ViewedPlan viewed{*c.view, c.stored, c.like.get()};
   return MakePlan(c.view->catalogue, c.inventory, c.layout, options, c.facts, &viewed);

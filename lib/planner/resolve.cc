@@ -15,11 +15,11 @@ int64_t Last(const std::vector<int64_t>& shape) {
   return shape.empty() ? 1 : shape.back();
 }
 
-class Resolver {
+class StoredReader {
  public:
-  Resolver(const View& view, const Catalogue& stored, Plan* plan) : view_(view), stored_(stored), plan_(*plan) {}
+  StoredReader(const View& view, const Catalogue& stored, Plan* plan) : view_(view), stored_(stored), plan_(*plan) {}
 
-  Status Run() {
+  Status ReplaceSources() {
     shown_ = std::move(plan_.sources);
     plan_.sources.clear();
     moved_.assign(stored_.arrays.size(), kNone);
@@ -255,8 +255,8 @@ class Resolver {
 
 }  // namespace
 
-Status ResolveView(const View& view, const Catalogue& stored, Plan* plan) {
-  return Resolver(view, stored, plan).Run();
+Status ReadFromStored(const View& view, const Catalogue& stored, Plan* plan) {
+  return StoredReader(view, stored, plan).ReplaceSources();
 }
 
 }  // namespace mimo

@@ -9,6 +9,6 @@ namespace mimo {
 // Replaces the sources of `plan`, whose arrays are those of `view`, by stored ones, with the replicas to be compared.
 // Outputs may not be marked unchanged, nor files linked. kUsage for what cannot be done in the same run: quantizing, or
 // decoding what is stored turned over.
-Status ResolveView(const View& view, const Catalogue& stored, Plan* plan);
+Status ReadFromStored(const View& view, const Catalogue& stored, Plan* plan);
 
 }  // namespace mimo

@@ -7,6 +7,7 @@
 #include "lib/form/hf.h"
 #include "lib/layout/partition.h"
 #include "lib/model/role_groups.h"
+#include "lib/plan/words.h"
 
 namespace mimo {
 namespace {
@@ -16,6 +17,20 @@ std::string HeadsText(const std::vector<AttentionShape>& shapes) {
   for (const AttentionShape& s : shapes)
     text += (text.empty() ? "" : " and ") + std::to_string(s.heads) + " Q, " + std::to_string(s.kv_heads) + " KV heads";
   return text;
+}
+
+// How many chunks fused attention has follows from the ranks and the model.
+AttentionStorage StorageOf(EngineAttention attention) {
+  switch (attention) {
+    case EngineAttention::kFusedByRanks:
+    case EngineAttention::kFusedByKvHeads:
+      return AttentionStorage::kFused;
+    case EngineAttention::kSplit:
+      return AttentionStorage::kSplit;
+    case EngineAttention::kBf16:
+      break;
+  }
+  return AttentionStorage::kBf16;
 }
 
 class TargetChooser {
@@ -47,37 +62,40 @@ class TargetChooser {
   }
 
  private:
-  bool ForEngine() const { return options_.to == "vllm" || options_.to == "sglang"; }
+  std::string TargetWord() const { return std::string(WordOf(kTargets, options_.to)); }
+  bool ForEngine() const { return options_.to == TargetKind::kVllm || options_.to == TargetKind::kSglang; }
 
   Status CheckOptions() const {
-    const bool ranks = options_.format == "sharded-state";
-    const bool megatron = options_.to == "megatron";
+    const bool ranks = options_.format == FormKind::kShardedState;
+    const bool megatron = options_.to == TargetKind::kMegatron;
     if (megatron) return CheckMegatron();
-    if (!options_.format.empty() && !ranks)
-      return UsageError("not a format of this target").Expected("sharded-state").Found("--format " + options_.format);
-    if (ranks && options_.to == "sglang")
+    if (options_.format && !ranks)
+      return UsageError("not a format of this target")
+          .Expected("sharded-state")
+          .Found("--format " + std::string(WordOf(kForms, *options_.format)));
+    if (ranks && options_.to == TargetKind::kSglang)
       return UsageError("SGLang's sharded state cannot be written outside of SGLang")
           .Expected("--to sglang without --format: a Hugging Face directory for --tp")
           .Found(
               "--format sharded-state: its loader post-processes the model before it copies the files, so "
               "they must hold weights as one GPU and back end left them");
-    if (ranks && options_.to != "vllm")
+    if (ranks && options_.to != TargetKind::kVllm)
       return UsageError("only vLLM has this format")
           .Expected("--to vllm --format sharded-state")
-          .Found("--to " + options_.to);
-    if (ranks && options_.attention != "auto")
+          .Found("--to " + TargetWord());
+    if (ranks && options_.attention != AttentionStorage::kAuto)
       return UsageError("a rank's attention is chunk r of fused(--tp)")
           .Expected("--attention auto")
-          .Found("--attention " + options_.attention)
+          .Found("--attention " + std::string(WordOf(kAttentionStorages, options_.attention)))
           .Advice("--dtype bf16 decodes the whole model");
     if (ForEngine() && options_.tp == 0)
-      return UsageError("--to " + options_.to + " needs to know the ranks").Expected("--tp N").Found("none");
-    const bool neuron_bf16 = options_.to == "nxdi" && options_.attention == "bf16";
+      return UsageError("--to " + TargetWord() + " needs to know the ranks").Expected("--tp N").Found("none");
+    const bool neuron_bf16 = options_.to == TargetKind::kNxdi && options_.attention == AttentionStorage::kBf16;
     if (!ForEngine() && (options_.tp > 0 || options_.ep > 0 || options_.pad || !options_.engine_version.empty() ||
-                         (options_.attention != "auto" && !neuron_bf16)))
+                         (options_.attention != AttentionStorage::kAuto && !neuron_bf16)))
       return UsageError("--tp, --ep, --pad, --attention and --engine-version belong to an engine")
           .Expected("--to vllm or --to sglang")
-          .Found("--to " + options_.to);
+          .Found("--to " + TargetWord());
     if (options_.pp > 1)
       return UsageError("this form cannot name pipeline stages")
           .Expected("--pp 1: each stage loads the layers that it needs")
@@ -91,50 +109,52 @@ class TargetChooser {
           .Expected("--on-straddle requant or refuse")
           .Found("bf16")
           .Advice("--dtype bf16 decodes the whole model");
-    if ((ranks || options_.to == "nxdi") && options_.max_shard_bytes > 0)
+    if ((ranks || options_.to == TargetKind::kNxdi) && options_.max_shard_bytes > 0)
       return UsageError("the files of this form are cut by layer").Expected("no --max-shard-size").Found("one");
-    if (options_.to == "nxdi" && options_.fp8_block_rows > 0)
+    if (options_.to == TargetKind::kNxdi && options_.fp8_block_rows > 0)
       return UsageError("Neuron's blocks are 128 x 128")
           .Expected("no --fp8-block")
           .Found(std::to_string(options_.fp8_block_rows) + " rows");
-    if (options_.to != "nxdi" && !options_.expert_codes.empty())
-      return UsageError("--expert-codes speaks of Neuron's FP8").Expected("--to nxdi").Found("--to " + options_.to);
+    if (options_.to != TargetKind::kNxdi && options_.expert_codes)
+      return UsageError("--expert-codes speaks of Neuron's FP8").Expected("--to nxdi").Found("--to " + TargetWord());
     if (!options_.ranks.empty() && !ranks)
       return UsageError("--ranks chooses among rank files").Expected("--format sharded-state").Found("none");
     if (!options_.ranks.empty() && (options_.ranks.front() < 0 || options_.ranks.back() >= options_.tp))
       return UsageError("--ranks names a rank that there is not")
           .Expected("ranks 0 to " + std::to_string(options_.tp - 1))
           .Found(std::to_string(options_.ranks.back()));
-    if (options_.fold_value_scale == "v" && config_.scale_fmt == "ue8m0" && chooser_.keeps())
+    if (options_.fold_value_scale == FoldInto::kV && config_.scale_fmt == "ue8m0" && chooser_.keeps())
       return UsageError("scales that are powers of two cannot take in the value scale")
           .Expected("--fold-value-scale o")
           .Found("--fold-value-scale v");
-    if (!options_.fold_value_scale.empty() && !config_.value_scale)
+    if (options_.fold_value_scale && !config_.value_scale)
       return UsageError("there is no value scale to fold")
           .Expected("attention_value_scale in config.json")
           .Found("none");
-    if (options_.to != "hf" && options_.qkv != "keep")
+    if (options_.to != TargetKind::kHf && options_.qkv.kind != QkvWish::Kind::kKeep)
       return UsageError("--qkv and --to contradict each other")
           .Expected("--attention fused|split|bf16 with --to vllm or sglang")
-          .Found("--qkv " + options_.qkv);
+          .Found("--qkv " + options_.qkv.text);
     return {};
   }
 
   // Parallel sizes say how finely tensors are cut, and what run_config.yaml names; any other loads the same directory.
   Status CheckMegatron() const {
-    if (options_.dtype == DTypeChoice::kKeep || !options_.recipe.empty())
+    if (options_.dtype == DTypeChoice::kKeep || options_.recipe)
       return UsageError("Megatron holds values, not codes")
           .Expected("--dtype bf16, fp16 or fp32")
           .Found("another")
           .Advice("Megatron -> HF quantizes: --like, or --to hf and a recipe in a second run");
-    if (options_.qkv != "keep")
-      return UsageError("Megatron has one layout of attention").Expected("no --qkv").Found("--qkv " + options_.qkv);
+    if (options_.qkv.kind != QkvWish::Kind::kKeep)
+      return UsageError("Megatron has one layout of attention")
+          .Expected("no --qkv")
+          .Found("--qkv " + options_.qkv.text);
     if (options_.max_shard_bytes > 0 || !options_.ranks.empty() || !options_.engine_version.empty() ||
-        options_.attention != "auto" || !options_.expert_codes.empty() || options_.fp8_block_rows > 0)
+        options_.attention != AttentionStorage::kAuto || options_.expert_codes || options_.fp8_block_rows > 0)
       return UsageError("an option that does not go with Megatron")
           .Expected("none of --max-shard-size, --ranks, --engine-version, --attention, --expert-codes, --fp8-block")
           .Found("one of them");
-    if (!options_.fold_value_scale.empty())
+    if (options_.fold_value_scale)
       return UsageError("Megatron-Bridge applies attention_value_scale itself")
           .Expected("no --fold-value-scale")
           .Found("one");
@@ -154,7 +174,7 @@ class TargetChooser {
     for (bool windowed : {false, true})
       if (std::any_of(inventory_.attention.begin(), inventory_.attention.end(),
                       [&](const AttentionWeights& a) { return IsWindowed(config_, a) == windowed; }))
-        shapes.push_back(ShapeOf(model, windowed));
+        shapes.push_back(model.attention(windowed));
     return shapes;
   }
 
@@ -177,8 +197,9 @@ class TargetChooser {
   }
 
   bool Restores() const {
-    if (options_.to != "hf") return false;
-    const bool asked = options_.qkv == "restore" || (options_.qkv == "keep" && viewed_);
+    if (options_.to != TargetKind::kHf) return false;
+    const bool asked =
+        options_.qkv.kind == QkvWish::Kind::kRestore || (options_.qkv.kind == QkvWish::Kind::kKeep && viewed_);
     return asked && config_.marker && (config_.marker->source || config_.marker->unpadded);
   }
 
@@ -254,7 +275,7 @@ class TargetChooser {
       return e;
     }
     // SGLang pads the vocabulary to what its ranks need.
-    if (const int64_t rows = RoundUp(target_.model.vocab, 64); options_.to == "vllm" && rows % tp != 0)
+    if (const int64_t rows = RoundUp(target_.model.vocab, 64); options_.to == TargetKind::kVllm && rows % tp != 0)
       return UsageError("the vocabulary cannot be cut into " + std::to_string(tp) + " parts")
           .Expected("a multiple of " + std::to_string(tp) + " once it is padded to a multiple of 64")
           .Found(std::to_string(target_.model.vocab) + " rows")
@@ -278,39 +299,41 @@ class TargetChooser {
 
   Status ChooseLayout(const Choice& attention) {
     if (ForEngine()) return ChooseForEngine();
-    if (options_.to == "nxdi" || options_.to == "megatron") {
+    if (options_.to == TargetKind::kNxdi || options_.to == TargetKind::kMegatron) {
       target_.qkv = {QkvKind::kSplitIndependent, 1};
       return {};
     }
     const Recipe* recipe = chooser_.recipe();
-    std::string wish = options_.qkv == "keep" && recipe != nullptr && !recipe->qkv.empty() ? recipe->qkv : options_.qkv;
+    QkvWish wish =
+        options_.qkv.kind == QkvWish::Kind::kKeep && recipe != nullptr && recipe->qkv ? *recipe->qkv : options_.qkv;
     if (target_.restores && config_.marker->source) {
       target_.qkv = LayoutOf(*config_.marker->source);
       // Fused FP8 whose scales are gone would be taken for plain [Q;K;V]; values have no grid.
       if (!target_.keeps_fp8 && WasQuantized()) target_.qkv = {QkvKind::kSplitIndependent, 1};
       return CheckFits("the source's layout");
     }
-    if (wish == "restore") wish = "keep";
+    if (wish.kind == QkvWish::Kind::kRestore) wish = QkvWish();
     const QkvLayout source = verdict_.layout;
     const int64_t kv_heads = target_.model.global.kv_heads;
-    if (wish == "keep") {
+    const bool split = wish.kind == QkvWish::Kind::kSplit && !wish.chunks;
+    if (wish.kind == QkvWish::Kind::kKeep) {
       target_.qkv = source;
-    } else if (wish == "split" && !target_.keeps_fp8) {
+    } else if (split && !target_.keeps_fp8) {
       target_.qkv = {QkvKind::kSplitIndependent, 1};
-    } else if (wish == "split") {
+    } else if (split) {
       // The cut of the chunks as they are loses nothing; replicas are dropped.
       target_.qkv = source.fused() ? QkvLayout{QkvKind::kSplit, std::min(source.chunks, kv_heads)} : source;
       if (target_.qkv.kind == QkvKind::kSplit && SameAsIndependent()) target_.qkv = {QkvKind::kSplitIndependent, 1};
-    } else if (wish == "fused") {
+    } else if (wish.kind == QkvWish::Kind::kFused && !wish.chunks) {
       target_.qkv = source.fused() ? source : QkvLayout{QkvKind::kFused, kv_heads};
     } else {
-      MIMO_ASSIGN_OR_RETURN(target_.qkv, ParseLayoutFlag(wish, catalogue_));
+      MIMO_ASSIGN_OR_RETURN(target_.qkv, LayoutOfWish(wish, catalogue_));
     }
     // A grid that is made anew is each tensor's own: that of the chunks was an accident of how the release was made.
     const bool fresh_grid = attention.kind == Choice::Kind::kEncode && attention.encoding.codec == Codec::kFp8Block;
-    if (fresh_grid && wish == "keep" && target_.qkv.kind == QkvKind::kSplit)
+    if (fresh_grid && wish.kind == QkvWish::Kind::kKeep && target_.qkv.kind == QkvKind::kSplit)
       target_.qkv = {QkvKind::kSplitIndependent, 1};
-    return CheckFits("--qkv " + wish);
+    return CheckFits("--qkv " + wish.text);
   }
 
   bool WasQuantized() const {
@@ -345,7 +368,7 @@ class TargetChooser {
 
   bool AnyStraddles(const QkvLayout& layout) const {
     for (const bool windowed : {false, true}) {
-      const AttentionShape& s = ShapeOf(target_.model, windowed);
+      const AttentionShape& s = target_.model.attention(windowed);
       const QkvMap source = BuildQkvMap(verdict_.layout, LogicalShape(config_, windowed), config_.block_rows);
       if (LayoutFits(layout, s) && Straddles(source, BuildQkvMap(layout, s, target_.block_rows))) return true;
     }
@@ -374,20 +397,19 @@ class TargetChooser {
     facts["kv_heads"] = model.global.kv_heads;
     facts["swa_kv_heads"] = model.window.kv_heads;
     facts["q_rows_per_rank_blocks"] = std::string(WholeQBlocks() ? "whole" : "cut");
-    MIMO_ASSIGN_OR_RETURN(EngineTarget engine, ChooseEngineTarget(options_.to, options_.engine_version, facts));
+    MIMO_ASSIGN_OR_RETURN(EngineTarget engine, ChooseEngineTarget(TargetWord(), options_.engine_version, facts));
     if (options_.fp8_block_rows > 0 &&
         std::find(engine.fp8_blocks.begin(), engine.fp8_blocks.end(),
                   std::pair<int64_t, int64_t>(options_.fp8_block_rows, config_.block_cols)) == engine.fp8_blocks.end())
       return UsageError(engine.text + " does not take these blocks")
           .Expected("128x128")
           .Found(std::to_string(options_.fp8_block_rows) + "x" + std::to_string(config_.block_cols));
-    if (options_.format == "sharded-state") {
+    if (options_.format == FormKind::kShardedState) {
       target_.qkv = {QkvKind::kFused, tp};  // chunk r is rank r, quantized or not
       return CheckFits("--tp " + std::to_string(tp));
     }
-    std::string attention = options_.attention == "auto" ? engine.attention : options_.attention;
-    const bool stays = options_.attention == "auto" && LoadsAsItIs();
-    if (stays) {
+    const bool automatic = options_.attention == AttentionStorage::kAuto;
+    if (automatic && LoadsAsItIs()) {
       target_.qkv = verdict_.layout;
       target_.notes.push_back(engine.text + " at TP " + std::to_string(tp) +
                               " verbatim: split on the grid of its ranks");
@@ -399,23 +421,26 @@ class TargetChooser {
       target_.notes.push_back(at + ": unquantized q, k and v load as they are");
       return {};
     }
-    if (options_.attention == "auto" || attention == engine.attention.substr(0, attention.size()))
+    const AttentionStorage wanted = StorageOf(engine.attention);
+    AttentionStorage attention = automatic ? wanted : options_.attention;
+    if (attention == wanted)
       target_.notes.push_back(at + " " + engine.load + (engine.note.empty() ? "" : ": " + engine.note));
-    if (attention != "bf16" && options_.on_straddle == StraddlePolicy::kBf16) {
-      const QkvLayout layout = attention == "split" ? QkvLayout{QkvKind::kSplit, tp}
-                                                    : QkvLayout{QkvKind::kFused, std::max(tp, model.global.kv_heads)};
+    if (attention != AttentionStorage::kBf16 && options_.on_straddle == StraddlePolicy::kBf16) {
+      const QkvLayout layout = attention == AttentionStorage::kSplit
+                                   ? QkvLayout{QkvKind::kSplit, tp}
+                                   : QkvLayout{QkvKind::kFused, std::max(tp, model.global.kv_heads)};
       if (Fits(layout) && AnyStraddles(layout)) {
-        attention = "bf16";
+        attention = AttentionStorage::kBf16;
         target_.notes.push_back("blocks would straddle: attention of all layers becomes BF16 (--on-straddle bf16)");
       }
     }
-    if (attention == "bf16") {
+    if (attention == AttentionStorage::kBf16) {
       target_.qkv = {QkvKind::kSplitIndependent, 1};
       target_.decodes = true;
       target_.keeps_fp8 = false;
       return {};
     }
-    if (attention == "split") {
+    if (attention == AttentionStorage::kSplit) {
       if (!WholeQBlocks())
         return UsageError("split FP8 attention cannot be expressed at TP " + std::to_string(tp))
             .Expected("Q rows per rank in whole blocks of " + std::to_string(target_.block_rows))

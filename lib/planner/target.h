@@ -22,11 +22,6 @@ struct Target {
   bool resizes(const ModelConfig& source) const;  // the dimensions differ from those of the source
 };
 
-// Attention of a layer of `model`, as a Target holds it.
-inline const AttentionShape& ShapeOf(const ModelConfig& model, bool windowed) {
-  return model.attention(windowed);
-}
-
 // Whether the layer's attention is sliding-window: MTP layers always are.
 inline bool IsWindowed(const ModelConfig& config, const AttentionWeights& a) {
   return a.mtp || config.windowed[static_cast<size_t>(a.layer)] != 0;

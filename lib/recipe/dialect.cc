@@ -1,18 +1,7 @@
 #include "lib/recipe/dialect.h"
 
-#include <utility>
-
-#include "lib/base/words.h"
-
 namespace mimo {
 namespace {
-
-constexpr std::pair<Dialect, std::string_view> kNames[] = {
-    {Dialect::kNative, "native"},
-    {Dialect::kModelOpt, "modelopt"},
-    {Dialect::kCompressedTensors, "compressed-tensors"},
-};
-static_assert(NamesEach(kNames));
 
 struct Row {
   Dialect dialect;
@@ -51,20 +40,6 @@ constexpr Row kRows[] = {
 };
 
 }  // namespace
-
-std::string_view DialectName(Dialect dialect) {
-  for (const auto& [value, name] : kNames) {
-    if (value == dialect) return name;
-  }
-  return "native";
-}
-
-std::optional<Dialect> DialectFromName(std::string_view name) {
-  for (const auto& [value, text] : kNames) {
-    if (text == name) return value;
-  }
-  return std::nullopt;
-}
 
 std::optional<WeightArrays> ArraysOf(Dialect dialect, Codec codec) {
   for (const Row& row : kRows) {

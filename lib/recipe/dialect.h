@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <string_view>
 
 #include "kernels/convert.h"
 #include "lib/io/dtype.h"
@@ -19,8 +18,6 @@ enum class Dialect : uint8_t {
   kModelOpt,           // hf_quant_config.json and quant_method modelopt
   kCompressedTensors,  // quant_method compressed-tensors
 };
-std::string_view DialectName(Dialect dialect);  // "native", "modelopt", "compressed-tensors"
-std::optional<Dialect> DialectFromName(std::string_view name);
 
 struct WeightArrays {
   Part codes = Part::kWeight;

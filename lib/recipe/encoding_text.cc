@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "lib/recipe/codec_words.h"
-#include "lib/recipe/recipe.h"
+#include "lib/recipe/recipe_words.h"
 
 namespace mimo {
 namespace {
@@ -40,7 +40,7 @@ std::string EncodingText(const Encoding& encoding) {
     if (encoding.power_of_two) text += " ue8m0";
     if (encoding.neuron) text += " neuron";
   } else {
-    text += " " + std::string(ScaleRuleName(encoding.rule));
+    text += " " + std::string(WordOf(kScaleRules, encoding.rule));
   }
   if (encoding.ties == Ties::kTowardZero) text += " ties-to-zero";
   if (encoding.via_bf16) text += " via-bf16";
@@ -56,7 +56,7 @@ std::optional<Encoding> EncodingFromText(std::string_view text) {
   if (*codec == Codec::kFp8Block) {
     if (!ParseBlock(words[1], &encoding)) return std::nullopt;
   } else {
-    const auto rule = ScaleRuleFromName(words[1]);
+    const auto rule = FromWord(kScaleRules, words[1]);
     if (!rule) return std::nullopt;
     encoding.rule = *rule;
   }

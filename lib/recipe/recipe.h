@@ -9,8 +9,8 @@
 
 #include "kernels/encode.h"
 #include "lib/base/file_system.h"
-#include "lib/base/pattern.h"
 #include "lib/base/status.h"
+#include "lib/layout/qkv_wish.h"
 #include "lib/model/names.h"
 #include "lib/recipe/dialect.h"
 
@@ -26,6 +26,7 @@ struct RecipeRule {
   std::string names;        // ECMAScript, found anywhere in the name of the output's tensor; "": any name
   StoredAs to = StoredAs::kKeep;
   bool optional = false;  // may match nothing, as for parts that not every model has
+  bool operator==(const RecipeRule&) const = default;
 };
 
 // An engine that the recipe was made for, and what is known of it.
@@ -33,13 +34,14 @@ struct RecipeEngine {
   std::string name;      // "vllm", "sglang", "tensorrt-llm", "transformers" ...
   std::string status;    // "loads", "unproven", "refuses"
   std::string evidence;  // why we think so
+  bool operator==(const RecipeEngine&) const = default;
 };
 
 struct Recipe {
   std::string name;
   std::string summary;
   Dialect dialect = Dialect::kModelOpt;
-  std::string qkv;                // layout of the attention projections unless --qkv says otherwise; "": keep
+  std::optional<QkvWish> qkv;     // layout of the attention projections unless --qkv says otherwise; nullopt: keep
   std::vector<RecipeRule> rules;  // the first that matches decides; a weight that none matches is kept
   std::vector<RecipeEngine> engines;
   // How values are encoded, for the targets that ask.
@@ -53,6 +55,7 @@ struct Recipe {
   bool w4a4 = false;
   float input_scale = 1.0f;                                 // of modules that input_scales does not name
   std::vector<std::pair<std::string, float>> input_scales;  // module -> multiplier, by name
+  bool operator==(const Recipe&) const = default;
 };
 
 // All kUsage: not JSON, a key that no recipe has, an unknown role, engine status, rule or type, a bad pattern, a role
@@ -66,31 +69,9 @@ std::string RecipeJson(const Recipe& recipe);
 Result<Recipe> FindRecipe(FileSystem& fs, const std::string& name);
 std::vector<std::string> RecipeNames();  // of schemas/recipes/, ascending
 
-// "max", "four-over-six", "sweep", "mse"; "rceil", "floor", "even", "ceil".
-std::optional<kernels::ScaleRule> ScaleRuleFromName(std::string_view name);
-std::string_view ScaleRuleName(kernels::ScaleRule rule);
-std::optional<StoredAs> StoredAsFromName(std::string_view name);  // "keep", "bf16", ..., "nvfp4"
-std::string_view StoredAsName(StoredAs stored_as);
 // Nullopt for kKeep.
 std::optional<kernels::Codec> CodecOf(StoredAs stored_as);
 // How weights of this type are encoded under a recipe; for the four block codecs.
 kernels::Encoding EncodingOf(const Recipe& recipe, StoredAs stored_as);
-
-// Applies the rules, and knows which of them decided nothing.
-class RecipeMatcher {
- public:
-  // The recipe is valid (ParseRecipe) and outlives the matcher.
-  explicit RecipeMatcher(const Recipe& recipe);
-  // `name` is that of the weight in the output, ending in ".weight" whatever the dialect calls its codes. Not for
-  // tensors of one dimension, to which no rule applies.
-  StoredAs Match(const TensorId& id, const std::string& name);
-  // kUsage naming the first rule, not optional, that never matched anything.
-  Status CheckAllMatched() const;
-
- private:
-  const Recipe& recipe_;
-  std::vector<Pattern> names_;
-  std::vector<uint8_t> matched_;
-};
 
 }  // namespace mimo

@@ -4,8 +4,9 @@
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
+#include "lib/base/pattern.h"
 #include "lib/model/role_groups.h"
-#include "lib/recipe/recipe.h"
+#include "lib/recipe/recipe_words.h"
 #include "schemas/embedded.h"
 
 namespace mimo {
@@ -119,24 +120,26 @@ class RecipeReader {
 
   void ReadDialect(const Json& json) {
     if (Find(json, "dialect") == nullptr) return;
-    const auto dialect = DialectFromName(Text(json, "", "dialect", true));
+    const auto dialect = FromWord(kDialects, Text(json, "", "dialect", true));
     if (dialect)
       recipe_.dialect = *dialect;
     else
-      BadValue("", "dialect", "native, modelopt or compressed-tensors", json["dialect"]);
+      BadValue("", "dialect", Joined(kDialects, ", ", " or "), json["dialect"]);
   }
 
   void ReadQkv(const Json& json) {
     if (Find(json, "qkv") == nullptr) return;
     const std::string qkv = Text(json, "", "qkv", true);
-    bool good = qkv == "keep" || qkv == "split" || qkv == "fused";
+    const QkvWish wish(qkv);
+    const bool keep = wish.kind == QkvWish::Kind::kKeep;
+    bool good = keep || (!wish.chunks && (wish.kind == QkvWish::Kind::kSplit || wish.kind == QkvWish::Kind::kFused));
     if (qkv.starts_with("fused:")) {
       const std::string chunks = qkv.substr(6);
       good = !chunks.empty() && chunks.size() <= 6 && chunks[0] != '0' &&
              chunks.find_first_not_of("0123456789") == std::string::npos;
     }
     if (!good) BadValue("", "qkv", "keep, split, fused or fused:C", json["qkv"]);
-    recipe_.qkv = qkv == "keep" ? "" : qkv;
+    if (!keep) recipe_.qkv = wish;
   }
 
   void ReadRules(const Json& json) {
@@ -164,12 +167,12 @@ class RecipeReader {
 
   void ReadTarget(const Json& entry, const std::string& where, RecipeRule* rule) {
     const std::string to = Text(entry, where, "to", true);
-    const auto stored_as = StoredAsFromName(to);
+    const auto stored_as = FromWord(kStoredAs, to);
     if (stored_as)
       rule->to = *stored_as;
     else
       Fail(UsageError("bad value of \"" + where + "to\"")
-               .Expected("keep, bf16, fp16, fp32, fp8, nvfp4, mxfp4 or mxfp8")
+               .Expected(Joined(kStoredAs, ", ", " or "))
                .Found("\"" + to + "\""));
   }
 
@@ -210,10 +213,9 @@ class RecipeReader {
 
   ScaleRule ReadScaleRule(const Json& json, const char* key, ScaleRule fallback, bool nvfp4) {
     if (Find(json, key) == nullptr) return fallback;
-    const auto rule = ScaleRuleFromName(Text(json, "", key, true));
-    const bool of_nvfp4 = rule && *rule <= ScaleRule::kMse;
-    if (rule && of_nvfp4 == nvfp4) return *rule;
-    BadValue("", key, nvfp4 ? "max, four-over-six, sweep or mse" : "rceil, floor, even or ceil", json[key]);
+    const auto& rules = nvfp4 ? kNvfp4Rules : kMxRules;
+    if (const auto rule = FromWord(rules, Text(json, "", key, true))) return *rule;
+    BadValue("", key, Joined(rules, ", ", " or "), json[key]);
     return fallback;
   }
 
@@ -221,9 +223,9 @@ class RecipeReader {
     recipe_.nvfp4_rule = ReadScaleRule(json, "nvfp4_rule", recipe_.nvfp4_rule, true);
     recipe_.mx_rule = ReadScaleRule(json, "mx_rule", recipe_.mx_rule, false);
     if (Find(json, "mx_ties") != nullptr) {
-      const std::string ties = Text(json, "", "mx_ties", true);
-      if (ties != "even" && ties != "toward-zero") BadValue("", "mx_ties", "even or toward-zero", json["mx_ties"]);
-      recipe_.mx_ties = ties == "even" ? Ties::kEven : Ties::kTowardZero;
+      const auto ties = FromWord(kTies, Text(json, "", "mx_ties", true));
+      if (!ties) BadValue("", "mx_ties", Joined(kTies, ", ", " or "), json["mx_ties"]);
+      recipe_.mx_ties = ties.value_or(Ties::kTowardZero);
     }
     recipe_.via_bf16 = Bool(json, "", "via_bf16", false);
     recipe_.fp8_power_of_two = Bool(json, "", "fp8_power_of_two", false);
@@ -295,10 +297,10 @@ class RecipeReader {
                  .Found("weights only"));
     for (const RecipeRule& rule : recipe_.rules) {
       if (!IsQuantized(rule.to) || ArraysOf(recipe_.dialect, *CodecOf(rule.to))) continue;
-      Fail(UsageError("the dialect " + std::string(DialectName(recipe_.dialect)) + " has no " +
-                      std::string(StoredAsName(rule.to)) + " weights")
+      Fail(UsageError("the dialect " + std::string(WordOf(kDialects, recipe_.dialect)) + " has no " +
+                      std::string(WordOf(kStoredAs, rule.to)) + " weights")
                .Expected("a dialect that has them")
-               .Found("\"to\": \"" + std::string(StoredAsName(rule.to)) + "\""));
+               .Found("\"to\": \"" + std::string(WordOf(kStoredAs, rule.to)) + "\""));
     }
     if (recipe_.dialect == Dialect::kModelOpt && recipe_.fp8_block_rows != recipe_.fp8_block_cols)
       BadValue("", "fp8_block", "as many rows as columns in the dialect modelopt", json["fp8_block"]);
@@ -317,7 +319,7 @@ Json RuleJson(const RecipeRule& rule) {
   }
   if (rule.mtp) json["mtp"] = *rule.mtp;
   if (!rule.names.empty()) json["names"] = rule.names;
-  json["to"] = StoredAsName(rule.to);
+  json["to"] = WordOf(kStoredAs, rule.to);
   if (rule.optional) json["optional"] = true;
   return json;
 }
@@ -333,16 +335,16 @@ std::string RecipeJson(const Recipe& recipe) {
   Json json;
   json["name"] = recipe.name;
   if (!recipe.summary.empty()) json["summary"] = recipe.summary;
-  json["dialect"] = DialectName(recipe.dialect);
-  if (!recipe.qkv.empty()) json["qkv"] = recipe.qkv;
+  json["dialect"] = WordOf(kDialects, recipe.dialect);
+  if (recipe.qkv) json["qkv"] = recipe.qkv->text;
   json["rules"] = Json::array();
   for (const RecipeRule& rule : recipe.rules) json["rules"].push_back(RuleJson(rule));
   if (!recipe.engines.empty()) json["engines"] = Json::array();
   for (const RecipeEngine& engine : recipe.engines)
     json["engines"].push_back({{"name", engine.name}, {"status", engine.status}, {"evidence", engine.evidence}});
-  if (recipe.nvfp4_rule != defaults.nvfp4_rule) json["nvfp4_rule"] = ScaleRuleName(recipe.nvfp4_rule);
-  if (recipe.mx_rule != defaults.mx_rule) json["mx_rule"] = ScaleRuleName(recipe.mx_rule);
-  if (recipe.mx_ties != defaults.mx_ties) json["mx_ties"] = "toward-zero";
+  if (recipe.nvfp4_rule != defaults.nvfp4_rule) json["nvfp4_rule"] = WordOf(kScaleRules, recipe.nvfp4_rule);
+  if (recipe.mx_rule != defaults.mx_rule) json["mx_rule"] = WordOf(kScaleRules, recipe.mx_rule);
+  if (recipe.mx_ties != defaults.mx_ties) json["mx_ties"] = WordOf(kTies, recipe.mx_ties);
   if (recipe.fp8_power_of_two) json["fp8_power_of_two"] = true;
   if (recipe.fp8_block_rows != defaults.fp8_block_rows || recipe.fp8_block_cols != defaults.fp8_block_cols)
     json["fp8_block"] = Json::array({recipe.fp8_block_rows, recipe.fp8_block_cols});

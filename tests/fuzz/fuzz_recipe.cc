@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "lib/recipe/matcher.h"
 #include "lib/recipe/recipe.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -31,10 +31,14 @@ EngineTarget Choose(const std::string& engine, const std::string& version, const
   return target.ok() ? target.value() : EngineTarget();
 }
 
+std::string AttentionOf(const EngineTarget& target) {
+  return std::string(WordOf(kEngineAttentions, target.attention));
+}
+
 using ByTp = std::map<int64_t, std::string>;
 ByTp Chosen(const std::string& engine, const std::string& version, const Heads& heads, const ByTp& like) {
   ByTp chosen;
-  for (const auto& [tp, attention] : like) chosen[tp] = Choose(engine, version, heads, tp).attention;
+  for (const auto& [tp, attention] : like) chosen[tp] = AttentionOf(Choose(engine, version, heads, tp));
   return chosen;
 }
 
@@ -65,17 +69,17 @@ TEST(EngineTargets, NewestSglang) {
 // "Older versions" of the same page: below C they decode the fused form, so it is split for them.
 TEST(EngineTargets, OlderVersions) {
   for (const char* version : {"57508", "45200", "40967"}) {
-    EXPECT_EQ(Choose("vllm", version, kPro, 2).attention, "split") << version;
-    EXPECT_EQ(Choose("vllm", version, kPro, 16).attention, "fused:T") << version;
-    EXPECT_EQ(Choose("vllm", version, kFlash, 64).attention, "bf16") << version;
-    EXPECT_EQ(Choose("vllm", version, kFlash, 8).attention, "fused:T") << version;
+    EXPECT_EQ(AttentionOf(Choose("vllm", version, kPro, 2)), "split") << version;
+    EXPECT_EQ(AttentionOf(Choose("vllm", version, kPro, 16)), "fused:T") << version;
+    EXPECT_EQ(AttentionOf(Choose("vllm", version, kFlash, 64)), "bf16") << version;
+    EXPECT_EQ(AttentionOf(Choose("vllm", version, kFlash, 8)), "fused:T") << version;
   }
-  EXPECT_EQ(Choose("vllm", "57508", kFlash, 4).attention, "fused:G");
+  EXPECT_EQ(AttentionOf(Choose("vllm", "57508", kFlash, 4)), "fused:G");
   // One chunk per KV head of each layer: no fused file of Flash has that at T = 4.
-  EXPECT_EQ(Choose("vllm", "45200", kFlash, 4).attention, "split");
-  EXPECT_EQ(Choose("vllm", "40967", kFlash, 4).attention, "fused:T");
-  EXPECT_EQ(Choose("sglang", "23808", kFlash, 2).attention, "split");
-  EXPECT_EQ(Choose("sglang", "23808", kFlash, 4).attention, "fused:G");
+  EXPECT_EQ(AttentionOf(Choose("vllm", "45200", kFlash, 4)), "split");
+  EXPECT_EQ(AttentionOf(Choose("vllm", "40967", kFlash, 4)), "fused:T");
+  EXPECT_EQ(AttentionOf(Choose("sglang", "23808", kFlash, 2)), "split");
+  EXPECT_EQ(AttentionOf(Choose("sglang", "23808", kFlash, 4)), "fused:G");
 }
 
 TEST(EngineTargets, SaysWhatTheEngineWillDoAndWhichBlocksItTakes) {
@@ -117,12 +121,10 @@ TEST(EngineTargets, EveryVersionDecidesEveryCase) {
       for (const Heads& heads : {kFlash, kPro, kPadded}) {
         for (const int64_t tp : {1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 48, 64, 96, 128}) {
           const EngineTarget target = Choose(engine, id, heads, tp);
-          EXPECT_TRUE(target.attention == "fused:T" || target.attention == "fused:G" || target.attention == "split" ||
-                      target.attention == "bf16")
-              << id << " " << tp;
+          EXPECT_TRUE(FromWord(kEngineAttentions, AttentionOf(target)).has_value()) << id << " " << tp;
           // Where Q of a rank is no whole blocks, only its own grid or none at all can say where K begins.
           if (heads.heads % tp == 0 && heads.heads * 192 / tp % 128 != 0 && tp > heads.swa_kv) {
-            EXPECT_EQ(target.attention, "bf16") << id << " " << tp;
+            EXPECT_EQ(AttentionOf(target), "bf16") << id << " " << tp;
           }
         }
       }

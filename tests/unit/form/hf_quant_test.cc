@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/recipe/recipe_words.h"
+
 namespace mimo {
 namespace {
 
@@ -45,8 +47,8 @@ std::vector<QuantizedModule> Experts(Codec codec, bool input_scale = false) {
 
 TEST(Dialect, NamesRoundTrip) {
   for (Dialect dialect : {Dialect::kNative, Dialect::kModelOpt, Dialect::kCompressedTensors})
-    EXPECT_EQ(DialectFromName(DialectName(dialect)), dialect);
-  EXPECT_FALSE(DialectFromName("gguf").has_value());
+    EXPECT_EQ(FromWord(kDialects, WordOf(kDialects, dialect)), dialect);
+  EXPECT_FALSE(FromWord(kDialects, "gguf").has_value());
 }
 
 TEST(Dialect, ArraysAreThoseOfTheReference) {  // reference quantization-formats.md 3.1, 4.3

@@ -146,7 +146,7 @@ TEST(HfConfig, GeometryOfAPaddedModelAndItsMarker) {
   d.intermediate = 16896;
   d.moe_intermediate = 0;  // as the source says
   d.vocab = 192;
-  d.marker.source = MarkedLayout{"fused", 4, false};
+  d.marker.source = MarkedLayout{.fused = true, .chunks = 4};
   d.marker.unpadded = UnpaddedDimensions{64, 4, 64, 8, 128, 2048, 8};
   const ordered_json config = Edit(d);
   EXPECT_EQ(config["num_attention_heads"], 96);
@@ -169,11 +169,11 @@ TEST(HfConfig, RankFilesKeepTheModelsOwnHeadsAndLoseTheFusedKey) {
   HfDescription d = Describe({QkvKind::kFused, 16});
   d.ranks = true;
   d.keeps_quantization = true;
-  d.marker.form = "sharded-state";
+  d.marker.form = FormKind::kShardedState;
   d.marker.table = "vllm-0.33";
   d.marker.tp = 16;
   d.marker.ep = 1;
-  d.marker.source = MarkedLayout{"split", 4, false};
+  d.marker.source = MarkedLayout{.fused = false, .chunks = 4};
   const ordered_json config = Edit(d);
   EXPECT_EQ(config["num_key_value_heads"], 4);
   EXPECT_EQ(config["swa_num_key_value_heads"], 8);
@@ -205,8 +205,8 @@ TEST(HfConfig, ArchitectureOfTheReaderAndItsForm) {
   HfDescription d = Describe({QkvKind::kSplitIndependent, 1});
   d.architecture = "MiMoV2FlashForCausalLM";
   d.keeps_quantization = true;
-  d.marker.form = "nxdi";
-  d.marker.expert_codes = "rescale";
+  d.marker.form = FormKind::kNxdi;
+  d.marker.expert_codes = ExpertCodes::kRescale;
   const ordered_json config = Edit(d);
   EXPECT_EQ(config["architectures"], ordered_json::parse(R"(["MiMoV2FlashForCausalLM"])"));
   EXPECT_EQ(config["mimo_layout"]["form"], "nxdi");

@@ -143,7 +143,7 @@ TEST_F(MergedLike, ModelsOfOtherShapesAreRefused) {
 TEST_F(MergedLike, AReferenceThatIsNoHuggingFaceDirectory) {
   Checkpoint reference = made::CheckpointOf(reference_, "/reference");
   reference.view = std::make_unique<View>();
-  reference.view->form = "nxdi";
+  reference.view->form = FormKind::kNxdi;
   reference.view->catalogue = reference.stored;
   const auto merged = MergeLike(made::CheckpointOf(run_, "/run"), std::move(reference));
   ASSERT_FALSE(merged.ok());

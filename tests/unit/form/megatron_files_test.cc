@@ -34,7 +34,7 @@ struct Asked {
   int64_t vocab_rows = 152576;
   int64_t iteration = 0;
   int64_t tp = 1;
-  std::string dtype = "bf16";
+  DTypeChoice dtype = DTypeChoice::kBf16;
 };
 
 Result<Files> Make(const std::string& text, const Asked& asked = {}) {
@@ -230,11 +230,11 @@ TEST(MegatronFiles, PaddedVocabularyIsWhatTheProviderComputesAgain) {
 }
 
 TEST(MegatronFiles, OtherDtypes) {
-  auto half = Model(kFlash, {.dtype = "fp16"});
+  auto half = Model(kFlash, {.dtype = DTypeChoice::kFp16});
   EXPECT_EQ(half["bf16"] + half["fp16"] + half["params_dtype._target_"], "falsetrue\"torch.float16\"");
-  auto full = Model(kFlash, {.dtype = "fp32"});
+  auto full = Model(kFlash, {.dtype = DTypeChoice::kFp32});
   EXPECT_EQ(full["bf16"] + full["fp16"] + full["params_dtype._target_"], "falsefalse\"torch.float32\"");
-  const auto other = Make(kFlash, {.dtype = "fp8"});
+  const auto other = Make(kFlash, {.dtype = DTypeChoice::kKeep});
   ASSERT_FALSE(other.ok());
   EXPECT_EQ(other.error().code, ErrorCode::kUsage);
 }

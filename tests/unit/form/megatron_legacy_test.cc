@@ -163,7 +163,7 @@ class Legacy : public ::testing::Test {
     FileSystem& fs = PosixFileSystem();
     MIMO_ASSIGN_OR_RETURN(const auto place, FindMegatron(fs, directory_.path()));
     EXPECT_TRUE(place.has_value());
-    EXPECT_EQ(place->format, "torch");
+    EXPECT_EQ(place->format, FormKind::kTorch);
     EXPECT_EQ(place->directory, "iter_0000007");
     return OpenMegatron(fs, directory_.path(), *place, nullptr);
   }

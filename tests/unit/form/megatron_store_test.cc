@@ -134,7 +134,7 @@ TEST_F(Store, RootsIterationsAndReleases) {
   SaveRoot();
   const std::string root = directory_.path();
   EXPECT_EQ(Found(root).directory, "iter_0000005");
-  EXPECT_EQ(Found(root).format, "torch_dist");
+  EXPECT_EQ(Found(root).format, FormKind::kTorchDist);
   ExpectModel(root);
   EXPECT_EQ(carried_, std::vector<std::string>{"tokenizer.json"});
   // The iteration itself, however it is spelled.
@@ -174,7 +174,7 @@ TEST_F(Store, TheTrackerChoosesAmongIterations) {
   Write("iter_12345678/mp_rank_00/x", "");
   Write("latest_checkpointed_iteration.txt", "12345678");
   EXPECT_EQ(Found(directory_.path()).directory, "iter_12345678");
-  EXPECT_EQ(Found(directory_.path()).format, "torch");
+  EXPECT_EQ(Found(directory_.path()).format, FormKind::kTorch);
 }
 
 TEST_F(Store, TheTrackerOfBridge) {
@@ -217,7 +217,7 @@ TEST_F(Store, HalfWrittenSaves) {
   EXPECT_NE(Refused(root).find("tracker"), std::string::npos);
   Write("latest_checkpointed_iteration.txt", "5");
   Remove("iter_0000005/metadata.json");
-  EXPECT_EQ(Found(root).format, "dcp");
+  EXPECT_EQ(Found(root).format, FormKind::kDcp);
   const auto opened = OpenMegatron(Disk(), root, Found(root), nullptr);
   ASSERT_FALSE(opened.ok());
   EXPECT_NE(opened.error().Message().find("metadata.json"), std::string::npos);
@@ -263,7 +263,7 @@ TEST_F(Store, FsdpDirectories) {
   const Scheme scheme{
       .prefix = "model.module.", .inner = "mtp_model_layer", .halves = true, .experts = "experts.FC.weight{e}"};
   Save(".", scheme, false);
-  EXPECT_EQ(Found(directory_.path()).format, "dcp");
+  EXPECT_EQ(Found(directory_.path()).format, FormKind::kDcp);
   ExpectModel(directory_.path());
   EXPECT_TRUE(carried_.empty());
 }
@@ -288,7 +288,7 @@ TEST_F(Store, ConfigOfAnother) {
 TEST_F(Store, FilesThatAreNotWhatTheMetadataSays) {
   SaveRoot();
   const auto opens = [&] {
-    return OpenMegatron(Disk(), directory_.path(), {"iter_0000005", "torch_dist"}, nullptr).ok();
+    return OpenMegatron(Disk(), directory_.path(), {"iter_0000005", FormKind::kTorchDist}, nullptr).ok();
   };
   ASSERT_TRUE(opens());
   const std::string path = File("iter_0000005/__1_0.distcp");
@@ -316,7 +316,7 @@ TEST_F(Store, FilesThatAreNotWhatTheMetadataSays) {
         {"output_layer.weight", DType::kF32, shape, {{{0, 0}, shape, {"__0_0.distcp", 0, item.size()}}}});
     Write("iter_0000005/__0_0.distcp", item);
     Write("iter_0000005/.metadata", WriteDcpMetadata(metadata));
-    const auto opened = OpenMegatron(Disk(), directory_.path(), {"iter_0000005", "torch_dist"}, nullptr);
+    const auto opened = OpenMegatron(Disk(), directory_.path(), {"iter_0000005", FormKind::kTorchDist}, nullptr);
     ASSERT_FALSE(opened.ok());
     EXPECT_NE(opened.error().Message().find("another tensor"), std::string::npos);
   }
@@ -341,12 +341,29 @@ TEST_F(Store, NoModelInIt) {
 // The whole way that tools take.
 TEST_F(Store, OpenCheckpointUnderstandsIt) {
   SaveRoot();
-  auto checkpoint = OpenCheckpoint(Disk(), directory_.path(), "", false);
+  auto checkpoint = OpenCheckpoint(Disk(), directory_.path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.error().Message();
-  EXPECT_EQ(checkpoint->view->form, "torch_dist");
+  EXPECT_EQ(checkpoint->view->form, FormKind::kTorchDist);
   EXPECT_EQ(checkpoint->inventory.mtp_layers, model_.mtp);
   EXPECT_NE(checkpoint->view->skipped.find("optimizer"), std::string::npos);
-  EXPECT_EQ(OpenCheckpoint(Disk(), directory_.path(), "fused:4", false).error().code, ErrorCode::kUsage);
+  EXPECT_EQ(OpenCheckpoint(Disk(), directory_.path(), {.source_qkv = QkvWish("fused:4")}).error().code,
+            ErrorCode::kUsage);
+}
+
+// A view is understood as a whole or not at all.
+TEST_F(Store, OpeningSaysHowFarItCame) {
+  SaveRoot();
+  const OpenedCheckpoint whole = OpenAsFarAsPossible(Disk(), directory_.path());
+  EXPECT_EQ(whole.reached, OpenedCheckpoint::Reached::kLayout);
+  EXPECT_TRUE(whole.status.ok());
+  EXPECT_NE(whole.checkpoint.view, nullptr);
+  const OpenedCheckpoint refused = OpenAsFarAsPossible(Disk(), directory_.path(), {.source_qkv = QkvWish("fused:4")});
+  EXPECT_EQ(refused.reached, OpenedCheckpoint::Reached::kNothing);
+  ASSERT_FALSE(refused.status.ok());
+  EXPECT_EQ(refused.status.error().code, ErrorCode::kUsage);
+  const OpenedCheckpoint absent = OpenAsFarAsPossible(Disk(), directory_.path() + "/none");
+  EXPECT_EQ(absent.reached, OpenedCheckpoint::Reached::kNothing);
+  EXPECT_FALSE(absent.status.ok());
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ struct Saved {
   std::vector<Tensor> data;  // by stored array
 
   explicit Saved(const TinyModel& model) {
-    store.format = "torch_dist";
+    store.format = FormKind::kTorchDist;
     store.stored.root = "/run";
     auto config = ParseModelConfig(made::ConfigOf(model), "/run/config.json");
     EXPECT_TRUE(config.ok()) << config.error().Message();
@@ -309,7 +309,7 @@ TEST_F(Broken, TypesAreThoseOfTheTensors) {
   EXPECT_EQ(view->catalogue.Find("model.layers.1.mlp.gate.weight")->dtype, DType::kF32);
   EXPECT_EQ(view->catalogue.Find("model.layers.2.mlp.gate.weight")->dtype, DType::kBF16);
   EXPECT_TRUE(view->trained);
-  EXPECT_EQ(view->form, "torch_dist");
+  EXPECT_EQ(view->form, FormKind::kTorchDist);
 }
 
 }  // namespace

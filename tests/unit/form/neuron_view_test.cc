@@ -164,11 +164,11 @@ Catalogue MakeNeuron(bool fp8) {
 TEST(NeuronView, ExpertsComeOutOfTheirStacksTurnedOver) {
   for (const bool fp8 : {true, false}) {
     const Catalogue stored = MakeNeuron(fp8);
-    EXPECT_EQ(FormOf(stored), "nxdi");
+    EXPECT_EQ(FormOf(stored), FormKind::kNxdi);
     const auto made = ViewOfNeuron(stored);
     ASSERT_TRUE(made.ok()) << made.error().Message();
     const View& view = made.value();
-    EXPECT_EQ(view.form, "nxdi");
+    EXPECT_EQ(view.form, FormKind::kNxdi);
     EXPECT_EQ(view.chunks, 0);
     EXPECT_TRUE(view.halved_codes);
     std::vector<std::vector<int>> covered;
@@ -219,10 +219,10 @@ TEST(NeuronView, ExpertsComeOutOfTheirStacksTurnedOver) {
 
 TEST(NeuronView, RescaledCodesAreNotDoubled) {
   Catalogue stored = MakeNeuron(true);
-  stored.config.marker->expert_codes = "rescale";
+  stored.config.marker->expert_codes = ExpertCodes::kRescale;
   EXPECT_FALSE(ViewOfNeuron(stored).value().halved_codes);
   stored.config.marker.reset();  // evidence: the names of stacks
-  EXPECT_EQ(FormOf(stored), "nxdi");
+  EXPECT_EQ(FormOf(stored), FormKind::kNxdi);
   EXPECT_FALSE(ViewOfNeuron(stored).value().halved_codes);
 }
 

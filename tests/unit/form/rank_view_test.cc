@@ -224,7 +224,7 @@ TEST(RankView, EveryElementOfTheModelIsWhereTheEngineHasIt) {
           const Catalogue stored = MakeRanks(m);
           const auto view = Show(stored);
           ASSERT_TRUE(view.ok()) << view.error().Message();
-          EXPECT_EQ(view.value().form, "sharded-state");
+          EXPECT_EQ(view.value().form, FormKind::kShardedState);
           EXPECT_EQ(view.value().chunks, tp);
           ExpectTiles(m, stored, view.value());
           // What is shown is complete: everything that the config asks for, with its shape.
@@ -372,14 +372,14 @@ TEST(RankView, WithoutAMarkerShapesTellExpertsThatWerePlacedWhole) {
     Ranks m{2, ep};
     m.marker = false;
     const Catalogue stored = MakeRanks(m);
-    EXPECT_EQ(FormOf(stored), "sharded-state");
+    EXPECT_EQ(FormOf(stored), FormKind::kShardedState);
     const auto view = Show(stored);
     ASSERT_TRUE(view.ok()) << view.error().Message();
     ExpectTiles(m, stored, view.value());
   }
-  EXPECT_EQ(FormOf(MakeRanks({})), "sharded-state");
+  EXPECT_EQ(FormOf(MakeRanks({})), FormKind::kShardedState);
   Catalogue none;
-  EXPECT_EQ(FormOf(none), "");
+  EXPECT_EQ(FormOf(none), FormKind::kHf);
 }
 
 // The files of what is shown are those that the source had, where it is known.

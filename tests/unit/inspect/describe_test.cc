@@ -169,7 +169,7 @@ TEST(Describe, CountsTensorsBytesRolesAndLayers) {
 TEST(Describe, ReplicatedKvHeadsAreToldFromTheModelsOwn) {
   Catalogue catalogue = SmallFused();
   catalogue.config.global.kv_heads = 8;
-  catalogue.config.marker = LayoutMarker{"fused", 8, 4, 8};
+  catalogue.config.marker = LayoutMarker{.fused = true, .chunks = 8, .kv_heads = 4, .swa_kv_heads = 8};
   Result<Description> d = Describe(catalogue, nullptr, nullptr, {1});
   ASSERT_TRUE(d.ok());
   EXPECT_EQ(d->attention[0].stored.kv_heads, 8);
@@ -214,7 +214,7 @@ TEST(Family, FollowsFromGeometryAndStorage) {
   EXPECT_EQ(FamilyOf(other, DType::kF8E4M3, DType::kF32, true), "mimo-v2");
   ModelConfig replicated = flash;
   replicated.global.kv_heads = 8;
-  replicated.marker = LayoutMarker{"fused", 8, 4, 8};
+  replicated.marker = LayoutMarker{.fused = true, .chunks = 8, .kv_heads = 4, .swa_kv_heads = 8};
   EXPECT_EQ(FamilyOf(replicated, DType::kF8E4M3, DType::kF32, true), "MiMo-V2.5");
 }
 

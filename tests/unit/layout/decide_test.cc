@@ -75,7 +75,7 @@ Made Make(const Description& d) {
 
 Result<LayoutVerdict> Decide(const Description& d, const std::string& flag = "", const SurveyFacts& facts = {}) {
   const Made m = Make(d);
-  return DecideLayout(m.catalogue, m.inventory, facts, flag);
+  return DecideLayout(m.catalogue, m.inventory, facts, flag.empty() ? std::nullopt : std::optional(QkvWish(flag)));
 }
 
 Description Released() {
@@ -186,10 +186,10 @@ TEST(DecideLayout, MarkerRestoresReplicatedHeads) {
   d.global_scales = {8 * 15};
   d.window_scales = {8 * 15};
   d.tp_size = 8;
-  d.marker = LayoutMarker{"fused", 8, 4, 8};
+  d.marker = LayoutMarker{.fused = true, .chunks = 8, .kv_heads = 4, .swa_kv_heads = 8};
   const Made m = Make(d);
   EXPECT_EQ(LogicalShape(m.catalogue.config, false).kv_heads, 4);
-  const auto v = DecideLayout(m.catalogue, m.inventory, {}, "");
+  const auto v = DecideLayout(m.catalogue, m.inventory, {}, std::nullopt);
   ASSERT_TRUE(v.ok()) << v.error().Message();
   EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kFused, 8}));
   EXPECT_EQ(v.value().basis, "marker");
@@ -203,14 +203,14 @@ TEST(DecideLayout, TheMarkerTellsIndependentGridsFromThoseOfChunks) {
   d.global_scales = {};
   d.windowed = {1, 1};
   d.window_scales = {96, 12, 8};  // split(4) has the same
-  LayoutMarker marker{"split", 1, 4, 8};
+  LayoutMarker marker{.fused = false, .chunks = 1, .kv_heads = 4, .swa_kv_heads = 8};
   marker.independent = true;
   d.marker = marker;
   auto v = Decide(d);
   ASSERT_TRUE(v.ok()) << v.error().Message();
   EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kSplitIndependent, 1}));
   EXPECT_EQ(v.value().basis, "marker");
-  d.marker = LayoutMarker{"split", 4, 4, 8};
+  d.marker = LayoutMarker{.fused = false, .chunks = 4, .kv_heads = 4, .swa_kv_heads = 8};
   v = Decide(d);
   ASSERT_TRUE(v.ok()) << v.error().Message();
   EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kSplit, 4}));
@@ -228,7 +228,7 @@ TEST(DecideLayout, SplitForMoreRanksThanKvHeads) {
   d.tp_size.reset();
   d.global_scales = {96, 8, 4};
   d.window_scales = {96, 16, 8};
-  d.marker = LayoutMarker{"split", 8, 4, 8};
+  d.marker = LayoutMarker{.fused = false, .chunks = 8, .kv_heads = 4, .swa_kv_heads = 8};
   const auto v = Decide(d);
   ASSERT_TRUE(v.ok()) << v.error().Message();
   EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kSplit, 8}));

@@ -124,7 +124,7 @@ TEST(Config, QuantizationAndMarkerAreRead) {
   EXPECT_EQ(config.block_cols, 32);
   EXPECT_EQ(config.mxfp4_block, 16);
   ASSERT_TRUE(config.marker.has_value());
-  EXPECT_EQ(config.marker->qkv, "fused");
+  EXPECT_TRUE(config.marker->fused);
   EXPECT_EQ(config.marker->chunks, 8);
   EXPECT_EQ(config.marker->kv_heads, 4);
   EXPECT_EQ(config.marker->swa_kv_heads, 8);
@@ -136,7 +136,7 @@ TEST(Config, TheMarkerSaysWhatADirectoryIsAndWhatItWasMadeFrom) {
   Json json = Minimal();
   const Json plain = {{"version", 1}, {"qkv", "fused"}, {"chunks", 8}, {"kv_heads", 4}, {"swa_kv_heads", 8}};
   json["mimo_layout"] = plain;
-  EXPECT_EQ(Parse(json).marker->form, "hf");
+  EXPECT_EQ(Parse(json).marker->form, FormKind::kHf);
   EXPECT_FALSE(Parse(json).marker->source.has_value());
   EXPECT_FALSE(Parse(json).marker->unpadded.has_value());
   Json& marker = json["mimo_layout"];
@@ -146,14 +146,14 @@ TEST(Config, TheMarkerSaysWhatADirectoryIsAndWhatItWasMadeFrom) {
                         {"swa_kv_heads", 8}, {"intermediate", 4096}, {"moe_intermediate", 2048},
                         {"vocab", 1000}};
   const ModelConfig sharded = Parse(json);
-  EXPECT_EQ(sharded.marker->form, "sharded-state");
+  EXPECT_EQ(sharded.marker->form, FormKind::kShardedState);
   EXPECT_EQ(sharded.marker->table, "vllm-0.33");
   EXPECT_EQ(sharded.marker->tp, 8);
   EXPECT_EQ(sharded.marker->ep, 2);
   EXPECT_EQ(sharded.marker->folded, "v");
   EXPECT_FALSE(sharded.marker->independent);
   ASSERT_TRUE(sharded.marker->source.has_value());
-  EXPECT_EQ(sharded.marker->source->qkv, "split");
+  EXPECT_FALSE(sharded.marker->source->fused);
   EXPECT_EQ(sharded.marker->source->chunks, 1);
   EXPECT_TRUE(sharded.marker->source->independent);
   EXPECT_EQ(sharded.marker->unpadded, (UnpaddedDimensions{64, 4, 32, 8, 4096, 2048, 1000}));
@@ -186,7 +186,7 @@ TEST(Config, TheMarkerSaysWhatADirectoryIsAndWhatItWasMadeFrom) {
   // A Neuron directory: no ranks.
   json["mimo_layout"] = plain;
   json["mimo_layout"].update({{"form", "nxdi"}, {"expert_codes", "halve"}, {"qkv", "split"}, {"grid", "independent"}});
-  EXPECT_EQ(Parse(json).marker->expert_codes, "halve");
+  EXPECT_EQ(Parse(json).marker->expert_codes, ExpertCodes::kHalve);
   EXPECT_TRUE(Parse(json).marker->independent);
 }
 

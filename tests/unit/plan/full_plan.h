@@ -92,8 +92,8 @@ inline Plan MakePlan(const Catalogue& catalogue) {
   Plan plan;
   plan.tool_version = "9.9";
   plan.options.dtype = DTypeChoice::kFp16;
-  plan.options.qkv = "fused:8";
-  plan.options.source_qkv = "split";
+  plan.options.qkv = QkvWish("fused:8");
+  plan.options.source_qkv = QkvWish("split");
   plan.options.on_straddle = StraddlePolicy::kBf16;
   plan.options.lossless = plan.options.fresh_scales = plan.options.text_only = true;
   plan.options.unknown = UnknownPolicy::kCarry;

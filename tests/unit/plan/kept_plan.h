@@ -74,7 +74,7 @@ inline Plan MakePlan(const Catalogue& catalogue) {
   plan.source_fingerprint = catalogue.Fingerprint();
   plan.options.like = true;
   plan.options.iteration = 12;
-  plan.options.to = "megatron";
+  plan.options.to = TargetKind::kMegatron;
   plan.source_layout.layout = plan.target_layout = QkvLayout{QkvKind::kSplit, 1};
   for (uint32_t i = 0; i < catalogue.arrays.size(); ++i) {
     SourceArray source;

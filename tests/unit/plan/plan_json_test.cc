@@ -21,9 +21,9 @@ void DumpLayout(std::ostream& out, const QkvLayout& layout) {
 std::string Dump(const Plan& plan) {
   std::ostringstream out;
   const PlanOptions& o = plan.options;
-  out << plan.tool_version << '|' << plan.form << '|' << static_cast<int>(o.dtype) << o.qkv << '|' << o.source_qkv
-      << static_cast<int>(o.on_straddle) << o.lossless << o.fresh_scales << o.text_only << static_cast<int>(o.unknown)
-      << o.max_shard_bytes << '|';
+  out << plan.tool_version << '|' << plan.form << '|' << static_cast<int>(o.dtype) << o.qkv.text << '|'
+      << o.source_qkv->text << static_cast<int>(o.on_straddle) << o.lossless << o.fresh_scales << o.text_only
+      << static_cast<int>(o.unknown) << o.max_shard_bytes << '|';
   for (const auto& s : o.include) out << s << '|';
   for (const auto& s : o.exclude) out << s << '|';
   out << plan.source_fingerprint.Hex() << plan.digest.Hex();

@@ -60,16 +60,16 @@ Plan MakePlan(const Catalogue& catalogue) {
   Plan plan;
   plan.form = "sharded-state";
   PlanOptions& o = plan.options;
-  o.to = "vllm";
-  o.format = "sharded-state";
+  o.to = TargetKind::kVllm;
+  o.format = FormKind::kShardedState;
   o.engine_version = "0.11";
-  o.attention = "split";
+  o.attention = AttentionStorage::kSplit;
   o.tp = 16, o.ep = 8, o.etp = 4, o.pp = 2;
   o.ranks = {0, 2, 5};
   o.pad = true;
-  o.fold_value_scale = "v";
+  o.fold_value_scale = FoldInto::kV;
   o.fp8_block_rows = 64;
-  o.expert_codes = "rescale";
+  o.expert_codes = ExpertCodes::kRescale;
   o.form_template = "{\"a\":1}";
   plan.source_fingerprint = catalogue.Fingerprint();
   plan.file_groups = 1;
@@ -268,19 +268,19 @@ TEST(PlanRectangles, InconsistentPlansAreRefusedWhateverTheirDigest) {
 TEST(PlanRectangles, TheDigestCoversWhatWillLoadTheOutput) {
   const Catalogue catalogue = MakeCatalogue();
   const std::vector<Damage> changes = {
-      {"to", [](Plan& p) { p.options.to = "sglang"; }},
-      {"format", [](Plan& p) { p.options.format = ""; }},
+      {"to", [](Plan& p) { p.options.to = TargetKind::kSglang; }},
+      {"format", [](Plan& p) { p.options.format.reset(); }},
       {"version", [](Plan& p) { p.options.engine_version = "0.12"; }},
-      {"attention", [](Plan& p) { p.options.attention = "auto"; }},
+      {"attention", [](Plan& p) { p.options.attention = AttentionStorage::kAuto; }},
       {"tp", [](Plan& p) { p.options.tp = 8; }},
       {"ranks",
        [](Plan& p) {
          p.options.ranks = {0, 2};
        }},
       {"pad", [](Plan& p) { p.options.pad = false; }},
-      {"fold", [](Plan& p) { p.options.fold_value_scale = "o"; }},
+      {"fold", [](Plan& p) { p.options.fold_value_scale = FoldInto::kO; }},
       {"block", [](Plan& p) { p.options.fp8_block_rows = 0; }},
-      {"codes", [](Plan& p) { p.options.expert_codes = "halve"; }},
+      {"codes", [](Plan& p) { p.options.expert_codes = ExpertCodes::kHalve; }},
       {"template", [](Plan& p) { p.options.form_template = ""; }},
       {"equal", [](Plan& p) { p.equal.pop_back(); }},
   };

@@ -273,7 +273,10 @@ TEST(DistributeTemplate, ShapesAndNamesMustFit) {
 TEST(Distribute, WhatRankFilesCannotHoldIsRefused) {
   const made::Understood u = made::Understand(Wide());
   PlanOptions options = Ranks(2);
-  options.recipe = R"({"name": "x", "rules": [{"roles": ["expert.gate", "expert.up", "expert.down"], "to": "mxfp8"}]})";
+  options.recipe =
+      ParseRecipe(R"({"name": "x", "rules": [{"roles": ["expert.gate", "expert.up", "expert.down"], "to": "mxfp8"}]})",
+                  "the recipe")
+          .value();
   const auto plan = PlanOf(u, options);
   ASSERT_FALSE(plan.ok());
   EXPECT_EQ(plan.error().code, ErrorCode::kUsage);

@@ -220,17 +220,17 @@ TEST_F(PlanLike, OptionsThatWouldMakeSomethingElseAreRefused) {
     ASSERT_FALSE(plan.ok());
     EXPECT_EQ(plan.error().code, ErrorCode::kUsage);
   };
-  refused([](PlanOptions& o) { o.to = "vllm"; });
-  refused([](PlanOptions& o) { o.to = "megatron"; });
+  refused([](PlanOptions& o) { o.to = TargetKind::kVllm; });
+  refused([](PlanOptions& o) { o.to = TargetKind::kMegatron; });
   refused([](PlanOptions& o) { o.max_shard_bytes = 1 << 20; });
   refused([](PlanOptions& o) { o.text_only = true; });
   refused([](PlanOptions& o) { o.include = {"norm"}; });
   refused([](PlanOptions& o) { o.exclude = {"norm"}; });
-  refused([](PlanOptions& o) { o.qkv = "split"; });
-  refused([](PlanOptions& o) { o.qkv = "fused"; });
+  refused([](PlanOptions& o) { o.qkv = QkvWish("split"); });
+  refused([](PlanOptions& o) { o.qkv = QkvWish("fused"); });
   refused([](PlanOptions& o) { o.fp8_block_rows = 64; });
-  refused([](PlanOptions& o) { o.fold_value_scale = "o"; });
-  refused([](PlanOptions& o) { o.recipe = "{}"; });
+  refused([](PlanOptions& o) { o.fold_value_scale = FoldInto::kO; });
+  refused([](PlanOptions& o) { o.recipe = Recipe(); });
   refused([](PlanOptions& o) { o.lossless = true; });
 }
 

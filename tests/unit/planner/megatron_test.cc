@@ -47,7 +47,7 @@ made::Understood Understood(const Model& m) {
 
 PlanOptions Options(int64_t tp = 0, int64_t etp = 0) {
   PlanOptions options;
-  options.to = "megatron";
+  options.to = TargetKind::kMegatron;
   options.dtype = DTypeChoice::kBf16;
   options.tp = tp;
   options.etp = etp;

@@ -95,7 +95,7 @@ Planned PlanIt(const PlanOptions& options, int64_t chunks = 4, bool split = fals
   Planned p{MakeCatalogue(chunks, split)};
   auto inventory = TakeInventory(p.catalogue);
   EXPECT_TRUE(inventory.ok()) << inventory.error().Message();
-  auto verdict = DecideLayout(p.catalogue, *inventory, {}, "");
+  auto verdict = DecideLayout(p.catalogue, *inventory, {}, std::nullopt);
   EXPECT_TRUE(verdict.ok()) << verdict.error().Message();
   p.plan = MakePlan(p.catalogue, *inventory, *verdict, options);
   return p;
@@ -103,7 +103,7 @@ Planned PlanIt(const PlanOptions& options, int64_t chunks = 4, bool split = fals
 
 PlanOptions Qkv(const std::string& qkv, DTypeChoice dtype = DTypeChoice::kKeep) {
   PlanOptions o;
-  o.qkv = qkv;
+  o.qkv = QkvWish(qkv);
   o.dtype = dtype;
   return o;
 }
@@ -292,7 +292,7 @@ TEST(Planner, IncludeAndExclude) {
   ASSERT_FALSE(p.plan.ok());
   EXPECT_EQ(p.plan.error().code, ErrorCode::kUsage);
   o.include = {"v_proj"};
-  o.qkv = "split";
+  o.qkv = QkvWish("split");
   EXPECT_FALSE(PlanIt(o).plan.ok());  // its scales are in k_proj's
   o.include = {"("};
   EXPECT_FALSE(PlanIt(o).plan.ok());
@@ -328,7 +328,7 @@ TEST(Planner, DigestIsAFunctionOfTheOptions) {
 
 PlanOptions WithRecipe(const std::string& rules, const std::string& more = "") {
   PlanOptions options;
-  options.recipe = "{\"name\": \"test\", \"rules\": [" + rules + "]" + more + "}";
+  options.recipe = ParseRecipe("{\"name\": \"test\", \"rules\": [" + rules + "]" + more + "}", "the recipe").value();
   return options;
 }
 

@@ -253,8 +253,8 @@ inline Model ForManyRanks() {
 
 inline PlanOptions Ranks(int64_t tp, int64_t ep = 1) {
   PlanOptions o;
-  o.to = "vllm";
-  o.format = "sharded-state";
+  o.to = TargetKind::kVllm;
+  o.format = FormKind::kShardedState;
   o.tp = tp;
   o.ep = ep;
   return o;

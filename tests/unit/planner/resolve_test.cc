@@ -128,7 +128,7 @@ void ExpectThereAndBack(const Model& model, const PlanOptions& options, bool hea
   ASSERT_TRUE(forward.ok()) << forward.error().Message();
   const made::PlanOrigins there(u.catalogue, forward.value());
   const Catalogue written = Written(u.catalogue, forward.value());
-  ASSERT_EQ(FormOf(written), "sharded-state");
+  ASSERT_EQ(FormOf(written), FormKind::kShardedState);
   const auto view = ViewOfRanks(written);
   ASSERT_TRUE(view.ok()) << view.error().Message();
   const auto inventory = TakeInventory(view.value().catalogue);
@@ -137,7 +137,7 @@ void ExpectThereAndBack(const Model& model, const PlanOptions& options, bool hea
   verdict.layout = {QkvKind::kFused, view.value().chunks};
   const ViewedPlan viewed{view.value(), written};
   PlanOptions restore;  // --to hf
-  restore.qkv = "restore";
+  restore.qkv = QkvWish("restore");
   const auto made = MakePlan(view.value().catalogue, inventory.value(), verdict, restore, {}, &viewed);
   ASSERT_TRUE(made.ok()) << made.error().Message();
   const Plan& back = made.value();
@@ -217,7 +217,7 @@ TEST(Resolve, AnotherLayoutThanTheSources) {
   LayoutVerdict verdict;
   verdict.layout = {QkvKind::kFused, 4};
   PlanOptions split;
-  split.qkv = "split";
+  split.qkv = QkvWish("split");
   const ViewedPlan viewed{view, written};
   const auto back = MakePlan(view.catalogue, inventory, verdict, split, {}, &viewed);
   ASSERT_TRUE(back.ok()) << back.error().Message();
@@ -238,7 +238,10 @@ TEST(Resolve, AnotherLayoutThanTheSources) {
   EXPECT_TRUE(seen);
   // Quantizing what is behind a view is two runs.
   PlanOptions recipe;
-  recipe.recipe = R"({"name": "x", "rules": [{"roles": ["expert.gate", "expert.up", "expert.down"], "to": "mxfp8"}]})";
+  recipe.recipe =
+      ParseRecipe(R"({"name": "x", "rules": [{"roles": ["expert.gate", "expert.up", "expert.down"], "to": "mxfp8"}]})",
+                  "the recipe")
+          .value();
   const auto refused = MakePlan(view.catalogue, inventory, verdict, recipe, {}, &viewed);
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.error().code, ErrorCode::kUsage);

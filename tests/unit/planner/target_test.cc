@@ -6,6 +6,7 @@
 
 #include <map>
 
+#include "lib/plan/words.h"
 #include "tests/unit/planner/made_checkpoint.h"
 
 namespace mimo {
@@ -41,7 +42,7 @@ Result<Target> Choose(const Model& model, const PlanOptions& options) {
 
 PlanOptions To(const std::string& engine, int64_t tp) {
   PlanOptions o;
-  o.to = engine;
+  o.to = *FromWord(kTargets, engine);
   o.tp = tp;
   return o;
 }
@@ -88,18 +89,19 @@ TEST(Target, WhatTheNewestEnginesAreGiven) {
 
 TEST(Target, AttentionMayBeChosen) {
   PlanOptions options = To("vllm", 8);
-  options.attention = "split";  // T >= G: K has two scale rows per head, and V's first half one of them
+  options.attention =
+      AttentionStorage::kSplit;  // T >= G: K has two scale rows per head, and V's first half one of them
   EXPECT_EQ(Choose(Flash(), options).value().qkv, Split(8));
   options.tp = 4;  // windowed layers have two heads per rank, global ones one
   EXPECT_EQ(Choose(Flash(), options).value().qkv, Split(4));
   options.tp = 2;
   EXPECT_EQ(Choose(Flash(), options).value().qkv, kOwnGrids);
-  options.attention = "bf16";
+  options.attention = AttentionStorage::kBf16;
   auto target = Choose(Flash(), options);
   EXPECT_EQ(target.value().qkv, kOwnGrids);
   EXPECT_TRUE(target.value().decodes);
   EXPECT_FALSE(target.value().keeps_fp8);
-  options.attention = "fused";
+  options.attention = AttentionStorage::kFused;
   options.tp = 16;
   EXPECT_EQ(Choose(Flash(), options).value().qkv, Fused(16));
 }
@@ -109,7 +111,7 @@ TEST(Target, FusedNeverHasFewerChunksThanKvHeads) {
   for (const char* engine : {"vllm", "sglang"}) {
     for (const int64_t tp : {1, 2}) {
       PlanOptions options = To(engine, tp);
-      options.attention = "fused";
+      options.attention = AttentionStorage::kFused;
       const auto target = Choose(Flash(), options);
       ASSERT_TRUE(target.ok()) << target.error().Message();
       EXPECT_EQ(target.value().qkv, Fused(4)) << engine << " TP " << tp << ": " << target.value().qkv.ToString();
@@ -131,7 +133,7 @@ TEST(Target, UnquantizedAttentionIsSplitForEveryEngine) {
 TEST(Target, RankFilesAreChunksWhateverTheyHold) {
   for (const int64_t tp : {1, 2, 8}) {
     PlanOptions options = To("vllm", tp);
-    options.format = "sharded-state";
+    options.format = FormKind::kShardedState;
     EXPECT_EQ(Choose(Flash(), options).value().qkv, Fused(tp));
     options.dtype = DTypeChoice::kBf16;
     EXPECT_EQ(Choose(Flash(), options).value().qkv, Fused(tp));
@@ -141,7 +143,7 @@ TEST(Target, RankFilesAreChunksWhateverTheyHold) {
 TEST(Target, NeuronHasAGridPerTensorAndHfKeepsWhatThereIs) {
   PlanOptions options;
   EXPECT_EQ(Choose(Flash(), options).value().qkv, Fused(4));
-  options.to = "nxdi";
+  options.to = TargetKind::kNxdi;
   EXPECT_EQ(Choose(Flash(), options).value().qkv, kOwnGrids);
 }
 
@@ -186,26 +188,26 @@ made::Understood Marked(const Model& model, const LayoutMarker& marker) {
 }
 
 TEST(Target, TheSourcesLayoutIsRestored) {
-  LayoutMarker marker{"fused", 4, 4, 8};
-  marker.source = MarkedLayout{"split", 4, false};
+  LayoutMarker marker{.fused = true, .chunks = 4, .kv_heads = 4, .swa_kv_heads = 8};
+  marker.source = MarkedLayout{.fused = false, .chunks = 4};
   PlanOptions options;
   // A directory for an engine is a Hugging Face one: kept, unless asked.
   auto target = Choose(Marked(Flash(), marker), options);
   EXPECT_EQ(target.value().qkv, Fused(4));
   EXPECT_FALSE(target.value().restores);
-  options.qkv = "restore";
+  options.qkv = QkvWish("restore");
   target = Choose(Marked(Flash(), marker), options);
   EXPECT_EQ(target.value().qkv, Split(4));
   EXPECT_TRUE(target.value().restores);
   // What a view shows is restored by itself; another layout may be asked for.
-  options.qkv = "keep";
+  options.qkv = QkvWish("keep");
   EXPECT_EQ(Choose(Marked(Flash(), marker), options, true).value().qkv, Split(4));
-  options.qkv = "fused:2";
+  options.qkv = QkvWish("fused:2");
   EXPECT_EQ(Choose(Marked(Flash(), marker), options, true).value().qkv, Fused(2));
   // Not on the way to an engine, nor where nothing says what there was.
   EXPECT_FALSE(Choose(Marked(Flash(), marker), To("vllm", 4)).value().restores);
   marker.source.reset();
-  options.qkv = "keep";
+  options.qkv = QkvWish("keep");
   EXPECT_FALSE(Choose(Marked(Flash(), marker), options).value().restores);
 }
 
@@ -218,11 +220,11 @@ TEST(Target, PaddingIsDroppedAgain) {
   padded.moe_intermediate = 2304;
   padded.vocab = 152640;
   padded.layout = Fused(6);
-  LayoutMarker marker{"fused", 6, 6, 12};
-  marker.source = MarkedLayout{"fused", 4, false};
+  LayoutMarker marker{.fused = true, .chunks = 6, .kv_heads = 6, .swa_kv_heads = 12};
+  marker.source = MarkedLayout{.fused = true, .chunks = 4};
   marker.unpadded = UnpaddedDimensions{64, 4, 64, 8, 16384, 2048, 152576};
   PlanOptions options;
-  options.qkv = "restore";
+  options.qkv = QkvWish("restore");
   const made::Understood u = Marked(padded, marker);
   const auto target = Choose(u, options);
   ASSERT_TRUE(target.ok()) << target.error().Message();
@@ -233,20 +235,20 @@ TEST(Target, PaddingIsDroppedAgain) {
   EXPECT_EQ(target.value().model.moe_intermediate, 2048);
   EXPECT_EQ(target.value().model.vocab, 152576);
   EXPECT_TRUE(target.value().resizes(u.catalogue.config));
-  options.qkv = "keep";
+  options.qkv = QkvWish("keep");
   EXPECT_FALSE(Choose(u, options).value().resizes(u.catalogue.config));
 }
 
 TEST(Target, AFoldedScaleCannotBeTakenOutAgain) {
-  LayoutMarker marker{"fused", 4, 4, 8};
-  marker.source = MarkedLayout{"split", 4, false};
+  LayoutMarker marker{.fused = true, .chunks = 4, .kv_heads = 4, .swa_kv_heads = 8};
+  marker.source = MarkedLayout{.fused = false, .chunks = 4};
   marker.folded = "v";
   PlanOptions options;
-  options.qkv = "restore";
+  options.qkv = QkvWish("restore");
   const auto target = Choose(Marked(Flash(), marker), options);
   ASSERT_FALSE(target.ok());
   EXPECT_EQ(target.error().code, ErrorCode::kUsage);
-  options.qkv = "split";
+  options.qkv = QkvWish("split");
   EXPECT_TRUE(Choose(Marked(Flash(), marker), options).ok());
 }
 
@@ -335,7 +337,7 @@ TEST(TargetRefuses, SplitAttentionThatNoGridExpresses) {
   Model flash = Flash();
   flash.expert_storage = Storage::kMxfp4;
   PlanOptions options = To("sglang", 64);
-  options.attention = "split";
+  options.attention = AttentionStorage::kSplit;
   ExpectRefused(made::Understand(flash), options, {"TP 64", "192 Q rows per rank", "--tp 32", "--attention fused"});
 }
 
@@ -343,7 +345,7 @@ TEST(TargetRefuses, BlocksThatAnEngineDoesNotTake) {
   PlanOptions options = To("vllm", 8);
   options.fp8_block_rows = 64;
   ExpectRefused(made::Understand(Flash()), options, {"vllm 0.33.0", "64x128"});
-  options.to = "sglang";
+  options.to = TargetKind::kSglang;
   const auto target = Choose(Flash(), options);
   ASSERT_TRUE(target.ok()) << target.error().Message();
   EXPECT_EQ(target.value().block_rows, 64);
@@ -363,27 +365,28 @@ TEST(TargetRefuses, OptionsThatContradictEachOther) {
   };
   const PlanOptions hf, vllm = To("vllm", 8), sglang = To("sglang", 8);
   using O = PlanOptions;
-  ExpectRefused(u, with(vllm, [](O& o) { o.format = "torch"; }), {"sharded-state", "torch"});
-  ExpectRefused(u, with(sglang, [](O& o) { o.format = "sharded-state"; }), {"SGLang", "post-processes"});
-  ExpectRefused(u, with(hf, [](O& o) { o.format = "sharded-state"; }), {"vLLM", "--to hf"});
-  ExpectRefused(u, with(vllm, [](O& o) { o.format = "sharded-state", o.attention = "bf16"; }), {"--attention auto"});
+  ExpectRefused(u, with(vllm, [](O& o) { o.format = FormKind::kTorch; }), {"sharded-state", "torch"});
+  ExpectRefused(u, with(sglang, [](O& o) { o.format = FormKind::kShardedState; }), {"SGLang", "post-processes"});
+  ExpectRefused(u, with(hf, [](O& o) { o.format = FormKind::kShardedState; }), {"vLLM", "--to hf"});
+  ExpectRefused(u, with(vllm, [](O& o) { o.format = FormKind::kShardedState, o.attention = AttentionStorage::kBf16; }),
+                {"--attention auto"});
   ExpectRefused(u, with(vllm, [](O& o) { o.tp = 0; }), {"--tp N"});
   ExpectRefused(u, with(hf, [](O& o) { o.tp = 4; }), {"--to vllm or --to sglang"});
   ExpectRefused(u, with(hf, [](O& o) { o.pad = true; }), {"--to vllm or --to sglang"});
   ExpectRefused(u, with(hf, [](O& o) { o.engine_version = "0.33.0"; }), {"--to vllm or --to sglang"});
-  ExpectRefused(u, with(hf, [](O& o) { o.attention = "bf16"; }), {"--to vllm or --to sglang"});
-  ExpectRefused(u, with(hf, [](O& o) { o.to = "nxdi", o.ep = 4; }), {"--to nxdi"});
+  ExpectRefused(u, with(hf, [](O& o) { o.attention = AttentionStorage::kBf16; }), {"--to vllm or --to sglang"});
+  ExpectRefused(u, with(hf, [](O& o) { o.to = TargetKind::kNxdi, o.ep = 4; }), {"--to nxdi"});
   ExpectRefused(u, with(vllm, [](O& o) { o.pp = 2; }), {"pipeline", "--pp 1"});
   ExpectRefused(u, with(vllm, [](O& o) { o.etp = 2; }), {"--etp 2"});
   ExpectRefused(u, with(vllm, [](O& o) { o.ranks = {0}; }), {"--format sharded-state"});
-  ExpectRefused(u, with(vllm, [](O& o) { o.format = "sharded-state", o.ranks = {0, 8}; }), {"0 to 7", "8"});
-  ExpectRefused(u, with(vllm, [](O& o) { o.format = "sharded-state", o.ranks = {-1, 2}; }), {"0 to 7"});
-  ExpectRefused(u, with(hf, [](O& o) { o.fold_value_scale = "v"; }), {"attention_value_scale"});
-  EXPECT_TRUE(Choose(scaled, with(hf, [](O& o) { o.fold_value_scale = "v"; })).ok());
-  ExpectRefused(u, with(vllm, [](O& o) { o.qkv = "split"; }), {"--attention", "--qkv split"});
-  ExpectRefused(u, with(hf, [](O& o) { o.qkv = "fused:3"; }), {"64 Q", "4 KV heads", "fused(3)"});
+  ExpectRefused(u, with(vllm, [](O& o) { o.format = FormKind::kShardedState, o.ranks = {0, 8}; }), {"0 to 7", "8"});
+  ExpectRefused(u, with(vllm, [](O& o) { o.format = FormKind::kShardedState, o.ranks = {-1, 2}; }), {"0 to 7"});
+  ExpectRefused(u, with(hf, [](O& o) { o.fold_value_scale = FoldInto::kV; }), {"attention_value_scale"});
+  EXPECT_TRUE(Choose(scaled, with(hf, [](O& o) { o.fold_value_scale = FoldInto::kV; })).ok());
+  ExpectRefused(u, with(vllm, [](O& o) { o.qkv = QkvWish("split"); }), {"--attention", "--qkv split"});
+  ExpectRefused(u, with(hf, [](O& o) { o.qkv = QkvWish("fused:3"); }), {"64 Q", "4 KV heads", "fused(3)"});
   // The last value that would do, and no more.
-  EXPECT_TRUE(Choose(u, with(vllm, [](O& o) { o.format = "sharded-state", o.ranks = {0, 7}; })).ok());
+  EXPECT_TRUE(Choose(u, with(vllm, [](O& o) { o.format = FormKind::kShardedState, o.ranks = {0, 7}; })).ok());
   EXPECT_TRUE(Choose(u, with(vllm, [](O& o) { o.pp = o.etp = 1; })).ok());
 }
 

@@ -9,6 +9,8 @@
 #include <set>
 
 #include "lib/base/durable_file.h"
+#include "lib/recipe/matcher.h"
+#include "lib/recipe/recipe_words.h"
 #include "tests/faults/scratch_directory.h"
 
 namespace mimo {
@@ -41,7 +43,7 @@ TEST(Recipe, ReadsEveryKeyAndWritesThemBack) {
   ASSERT_TRUE(recipe.ok()) << recipe.error().Message();
   const Recipe& r = recipe.value();
   EXPECT_EQ(r.dialect, Dialect::kCompressedTensors);
-  EXPECT_EQ(r.qkv, "fused:8");
+  EXPECT_EQ(r.qkv, QkvWish("fused:8"));
   ASSERT_EQ(r.rules.size(), 4u);
   EXPECT_EQ(r.rules[0].roles, (std::vector<Role>{Role::kExpertGate, Role::kExpertUp}));
   EXPECT_EQ(r.rules[0].mtp, false);
@@ -70,14 +72,14 @@ TEST(Recipe, ReadsEveryKeyAndWritesThemBack) {
 TEST(Recipe, DefaultsAreThoseOfTheDocuments) {
   const Recipe r = Parse(Small()).value();
   EXPECT_EQ(r.dialect, Dialect::kModelOpt);
-  EXPECT_EQ(r.qkv, "");
+  EXPECT_EQ(r.qkv, std::nullopt);
   EXPECT_EQ(r.nvfp4_rule, kernels::ScaleRule::kMax);
   EXPECT_EQ(r.mx_rule, kernels::ScaleRule::kRceil);
   EXPECT_FALSE(r.w4a4);
   EXPECT_EQ(r.input_scale, 1.0f);
   Json keep = Small();
   keep["qkv"] = "keep";
-  EXPECT_EQ(Parse(keep).value().qkv, "");
+  EXPECT_EQ(Parse(keep).value().qkv, std::nullopt);
 }
 
 TEST(Recipe, EverythingElseIsAUsageError) {
@@ -248,14 +250,14 @@ TEST(Recipe, EncodingsCarryTheOptionsOfTheirCodecOnly) {
 TEST(Recipe, NamesRoundTrip) {
   for (int i = 0; i <= static_cast<int>(kernels::ScaleRule::kCeil); ++i) {
     const auto rule = static_cast<kernels::ScaleRule>(i);
-    EXPECT_EQ(ScaleRuleFromName(ScaleRuleName(rule)), rule);
+    EXPECT_EQ(FromWord(kScaleRules, WordOf(kScaleRules, rule)), rule);
   }
   for (int i = 0; i <= static_cast<int>(StoredAs::kMxfp8); ++i) {
     const auto stored_as = static_cast<StoredAs>(i);
-    EXPECT_EQ(StoredAsFromName(StoredAsName(stored_as)), stored_as);
+    EXPECT_EQ(FromWord(kStoredAs, WordOf(kStoredAs, stored_as)), stored_as);
     EXPECT_EQ(CodecOf(stored_as).has_value(), stored_as != StoredAs::kKeep);
   }
-  EXPECT_FALSE(StoredAsFromName("int8").has_value());
+  EXPECT_FALSE(FromWord(kStoredAs, "int8").has_value());
 }
 
 // Role, in MTP layers or not -> what each built-in recipe makes of it: written down from the issue, not from the files.
@@ -289,7 +291,7 @@ TEST(Recipe, TheBuiltInOnesStoreWhatTheySay) {
     const Recipe& recipe = found.value();
     EXPECT_EQ(recipe.name, want.recipe);
     EXPECT_EQ(recipe.dialect, want.dialect) << want.recipe;
-    EXPECT_EQ(recipe.qkv, want.qkv) << want.recipe;
+    EXPECT_EQ(recipe.qkv ? recipe.qkv->text : "", want.qkv) << want.recipe;
     EXPECT_FALSE(recipe.summary.empty());
     std::set<std::string> engines;
     for (const RecipeEngine& engine : recipe.engines) engines.insert(engine.name);

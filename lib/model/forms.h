@@ -1,0 +1,35 @@
+// The forms in which checkpoints lie on disk, and what a form did to the values: their words in markers, plans, options
+// and messages.
+#pragma once
+
+#include <cstdint>
+
+#include "lib/base/words.h"
+
+namespace mimo {
+
+enum class FormKind : uint8_t {
+  kHf,            // a Hugging Face directory
+  kShardedState,  // vLLM: files of each rank
+  kNxdi,          // a preprocessed Neuron directory
+  kTorchDist,     // Megatron's distributed checkpoints
+  kDcp,           // other distributed checkpoints of PyTorch
+  kTorch,         // Megatron's legacy mp_rank_* directories
+};
+inline constexpr Words<FormKind, 6> kForms{{{FormKind::kHf, "hf"},
+                                            {FormKind::kShardedState, "sharded-state"},
+                                            {FormKind::kNxdi, "nxdi"},
+                                            {FormKind::kTorchDist, "torch_dist"},
+                                            {FormKind::kDcp, "dcp"},
+                                            {FormKind::kTorch, "torch"}}};
+
+// How FP8 codes of experts come into the range of Neuron's FP8.
+enum class ExpertCodes : uint8_t { kHalve, kRescale };
+inline constexpr Words<ExpertCodes, 2> kExpertCodes{
+    {{ExpertCodes::kHalve, "halve"}, {ExpertCodes::kRescale, "rescale"}}};
+
+// The weights that attention_value_scale is multiplied into.
+enum class FoldInto : uint8_t { kV, kO };
+inline constexpr Words<FoldInto, 2> kFoldIntos{{{FoldInto::kV, "v"}, {FoldInto::kO, "o"}}};
+
+}  // namespace mimo

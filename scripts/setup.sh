@@ -58,6 +58,7 @@ refuse() {
   echo "setup: $1" >&2
   echo "setup: these packages are missing; then run this again:" >&2
   echo "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}" >&2
+  TIMEFORMAT=''
   exit 1
 }
 

@@ -146,7 +146,7 @@ std::vector<std::string> RankForm::Aliases(const std::string& table_name) const 
   };
   for (const auto* pairs : {&renamed_, &infixes_})
     for (const auto& [from, to] : *pairs)
-      extend([&](std::string name) {
+      extend([&from = from, &to = to](std::string name) {  // named: clang before 16 captures no structured binding
         if (const size_t at = name.find(from); at != std::string::npos) name.replace(at, from.size(), to);
         return name;
       });

@@ -216,7 +216,7 @@ class Legacy : public ::testing::Test {
     EXPECT_EQ(std::count(store->skipped.begin(), store->skipped.end(), "optimizer"), 1);
   }
 
-  const TinyModel model_;
+  const TinyModel model_{};
   ScratchDirectory directory_;
   size_t replicas_ = 0;
 };

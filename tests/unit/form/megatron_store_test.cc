@@ -125,7 +125,7 @@ class Store : public ::testing::Test {
     for (const CarriedFile& file : store->stored.carried) carried_.push_back(file.name);
   }
 
-  const TinyModel model_;
+  const TinyModel model_{};
   ScratchDirectory directory_;
   std::vector<std::string> carried_;
 };

@@ -207,7 +207,7 @@ class Broken : public ::testing::Test {
   Broken() {
     for (const auto& [key, t] : made::Megatron(model_, {})) saved_.Add(key, t, Even(t.shape, 0, 2));
   }
-  const TinyModel model_;
+  const TinyModel model_{};
   Saved saved_{model_};
 };
 

@@ -143,7 +143,7 @@ TEST(StoredWeight, EveryStorageOfEveryProjectionIsRead) {
           continue;
         }
         ++found;
-        const auto name = [&](uint32_t array) {
+        const auto name = [&, &module = module](uint32_t array) {
           return array == kNone ? std::string() : catalogue.arrays[array].name.substr(module.size() + 1);
         };
         const bool w4a4 = form.parts.size() == 4;

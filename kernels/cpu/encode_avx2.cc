@@ -166,7 +166,7 @@ void Nvfp4(const float* values, size_t groups, ScaleRule rule, const Nvfp4Range&
       continue;
     }
     const float amax = HorizontalMax(largest);
-    uint8_t scale;
+    uint8_t scale = 0;
     switch (rule) {
       case ScaleRule::kFourOverSix:
         scale = BestScale(magnitudes, range, 2, [&](int i) {

@@ -46,7 +46,8 @@ class PlanBuilder {
 
   // The plan source of a stored array, added on first use.
   uint32_t Source(uint32_t array);
-  // The plan source of a weight with its codec and uniform grid, so that its values can be decoded.
+  // The plan source of a weight with its codec and uniform grid, so that its values can be decoded. Not for plain arrays
+  // of a type that is none of values (ValueCodecOf).
   uint32_t DecodedSource(const Weight& weight);
   // The plan source of a weight with its block size alone: codes that keep their scales.
   uint32_t GridSource(const Weight& weight);

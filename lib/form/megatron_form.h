@@ -1,5 +1,6 @@
-// Megatron-Core's names and layouts of the model (schemas/forms/megatron.json; reference target-layouts.md 1, 2.2, 2.4):
-// which tensor holds what of the Hugging Face model, where in it, and every way in which the formats spell its name.
+// Megatron-Core's names and layouts of the model (schemas/forms/megatron.json; reference target-layouts.md
+// 1, 2.2, 2.4): which tensor holds what of the Hugging Face model, where in it, and every way in which the formats
+// spell its name.
 #pragma once
 
 #include <cstdint>

@@ -21,7 +21,8 @@ void Merge(std::string& storage, const std::string& name) {
 
 class CheckpointDescriber {
  public:
-  CheckpointDescriber(const Catalogue& catalogue, const Inventory* inventory) : catalogue_(catalogue), inventory_(inventory) {}
+  CheckpointDescriber(const Catalogue& catalogue, const Inventory* inventory)
+      : catalogue_(catalogue), inventory_(inventory) {}
 
   void Fill(Description* out) {
     const ModelConfig& config = catalogue_.config;

@@ -326,9 +326,13 @@ TEST(Planner, DigestIsAFunctionOfTheOptions) {
   EXPECT_NE(digest(Qkv("keep", DTypeChoice::kBf16)), digest(Qkv("keep", DTypeChoice::kFp16)));
 }
 
+Result<Recipe> RecipeOf(const std::string& rules, const std::string& more = "") {
+  return ParseRecipe("{\"name\": \"test\", \"rules\": [" + rules + "]" + more + "}", "the recipe");
+}
+
 PlanOptions WithRecipe(const std::string& rules, const std::string& more = "") {
   PlanOptions options;
-  options.recipe = ParseRecipe("{\"name\": \"test\", \"rules\": [" + rules + "]" + more + "}", "the recipe").value();
+  options.recipe = RecipeOf(rules, more).value();
   return options;
 }
 
@@ -414,7 +418,7 @@ TEST(Planner, RecipesThatCannotBeCarriedOutAreUsageErrors) {
   // One projection of three; a name that is not there; a dialect without the type; half of a pair.
   EXPECT_EQ(code(WithRecipe(R"({"names": "q_proj", "to": "nvfp4"})", R"(, "qkv": "split")")), ErrorCode::kUsage);
   EXPECT_EQ(code(WithRecipe(R"({"names": "no_such_tensor", "to": "nvfp4"})")), ErrorCode::kUsage);
-  EXPECT_EQ(code(WithRecipe(R"({"roles": ["expert.up"], "to": "nvfp4"})", R"(, "dialect": "native")")),
+  EXPECT_EQ(RecipeOf(R"({"roles": ["expert.up"], "to": "nvfp4"})", R"(, "dialect": "native")").error().code,
             ErrorCode::kUsage);
   PlanOptions half = WithRecipe(R"({"roles": ["expert.up", "expert.gate"], "to": "nvfp4"})");
   half.include = {"experts.0.up_proj"};

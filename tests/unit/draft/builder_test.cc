@@ -17,7 +17,11 @@ TEST(PlanBuilder, TakingOutputsOutFollowsTheScales) {
   for (uint32_t i = 0; i < catalogue.arrays.size(); ++i) {
     Weight weight;
     weight.array = i;
-    builder.DecodedSource(weight);
+    if (ValueCodecOf(catalogue.arrays[i].dtype)) {
+      builder.DecodedSource(weight);
+    } else {
+      builder.Source(i);
+    }
   }
   const auto request = [&](const char* name, Codec codec, uint32_t keep, std::vector<Piece> pieces, int64_t rows,
                            int64_t cols) {

@@ -37,7 +37,7 @@ TEST(JsonMembers, ReadsEveryTypeAndNothingElse) {
 }
 
 TEST(JsonMembers, AMemberThatNobodyAskedForIsAProblem) {
-  EXPECT_EQ(ProblemOf({{"known", 1}, {"other", 2}}, [](JsonMembers& m) { m.Integer<int64_t>("known"); }),
+  EXPECT_EQ(ProblemOf({{"known", 1u}, {"other", 2u}}, [](JsonMembers& m) { m.Integer<int64_t>("known"); }),
             "FILE: bad value of things[3]: expected known members only, found 1 more; make it again");
 }
 

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "lib/recipe/codec_types.h"
-#include "lib/recipe/recipe.h"
+#include "lib/recipe/recipe_words.h"
 #include "schemas/embedded.h"
 
 namespace mimo {
@@ -47,7 +47,7 @@ TEST(CodecWords, SchemasListEveryCodec) {
 // A codec that is only read needs no recipe: then it is an exception here.
 TEST(CodecWords, RecipesKnowEveryCodecByTheSameWord) {
   for (const auto& [codec, word] : kCodecs) {
-    const std::optional<StoredAs> stored_as = StoredAsFromName(word);
+    const std::optional<StoredAs> stored_as = FromWord(kStoredAs, word);
     ASSERT_TRUE(stored_as) << word;
     EXPECT_EQ(CodecOf(*stored_as), codec) << word;
   }

@@ -59,9 +59,12 @@ TEST(CommandLineWords, HelpShowsThemAndTheDefault) {
   CLI::App app;
   AddTargetFlags(app, target, options);
   const std::string help = app.help();
-  for (const char* text : {"TEXT:{hf,vllm,sglang,nxdi,megatron}=hf", "TEXT:{hf,sharded-state,torch_dist}=hf",
-                           "TEXT:{auto,fused,split,bf16}=auto", "TEXT:{v,o}", "v|o: multiply"})
-    EXPECT_NE(help.find(text), std::string::npos) << text << "\n" << help;
+  const auto says = [&](const std::string& text) { return help.find(text) != std::string::npos; };
+  for (const auto& [words, usual] :
+       {std::pair("TEXT:{hf,vllm,sglang,nxdi,megatron}", "hf"), std::pair("TEXT:{hf,sharded-state,torch_dist}", "hf"),
+        std::pair("TEXT:{auto,fused,split,bf16}", "auto")})  // CLI11 2.1 and 2.5 differ
+    EXPECT_TRUE(says(std::string(words) + "=" + usual) || says(std::string(words) + " [" + usual + "]")) << help;
+  EXPECT_TRUE(says("TEXT:{v,o}") && says("v|o: multiply")) << help;
 }
 
 }  // namespace

@@ -27,10 +27,11 @@ format() {
 
 tidy() {
   have clang-tidy || return 0
-  [[ -e build/release/compile_commands.json ]] || scripts/build.sh
+  # Every source with a command of its own.
+  cmake -S . -B build/tidy -G Ninja -DMIMO_UNITY=OFF -DMIMO_CUDA=OFF -DMIMO_BENCH=OFF -DMIMO_TESTS=OFF >/dev/null
   # The SIMD sources are left to the compiler's warnings.
   git ls-files 'lib/*.cc' 'tools/*.cc' 'kernels/cpu/convert.cc' 'kernels/cpu/convert_band.cc' 'kernels/cpu/requantize.cc' |
-    xargs -P "$(nproc)" -n 4 clang-tidy -p build/release --quiet
+    xargs -P "$(nproc)" -n 4 clang-tidy -p build/tidy --quiet
 }
 
 # The unit tests alone: the command-line tests run the release build.

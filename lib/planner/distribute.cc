@@ -8,6 +8,7 @@
 #include "lib/draft/cut_pieces.h"
 #include "lib/form/rules.h"
 #include "lib/model/role_groups.h"
+#include "lib/plan/words.h"
 
 namespace mimo {
 namespace {
@@ -336,6 +337,18 @@ std::string RankFile(bool mtp, int64_t rank, int32_t layer) {
 
 Status Distribute(PlanBuilder& builder, const DistributeRequest& request, std::vector<std::string>* dropped) {
   return Distributor(builder, request).Distribute(dropped);
+}
+
+Status CutForRanks(PlanBuilder& builder, const PlanOptions& options, bool keeps, Target* target,
+                   std::vector<std::string>* dropped) {
+  MIMO_ASSIGN_OR_RETURN(const RankForm form,
+                        RankForm::Load(std::string(WordOf(kTargets, options.to)), options.form_template));
+  target->table = form.name();
+  const ModelConfig& config = builder.catalogue().config;
+  DistributeRequest request{form, *target, options};
+  request.quantized_fp8 = keeps && config.quant_method.find("fp8") != std::string::npos;
+  request.router_bf16 = config.router_dtype == "bfloat16";
+  return Distribute(builder, request, dropped);
 }
 
 }  // namespace mimo

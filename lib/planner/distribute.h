@@ -24,6 +24,11 @@ struct DistributeRequest {
 // gets the reasons of what is no longer read. kUsage for what the form cannot hold.
 Status Distribute(PlanBuilder& builder, const DistributeRequest& request, std::vector<std::string>* dropped);
 
+// Distribute with the form that the options name, which `target` gets as its table; `keeps`: every weight keeps what it
+// is stored as. Errors of RankForm::Load too.
+Status CutForRanks(PlanBuilder& builder, const PlanOptions& options, bool keeps, Target* target,
+                   std::vector<std::string>* dropped);
+
 // Names of rank arrays are "rankR/NAME" in plans, manifests and catalogues, NAME in their files.
 std::string RankFile(bool mtp, int64_t rank, int32_t layer);
 

@@ -59,7 +59,8 @@ class Planner {
     MIMO_RETURN_IF_ERROR(chooser.CheckAllUsed());
     MIMO_RETURN_IF_ERROR(ApplyFilter(options_, builder_, &dropped_));
     MIMO_RETURN_IF_ERROR(CheckPromises());
-    if (options_.format == FormKind::kShardedState) MIMO_RETURN_IF_ERROR(CutForRanks());
+    if (options_.format == FormKind::kShardedState)
+      MIMO_RETURN_IF_ERROR(CutForRanks(builder_, options_, chooser_->keeps(), &target_, &dropped_));
     if (options_.to == TargetKind::kNxdi)
       MIMO_RETURN_IF_ERROR(ToNeuron(builder_, options_.expert_codes.value_or(ExpertCodes::kHalve)));
     const bool megatron = options_.to == TargetKind::kMegatron;
@@ -420,41 +421,24 @@ class Planner {
   }
 
   Status CheckPromises() {
-    const Plan& plan = builder_.plan();
     std::string layers;
     for (const std::string& layer : straddling_layers_) layers += (layers.empty() ? "" : ", ") + layer;
-    Error e;
-    e.code = ErrorCode::kCheckFailed;
-    e.file = catalogue_.root;
-    if (!layers.empty() && (options_.lossless || options_.on_straddle == StraddlePolicy::kRefuse)) {
-      e.what = "scale blocks straddle: " + verdict_.layout.ToString() + " -> " + target_.qkv.ToString() +
-               " would re-quantize them";
-      e.expected =
-          options_.lossless ? "nothing that rounds (--lossless)" : "no straddling blocks (--on-straddle refuse)";
-      e.found = "straddling blocks in the attention of layers " + layers;
-      e.advice = "choose another --qkv, or --on-straddle requant|bf16";
-      return e;
-    }
-    if (options_.lossless && rounded_ > 0) {
-      e.what = options_.recipe ? "the recipe rounds" : "the conversion rounds";
-      e.expected = "nothing that rounds (--lossless)";
-      e.found = std::to_string(rounded_) + " weights whose values do not fit the target type exactly";
-      e.advice = "keep them (--dtype keep), or leave --lossless out";
-      return e;
-    }
-    builder_.plan().lossless = rounded_ == 0 && plan.straddling_blocks == 0;
+    if (!layers.empty() && (options_.lossless || options_.on_straddle == StraddlePolicy::kRefuse))
+      return CheckFailed("scale blocks straddle: " + verdict_.layout.ToString() + " -> " + target_.qkv.ToString() +
+                         " would re-quantize them")
+          .File(catalogue_.root)
+          .Expected(options_.lossless ? "nothing that rounds (--lossless)"
+                                      : "no straddling blocks (--on-straddle refuse)")
+          .Found("straddling blocks in the attention of layers " + layers)
+          .Advice("choose another --qkv, or --on-straddle requant|bf16");
+    if (options_.lossless && rounded_ > 0)
+      return CheckFailed(options_.recipe ? "the recipe rounds" : "the conversion rounds")
+          .File(catalogue_.root)
+          .Expected("nothing that rounds (--lossless)")
+          .Found(std::to_string(rounded_) + " weights whose values do not fit the target type exactly")
+          .Advice("keep them (--dtype keep), or leave --lossless out");
+    builder_.plan().lossless = rounded_ == 0 && builder_.plan().straddling_blocks == 0;
     return {};
-  }
-
-  Status CutForRanks() {
-    MIMO_ASSIGN_OR_RETURN(const RankForm form,
-                          RankForm::Load(std::string(WordOf(kTargets, options_.to)), options_.form_template));
-    target_.table = form.name();
-    const std::string& method = catalogue_.config.quant_method;
-    DistributeRequest request{form, target_, options_};
-    request.quantized_fp8 = chooser_->keeps() && method.find("fp8") != std::string::npos;
-    request.router_bf16 = catalogue_.config.router_dtype == "bfloat16";
-    return Distribute(builder_, request, &dropped_);
   }
 
   // Why an array behind a view is not read.

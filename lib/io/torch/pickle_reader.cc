@@ -39,10 +39,7 @@ class PickleMachine {
   Error Bad(const std::string& what) const {
     return BadTorchFile(path_, "pickle: " + what + " (byte " + std::to_string(start_) + ")");
   }
-  bool Fail(Error error) {
-    error_ = std::move(error);
-    return false;
-  }
+  bool Fail(Error error) { return error_ = std::move(error), false; }
   bool Fail(const std::string& what) { return Fail(Bad(what)); }
   bool Truncated(std::string expected) { return Fail(Bad("truncated").Expected(std::move(expected)).Found("the end")); }
 
@@ -284,9 +281,8 @@ class PickleMachine {
       case TorchUse::kTensorSubclass:
         return CallRebuildFromType(global, function, arguments);
       case TorchUse::kSize:
-        if (items.size() != 1 || !Is(items[0], PickleKind::kTuple) || !AllIndices(items[0])) {
+        if (items.size() != 1 || !Is(items[0], PickleKind::kTuple) || !AllIndices(items[0]))
           return Refuse(global, "a call of");
-        }
         return Push(items[0]);
       case TorchUse::kDict:
         if (!items.empty()) return Refuse(global, "a call of");

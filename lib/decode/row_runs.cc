@@ -15,8 +15,7 @@ void RowRuns::Add(const SourceMemory& memory, const SourceRectangle& from) {
   run.source.row_bytes = memory.RowBytes(from.source);
   run.rows = static_cast<uint64_t>(from.rows);
   if (source.quantized && kernels::HasBlockScales(source.codec)) return AddBands(memory, from, run);
-  if (source.quantized) {
-    const int64_t group = kernels::GroupOf(source.codec);
+  if (const int64_t group = kernels::GroupOf(source.codec); source.quantized && group > 0) {
     run.source.scales = memory.Row(source.scale, from.row) + from.col / group;
     run.source.scale_row_bytes = memory.RowBytes(source.scale);
     if (source.global != kNone) {

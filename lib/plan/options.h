@@ -21,6 +21,7 @@ enum class TargetKind : uint8_t { kHf, kVllm, kSglang, kNxdi, kMegatron };
 // How an engine's attention is stored; kAuto: as schemas/targets.json says.
 enum class AttentionStorage : uint8_t { kAuto, kFused, kSplit, kBf16 };
 
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): in the order of the plan's JSON; there is one
 struct PlanOptions {
   DTypeChoice dtype = DTypeChoice::kKeep;
   std::optional<Recipe> recipe;  // then dtype is kKeep

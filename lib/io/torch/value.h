@@ -48,6 +48,7 @@ struct TorchValue {
   TorchValue& operator=(const TorchValue& other);
   TorchValue& operator=(TorchValue&& other) noexcept;
   ~TorchValue();
+  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): TorchValue itself is left out
   template <class T>
   requires(!std::is_same_v<std::remove_cvref_t<T>, TorchValue>) explicit TorchValue(T&& value)
       : data(std::forward<T>(value)) {}

@@ -149,10 +149,7 @@ class Validator {
           .Found(std::to_string(output.pad.size()) + " bytes");
     const uint64_t constant = transform == Transform::kConstant ? output.end - output.begin : 0;
     if (output.constant.size() != constant)
-      return Bad("bytes of a constant")
-          .Tensor(output.name)
-          .Expected(std::to_string(constant))
-          .Found(std::to_string(output.constant.size()));
+      return Bad("bytes of a constant").Tensor(output.name).Expected(constant).Found(output.constant.size());
     return {};
   }
 
@@ -210,10 +207,7 @@ class Validator {
       const OutputArray& output = plan_.outputs[i];
       const FrameSize frame = file.container->FrameOf(output.dtype, output.shape);
       if (output.begin != next + frame.head)
-        return Bad("begin of an output")
-            .Tensor(output.name)
-            .Expected(static_cast<int64_t>(next + frame.head))
-            .Found(static_cast<int64_t>(output.begin));
+        return Bad("begin of an output").Tensor(output.name).Expected(next + frame.head).Found(output.begin);
       next = output.end + frame.tail;
       if (file.unchanged && !LiesThere(output, file.source_file)) {
         return Bad("output of a linked file")
@@ -224,8 +218,7 @@ class Validator {
       arrays.push_back({output.name, output.dtype, output.shape, output.begin, output.end});
     }
     next += file.container->TailBytes(arrays);
-    if (next != file.bytes)
-      return Bad("length of " + file.name).Expected(static_cast<int64_t>(next)).Found(static_cast<int64_t>(file.bytes));
+    if (next != file.bytes) return Bad("length of " + file.name).Expected(next).Found(file.bytes);
     return {};
   }
 
@@ -243,7 +236,7 @@ class Validator {
     std::vector<bool> read(catalogue_.arrays.size(), false);
     for (const SourceArray& source : plan_.sources) read[source.array] = true;
     if (plan_.fates.size() != read.size()) {
-      return Bad("fates").Expected(static_cast<int64_t>(read.size())).Found(static_cast<int64_t>(plan_.fates.size()));
+      return Bad("fates").Expected(read.size()).Found(plan_.fates.size());
     }
     for (uint32_t i = 0; i < read.size(); ++i) {
       const SourceFate& fate = plan_.fates[i];
@@ -269,16 +262,12 @@ class Validator {
         return Bad("outputs").Tensor(b.name).Expected("by file and begin").Found("another order");
     }
     for (const PlanFile& file : plan_.files) in_files += file.outputs.size();
-    if (in_files != plan_.outputs.size())
-      return Bad("outputs").Expected("each in one file").Found(std::to_string(in_files));
-    if (bytes != plan_.payload_bytes)
-      return Bad("payload").Expected(static_cast<int64_t>(bytes)).Found(static_cast<int64_t>(plan_.payload_bytes));
+    if (in_files != plan_.outputs.size()) return Bad("outputs").Expected("each in one file").Found(in_files);
+    if (bytes != plan_.payload_bytes) return Bad("payload").Expected(bytes).Found(plan_.payload_bytes);
     uint64_t straddling = 0;
     for (const FuseGroup& group : plan_.groups) straddling += group.straddling_blocks;
     if (straddling != plan_.straddling_blocks) {
-      return Bad("straddling blocks")
-          .Expected(static_cast<int64_t>(straddling))
-          .Found(static_cast<int64_t>(plan_.straddling_blocks));
+      return Bad("straddling blocks").Expected(straddling).Found(plan_.straddling_blocks);
     }
     return {};
   }

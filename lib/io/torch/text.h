@@ -8,8 +8,6 @@
 
 namespace mimo {
 
-bool IsUtf8Text(std::string_view text);
-
 // At most 80 bytes of it, with '?' for what is not printable ASCII: for error messages.
 std::string PrintableText(std::string_view text);
 

@@ -72,10 +72,10 @@ class Pickle {
   std::optional<TorchGlobalId> GlobalOf(const PickleNode& node) const;
   // State that BUILD gave to an object of this class; null when it is none, or has none.
   const PickleNode* StateOf(const PickleNode& node, TorchGlobalId id) const;
-  // Value of a string key of a dict; null when there is none. The last one, as in Python.
-  const PickleNode* Find(const PickleNode& dict, std::string_view key) const;
-  // Integers of a tuple or list that holds nothing else.
-  std::optional<std::vector<int64_t>> Integers(const PickleNode& node) const;
+  // Value of a string key of a dict; null when there is none, or no dict. The last one, as in Python.
+  const PickleNode* Find(const PickleNode* dict, std::string_view key) const;
+  // Integers of a tuple or list that holds nothing else; none of null.
+  std::optional<std::vector<int64_t>> Integers(const PickleNode* node) const;
   // None when it is one that we do not have.
   std::optional<DType> TensorDType(const PickleNode& tensor) const;
 

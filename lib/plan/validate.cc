@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
+#include "lib/io/torch/text.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/validate_parts.h"
@@ -21,18 +22,6 @@ Error Bad(std::string what) {
 namespace {
 
 using plan_check::Bad;
-
-// A path that stays below the directory it is joined to.
-bool StaysBelow(const std::string& name) {
-  if (name.empty() || name.front() == '/' || name.find('\0') != std::string::npos) return false;
-  for (size_t begin = 0; begin <= name.size();) {
-    const size_t end = std::min(name.find('/', begin), name.size());
-    const std::string_view part = std::string_view(name).substr(begin, end - begin);
-    if (part.empty() || part == "." || part == "..") return false;
-    begin = end + 1;
-  }
-  return true;
-}
 
 class Validator {
  public:

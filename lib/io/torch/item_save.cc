@@ -11,12 +11,6 @@ namespace {
 
 constexpr std::string_view kArchive = "archive";  // the base name of what is saved to a stream
 
-std::string PickledTensor(DType dtype, const std::vector<int64_t>& shape) {
-  PickleWriter pickle;
-  pickle.Tensor(dtype, shape, "0");
-  return pickle.Finish();
-}
-
 // The entries before and after the storages.
 void Open(ZipFrame* zip, std::string_view base, std::string_view pickle) {
   zip->Add(std::string(base) + "/data.pkl", pickle);
@@ -86,8 +80,10 @@ class ValueWriter {
 }  // namespace
 
 TorchItemFrame FrameOfTorchItem(DType dtype, const std::vector<int64_t>& shape, uint32_t data_crc) {
+  PickleWriter pickle;
+  pickle.Tensor(dtype, shape, "0");
   ZipFrame zip;
-  Open(&zip, kArchive, PickledTensor(dtype, shape));
+  Open(&zip, kArchive, pickle.Finish());
   zip.AddAbsent(std::string(kArchive) + "/data/0", TensorBytes(dtype, shape).value_or(0), data_crc);
   ZipFrame::Parts parts = Close(&zip, kArchive);
   return {std::move(parts.head), std::move(parts.tail)};

@@ -14,17 +14,20 @@ std::string PrintableText(std::string_view text) {
   return out;
 }
 
-bool IsInnerPath(std::string_view name) {
-  const auto bad = [](char c) { return c == '\\' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
-  if (name.empty() || std::any_of(name.begin(), name.end(), bad)) return false;
-  size_t begin = 0;
-  while (true) {
+bool StaysBelow(std::string_view name) {
+  if (name.find('\0') != std::string_view::npos) return false;
+  for (size_t begin = 0; begin <= name.size();) {
     const size_t end = std::min(name.find('/', begin), name.size());
     const std::string_view part = name.substr(begin, end - begin);
     if (part.empty() || part == "." || part == "..") return false;
-    if (end == name.size()) return true;
     begin = end + 1;
   }
+  return true;
+}
+
+bool IsInnerPath(std::string_view name) {
+  const auto bad = [](char c) { return c == '\\' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  return std::none_of(name.begin(), name.end(), bad) && StaysBelow(name);
 }
 
 Error BadTorchFile(const std::string& path, std::string what) {

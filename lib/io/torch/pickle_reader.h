@@ -58,7 +58,6 @@ class Pickle {
  public:
   const PickleNode& root() const { return nodes_[root_]; }
   const PickleNode& at(PickleId id) const { return nodes_[id]; }
-  size_t nodes() const { return nodes_.size(); }
   uint64_t bytes() const { return bytes_.size(); }
   std::string_view TextOf(const PickleNode& node) const { return bytes_.substr(node.first, node.count); }
   // kTuple, kList: values. kDict: key, value, key, value ... kObject: name, arguments (a tuple) and, after BUILD,

@@ -1,5 +1,5 @@
 // How arrays lie in a file: one object without state for each kind of file that is written and checked. A file is a
-// header, its arrays in order, each within a frame of its own, and a tail; any of these but the arrays may be empty.
+// header and its arrays in order, each within a frame of its own; header and frames may be empty.
 // Their lengths follow from names, dtypes and shapes alone, so that a plan can place every byte. lib/plan/containers.cc
 // lists the kinds.
 #pragma once
@@ -49,7 +49,7 @@ struct FoundArrays {
   std::vector<std::optional<uint64_t>> begins;  // per array asked for: where its data begins; none where it is not
   std::vector<FileProblem> problems;
   uint64_t header_bytes = 0;  // from the start of the file; 0 where there is no header that can be read
-  uint64_t bytes_read = 0;    // of frames and tail
+  uint64_t bytes_read = 0;    // of frames
 };
 
 class Container {
@@ -65,11 +65,6 @@ class Container {
   virtual bool SortsByName() const = 0;
   // The frame of one array.
   virtual FrameSize FrameOf(DType dtype, const std::vector<int64_t>& shape) const = 0;
-  // What follows the last array and its frame.
-  virtual uint64_t TailBytes(std::span<const TensorInfo> arrays) const {
-    (void)arrays;
-    return 0;
-  }
 
   // Places `arrays` in the order given: sets begin and end. Deterministic. `metadata` is for the header, in its order.
   virtual FileLayout LayOut(std::span<TensorInfo> arrays,
@@ -77,9 +72,9 @@ class Container {
   // Whether a planned file can begin so. kBadInput: `what` names the file.
   virtual Status CheckHeader(const PlannedHeader& planned) const = 0;
 
-  // Frames or tail hold CRC-32s of the data: Complete needs those.
+  // Frames hold CRC-32s of the data: Complete needs those.
   virtual bool HoldsChecksums() const = 0;
-  // Writes frames and tail of a file whose header and data are written. `crcs`: per array the CRC-32 of its data, where
+  // Writes the frames of a file whose header and data are written. `crcs`: per array the CRC-32 of its data, where
   // HoldsChecksums.
   virtual Status Complete(std::span<const TensorInfo> arrays, std::span<const uint32_t> crcs,
                           WritableFile& out) const = 0;

@@ -72,19 +72,13 @@ std::optional<uint64_t> TensorBytes(DType dtype, std::span<const int64_t> shape)
   bool empty = false;
   for (const int64_t size : shape) {
     if (size < 0) return std::nullopt;
-    if (size == 0) {
-      empty = true;
-      continue;
-    }
-    const auto product = CheckedMul(elements, static_cast<uint64_t>(size));
-    if (!product) return std::nullopt;
-    elements = *product;
+    empty |= size == 0;
+    if (size != 0 && __builtin_mul_overflow(elements, static_cast<uint64_t>(size), &elements)) return std::nullopt;
   }
   const auto bits = CheckedMul(elements, BitsPerElement(dtype));
   if (!bits) return std::nullopt;
   if (empty) return 0;
-  if (*bits % 8 != 0) return std::nullopt;
-  return *bits / 8;
+  return *bits % 8 == 0 ? std::optional(*bits / 8) : std::nullopt;
 }
 
 }  // namespace mimo

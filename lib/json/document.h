@@ -33,6 +33,13 @@ class JsonDocument {
     return list_->Next();
   }
   void EndList() { list_->Close("\n"); }
+  // All of them, each appended by `append(out, value)`.
+  template <class Values, class Append>
+  void List(std::string_view key, const Values& values, Append append) {
+    BeginList(key);
+    for (const auto& value : values) append(Element(), value);
+    EndList();
+  }
 
   // Ends the document with `end`, and returns the first error of the sink.
   Status Finish(std::string_view end) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace mimo {
 
@@ -49,10 +50,12 @@ void AppendIntegers(std::string& out, First first, Rest... rest) {
 }
 
 // The elements of one array, on one line: [1,2,3]; or each on a line of its own, when `line` is what such a line begins
-// with, its line feed included.
+// with, its line feed included. It ends with its scope, or before that by Close.
 class JsonList {
  public:
   explicit JsonList(std::string& out, std::string_view line = "") : out_(out), line_(line) { out_ += '['; }
+  JsonList(const JsonList&) = delete;
+  ~JsonList() { Close(); }
   // The caller appends the next element.
   std::string& Next() {
     if (!first_) out_ += ',';
@@ -61,6 +64,7 @@ class JsonList {
   }
   // `last`: what follows the last element where there is one.
   void Close(std::string_view last = "") {
+    if (std::exchange(closed_, true)) return;
     if (!first_) out_ += last;
     out_ += ']';
   }
@@ -68,13 +72,15 @@ class JsonList {
  private:
   std::string& out_;
   std::string_view line_;
-  bool first_ = true;
+  bool first_ = true, closed_ = false;
 };
 
-// The members of one object on one line: {"a":1,"b":"x"}.
+// The members of one object on one line: {"a":1,"b":"x"}. It ends with its scope, or before that by Close.
 class JsonObject {
  public:
   explicit JsonObject(std::string& out) : out_(out) { out_ += '{'; }
+  JsonObject(const JsonObject&) = delete;
+  ~JsonObject() { Close(); }
   std::string& Key(std::string_view key) {  // keys are our own words: no escapes
     if (!first_) out_ += ',';
     first_ = false;
@@ -94,7 +100,6 @@ class JsonObject {
   void List(std::string_view key, const Values& values, Append append, std::string_view line = "") {
     JsonList list(Key(key), line);
     for (const auto& value : values) append(list.Next(), value);
-    list.Close();
   }
   template <class Strings>
   void StringList(std::string_view key, const Strings& values) {
@@ -104,11 +109,13 @@ class JsonObject {
   void NumberList(std::string_view key, const Integers& values) {
     List(key, values, AppendInteger<typename Integers::value_type>);
   }
-  void Close() { out_ += '}'; }
+  void Close() {
+    if (!std::exchange(closed_, true)) out_ += '}';
+  }
 
  private:
   std::string& out_;
-  bool first_ = true;
+  bool first_ = true, closed_ = false;
 };
 
 }  // namespace mimo

@@ -2,10 +2,20 @@
 
 #include <algorithm>
 
+#include "lib/base/words.h"
 #include "lib/plan/reads.h"
 
 namespace mimo {
 namespace {
+
+constexpr std::pair<Transform, bool Operations::*> kByTransform[] = {
+    {Transform::kMove, &Operations::moved},           {Transform::kRelayout, &Operations::moved},
+    {Transform::kScales, &Operations::moved},         {Transform::kConvert, &Operations::converted},
+    {Transform::kEncode, &Operations::encoded},       {Transform::kBeside, &Operations::encoded},
+    {Transform::kTranspose, &Operations::transposed}, {Transform::kConstant, &Operations::constant},
+    {Transform::kInvert, &Operations::adjusted},
+};
+static_assert(NamesEach(kByTransform));
 
 class Classifier {
  public:
@@ -55,29 +65,10 @@ class Classifier {
   void ByTransform(uint32_t index) {
     const OutputArray& output = plan_.outputs[index];
     Operations& o = operations_[index];
-    switch (output.transform) {
-      case Transform::kMove:
-      case Transform::kRelayout:
-      case Transform::kScales:
-        o.moved = true;
-        break;
-      case Transform::kConvert:
-        o.converted = true;
-        break;
-      case Transform::kEncode:
-      case Transform::kBeside:
-        o.encoded = true;
-        break;
-      case Transform::kTranspose:
-        o.transposed = true;
-        break;
-      case Transform::kConstant:
-        o.constant = true;
-        break;
-      case Transform::kInvert:
-        break;
+    for (const auto& [transform, operation] : kByTransform) {
+      if (transform == output.transform) o.*operation = true;
     }
-    o.adjusted = output.adjust != Adjust::kAsIs || output.transform == Transform::kInvert;
+    o.adjusted |= output.adjust != Adjust::kAsIs;
     for (const Piece& piece : output.pieces) {
       o.padded |= piece.source == kNone;
       if (piece.source != kNone) read_[piece.source] += ElementsOf(index, piece);

@@ -53,14 +53,12 @@ void AppendOptions(std::string& out, const PlanOptions& options) {
   object.StringList("exclude", options.exclude);
   object.Number("max_shard_bytes", options.max_shard_bytes);
   AppendTarget(object, options);
-  object.Close();
 }
 
 void AppendLayout(std::string& out, const QkvLayout& layout) {
   JsonObject object(out);
   object.String("qkv", WordOf(kQkvKinds, layout.kind));
   object.Number("chunks", layout.chunks);
-  object.Close();
 }
 
 // The name of an array stands for the first source that reads it; further ones are named by their position.
@@ -113,7 +111,6 @@ void AppendSource(std::string& out, const Catalogue& catalogue, const SourceArra
   if (source.block_rows != kUsual.block_rows) object.Number("block_rows", source.block_rows);
   if (source.block_cols != kUsual.block_cols) object.Number("block_cols", source.block_cols);
   if (!source.bands.empty()) object.List("bands", source.bands, AppendBand);
-  object.Close();
 }
 
 // One piece that covers the output and begins at row 0 of its source is just "source".
@@ -174,7 +171,6 @@ void AppendOutput(std::string& out, const SourceNames& names, const OutputArray&
     object.List("pieces", output.pieces,
                 [&](std::string& text, const Piece& piece) { AppendPiece(text, names, piece, named); });
   }
-  object.Close();
 }
 
 void AppendEncoded(std::string& out, const EncodedWeight& weight) {
@@ -190,7 +186,6 @@ void AppendEncoded(std::string& out, const EncodedWeight& weight) {
     object.Number("input", weight.input);
     object.Number("input_value", static_cast<double>(weight.input_value));
   }
-  object.Close();
 }
 
 void AppendSegment(std::string& out, const CellSegment& part) {
@@ -219,7 +214,6 @@ void AppendCell(std::string& out, const CellRow& cell) {
   if (cell.keep != kNone) row.Number("keep", cell.keep);
   if (cell.keep_row != 0) row.Number("keep_row", cell.keep_row);
   row.List("parts", cell.segments, AppendSegment);
-  row.Close();
 }
 
 void AppendGroup(std::string& out, const FuseGroup& group) {
@@ -229,7 +223,6 @@ void AppendGroup(std::string& out, const FuseGroup& group) {
   if (group.straddling_blocks != 0) object.Number("straddling_blocks", group.straddling_blocks);
   if (!group.cells.empty()) object.List("cells", group.cells, AppendCell, "\n ");
   if (!group.encoded.empty()) object.List("encoded", group.encoded, AppendEncoded);
-  object.Close();
 }
 
 void AppendFile(std::string& out, const Catalogue& catalogue, const PlanFile& file) {
@@ -242,7 +235,37 @@ void AppendFile(std::string& out, const Catalogue& catalogue, const PlanFile& fi
   if (file.source_file < catalogue.files.size()) object.String("source", catalogue.files[file.source_file].name);
   // The length prefix is not text; it is the length of the rest.
   if (file.header.size() >= 8) object.String("header", std::string_view(file.header).substr(8));
-  object.Close();
+}
+
+void AppendVerdict(std::string& out, const LayoutVerdict& verdict) {
+  JsonObject object(out);
+  AppendLayout(object.Key("layout"), verdict.layout);
+  object.String("basis", verdict.basis);
+  object.Bool("assumed", verdict.assumed);
+  object.StringList("evidence", verdict.evidence);
+}
+
+void AppendTotals(std::string& out, const Plan& plan) {
+  JsonObject object(out);
+  object.Number("payload_bytes", plan.payload_bytes);
+  object.Number("straddling_blocks", plan.straddling_blocks);
+  object.Bool("lossless", plan.lossless);
+  object.Number("file_groups", plan.file_groups);
+}
+
+void AppendText(std::string& out, const TextFile& text) {
+  JsonObject object(out);
+  object.String("name", text.name);
+  if (IsUtf8(text.content)) {
+    object.String("content", text.content);
+  } else {
+    object.String("base64", Base64Of(text.content));
+  }
+}
+
+void AppendEqual(std::string& out, const EqualRows& equal) {
+  AppendIntegers(out += '[', equal.first, equal.first_row, equal.second, equal.second_row, equal.rows);
+  out += ']';
 }
 
 Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink, bool for_digest) {
@@ -254,47 +277,16 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
   lines.String("form", plan.form);
   AppendOptions(lines.Key("options"), plan.options);
   lines.String("source_fingerprint", plan.source_fingerprint.Hex());
-  JsonObject layout(lines.Key("source_layout"));
-  AppendLayout(layout.Key("layout"), plan.source_layout.layout);
-  layout.String("basis", plan.source_layout.basis);
-  layout.Bool("assumed", plan.source_layout.assumed);
-  layout.StringList("evidence", plan.source_layout.evidence);
-  layout.Close();
+  AppendVerdict(lines.Key("source_layout"), plan.source_layout);
   AppendLayout(lines.Key("target_layout"), plan.target_layout);
-  JsonObject totals(lines.Key("totals"));
-  totals.Number("payload_bytes", plan.payload_bytes);
-  totals.Number("straddling_blocks", plan.straddling_blocks);
-  totals.Bool("lossless", plan.lossless);
-  totals.Number("file_groups", plan.file_groups);
-  totals.Close();
-
-  lines.BeginList("notes");
-  for (const std::string& note : plan.notes) AppendJsonString(lines.Element(), note);
-  lines.EndList();
-  lines.BeginList("carried");
-  for (const std::string& name : plan.carried) AppendJsonString(lines.Element(), name);
-  lines.EndList();
-  lines.BeginList("texts");
-  for (const TextFile& text : plan.texts) {
-    JsonObject object(lines.Element());
-    object.String("name", text.name);
-    if (IsUtf8(text.content)) {
-      object.String("content", text.content);
-    } else {
-      object.String("base64", Base64Of(text.content));
-    }
-    object.Close();
-  }
-  lines.EndList();
-  lines.BeginList("files");
-  for (const PlanFile& file : plan.files) AppendFile(lines.Element(), catalogue, file);
-  lines.EndList();
-  lines.BeginList("sources");
-  for (const SourceArray& source : plan.sources) AppendSource(lines.Element(), catalogue, source);
-  lines.EndList();
-  lines.BeginList("groups");
-  for (const FuseGroup& group : plan.groups) AppendGroup(lines.Element(), group);
-  lines.EndList();
+  AppendTotals(lines.Key("totals"), plan);
+  lines.List("notes", plan.notes, AppendJsonString);
+  lines.List("carried", plan.carried, AppendJsonString);
+  lines.List("texts", plan.texts, AppendText);
+  lines.List("files", plan.files, [&](std::string& out, const PlanFile& file) { AppendFile(out, catalogue, file); });
+  lines.List("sources", plan.sources,
+             [&](std::string& out, const SourceArray& source) { AppendSource(out, catalogue, source); });
+  lines.List("groups", plan.groups, AppendGroup);
 
   const SourceNames names(catalogue, plan);
   lines.BeginList("outputs");
@@ -307,22 +299,13 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
     previous = &output;
   }
   lines.EndList();
-  if (!plan.equal.empty()) {
-    lines.BeginList("equal");
-    for (const EqualRows& equal : plan.equal) {
-      std::string& line = lines.Element();
-      AppendIntegers(line += '[', equal.first, equal.first_row, equal.second, equal.second_row, equal.rows);
-      line += ']';
-    }
-    lines.EndList();
-  }
+  if (!plan.equal.empty()) lines.List("equal", plan.equal, AppendEqual);
   lines.BeginList("dropped");
   for (const SourceFate& fate : plan.fates) {
     if (fate.fate == Fate::kUsed || fate.array >= catalogue.arrays.size()) continue;
     JsonObject object(lines.Element());
     object.String("array", catalogue.arrays[fate.array].name);
     object.String("reason", fate.reason);
-    object.Close();
   }
   lines.EndList();
   return lines.Finish("}\n");

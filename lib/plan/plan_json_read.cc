@@ -130,14 +130,10 @@ class PlanReader {
         }
         if (file.source_file == kNone) problems_.Add(members.Place(), "source", "a file of the checkpoint", source);
       }
-      if (const Json* header = members.Find("header")) {
-        if (header->is_string()) {
-          const auto& text = header->get_ref<const std::string&>();
-          for (int byte = 0; byte < 8; ++byte) file.header += static_cast<char>(text.size() >> (8 * byte) & 0xFF);
-          file.header += text;
-        } else {
-          problems_.Add(members.Place(), "header", "a string", header);
-        }
+      if (members.Has("header")) {
+        const std::string text = members.String("header");
+        for (int byte = 0; byte < 8; ++byte) file.header += static_cast<char>(text.size() >> (8 * byte) & 0xFF);
+        file.header += text;
       }
       members.Close();
       plan_.files.push_back(std::move(file));
@@ -392,10 +388,6 @@ class PlanReader {
   std::unordered_map<uint32_t, uint32_t> by_array_;  // catalogue array -> first source that reads it
 };
 
-Error NotJson(const std::string& path, const char* problem) {
-  return BadInput(std::string("not JSON: ") + problem).File(path).Advice(kAdvice);
-}
-
 }  // namespace
 
 Result<Plan> ParsePlanJson(const Catalogue& catalogue, const std::string& text, const std::string& path) {
@@ -405,30 +397,24 @@ Result<Plan> ParsePlanJson(const Catalogue& catalogue, const std::string& text, 
     if (!read.ok()) return read.TakeError();
     plan = std::move(read).value();
   } catch (const Json::exception& problem) {
-    return NotJson(path, problem.what());
+    return BadInput(std::string("not JSON: ") + problem.what()).File(path).Advice(kAdvice);
   }
-  Error error;
-  error.file = path;
-  error.advice = kAdvice;
   if (plan.source_fingerprint != catalogue.Fingerprint()) {
-    error.what = "the plan was made from another checkpoint, or this one has changed since";
-    error.expected = "fingerprint " + plan.source_fingerprint.Hex();
-    error.found = catalogue.Fingerprint().Hex() + " of " + catalogue.root;
-    return error;
+    return BadInput("the plan was made from another checkpoint, or this one has changed since")
+        .File(path)
+        .Expected("fingerprint " + plan.source_fingerprint.Hex())
+        .Found(catalogue.Fingerprint().Hex() + " of " + catalogue.root)
+        .Advice(kAdvice);
   }
   Status valid = ValidatePlan(catalogue, plan);
-  if (!valid.ok()) {
-    Error problem = valid.TakeError();
-    problem.file = path;
-    problem.advice = kAdvice;
-    return problem;
-  }
+  if (!valid.ok()) return valid.TakeError().File(path).Advice(kAdvice);
   const Hash128 digest = PlanDigest(catalogue, plan);
   if (digest != plan.digest) {
-    error.what = "the plan was edited: its digest does not match";
-    error.expected = plan.digest.Hex();
-    error.found = digest.Hex();
-    return error;
+    return BadInput("the plan was edited: its digest does not match")
+        .File(path)
+        .Expected(plan.digest.Hex())
+        .Found(digest.Hex())
+        .Advice(kAdvice);
   }
   return plan;
 }

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
+#include "lib/io/torch/text.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/validate_parts.h"
@@ -21,18 +22,6 @@ Error Bad(std::string what) {
 namespace {
 
 using plan_check::Bad;
-
-// A path that stays below the directory it is joined to.
-bool StaysBelow(const std::string& name) {
-  if (name.empty() || name.front() == '/' || name.find('\0') != std::string::npos) return false;
-  for (size_t begin = 0; begin <= name.size();) {
-    const size_t end = std::min(name.find('/', begin), name.size());
-    const std::string_view part = std::string_view(name).substr(begin, end - begin);
-    if (part.empty() || part == "." || part == "..") return false;
-    begin = end + 1;
-  }
-  return true;
-}
 
 class Validator {
  public:
@@ -149,10 +138,7 @@ class Validator {
           .Found(std::to_string(output.pad.size()) + " bytes");
     const uint64_t constant = transform == Transform::kConstant ? output.end - output.begin : 0;
     if (output.constant.size() != constant)
-      return Bad("bytes of a constant")
-          .Tensor(output.name)
-          .Expected(std::to_string(constant))
-          .Found(std::to_string(output.constant.size()));
+      return Bad("bytes of a constant").Tensor(output.name).Expected(constant).Found(output.constant.size());
     return {};
   }
 
@@ -204,16 +190,12 @@ class Validator {
         file.container->CheckHeader({file.name, file.header, file.unchanged, file.source_file != kNone});
     if (!header.ok()) return Bad(header.error().what).Expected(header.error().expected).Found(header.error().found);
     uint64_t next = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].data_begin : file.header.size();
-    std::vector<TensorInfo> arrays;
     for (uint32_t i : file.outputs) {
       if (!IsIn(i, f)) return Bad("outputs of " + file.name).Expected("its own").Found("another's");
       const OutputArray& output = plan_.outputs[i];
       const FrameSize frame = file.container->FrameOf(output.dtype, output.shape);
       if (output.begin != next + frame.head)
-        return Bad("begin of an output")
-            .Tensor(output.name)
-            .Expected(static_cast<int64_t>(next + frame.head))
-            .Found(static_cast<int64_t>(output.begin));
+        return Bad("begin of an output").Tensor(output.name).Expected(next + frame.head).Found(output.begin);
       next = output.end + frame.tail;
       if (file.unchanged && !LiesThere(output, file.source_file)) {
         return Bad("output of a linked file")
@@ -221,11 +203,8 @@ class Validator {
             .Expected("the same bytes at the same place")
             .Found("another");
       }
-      arrays.push_back({output.name, output.dtype, output.shape, output.begin, output.end});
     }
-    next += file.container->TailBytes(arrays);
-    if (next != file.bytes)
-      return Bad("length of " + file.name).Expected(static_cast<int64_t>(next)).Found(static_cast<int64_t>(file.bytes));
+    if (next != file.bytes) return Bad("length of " + file.name).Expected(next).Found(file.bytes);
     return {};
   }
 
@@ -243,7 +222,7 @@ class Validator {
     std::vector<bool> read(catalogue_.arrays.size(), false);
     for (const SourceArray& source : plan_.sources) read[source.array] = true;
     if (plan_.fates.size() != read.size()) {
-      return Bad("fates").Expected(static_cast<int64_t>(read.size())).Found(static_cast<int64_t>(plan_.fates.size()));
+      return Bad("fates").Expected(read.size()).Found(plan_.fates.size());
     }
     for (uint32_t i = 0; i < read.size(); ++i) {
       const SourceFate& fate = plan_.fates[i];
@@ -269,16 +248,12 @@ class Validator {
         return Bad("outputs").Tensor(b.name).Expected("by file and begin").Found("another order");
     }
     for (const PlanFile& file : plan_.files) in_files += file.outputs.size();
-    if (in_files != plan_.outputs.size())
-      return Bad("outputs").Expected("each in one file").Found(std::to_string(in_files));
-    if (bytes != plan_.payload_bytes)
-      return Bad("payload").Expected(static_cast<int64_t>(bytes)).Found(static_cast<int64_t>(plan_.payload_bytes));
+    if (in_files != plan_.outputs.size()) return Bad("outputs").Expected("each in one file").Found(in_files);
+    if (bytes != plan_.payload_bytes) return Bad("payload").Expected(bytes).Found(plan_.payload_bytes);
     uint64_t straddling = 0;
     for (const FuseGroup& group : plan_.groups) straddling += group.straddling_blocks;
     if (straddling != plan_.straddling_blocks) {
-      return Bad("straddling blocks")
-          .Expected(static_cast<int64_t>(straddling))
-          .Found(static_cast<int64_t>(plan_.straddling_blocks));
+      return Bad("straddling blocks").Expected(straddling).Found(plan_.straddling_blocks);
     }
     return {};
   }

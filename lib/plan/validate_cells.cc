@@ -19,10 +19,7 @@ Status CheckValues(const Subject& subject, const CellSegment& s, const OutputArr
       Columns(source.shape) != Columns(codes.shape))
     return Bad("source of a cell").Tensor(source.name).Expected("values of equal width").Found("another");
   if (!Within(s.source_row, s.rows, source.rows()))
-    return Bad("rows of a cell")
-        .Tensor(codes.name)
-        .Expected("rows of " + source.name)
-        .Found(std::to_string(s.source_row));
+    return Bad("rows of a cell").Tensor(codes.name).Expected("rows of " + source.name).Found(s.source_row);
   if (s.scale_row != 0 || s.factor != 1)
     return Bad("cell of values").Tensor(codes.name).Expected("no scale row or factor").Found("one");
   if (Columns(scales.shape) != CeilDiv(Columns(codes.shape), from.block_cols))
@@ -59,7 +56,7 @@ Status CheckSegment(const Subject& subject, const CellSegment& s, uint32_t group
   }
   const OutputArray& codes = subject.plan.outputs[s.output];
   if (s.rows <= 0 || !Within(s.target_row, s.rows, codes.rows()))
-    return Bad("rows of a cell").Tensor(codes.name).Expected("rows of its target").Found(std::to_string(s.target_row));
+    return Bad("rows of a cell").Tensor(codes.name).Expected("rows of its target").Found(s.target_row);
   if (s.source == kNone) {
     if (s.source_row != 0 || s.scale != kNone || s.scale_row != 0 || s.factor != 1)
       return Bad("padding of a cell").Tensor(codes.name).Expected("no source, scale or factor").Found("one");
@@ -74,10 +71,7 @@ Status CheckSegment(const Subject& subject, const CellSegment& s, uint32_t group
     return Bad("source of a cell").Tensor(source.name).Expected("F8_E4M3 codes of equal width").Found("another");
   }
   if (!Within(s.source_row, s.rows, source.rows()))
-    return Bad("rows of a cell")
-        .Tensor(codes.name)
-        .Expected("rows of " + source.name)
-        .Found(std::to_string(s.source_row));
+    return Bad("rows of a cell").Tensor(codes.name).Expected("rows of " + source.name).Found(s.source_row);
   if (s.scale_row < 0) return Bad("scale row of a cell").Tensor(codes.name).Expected(0).Found(s.scale_row);
   if (!std::isfinite(s.factor) || s.factor <= 0)
     return Bad("factor of a cell").Tensor(codes.name).Expected("a positive one").Found(std::to_string(s.factor));
@@ -165,10 +159,7 @@ Status CheckEncoded(const Subject& subject, uint32_t g) {
     const int64_t columns = Columns(codes.shape) * (IsPacked(encoding.codec) ? 2 : 1);
     const int64_t column_group = kernels::GroupColumns(encoding);
     if (e.period < 0 || (e.period > 0 && (!cells || codes.rows() % e.period != 0)))
-      return Bad("period of an encoded weight")
-          .Tensor(codes.name)
-          .Expected("a divisor of its rows")
-          .Found(std::to_string(e.period));
+      return Bad("period of an encoded weight").Tensor(codes.name).Expected("a divisor of its rows").Found(e.period);
     const int64_t rows = cells ? BlockRowsOf(codes.rows(), e) : codes.rows();
     if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(*scale_dtype) ||
         (!cells && columns % column_group != 0) || scales.rows() != rows ||

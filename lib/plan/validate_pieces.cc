@@ -79,45 +79,35 @@ class PieceChecker {
       const int64_t count = std::max<int64_t>(piece.cols == 0 ? columns_ : piece.cols, 1);
       if (!later || !skyline.Add(piece.target_row, piece.rows, piece.target_col, count)) {
         return Bad("pieces")
-            .Tensor(output_.name)
             .Expected("each element once, by row and column")
             .Found("row " + std::to_string(piece.target_row) + ", column " + std::to_string(piece.target_col));
       }
       if (piece.source != kNone) MIMO_RETURN_IF_ERROR(CheckSourceOf(piece));
     }
     if (output_.transform == Transform::kEncode) MIMO_RETURN_IF_ERROR(CheckEncoded());
-    if (!skyline.Level(rows_))
-      return Bad("pieces").Tensor(output_.name).Expected("each element once").Found("elements without a piece");
+    if (!skyline.Level(rows_)) return Bad("pieces").Expected("each element once").Found("elements without a piece");
     if (output_.transform == Transform::kInvert && output_.pieces.size() != 1)
-      return Bad("inverted output").Tensor(output_.name).Expected("one F32 from one F32").Found("another");
+      return Bad("inverted output").Expected("one F32 from one F32").Found("another");
     return {};
   }
 
  private:
+  // About the output, unless it says otherwise.
+  Error Bad(std::string what) const { return plan_check::Bad(std::move(what)).Tensor(output_.name); }
+
   Status CheckTarget(const Piece& piece) const {
     if (piece.rows <= 0 || !Within(piece.target_row, piece.rows, rows_))
-      return Bad("rows of a piece")
-          .Tensor(output_.name)
-          .Expected("rows of the output")
-          .Found(std::to_string(piece.target_row));
+      return Bad("rows of a piece").Expected("rows of the output").Found(piece.target_row);
     const bool whole = piece.cols == 0;
     if (whole ? transposes_ || piece.source_col != 0 || piece.target_col != 0
               : !places_ || piece.cols < 0 || !Within(piece.target_col, piece.cols, columns_))
-      return Bad("columns of a piece")
-          .Tensor(output_.name)
-          .Expected("columns of the output")
-          .Found(std::to_string(piece.target_col));
+      return Bad("columns of a piece").Expected("columns of the output").Found(piece.target_col);
     if (piece.source == kNone) {
       if (!pads_ || piece.source_row != 0 || piece.source_col != 0)
-        return Bad("padding")
-            .Tensor(output_.name)
-            .Expected("an output that is moved, converted or transposed")
-            .Found("another");
+        return Bad("padding").Expected("an output that is moved, converted or transposed").Found("another");
       return CheckBytes(piece);
     }
-    return subject_.IsSource(piece.source)
-               ? Status()
-               : Bad("pieces").Tensor(output_.name).Expected("a source of the plan").Found("another");
+    return subject_.IsSource(piece.source) ? Status() : Bad("pieces").Expected("a source of the plan").Found("another");
   }
 
   // Rows are put together from values only.
@@ -127,7 +117,6 @@ class PieceChecker {
     if (std::any_of(output_.pieces.begin(), output_.pieces.end(), is_rectangle) &&
         std::any_of(output_.pieces.begin(), output_.pieces.end(), is_quantized))
       return Bad("pieces of an encoded weight")
-          .Tensor(output_.name)
           .Expected("whole rows, or rectangles of values")
           .Found("rectangles and codes");
     return {};
@@ -138,15 +127,11 @@ class PieceChecker {
     const int64_t bits = BitsPerElement(output_.dtype);
     if (transposes_ && bits != 8 && bits != 16 && bits != 32)
       return Bad("transposed output")
-          .Tensor(output_.name)
           .Expected("elements of 1, 2 or 4 bytes")
           .Found(std::string(DTypeName(output_.dtype)));
     if (bits % 8 == 0) return {};
     if (piece.source_col * bits % 8 != 0 || piece.target_col * bits % 8 != 0 || piece.cols * bits % 8 != 0)
-      return Bad("columns of a piece")
-          .Tensor(output_.name)
-          .Expected("whole bytes")
-          .Found(std::to_string(piece.target_col));
+      return Bad("columns of a piece").Expected("whole bytes").Found(piece.target_col);
     return {};
   }
 
@@ -159,54 +144,42 @@ class PieceChecker {
     const int64_t rows_read = transposes_ ? piece.cols : piece.rows;
     const int64_t columns_read = transposes_ ? piece.rows : piece.cols == 0 ? columns : piece.cols;
     if (!Within(piece.source_row, rows_read, array.rows()))
-      return Bad("rows of a piece")
-          .Tensor(output_.name)
-          .Expected("rows of " + array.name)
-          .Found(std::to_string(piece.source_row));
+      return Bad("rows of a piece").Expected("rows of " + array.name).Found(piece.source_row);
     if (!Within(piece.source_col, columns_read, columns))
-      return Bad("columns of a piece")
-          .Tensor(output_.name)
-          .Expected("columns of " + array.name)
-          .Found(std::to_string(piece.source_col));
-    if (piece.cols == 0 && columns != columns_)
-      return Bad("columns").Tensor(output_.name).Expected(columns_).Found(columns);
+      return Bad("columns of a piece").Expected("columns of " + array.name).Found(piece.source_col);
+    if (piece.cols == 0 && columns != columns_) return Bad("columns").Expected(columns_).Found(columns);
     if (output_.transform == Transform::kInvert) return CheckInverted(array);
     return decodes ? CheckDecoded(piece, source, array) : CheckMoved(piece, source, array);
   }
 
   Status CheckMoved(const Piece& piece, const SourceArray& source, const StoredArray& array) const {
-    if (array.dtype != output_.dtype)
-      return Bad("dtype of a moved array").Tensor(output_.name).Expected(array.name).Found(output_.name);
+    if (array.dtype != output_.dtype) return Bad("dtype of a moved array").Expected(array.name).Found(output_.name);
     if (transposes_ && IsValueCodec(output_.target_codec) &&
         (!Matches(output_.target_codec, output_.dtype) || !Matches(source.codec, array.dtype)))
-      return Bad("codec").Tensor(output_.name).Expected("that of the dtype").Found("another");
+      return Bad("codec").Expected("that of the dtype").Found("another");
     if (piece.cols == 0 && array.row_bytes() != output_.row_bytes()) {
-      return Bad("bytes of a row")
-          .Tensor(output_.name)
-          .Expected(static_cast<int64_t>(output_.row_bytes()))
-          .Found(static_cast<int64_t>(array.row_bytes()));
+      return Bad("bytes of a row").Expected(output_.row_bytes()).Found(array.row_bytes());
     }
     return CheckBytes(piece);
   }
 
   Status CheckInverted(const StoredArray& array) const {
     if (array.dtype != DType::kF32 || output_.dtype != DType::kF32 || array.bytes != 4 || rows_ != 1 || columns_ != 1)
-      return Bad("inverted output").Tensor(output_.name).Expected("one F32 from one F32").Found("another");
+      return Bad("inverted output").Expected("one F32 from one F32").Found("another");
     return {};
   }
 
   Status CheckDecoded(const Piece& piece, const SourceArray& source, const StoredArray& array) const {
     if (output_.transform != Transform::kEncode && !Matches(output_.target_codec, output_.dtype))
-      return Bad("codec").Tensor(output_.name).Expected("that of the dtype").Found("another");
+      return Bad("codec").Expected("that of the dtype").Found("another");
     if (!source.quantized && !Matches(source.codec, array.dtype))
       return Bad("codec").Tensor(array.name).Expected("that of the dtype").Found("another");
     if (piece.source_col % ColumnUnit(source) != 0)
       return Bad("columns of a piece")
-          .Tensor(output_.name)
           .Expected("the beginning of a block or group of " + array.name)
-          .Found(std::to_string(piece.source_col));
+          .Found(piece.source_col);
     if (output_.adjust != Adjust::kAsIs && output_.adjust != Adjust::kScale)
-      return Bad("adjusted codes").Tensor(output_.name).Expected("codes").Found("values");
+      return Bad("adjusted codes").Expected("codes").Found("values");
     return {};
   }
 

@@ -33,8 +33,7 @@ Status CheckGrouped(const Subject& subject, const SourceArray& source) {
 
 Status CheckScales(const Subject& subject, uint32_t scale, int64_t rows, int64_t columns, int64_t block,
                    const std::string& name) {
-  if (!subject.IsSource(scale))
-    return Bad("scales").Tensor(name).Expected("a source of the plan").Found(std::to_string(scale));
+  if (!subject.IsSource(scale)) return Bad("scales").Tensor(name).Expected("a source of the plan").Found(scale);
   const StoredArray& array = subject.ArrayOf(scale);
   if (array.dtype != DType::kF32 || array.shape.size() < 2)
     return Bad("scales").Tensor(array.name).Expected("an F32 matrix").Found("another");

@@ -1,8 +1,35 @@
 #include "lib/recipe/codec_types.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "lib/recipe/codec_words.h"
 
 namespace mimo {
+namespace {
+
+struct Types {
+  DType elements;
+  std::optional<DType> scales;
+};
+
+constexpr std::pair<Codec, Types> kTypes[] = {
+    {Codec::kFp32, {DType::kF32, {}}},
+    {Codec::kFp16, {DType::kF16, {}}},
+    {Codec::kBf16, {DType::kBF16, {}}},
+    {Codec::kFp8Block, {DType::kF8E4M3, DType::kF32}},
+    {Codec::kMxfp4, {DType::kU8, DType::kU8}},
+    {Codec::kMxfp8, {DType::kF8E4M3, DType::kU8}},
+    {Codec::kNvfp4, {DType::kU8, DType::kF8E4M3}},
+};
+static_assert(NamesEach(kTypes));
+
+const Types& TypesOf(Codec codec) {
+  return std::find_if(std::begin(kTypes), std::end(kTypes), [&](const auto& row) { return row.first == codec; })
+      ->second;
+}
+
+}  // namespace
 
 std::optional<Codec> CodecOf(Storage storage) {
   switch (storage) {
@@ -21,38 +48,11 @@ std::optional<Codec> CodecOf(Storage storage) {
 }
 
 DType DTypeOf(Codec codec) {
-  switch (codec) {
-    case Codec::kFp32:
-      return DType::kF32;
-    case Codec::kFp16:
-      return DType::kF16;
-    case Codec::kBf16:
-      return DType::kBF16;
-    case Codec::kFp8Block:
-    case Codec::kMxfp8:
-      return DType::kF8E4M3;
-    case Codec::kMxfp4:
-    case Codec::kNvfp4:
-      break;
-  }
-  return DType::kU8;
+  return TypesOf(codec).elements;
 }
 
 std::optional<DType> ScaleTypeOf(Codec codec) {
-  switch (codec) {
-    case Codec::kFp8Block:
-      return DType::kF32;
-    case Codec::kMxfp4:
-    case Codec::kMxfp8:
-      return DType::kU8;
-    case Codec::kNvfp4:
-      return DType::kF8E4M3;
-    case Codec::kFp32:
-    case Codec::kFp16:
-    case Codec::kBf16:
-      break;
-  }
-  return std::nullopt;
+  return TypesOf(codec).scales;
 }
 
 std::optional<Codec> ValueCodecOf(DType dtype) {

@@ -3,6 +3,10 @@
 namespace mimo {
 namespace {
 
+using enum Dialect;
+using enum Codec;
+using enum Part;
+
 struct Row {
   Dialect dialect;
   Codec codec;
@@ -12,31 +16,15 @@ struct Row {
 // ModelOpt's own block FP8 (FP8_PB_WO) has scales of four dimensions; what its users mix with NVFP4 are blocks in the
 // layout of the original model, which readers find under weight_scale_inv (docs/recipes.md).
 constexpr Row kRows[] = {
-    {Dialect::kNative,
-     Codec::kFp8Block,
-     {Part::kWeight, DType::kF8E4M3, Part::kScaleInv, DType::kF32, {}, false, {}, false}},
-    {Dialect::kNative, Codec::kMxfp4, {Part::kWeight, DType::kU8, Part::kScale, DType::kU8, {}, false, {}, false}},
-    {Dialect::kModelOpt,
-     Codec::kFp8Block,
-     {Part::kWeight, DType::kF8E4M3, Part::kScaleInv, DType::kF32, {}, false, {}, false}},
-    {Dialect::kModelOpt,
-     Codec::kMxfp8,
-     {Part::kWeight, DType::kF8E4M3, Part::kScale, DType::kU8, {}, false, {}, false}},
-    {Dialect::kModelOpt,
-     Codec::kNvfp4,
-     {Part::kWeight, DType::kU8, Part::kScale, DType::kF8E4M3, Part::kScale2, false, Part::kInputScale, false}},
-    {Dialect::kCompressedTensors,
-     Codec::kFp8Block,
-     {Part::kWeight, DType::kF8E4M3, Part::kScale, DType::kF32, {}, false, {}, false}},
-    {Dialect::kCompressedTensors,
-     Codec::kMxfp4,
-     {Part::kPacked, DType::kU8, Part::kScale, DType::kU8, {}, false, {}, false}},
-    {Dialect::kCompressedTensors,
-     Codec::kMxfp8,
-     {Part::kWeight, DType::kF8E4M3, Part::kScale, DType::kU8, {}, false, {}, false}},
-    {Dialect::kCompressedTensors,
-     Codec::kNvfp4,
-     {Part::kPacked, DType::kU8, Part::kScale, DType::kF8E4M3, Part::kGlobalScale, true, Part::kInputGlobal, true}},
+    {kNative, kFp8Block, {kWeight, DType::kF8E4M3, kScaleInv, DType::kF32}},
+    {kNative, kMxfp4, {kWeight, DType::kU8, kScale, DType::kU8}},
+    {kModelOpt, kFp8Block, {kWeight, DType::kF8E4M3, kScaleInv, DType::kF32}},
+    {kModelOpt, kMxfp8, {kWeight, DType::kF8E4M3, kScale, DType::kU8}},
+    {kModelOpt, kNvfp4, {kWeight, DType::kU8, kScale, DType::kF8E4M3, kScale2, false, kInputScale, false}},
+    {kCompressedTensors, kFp8Block, {kWeight, DType::kF8E4M3, kScale, DType::kF32}},
+    {kCompressedTensors, kMxfp4, {kPacked, DType::kU8, kScale, DType::kU8}},
+    {kCompressedTensors, kMxfp8, {kWeight, DType::kF8E4M3, kScale, DType::kU8}},
+    {kCompressedTensors, kNvfp4, {kPacked, DType::kU8, kScale, DType::kF8E4M3, kGlobalScale, true, kInputGlobal, true}},
 };
 
 }  // namespace

@@ -24,10 +24,10 @@ struct WeightArrays {
   DType code_dtype = DType::kU8;
   Part scales = Part::kScale;
   DType scale_dtype = DType::kU8;
-  std::optional<Part> global;  // F32; its shape is [] or, where it divides, [1]
+  std::optional<Part> global = {};  // F32; its shape is [] or, where it divides, [1]
   bool global_divides = false;
-  std::optional<Part> input;   // of activations, when they are quantized: F32, shaped as the global scale
-  bool input_divides = false;  // the stored value is 1 / multiplier
+  std::optional<Part> input = {};  // of activations, when they are quantized: F32, shaped as the global scale
+  bool input_divides = false;      // the stored value is 1 / multiplier
 };
 
 // nullopt: the dialect has no such weights. kFp32, kFp16 and kBf16 have none either.

@@ -1,6 +1,8 @@
 #include "lib/recipe/encoding_text.h"
 
 #include <charconv>
+#include <iterator>
+#include <sstream>
 #include <vector>
 
 #include "lib/recipe/codec_words.h"
@@ -21,16 +23,6 @@ bool ParseBlock(std::string_view text, Encoding* encoding) {
   return cols.ec == std::errc() && cols.ptr == end;
 }
 
-std::vector<std::string_view> SplitWords(std::string_view text) {
-  std::vector<std::string_view> words;
-  for (size_t at = 0; at <= text.size();) {
-    const size_t end = std::min(text.find(' ', at), text.size());
-    words.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return words;
-}
-
 }  // namespace
 
 std::string EncodingText(const Encoding& encoding) {
@@ -48,10 +40,12 @@ std::string EncodingText(const Encoding& encoding) {
 }
 
 std::optional<Encoding> EncodingFromText(std::string_view text) {
-  const std::vector<std::string_view> words = SplitWords(text);
+  std::istringstream stream{std::string(text)};
+  const std::vector<std::string> words(std::istream_iterator<std::string>(stream), {});
+  if (words.size() < 2) return std::nullopt;
   Encoding encoding;
   const auto codec = FromWord(kCodecs, words[0]);
-  if (!codec || words.size() < 2) return std::nullopt;
+  if (!codec) return std::nullopt;
   encoding.codec = *codec;
   if (*codec == Codec::kFp8Block) {
     if (!ParseBlock(words[1], &encoding)) return std::nullopt;

@@ -1,27 +1,14 @@
 #include "lib/recipe/recipe.h"
 
+#include "lib/recipe/codec_words.h"
+#include "lib/recipe/recipe_words.h"
+
 namespace mimo {
 
+// Each type has the word of its codec; kKeep is the only one without.
+static_assert(std::size(kStoredAs) == std::size(kCodecs) + 1);
 std::optional<Codec> CodecOf(StoredAs stored_as) {
-  switch (stored_as) {
-    case StoredAs::kKeep:
-      break;
-    case StoredAs::kBf16:
-      return Codec::kBf16;
-    case StoredAs::kFp16:
-      return Codec::kFp16;
-    case StoredAs::kFp32:
-      return Codec::kFp32;
-    case StoredAs::kFp8:
-      return Codec::kFp8Block;
-    case StoredAs::kNvfp4:
-      return Codec::kNvfp4;
-    case StoredAs::kMxfp4:
-      return Codec::kMxfp4;
-    case StoredAs::kMxfp8:
-      return Codec::kMxfp8;
-  }
-  return std::nullopt;
+  return FromWord(kCodecs, WordOf(kStoredAs, stored_as));
 }
 
 kernels::Encoding EncodingOf(const Recipe& recipe, StoredAs stored_as) {

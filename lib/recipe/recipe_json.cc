@@ -14,9 +14,6 @@ namespace {
 
 using Json = nlohmann::json;  // keys sorted: canonical, and found fast in long lists of scales
 
-using kernels::ScaleRule;
-using kernels::Ties;
-
 constexpr uint64_t kMaxRecipeBytes = 64u << 20;
 constexpr uint32_t kMaxBlock = 1u << 20;
 constexpr std::string_view kFolder = "recipes/";
@@ -55,7 +52,7 @@ class RecipeReader {
           "fp8_power_of_two", "fp8_block", "via_bf16", "w4a4", "input_scale", "input_scales"});
     recipe_.name = Text(json, "", "name", true);
     recipe_.summary = Text(json, "", "summary", false);
-    ReadDialect(json);
+    recipe_.dialect = Word(json, "dialect", kDialects, recipe_.dialect);
     ReadQkv(json);
     ReadRules(json);
     ReadEngines(json);
@@ -118,13 +115,14 @@ class RecipeReader {
     return nullptr;
   }
 
-  void ReadDialect(const Json& json) {
-    if (Find(json, "dialect") == nullptr) return;
-    const auto dialect = FromWord(kDialects, Text(json, "", "dialect", true));
-    if (dialect)
-      recipe_.dialect = *dialect;
-    else
-      BadValue("", "dialect", Joined(kDialects, ", ", " or "), json["dialect"]);
+  // One of `words`, or `usual`.
+  template <class T, size_t N>
+  T Word(const Json& json, const char* key, const Words<T, N>& words, T usual) {
+    const Json* value = Find(json, key);
+    if (value == nullptr) return usual;
+    const std::optional<T> word = FromWord(words, Text(json, "", key, true));
+    if (!word) BadValue("", key, Joined(words, ", ", " or "), *value);
+    return word.value_or(usual);
   }
 
   void ReadQkv(const Json& json) {
@@ -211,22 +209,10 @@ class RecipeReader {
     }
   }
 
-  ScaleRule ReadScaleRule(const Json& json, const char* key, ScaleRule fallback, bool nvfp4) {
-    if (Find(json, key) == nullptr) return fallback;
-    const auto& rules = nvfp4 ? kNvfp4Rules : kMxRules;
-    if (const auto rule = FromWord(rules, Text(json, "", key, true))) return *rule;
-    BadValue("", key, Joined(rules, ", ", " or "), json[key]);
-    return fallback;
-  }
-
   void ReadEncoding(const Json& json) {
-    recipe_.nvfp4_rule = ReadScaleRule(json, "nvfp4_rule", recipe_.nvfp4_rule, true);
-    recipe_.mx_rule = ReadScaleRule(json, "mx_rule", recipe_.mx_rule, false);
-    if (Find(json, "mx_ties") != nullptr) {
-      const auto ties = FromWord(kTies, Text(json, "", "mx_ties", true));
-      if (!ties) BadValue("", "mx_ties", Joined(kTies, ", ", " or "), json["mx_ties"]);
-      recipe_.mx_ties = ties.value_or(Ties::kTowardZero);
-    }
+    recipe_.nvfp4_rule = Word(json, "nvfp4_rule", kNvfp4Rules, recipe_.nvfp4_rule);
+    recipe_.mx_rule = Word(json, "mx_rule", kMxRules, recipe_.mx_rule);
+    recipe_.mx_ties = Word(json, "mx_ties", kTies, recipe_.mx_ties);
     recipe_.via_bf16 = Bool(json, "", "via_bf16", false);
     recipe_.fp8_power_of_two = Bool(json, "", "fp8_power_of_two", false);
     const Json* block = List(json, "", "fp8_block", false);

@@ -28,12 +28,17 @@ struct Aggregate {
   }
 };
 
-void AddAggregate(JsonObject& object, Aggregate& aggregate) {
-  object.Number("tensors", aggregate.sqnr.size());
-  std::sort(aggregate.sqnr.begin(), aggregate.sqnr.end());
-  AppendDouble(object.Key("min_sqnr_db"), aggregate.sqnr.front());
-  AppendDouble(object.Key("median_sqnr_db"), aggregate.sqnr[(aggregate.sqnr.size() - 1) / 2]);
-  AddError(object, aggregate.sums);
+using Named = std::pair<const std::string, Aggregate>;
+
+void AppendAggregate(std::string& out, const char* key, const Named& named) {
+  std::vector<double> sqnr = named.second.sqnr;
+  std::sort(sqnr.begin(), sqnr.end());
+  JsonObject object(out);
+  object.String(key, named.first);
+  object.Number("tensors", sqnr.size());
+  AppendDouble(object.Key("min_sqnr_db"), sqnr.front());
+  AppendDouble(object.Key("median_sqnr_db"), sqnr[(sqnr.size() - 1) / 2]);
+  AddError(object, named.second.sums);
 }
 
 std::string LayerOf(const TensorId& id) {
@@ -124,17 +129,12 @@ std::string ErrorReportJson(const Plan& plan, const RunResults& results) {
     for (const EncodedWeight& weight : group.encoded) encodings[weight.codes] = &weight.encoding;
   std::string text = "{\n\"format\":\"mimo-error-report\",\n\"version\":1,\n\"accepted\":";
   text += results.rejections.empty() ? "true" : "false";
-  JsonList thresholds(text += ",\n\"thresholds\":");
-  for (const Threshold& threshold : results.thresholds) {
-    JsonObject object(thresholds.Next());
-    object.String("role", threshold.role);
-    AppendDouble(object.Key("min_sqnr_db"), threshold.min_sqnr_db);
-    object.Close();
-  }
-  thresholds.Close();
-  JsonList rejections(text += ",\n\"rejections\":", "\n");
-  for (const std::string& line : results.rejections) AppendJsonString(rejections.Next(), line);
-  rejections.Close();
+  const auto add = [&](const char* key, const auto& values, auto append, const char* line = "\n") {
+    JsonList list(text += std::string(",\n\"") + key + "\":", line);
+    for (const auto& value : values) append(list.Next(), value);
+  };
+  add("thresholds", results.thresholds, AppendThreshold, "");
+  add("rejections", results.rejections, AppendJsonString);
   JsonList tensors(text += ",\n\"tensors\":", "\n");
   for (uint32_t i = 0; i < plan.outputs.size(); ++i) {
     const OutputArray& output = plan.outputs[i];
@@ -150,21 +150,10 @@ std::string ErrorReportJson(const Plan& plan, const RunResults& results) {
     object.Number("exact_blocks", result.counts.exact_blocks);
     object.Number("kept_blocks", result.counts.kept_blocks);
     AddError(object, *result.error);
-    object.Close();
   }
   tensors.Close();
-  const auto add = [&](const char* key, const char* name_key, std::map<std::string, Aggregate>& aggregates) {
-    JsonList list(text += std::string(",\n\"") + key + "\":", "\n");
-    for (auto& [name, aggregate] : aggregates) {
-      JsonObject object(list.Next());
-      object.String(name_key, name);
-      AddAggregate(object, aggregate);
-      object.Close();
-    }
-    list.Close();
-  };
-  add("roles", "role", roles);
-  add("layers", "layer", layers);
+  add("roles", roles, [](std::string& out, const auto& role) { AppendAggregate(out, "role", role); });
+  add("layers", layers, [](std::string& out, const auto& layer) { AppendAggregate(out, "layer", layer); });
   return text + "\n}\n";
 }
 

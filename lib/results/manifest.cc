@@ -52,37 +52,32 @@ class Writer {
     layout.Close();
     out_.String("target_layout", plan_.target_layout.ToString());
     out_.String("source_fingerprint", plan_.source_fingerprint.Hex());
-    if (!plan_.notes.empty()) {
-      out_.BeginList("notes");
-      for (const std::string& note : plan_.notes) AppendJsonString(out_.Element(), note);
-      out_.EndList();
-    }
+    if (!plan_.notes.empty()) out_.List("notes", plan_.notes, AppendJsonString);
     out_.BeginList("source_files");
-    for (const CatalogueFile& file : catalogue_.files) {
-      JsonObject object(out_.Element());
-      object.String("name", file.name);
-      object.Number("bytes", file.bytes);
-      object.String("header_hash", file.header_hash.Hex());
-      object.Close();
-    }
+    for (const CatalogueFile& file : catalogue_.files)
+      File({.name = file.name, .bytes = file.bytes, .hash = file.header_hash}, "header_hash");
     out_.EndList();
+  }
+
+  void File(const ManifestFile& file, const char* hash_key) {
+    JsonObject object(out_.Element());
+    object.String("name", file.name);
+    object.Number("bytes", file.bytes);
+    if (file.container != Containers()[0]) object.String("container", file.container->word());
+    if (file.hash) object.String(hash_key, file.hash->Hex());
+    if (file.linked) object.Bool("linked", true);
   }
 
   void Files() {
     out_.BeginList("files");
     for (size_t i = 0; i < plan_.files.size(); ++i) {
       const PlanFile& file = plan_.files[i];
-      JsonObject object(out_.Element());
-      object.String("name", file.name);
-      object.Number("bytes", file.bytes);
-      if (file.container != Containers()[0]) object.String("container", file.container->word());
+      std::optional<Hash128> hash;
       if (file.container->HasHeader()) {
-        const Hash128 header = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
-                                                        : HashBytes(std::as_bytes(std::span(file.header)));
-        object.String("header_hash", header.Hex());
+        hash = file.HasHeaderOfSource() ? catalogue_.files[file.source_file].header_hash
+                                        : HashBytes(std::as_bytes(std::span(file.header)));
       }
-      if (results_.linked[i] != 0) object.Bool("linked", true);
-      object.Close();
+      File({file.name, file.bytes, results_.linked[i] != 0, file.container, hash}, "header_hash");
     }
     out_.EndList();
   }
@@ -90,22 +85,13 @@ class Writer {
   void OtherFiles() {
     out_.BeginList("texts");
     for (const TextFile& text : plan_.texts) {
-      JsonObject object(out_.Element());
-      object.String("name", text.name);
-      object.Number("bytes", text.content.size());
-      object.String("hash", HashBytes(std::as_bytes(std::span(text.content))).Hex());
-      object.Close();
+      const Hash128 hash = HashBytes(std::as_bytes(std::span(text.content)));
+      File({.name = text.name, .bytes = text.content.size(), .hash = hash}, "hash");
     }
     out_.EndList();
     out_.BeginList("carried");
-    for (const CarriedResult& file : results_.carried) {
-      JsonObject object(out_.Element());
-      object.String("name", file.name);
-      object.Number("bytes", file.bytes);
-      if (file.hash) object.String("hash", file.hash->Hex());
-      if (file.linked) object.Bool("linked", true);
-      object.Close();
-    }
+    for (const CarriedResult& file : results_.carried)
+      File({.name = file.name, .bytes = file.bytes, .linked = file.linked, .hash = file.hash}, "hash");
     out_.EndList();
   }
 
@@ -205,9 +191,7 @@ class Writer {
       if (result.error) {
         JsonObject error(object.Key("error"));
         AddError(error, *result.error);
-        error.Close();
       }
-      object.Close();
     }
     out_.EndList();
   }
@@ -215,7 +199,6 @@ class Writer {
   static void Anomalies(JsonObject& object, const kernels::Anomalies& anomalies) {
     JsonObject members(object.Key("anomalies"));
     AddAnomalies(members, anomalies);
-    members.Close();
   }
 
   void Dropped() {
@@ -225,7 +208,6 @@ class Writer {
       JsonObject object(out_.Element());
       object.String("name", catalogue_.arrays[fate.array].name);
       object.String("reason", fate.reason);
-      object.Close();
     }
     out_.EndList();
   }
@@ -237,7 +219,6 @@ class Writer {
       JsonObject object(out_.Element());
       object.String("group", plan_.groups[i].label);
       AddGridCounts(object, results_.groups[i]);
-      object.Close();
     }
     out_.EndList();
   }
@@ -245,17 +226,8 @@ class Writer {
   void Verdict() {
     if (results_.thresholds.empty()) return;
     out_.Key("accepted") += results_.rejections.empty() ? "true" : "false";
-    out_.BeginList("thresholds");
-    for (const Threshold& threshold : results_.thresholds) {
-      JsonObject object(out_.Element());
-      object.String("role", threshold.role);
-      AppendDouble(object.Key("min_sqnr_db"), threshold.min_sqnr_db);
-      object.Close();
-    }
-    out_.EndList();
-    out_.BeginList("rejections");
-    for (const std::string& line : results_.rejections) AppendJsonString(out_.Element(), line);
-    out_.EndList();
+    out_.List("thresholds", results_.thresholds, AppendThreshold);
+    out_.List("rejections", results_.rejections, AppendJsonString);
   }
 
   void Totals() {
@@ -266,7 +238,6 @@ class Writer {
     object.Number("payload_bytes", plan_.payload_bytes);
     Anomalies(object, anomalies);
     AddCounts(object, TotalCounts(results_));
-    object.Close();
   }
 
   const Catalogue& catalogue_;

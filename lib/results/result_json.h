@@ -20,10 +20,8 @@ inline void AppendDouble(std::string& out, double value) {
     out += "null";
     return;
   }
-  char digits[40];
-  const auto [end, error] = std::to_chars(digits, digits + sizeof digits, value);
-  (void)error;  // 40 characters hold every double
-  out.append(digits, end);
+  char digits[40];  // hold every double
+  out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
 }
 
 // What AppendDouble wrote; NaN for null.
@@ -31,25 +29,33 @@ inline double TakeDouble(JsonMembers& members, const char* key) {
   return members.RealOrNaN(key);
 }
 
+inline void AppendThreshold(std::string& out, const Threshold& threshold) {
+  JsonObject object(out);
+  object.String("role", threshold.role);
+  AppendDouble(object.Key("min_sqnr_db"), threshold.min_sqnr_db);
+}
+
+// Calls visit(name, member) with the name in JSON and the pointer to member of each count.
+template <class Visit>
+void VisitAnomalies(Visit visit) {
+  using kernels::Anomalies;
+  visit("nan_codes", &Anomalies::nan_codes);
+  visit("infinities", &Anomalies::infinities);
+  visit("zero_scale_codes", &Anomalies::zero_scale_codes);
+  visit("bad_scales", &Anomalies::bad_scales);
+  visit("overflows", &Anomalies::overflows);
+}
+
 // Members that are zero are left out.
 inline void AddAnomalies(JsonObject& object, const kernels::Anomalies& anomalies) {
-  const auto count = [&](const char* key, uint64_t value) {
-    if (value != 0) object.Number(key, value);
-  };
-  count("nan_codes", anomalies.nan_codes);
-  count("infinities", anomalies.infinities);
-  count("zero_scale_codes", anomalies.zero_scale_codes);
-  count("bad_scales", anomalies.bad_scales);
-  count("overflows", anomalies.overflows);
+  VisitAnomalies([&](const char* key, auto member) {
+    if (anomalies.*member != 0) object.Number(key, anomalies.*member);
+  });
 }
 
 inline kernels::Anomalies TakeAnomalies(JsonMembers& members) {
   kernels::Anomalies anomalies;
-  anomalies.nan_codes = members.Integer<uint64_t>("nan_codes", 0);
-  anomalies.infinities = members.Integer<uint64_t>("infinities", 0);
-  anomalies.zero_scale_codes = members.Integer<uint64_t>("zero_scale_codes", 0);
-  anomalies.bad_scales = members.Integer<uint64_t>("bad_scales", 0);
-  anomalies.overflows = members.Integer<uint64_t>("overflows", 0);
+  VisitAnomalies([&](const char* key, auto member) { anomalies.*member = members.Integer<uint64_t>(key, 0); });
   return anomalies;
 }
 
@@ -58,6 +64,12 @@ inline void AddCount(JsonObject& object, const char* key, uint64_t value) {
 }
 inline void AddCount(JsonObject& object, const char* key, double value) {
   AppendDouble(object.Key(key), value);
+}
+inline void TakeCount(JsonMembers& members, const char* key, uint64_t* value) {
+  *value = members.Integer<uint64_t>(key);
+}
+inline void TakeCount(JsonMembers& members, const char* key, double* value) {
+  *value = TakeDouble(members, key);
 }
 inline void AddGridCounts(JsonObject& object, const BlockCounts& counts) {
   VisitGridCounts([&](const char* key, auto member) { AddCount(object, key, counts.*member); });
@@ -83,43 +95,38 @@ inline BlockCounts TakeCounts(JsonMembers& members) {
   return counts;
 }
 
+// The same for the sums that figures of errors are derived from.
+template <class Visit>
+void VisitErrorSums(Visit visit) {
+  using kernels::ErrorSums;
+  visit("elements", &ErrorSums::elements);
+  visit("zero_blocks", &ErrorSums::zero_blocks);
+  visit("saturated", &ErrorSums::saturated);
+  visit("least_scales", &ErrorSums::least_scales);
+  visit("largest_scales", &ErrorSums::largest_scales);
+  visit("nan_codes", &ErrorSums::nan_codes);
+  visit("squared_error", &ErrorSums::error);
+  visit("squared_source", &ErrorSums::source);
+  visit("squared_target", &ErrorSums::target);
+  visit("product", &ErrorSums::product);
+  visit("max_error", &ErrorSums::max_error);
+  visit("amax", &ErrorSums::amax);
+}
+
 // The figures of one tensor or of several. An infinite SQNR (no error at all) is null.
 inline void AddError(JsonObject& object, const kernels::ErrorSums& sums) {
-  const auto real = [&](const char* key, double value) { AppendDouble(object.Key(key), value); };
-  real("sqnr_db", SqnrDb(sums));
-  real("relative_rms", RelativeRms(sums));
-  real("max_error_by_amax", MaxErrorByAmax(sums));
-  real("cosine", Cosine(sums));
-  object.Number("elements", sums.elements);
-  object.Number("zero_blocks", sums.zero_blocks);
-  object.Number("saturated", sums.saturated);
-  object.Number("least_scales", sums.least_scales);
-  object.Number("largest_scales", sums.largest_scales);
-  object.Number("nan_codes", sums.nan_codes);
-  real("squared_error", sums.error);
-  real("squared_source", sums.source);
-  real("squared_target", sums.target);
-  real("product", sums.product);
-  real("max_error", sums.max_error);
-  real("amax", sums.amax);
+  AppendDouble(object.Key("sqnr_db"), SqnrDb(sums));
+  AppendDouble(object.Key("relative_rms"), RelativeRms(sums));
+  AppendDouble(object.Key("max_error_by_amax"), MaxErrorByAmax(sums));
+  AppendDouble(object.Key("cosine"), Cosine(sums));
+  VisitErrorSums([&](const char* key, auto member) { AddCount(object, key, sums.*member); });
 }
 
 // The sums that AddError wrote; derived figures are passed over.
 inline kernels::ErrorSums TakeError(JsonMembers& members) {
   for (const char* derived : {"sqnr_db", "relative_rms", "max_error_by_amax", "cosine"}) members.Find(derived);
   kernels::ErrorSums sums;
-  sums.elements = members.Integer<uint64_t>("elements");
-  sums.zero_blocks = members.Integer<uint64_t>("zero_blocks");
-  sums.saturated = members.Integer<uint64_t>("saturated");
-  sums.least_scales = members.Integer<uint64_t>("least_scales");
-  sums.largest_scales = members.Integer<uint64_t>("largest_scales");
-  sums.nan_codes = members.Integer<uint64_t>("nan_codes");
-  sums.error = TakeDouble(members, "squared_error");
-  sums.source = TakeDouble(members, "squared_source");
-  sums.target = TakeDouble(members, "squared_target");
-  sums.product = TakeDouble(members, "product");
-  sums.max_error = TakeDouble(members, "max_error");
-  sums.amax = TakeDouble(members, "amax");
+  VisitErrorSums([&](const char* key, auto member) { TakeCount(members, key, &(sums.*member)); });
   return sums;
 }
 

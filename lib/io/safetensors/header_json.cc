@@ -39,8 +39,9 @@ class Handler final : public Json::json_sax_t {
   bool binary(binary_t& /*value*/) override { return Unexpected("binary data"); }
 
   bool number_unsigned(number_unsigned_t value) override {
-    if (state_ != State::kShape && state_ != State::kOffsets) return Unexpected(std::to_string(value));
-    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return Unexpected(std::to_string(value));
+    const bool is_number = state_ == State::kShape || state_ == State::kOffsets;
+    if (!is_number || value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+      return Unexpected(std::to_string(value));
     if (state_ == State::kShape) {
       tensor_.shape.push_back(static_cast<int64_t>(value));
       return true;
@@ -64,17 +65,9 @@ class Handler final : public Json::json_sax_t {
   }
 
   bool start_object(std::size_t /*elements*/) override {
-    if (state_ == State::kStart) {
-      state_ = State::kRoot;
-      return true;
-    }
-    if (state_ != State::kRoot) return Unexpected("an object");
-    if (in_metadata_) {
-      state_ = State::kMetadata;
-    } else {
-      state_ = State::kTensor;
-      seen_ = 0;
-    }
+    if (state_ != State::kStart && state_ != State::kRoot) return Unexpected("an object");
+    state_ = state_ == State::kStart ? State::kRoot : in_metadata_ ? State::kMetadata : State::kTensor;
+    seen_ = 0;
     return true;
   }
 
@@ -124,8 +117,7 @@ class Handler final : public Json::json_sax_t {
   bool end_array() override {
     if (state_ == State::kOffsets) {
       if (offsets_ != 2) {
-        return Fail(
-            BadInput("data_offsets has too few numbers").Expected("[begin, end]").Found(std::to_string(offsets_)));
+        return Fail(BadInput("data_offsets has too few numbers").Expected("[begin, end]").Found(offsets_));
       }
       if (tensor_.begin > tensor_.end) {
         return Fail(BadInput("data_offsets are reversed")

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <tuple>
 
 #include "lib/io/safetensors/header_json.h"
 #include "lib/io/safetensors/safetensors.h"
@@ -30,15 +31,12 @@ Error Broken(const std::string& path, const std::string& tensor, std::string wha
 Status CheckSize(const TensorInfo& tensor, const std::string& path) {
   const auto bytes = TensorBytes(tensor.dtype, tensor.shape);
   if (!bytes) {
-    Error error = Broken(path, tensor.name, "shape overflows or is not a whole number of bytes");
-    error.found = ShapeText(tensor);
-    return error;
+    return Broken(path, tensor.name, "shape overflows or is not a whole number of bytes").Found(ShapeText(tensor));
   }
   if (*bytes != tensor.bytes()) {
-    Error error = Broken(path, tensor.name, "data_offsets do not match dtype and shape");
-    error.expected = Bytes(*bytes) + " for " + ShapeText(tensor);
-    error.found = Bytes(tensor.bytes());
-    return error;
+    return Broken(path, tensor.name, "data_offsets do not match dtype and shape")
+        .Expected(Bytes(*bytes) + " for " + ShapeText(tensor))
+        .Found(Bytes(tensor.bytes()));
   }
   return {};
 }
@@ -49,30 +47,26 @@ Status CheckCover(const std::vector<TensorInfo>& tensors, uint64_t data_begin, u
   const uint64_t data_bytes = file_bytes - data_begin;
   uint64_t covered = 0;
   uint64_t furthest = 0;
-  for (const TensorInfo& tensor : tensors) furthest = std::max(furthest, tensor.end);
+  for (const TensorInfo& tensor : tensors) furthest = std::max(furthest, tensor.end);  // as all sums, below 2^63
   for (const TensorInfo& tensor : tensors) {
     if (tensor.end > data_bytes) {
-      Error error = Broken(path, tensor.name, "data is truncated");
-      error.expected = "a file of " + Bytes(data_begin + furthest);  // both below 2^63
-      error.found = Bytes(file_bytes);
-      error.advice = "fetch the file again";
-      return error;
+      return Broken(path, tensor.name, "data is truncated")
+          .Expected("a file of " + Bytes(data_begin + furthest))
+          .Found(Bytes(file_bytes))
+          .Advice("fetch the file again");
     }
     if (tensor.begin != covered) {
-      Error error =
-          Broken(path, tensor.name,
-                 tensor.begin < covered ? "data overlaps another tensor's" : "hole in the data before this tensor");
-      error.expected = "begin at " + std::to_string(covered);
-      error.found = Range(tensor);
-      return error;
+      return Broken(path, tensor.name,
+                    tensor.begin < covered ? "data overlaps another tensor's" : "hole in the data before this tensor")
+          .Expected("begin at " + std::to_string(covered))
+          .Found(Range(tensor));
     }
     covered = tensor.end;
   }
   if (covered != data_bytes) {
-    Error error = Broken(path, "", "bytes after the last tensor");
-    error.expected = "a file of " + Bytes(data_begin + covered);
-    error.found = Bytes(file_bytes);
-    return error;
+    return Broken(path, "", "bytes after the last tensor")
+        .Expected("a file of " + Bytes(data_begin + covered))
+        .Found(Bytes(file_bytes));
   }
   return {};
 }
@@ -84,10 +78,9 @@ Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t
   header.data_begin = kSafetensorsPrefixBytes + json.size();
   header.file_bytes = file_bytes;
   if (file_bytes < header.data_begin) {
-    Error error = Broken(path, "", "header is longer than the file");
-    error.expected = "at least " + Bytes(header.data_begin);
-    error.found = Bytes(file_bytes);
-    return error;
+    return Broken(path, "", "header is longer than the file")
+        .Expected("at least " + Bytes(header.data_begin))
+        .Found(Bytes(file_bytes));
   }
   MIMO_ASSIGN_OR_RETURN(auto entries, ParseSafetensorsJson(json, path));
   header.tensors = std::move(entries.tensors);
@@ -95,9 +88,7 @@ Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t
   for (const TensorInfo& tensor : header.tensors) MIMO_RETURN_IF_ERROR(CheckSize(tensor, path));
   // Empty tensors first among those that begin together, so that they do not look like overlaps.
   const auto before = [](const TensorInfo& a, const TensorInfo& b) {
-    if (a.begin != b.begin) return a.begin < b.begin;
-    if (a.end != b.end) return a.end < b.end;
-    return a.name < b.name;
+    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
   };
   if (!std::is_sorted(header.tensors.begin(), header.tensors.end(), before)) {
     std::sort(header.tensors.begin(), header.tensors.end(), before);
@@ -113,10 +104,9 @@ Result<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json, uint64_t
 Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForRead(path));
   if (file->size() < kSafetensorsPrefixBytes) {
-    Error error = Broken(path, "", "file is too short for safetensors");
-    error.expected = "at least " + Bytes(kSafetensorsPrefixBytes);
-    error.found = Bytes(file->size());
-    return error;
+    return Broken(path, "", "file is too short for safetensors")
+        .Expected("at least " + Bytes(kSafetensorsPrefixBytes))
+        .Found(Bytes(file->size()));
   }
   std::array<std::byte, kSafetensorsPrefixBytes> prefix;
   MIMO_RETURN_IF_ERROR(file->ReadAt(0, prefix));
@@ -131,11 +121,10 @@ Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::strin
     return error;
   }
   if (length > file->size() - kSafetensorsPrefixBytes) {
-    Error error = Broken(path, "", "header is longer than the file");
-    error.expected = "at least " + Bytes(kSafetensorsPrefixBytes + length);
-    error.found = Bytes(file->size());
-    error.advice = "fetch the file again";
-    return error;
+    return Broken(path, "", "header is longer than the file")
+        .Expected("at least " + Bytes(kSafetensorsPrefixBytes + length))
+        .Found(Bytes(file->size()))
+        .Advice("fetch the file again");
   }
   std::string json(length, '\0');
   MIMO_RETURN_IF_ERROR(file->ReadAt(kSafetensorsPrefixBytes, std::as_writable_bytes(std::span(json))));

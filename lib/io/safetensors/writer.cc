@@ -7,39 +7,19 @@ namespace {
 
 // As a JSON string. Bytes from 0x80 on are kept: names are UTF-8 already.
 void AppendQuoted(std::string_view text, std::string* out) {
-  static constexpr char kDigits[] = "0123456789abcdef";
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  constexpr std::string_view kNamed = "\"\\\b\f\n\r\t", kNames = "\"\\bfnrt";
   *out += '"';
   for (const char c : text) {
-    switch (c) {
-      case '"':
-        *out += "\\\"";
-        break;
-      case '\\':
-        *out += "\\\\";
-        break;
-      case '\b':
-        *out += "\\b";
-        break;
-      case '\f':
-        *out += "\\f";
-        break;
-      case '\n':
-        *out += "\\n";
-        break;
-      case '\r':
-        *out += "\\r";
-        break;
-      case '\t':
-        *out += "\\t";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          *out += "\\u00";
-          *out += kDigits[static_cast<unsigned char>(c) >> 4];
-          *out += kDigits[c & 15];
-        } else {
-          *out += c;
-        }
+    if (const size_t named = kNamed.find(c); named != std::string_view::npos) {
+      *out += '\\';
+      *out += kNames[named];
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      *out += "\\u00";
+      *out += kDigits[static_cast<unsigned char>(c) >> 4];
+      *out += kDigits[c & 15];
+    } else {
+      *out += c;
     }
   }
   *out += '"';

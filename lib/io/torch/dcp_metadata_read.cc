@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/dcp_tiling.h"
@@ -20,9 +21,7 @@ struct Place {
 };
 
 bool Before(const Place& a, const Place& b) {
-  if (a.key != b.key) return a.key < b.key;
-  if (a.chunk != b.chunk) return !a.chunk;
-  return a.offsets < b.offsets;
+  return std::tie(a.key, a.chunk, a.offsets) < std::tie(b.key, b.chunk, b.offsets);
 }
 
 class MetadataReader {
@@ -31,10 +30,9 @@ class MetadataReader {
 
   Result<DcpMetadata> Read() {
     const PickleNode* state = pickle_.StateOf(pickle_.root(), Id::kMetadata);
-    const PickleNode* items = state == nullptr ? nullptr : pickle_.Find(*state, "state_dict_metadata");
-    const PickleNode* places = state == nullptr ? nullptr : pickle_.Find(*state, "storage_data");
-    if (items == nullptr || items->kind != PickleKind::kDict || places == nullptr ||
-        places->kind != PickleKind::kDict) {
+    const PickleNode* items = pickle_.Find(state, "state_dict_metadata");
+    const PickleNode* places = pickle_.Find(state, "storage_data");
+    if (!Is(items, PickleKind::kDict) || !Is(places, PickleKind::kDict)) {
       return Bad("it is no metadata of a distributed checkpoint", "")
           .Expected("Metadata with state_dict_metadata, storage_data");
     }
@@ -49,6 +47,8 @@ class MetadataReader {
   Error Bad(std::string what, std::string_view key) const {
     return BadTorchFile(path_, std::move(what)).Tensor(PrintableText(key));
   }
+
+  static bool Is(const PickleNode* node, PickleKind kind) { return node != nullptr && node->kind == kind; }
 
   // ---- state_dict_metadata
 
@@ -68,15 +68,15 @@ class MetadataReader {
 
   Status ReadTensor(std::string_view key, const PickleNode& item) {
     const PickleNode* state = pickle_.StateOf(item, Id::kTensorStorageMetadata);
-    const PickleNode* properties = state == nullptr ? nullptr : pickle_.Find(*state, "properties");
-    const PickleNode* size = state == nullptr ? nullptr : pickle_.Find(*state, "size");
-    const PickleNode* chunks = state == nullptr ? nullptr : pickle_.Find(*state, "chunks");
-    if (properties == nullptr || size == nullptr || chunks == nullptr || chunks->kind != PickleKind::kList) {
+    const PickleNode* properties = pickle_.Find(state, "properties");
+    const PickleNode* size = pickle_.Find(state, "size");
+    const PickleNode* chunks = pickle_.Find(state, "chunks");
+    if (properties == nullptr || size == nullptr || !Is(chunks, PickleKind::kList)) {
       return Bad("it is neither a tensor nor a byte item", key).Expected("properties, size and chunks");
     }
     DcpTensor tensor;
     tensor.key = key;
-    const auto shape = pickle_.Integers(*size);
+    const auto shape = pickle_.Integers(size);
     if (!shape || !ElementsOf(*shape)) return Bad("its size is no shape", key);
     tensor.shape = *shape;
     MIMO_ASSIGN_OR_RETURN(const TorchGlobal* dtype, ReadDType(key, *properties));
@@ -84,12 +84,10 @@ class MetadataReader {
     tensor.chunks.reserve(chunks->count);
     for (const PickleId id : pickle_.ItemsOf(*chunks)) {
       const PickleNode* chunk = pickle_.StateOf(pickle_.at(id), Id::kChunkStorageMetadata);
-      const PickleNode* offsets = chunk == nullptr ? nullptr : pickle_.Find(*chunk, "offsets");
-      const PickleNode* sizes = chunk == nullptr ? nullptr : pickle_.Find(*chunk, "sizes");
-      auto begin = offsets == nullptr ? std::nullopt : pickle_.Integers(*offsets);
-      auto extent = sizes == nullptr ? std::nullopt : pickle_.Integers(*sizes);
-      if (!begin || !extent) return Bad("a chunk lacks its offsets or sizes", key);
-      tensor.chunks.push_back({std::move(*begin), std::move(*extent), {}});
+      auto offsets = pickle_.Integers(pickle_.Find(chunk, "offsets"));
+      auto sizes = pickle_.Integers(pickle_.Find(chunk, "sizes"));
+      if (!offsets || !sizes) return Bad("a chunk lacks its offsets or sizes", key);
+      tensor.chunks.push_back({*std::move(offsets), *std::move(sizes), {}});
     }
     tensors_.push_back({std::move(tensor), dtype->dtype ? std::string_view() : dtype->name});
     return {};
@@ -98,7 +96,7 @@ class MetadataReader {
   // TensorProperties: (dtype, layout, requires_grad, memory format, pin_memory[, strides]).
   Result<const TorchGlobal*> ReadDType(std::string_view key, const PickleNode& properties) const {
     const PickleNode* state = pickle_.StateOf(properties, Id::kTensorProperties);
-    const bool known = state != nullptr && state->kind == PickleKind::kTuple && state->count >= 5 &&
+    const bool known = Is(state, PickleKind::kTuple) && state->count >= 5 &&
                        pickle_.at(pickle_.ItemsOf(*state)[0]).kind == PickleKind::kGlobal;
     if (!known) return Bad("its properties are not known", key).Expected("(dtype, layout, ...)");
     const TorchGlobal& dtype = GlobalOf(static_cast<Id>(pickle_.at(pickle_.ItemsOf(*state)[0]).integer));
@@ -115,15 +113,15 @@ class MetadataReader {
     for (size_t i = 0; i + 1 < places.count; i += 2) {
       const PickleNode* index = pickle_.StateOf(pickle_.at(pickle_.ItemsOf(places)[i]), Id::kMetadataIndex);
       const PickleNode* info = pickle_.StateOf(pickle_.at(pickle_.ItemsOf(places)[i + 1]), Id::kStorageInfo);
-      const PickleNode* key = index == nullptr ? nullptr : pickle_.Find(*index, "fqn");
-      if (key == nullptr || key->kind != PickleKind::kString || info == nullptr) {
+      const PickleNode* key = pickle_.Find(index, "fqn");
+      if (!Is(key, PickleKind::kString) || info == nullptr) {
         return Bad("storage_data is not as known", "").Expected("MetadataIndex and _StorageInfo");
       }
       Place place;
       place.key = pickle_.TextOf(*key);
-      const PickleNode* offset = pickle_.Find(*index, "offset");
+      const PickleNode* offset = pickle_.Find(index, "offset");
       if (offset != nullptr && offset->kind != PickleKind::kNone) {
-        auto offsets = pickle_.Integers(*offset);
+        auto offsets = pickle_.Integers(offset);
         if (!offsets) return Bad("a place has an offset that is none", pickle_.TextOf(*key));
         place.chunk = true;
         place.offsets = std::move(*offsets);
@@ -139,13 +137,11 @@ class MetadataReader {
   }
 
   Result<DcpRange> ReadRange(std::string_view key, const PickleNode& info) const {
-    const PickleNode* file = pickle_.Find(info, "relative_path");
-    const PickleNode* offset = pickle_.Find(info, "offset");
-    const PickleNode* length = pickle_.Find(info, "length");
-    const auto count = [](const PickleNode* node) {
-      return node != nullptr && node->kind == PickleKind::kInt && node->integer >= 0;
-    };
-    if (file == nullptr || file->kind != PickleKind::kString || !count(offset) || !count(length)) {
+    const PickleNode* file = pickle_.Find(&info, "relative_path");
+    const PickleNode* offset = pickle_.Find(&info, "offset");
+    const PickleNode* length = pickle_.Find(&info, "length");
+    const auto count = [](const PickleNode* node) { return Is(node, PickleKind::kInt) && node->integer >= 0; };
+    if (!Is(file, PickleKind::kString) || !count(offset) || !count(length)) {
       return Bad("its place is not as known", key).Expected("relative_path, offset and length");
     }
     if (!IsInnerPath(pickle_.TextOf(*file))) {
@@ -153,7 +149,7 @@ class MetadataReader {
           .Expected("a name below it")
           .Found(PrintableText(pickle_.TextOf(*file)));
     }
-    const PickleNode* transforms = pickle_.Find(info, "transform_descriptors");
+    const PickleNode* transforms = pickle_.Find(&info, "transform_descriptors");
     if (transforms != nullptr && transforms->kind != PickleKind::kNone &&
         (transforms->kind != PickleKind::kList || transforms->count != 0)) {
       return Bad("it was stored through transforms (compression)", key).Expected("items as they are");

@@ -10,25 +10,24 @@ class MetadataWriter {
  public:
   std::string Write(const DcpMetadata& metadata) {
     const bool empty = metadata.tensors.empty() && metadata.bytes.empty();
-    pickle_.NewObject(Id::kMetadata);
-    pickle_.BeginDict();
+    BeginObject(Id::kMetadata);
     pickle_.String("state_dict_metadata");
-    BeginDict(empty);
+    pickle_.BeginDict(empty);
     for (const DcpTensor& tensor : metadata.tensors) Tensor(tensor);
     for (const DcpBytes& item : metadata.bytes) {
       pickle_.String(item.key);
       pickle_.NewObject(Id::kBytesStorageMetadata);
     }
-    EndDict(empty);
+    pickle_.EndDict(empty);
     pickle_.String("planner_data");
     pickle_.Op(PickleOp::kEmptyDict);  // not None: torch 2.6 converts to one file only so (target-layouts.md 3.4)
     pickle_.String("storage_data");
-    BeginDict(empty);
+    pickle_.BeginDict(empty);
     for (const DcpTensor& tensor : metadata.tensors) {
       for (const DcpChunk& chunk : tensor.chunks) Place(tensor.key, &chunk.offsets, chunk.range);
     }
     for (const DcpBytes& item : metadata.bytes) Place(item.key, nullptr, item.range);
-    EndDict(empty);
+    pickle_.EndDict(empty);
     pickle_.String("storage_meta");
     pickle_.None();
     EndState();
@@ -36,16 +35,6 @@ class MetadataWriter {
   }
 
  private:
-  void BeginDict(bool empty) {
-    if (empty) {
-      pickle_.Op(PickleOp::kEmptyDict);
-    } else {
-      pickle_.BeginDict();
-    }
-  }
-  void EndDict(bool empty) {
-    if (!empty) pickle_.EndDict();
-  }
   void BeginObject(Id id) {
     pickle_.NewObject(id);
     pickle_.BeginDict();
@@ -69,20 +58,16 @@ class MetadataWriter {
     pickle_.String("size");
     pickle_.Size(tensor.shape);
     pickle_.String("chunks");
-    if (tensor.chunks.empty()) {
-      pickle_.Op(PickleOp::kEmptyList);
-    } else {
-      pickle_.BeginList();
-      for (const DcpChunk& chunk : tensor.chunks) {
-        BeginObject(Id::kChunkStorageMetadata);
-        pickle_.String("offsets");
-        pickle_.Size(chunk.offsets);
-        pickle_.String("sizes");
-        pickle_.Size(chunk.sizes);
-        EndState();
-      }
-      pickle_.EndList();
+    pickle_.BeginList(tensor.chunks.empty());
+    for (const DcpChunk& chunk : tensor.chunks) {
+      BeginObject(Id::kChunkStorageMetadata);
+      pickle_.String("offsets");
+      pickle_.Size(chunk.offsets);
+      pickle_.String("sizes");
+      pickle_.Size(chunk.sizes);
+      EndState();
     }
+    pickle_.EndList(tensor.chunks.empty());
     EndState();
   }
 

@@ -49,7 +49,6 @@ enum class TorchGlobalId : uint16_t {
   kTensorProperties,
   kMetadataIndex,
   kStorageInfo,
-  kNumNamed
 };
 
 const TorchGlobal& GlobalOf(TorchGlobalId id);

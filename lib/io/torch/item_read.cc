@@ -21,7 +21,6 @@ struct Archive {
 
 Result<Archive> OpenArchive(const ReadableFile& file, uint64_t offset, uint64_t length, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(StoredZip zip, StoredZip::Open(file, offset, length, path));
-  constexpr std::string_view kPickle = "/data.pkl";
   if (zip.entries().empty()) return BadTorchFile(path, "the zip is empty");
   const std::string& any = zip.entries().front().name;
   const std::string base = any.substr(0, any.find('/')) + "/";
@@ -32,7 +31,7 @@ Result<Archive> OpenArchive(const ReadableFile& file, uint64_t offset, uint64_t 
         .Found(PrintableText(entry.name));
   }
   if (zip.Find(base + "data.pkl") == nullptr) {
-    return BadTorchFile(path, "the zip has no pickle").Expected(PrintableText(base) + std::string(kPickle.substr(1)));
+    return BadTorchFile(path, "the zip has no pickle").Expected(PrintableText(base) + "data.pkl");
   }
   const ZipEntry* version = zip.Find(base + "version");
   if (version == nullptr) return BadTorchFile(path, "the zip has no version");

@@ -11,12 +11,6 @@ namespace {
 
 constexpr std::string_view kArchive = "archive";  // the base name of what is saved to a stream
 
-std::string PickledTensor(DType dtype, const std::vector<int64_t>& shape) {
-  PickleWriter pickle;
-  pickle.Tensor(dtype, shape, "0");
-  return pickle.Finish();
-}
-
 // The entries before and after the storages.
 void Open(ZipFrame* zip, std::string_view base, std::string_view pickle) {
   zip->Add(std::string(base) + "/data.pkl", pickle);
@@ -41,85 +35,55 @@ class ValueWriter {
  public:
   explicit ValueWriter(const std::vector<std::string>& scalars) : scalars_(scalars) {}
 
-  // False for what is outside of the closed set.
-  bool Write(const TorchValue& value) {
-    return std::visit([&](const auto& data) { return Put(data); }, value.data);
+  void Write(const TorchValue& value) {
+    std::visit([&](const auto& data) { Put(data); }, value.data);
   }
-  std::string Finish() { return pickle_.Finish(); }
+  // Empty where a value was outside of the closed set.
+  std::string Finish() { return known_ ? pickle_.Finish() : std::string(); }
 
  private:
-  bool Put(std::monostate /*none*/) {
-    pickle_.None();
-    return true;
-  }
-  bool Put(bool value) {
-    pickle_.Bool(value);
-    return true;
-  }
-  bool Put(int64_t value) {
-    pickle_.Int(value);
-    return true;
-  }
-  bool Put(double value) {
-    pickle_.Float(value);
-    return true;
-  }
-  bool Put(const std::string& text) {
-    pickle_.String(text);
-    return true;
-  }
-  bool Put(const TorchValue::Tuple& tuple) {
+  void Put(std::monostate /*none*/) { pickle_.None(); }
+  void Put(bool value) { pickle_.Bool(value); }
+  void Put(int64_t value) { pickle_.Int(value); }
+  void Put(double value) { pickle_.Float(value); }
+  void Put(const std::string& text) { pickle_.String(text); }
+  void Put(const TorchValue::Tuple& tuple) {
     pickle_.BeginTuple(tuple.items.size());
-    const bool known = Each(tuple.items);
+    for (const TorchValue& item : tuple.items) Write(item);
     pickle_.EndTuple(tuple.items.size());
-    return known;
   }
-  bool Put(const TorchValue::List& list) {
-    if (list.empty()) {
-      pickle_.Op(PickleOp::kEmptyList);
-      return true;
-    }
-    pickle_.BeginList();
-    const bool known = Each(list);
-    pickle_.EndList();
-    return known;
+  void Put(const TorchValue::List& list) {
+    pickle_.BeginList(list.empty());
+    for (const TorchValue& item : list) Write(item);
+    pickle_.EndList(list.empty());
   }
-  bool Put(const TorchValue::Dict& dict) {
-    if (dict.empty()) {
-      pickle_.Op(PickleOp::kEmptyDict);
-      return true;
-    }
-    pickle_.BeginDict();
+  void Put(const TorchValue::Dict& dict) {
+    pickle_.BeginDict(dict.empty());
     for (const auto& [key, value] : dict) {
-      if (!Write(key) || !Write(value)) return false;
+      Write(key);
+      Write(value);
     }
-    pickle_.EndDict();
-    return true;
+    pickle_.EndDict(dict.empty());
   }
-  bool Put(const TorchTensor& tensor) {
+  void Put(const TorchTensor& tensor) {
     const auto index = ScalarIndex(tensor, scalars_);
-    if (!index) return false;
-    pickle_.Tensor(tensor.dtype, {}, std::to_string(*index));
-    return true;
+    if (index) pickle_.Tensor(tensor.dtype, {}, std::to_string(*index));
+    known_ &= index.has_value();
   }
-  bool Put(const TorchRecord& /*record*/) { return false; }
-
-  bool Each(const TorchValue::List& items) {
-    for (const TorchValue& item : items) {
-      if (!Write(item)) return false;
-    }
-    return true;
-  }
+  void Put(const TorchRecord& /*record*/) { known_ = false; }
 
   const std::vector<std::string>& scalars_;
   PickleWriter pickle_;
+  bool known_ = true;
 };
 
 }  // namespace
 
 TorchItemFrame FrameOfTorchItem(DType dtype, const std::vector<int64_t>& shape, uint32_t data_crc) {
+  PickleWriter pickle;
+  pickle.Tensor(dtype, shape, "0");
   ZipFrame zip;
-  Open(&zip, kArchive, PickledTensor(dtype, shape));
+  Open(&zip, kArchive, pickle.Finish());
   zip.AddAbsent(std::string(kArchive) + "/data/0", TensorBytes(dtype, shape).value_or(0), data_crc);
   ZipFrame::Parts parts = Close(&zip, kArchive);
   return {std::move(parts.head), std::move(parts.tail)};
@@ -143,9 +107,11 @@ std::string EmptyExtraStateItem() {
 
 std::string TorchSaveFile(const TorchValue& value, const std::string& base, const std::vector<std::string>& scalars) {
   ValueWriter writer(scalars);
-  if (!writer.Write(value)) return {};
+  writer.Write(value);
+  const std::string pickle = writer.Finish();
+  if (pickle.empty()) return {};
   ZipFrame zip;
-  Open(&zip, base, writer.Finish());
+  Open(&zip, base, pickle);
   for (size_t i = 0; i < scalars.size(); ++i) zip.Add(base + "/data/" + std::to_string(i), scalars[i]);
   return Close(&zip, base).head;
 }

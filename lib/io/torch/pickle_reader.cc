@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "lib/io/torch/text.h"
+#include "lib/json/bytes.h"
 
 namespace mimo {
 
@@ -107,7 +108,7 @@ class PickleMachine {
     uint64_t length = 0;
     std::string_view text;
     if (!Number(length_bytes, &length) || !Bytes(length, &text)) return false;
-    if (kind == PickleKind::kString && !IsUtf8Text(text)) return Fail("a string is not UTF-8");
+    if (kind == PickleKind::kString && !IsUtf8(text)) return Fail("a string is not UTF-8");
     PickleNode& node = New(kind);
     node.first = static_cast<uint32_t>(text.data() - in_.data());
     node.count = static_cast<uint32_t>(text.size());

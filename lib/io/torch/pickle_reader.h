@@ -58,7 +58,6 @@ class Pickle {
  public:
   const PickleNode& root() const { return nodes_[root_]; }
   const PickleNode& at(PickleId id) const { return nodes_[id]; }
-  size_t nodes() const { return nodes_.size(); }
   uint64_t bytes() const { return bytes_.size(); }
   std::string_view TextOf(const PickleNode& node) const { return bytes_.substr(node.first, node.count); }
   // kTuple, kList: values. kDict: key, value, key, value ... kObject: name, arguments (a tuple) and, after BUILD,
@@ -72,10 +71,10 @@ class Pickle {
   std::optional<TorchGlobalId> GlobalOf(const PickleNode& node) const;
   // State that BUILD gave to an object of this class; null when it is none, or has none.
   const PickleNode* StateOf(const PickleNode& node, TorchGlobalId id) const;
-  // Value of a string key of a dict; null when there is none. The last one, as in Python.
-  const PickleNode* Find(const PickleNode& dict, std::string_view key) const;
-  // Integers of a tuple or list that holds nothing else.
-  std::optional<std::vector<int64_t>> Integers(const PickleNode& node) const;
+  // Value of a string key of a dict; null when there is none, or no dict. The last one, as in Python.
+  const PickleNode* Find(const PickleNode* dict, std::string_view key) const;
+  // Integers of a tuple or list that holds nothing else; none of null.
+  std::optional<std::vector<int64_t>> Integers(const PickleNode* node) const;
   // None when it is one that we do not have.
   std::optional<DType> TensorDType(const PickleNode& tensor) const;
 

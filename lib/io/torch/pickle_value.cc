@@ -17,9 +17,9 @@ const PickleNode* Pickle::StateOf(const PickleNode& node, TorchGlobalId id) cons
   return &at(ItemsOf(node)[2]);
 }
 
-const PickleNode* Pickle::Find(const PickleNode& dict, std::string_view key) const {
-  if (dict.kind != PickleKind::kDict) return nullptr;
-  const std::span<const PickleId> items = ItemsOf(dict);
+const PickleNode* Pickle::Find(const PickleNode* dict, std::string_view key) const {
+  if (dict == nullptr || dict->kind != PickleKind::kDict) return nullptr;
+  const std::span<const PickleId> items = ItemsOf(*dict);
   for (size_t i = items.size(); i >= 2; i -= 2) {
     const PickleNode& name = at(items[i - 2]);
     if (name.kind == PickleKind::kString && TextOf(name) == key) return &at(items[i - 1]);
@@ -27,11 +27,11 @@ const PickleNode* Pickle::Find(const PickleNode& dict, std::string_view key) con
   return nullptr;
 }
 
-std::optional<std::vector<int64_t>> Pickle::Integers(const PickleNode& node) const {
-  if (node.kind != PickleKind::kTuple && node.kind != PickleKind::kList) return std::nullopt;
+std::optional<std::vector<int64_t>> Pickle::Integers(const PickleNode* node) const {
+  if (node == nullptr || (node->kind != PickleKind::kTuple && node->kind != PickleKind::kList)) return std::nullopt;
   std::vector<int64_t> out;
-  out.reserve(node.count);
-  for (const PickleId id : ItemsOf(node)) {
+  out.reserve(node->count);
+  for (const PickleId id : ItemsOf(*node)) {
     if (at(id).kind != PickleKind::kInt) return std::nullopt;
     out.push_back(at(id).integer);
   }
@@ -158,8 +158,8 @@ class Copier {
     tensor.dtype = *dtype;
     tensor.storage_elements = items.size() > 3 ? storage.integer / (BitsPerElement(*dtype) / 8) : storage.integer;
     tensor.offset = node.integer;
-    tensor.shape = pickle_.Integers(shape).value_or(std::vector<int64_t>());
-    tensor.strides = pickle_.Integers(pickle_.at(items[2])).value_or(std::vector<int64_t>());
+    tensor.shape = pickle_.Integers(&shape).value_or(std::vector<int64_t>());
+    tensor.strides = pickle_.Integers(&pickle_.at(items[2])).value_or(std::vector<int64_t>());
     return Text(pickle_.TextOf(pickle_.at(pickle_.ItemsOf(storage)[1])), &tensor.storage);
   }
 

@@ -1,7 +1,6 @@
 #include "lib/io/torch/pickle_writer.h"
 
 #include <bit>
-#include <limits>
 
 namespace mimo {
 namespace {
@@ -13,12 +12,6 @@ std::vector<int64_t> ContiguousStrides(const std::vector<int64_t>& shape) {
   return strides;
 }
 
-int64_t Elements(const std::vector<int64_t>& shape) {
-  int64_t elements = 1;
-  for (const int64_t size : shape) elements *= size;
-  return elements;
-}
-
 }  // namespace
 
 PickleWriter::PickleWriter() {
@@ -26,40 +19,30 @@ PickleWriter::PickleWriter() {
   out_.push_back(2);
 }
 
-void PickleWriter::Little(uint64_t value, int bytes) {
-  for (int i = 0; i < bytes; ++i) out_.push_back(static_cast<char>(value >> (8 * i)));
+void PickleWriter::Op(PickleOp op, uint64_t argument, int bytes) {
+  Op(op);
+  for (int i = 0; i < bytes; ++i) out_.push_back(static_cast<char>(argument >> (8 * i)));
 }
 
 void PickleWriter::Put() {
   const bool small = memo_size_ < 256;
-  Op(small ? PickleOp::kBinPut : PickleOp::kLongBinPut);
-  Little(memo_size_++, small ? 1 : 4);
+  Op(small ? PickleOp::kBinPut : PickleOp::kLongBinPut, memo_size_++, small ? 1 : 4);
 }
 
 void PickleWriter::Get(uint32_t index) {
   const bool small = index < 256;
-  Op(small ? PickleOp::kBinGet : PickleOp::kLongBinGet);
-  Little(index, small ? 1 : 4);
+  Op(small ? PickleOp::kBinGet : PickleOp::kLongBinGet, index, small ? 1 : 4);
 }
 
 void PickleWriter::Int(int64_t value) {
-  if (value >= 0 && value < 0x100) {
-    Op(PickleOp::kBinInt1);
-    Little(static_cast<uint64_t>(value), 1);
-  } else if (value >= 0 && value < 0x10000) {
-    Op(PickleOp::kBinInt2);
-    Little(static_cast<uint64_t>(value), 2);
-  } else if (value >= std::numeric_limits<int32_t>::min() && value <= std::numeric_limits<int32_t>::max()) {
-    Op(PickleOp::kBinInt);
-    Little(static_cast<uint64_t>(value), 4);
-  } else {
-    // The fewest bytes whose sign extension is the value.
-    int bytes = 8;
-    while (bytes > 1 && (value >> (8 * (bytes - 1) - 1) == 0 || value >> (8 * (bytes - 1) - 1) == -1)) --bytes;
-    Op(PickleOp::kLong1);
-    Little(static_cast<uint64_t>(bytes), 1);
-    Little(static_cast<uint64_t>(value), bytes);
-  }
+  const auto bits = static_cast<uint64_t>(value);
+  if (value >= 0 && value < 0x100) return Op(PickleOp::kBinInt1, bits, 1);
+  if (value >= 0 && value < 0x10000) return Op(PickleOp::kBinInt2, bits, 2);
+  if (value == static_cast<int32_t>(value)) return Op(PickleOp::kBinInt, bits, 4);
+  int bytes = 8;  // the fewest whose sign extension is the value
+  while (bytes > 1 && (value >> (8 * (bytes - 1) - 1) == 0 || value >> (8 * (bytes - 1) - 1) == -1)) --bytes;
+  Op(PickleOp::kLong1, static_cast<uint64_t>(bytes), 1);
+  for (int i = 0; i < bytes; ++i) out_.push_back(static_cast<char>(bits >> (8 * i)));
 }
 
 void PickleWriter::Float(double value) {
@@ -72,8 +55,7 @@ void PickleWriter::String(std::string_view text) {
   const auto known = strings_.find(text);
   if (known != strings_.end()) return Get(known->second);
   strings_.emplace(text, memo_size_);
-  Op(PickleOp::kBinUnicode);
-  Little(text.size(), 4);
+  Op(PickleOp::kBinUnicode, text.size(), 4);
   out_ += text;
   Put();
 }
@@ -107,14 +89,13 @@ void PickleWriter::IntTuple(const std::vector<int64_t>& values) {
   EndTuple(values.size());
 }
 
-void PickleWriter::BeginDict() {
-  Op(PickleOp::kEmptyDict);
-  Op(PickleOp::kMark);
+void PickleWriter::Begin(PickleOp op, bool empty) {
+  Op(op);
+  if (!empty) Op(PickleOp::kMark);
 }
 
-void PickleWriter::BeginList() {
-  Op(PickleOp::kEmptyList);
-  Op(PickleOp::kMark);
+void PickleWriter::End(PickleOp op, bool empty) {
+  if (!empty) Op(op);
 }
 
 void PickleWriter::NewObject(TorchGlobalId id) {
@@ -132,7 +113,7 @@ void PickleWriter::Size(const std::vector<int64_t>& values) {
 
 void PickleWriter::Tensor(DType dtype, const std::vector<int64_t>& shape, std::string_view key) {
   const auto storage = StorageGlobalOf(dtype);
-  const int64_t elements = Elements(shape);
+  const auto bytes = static_cast<int64_t>(TensorBytes(dtype, shape).value_or(0));
   Global(storage ? TorchGlobalId::kRebuildTensorV2 : TorchGlobalId::kRebuildTensorV3);
   Op(PickleOp::kMark);
   Op(PickleOp::kMark);
@@ -140,7 +121,7 @@ void PickleWriter::Tensor(DType dtype, const std::vector<int64_t>& shape, std::s
   Global(storage.value_or(TorchGlobalId::kUntypedStorage));
   String(key);
   String("cpu");
-  Int(storage ? elements : elements * (BitsPerElement(dtype) / 8));
+  Int(storage ? bytes / (BitsPerElement(dtype) / 8) : bytes);
   Op(PickleOp::kTuple);
   Op(PickleOp::kBinPersId);
   Int(0);  // offset

@@ -62,11 +62,11 @@ class PickleWriter {
   void BeginTuple(size_t size);
   void EndTuple(size_t size);
   void IntTuple(const std::vector<int64_t>& values);
-  // A dict or list that is not empty: Begin, its values, End. An empty one is the opcode alone.
-  void BeginDict();
-  void EndDict() { Op(PickleOp::kSetItems); }
-  void BeginList();
-  void EndList() { Op(PickleOp::kAppends); }
+  // A dict or list: Begin, its values, End. An empty one is told at both, and is an opcode alone.
+  void BeginDict(bool empty = false) { Begin(PickleOp::kEmptyDict, empty); }
+  void EndDict(bool empty = false) { End(PickleOp::kSetItems, empty); }
+  void BeginList(bool empty = false) { Begin(PickleOp::kEmptyList, empty); }
+  void EndList(bool empty = false) { End(PickleOp::kAppends, empty); }
   // An object of a class without arguments; a state may follow with kBuild.
   void NewObject(TorchGlobalId id);
   void Size(const std::vector<int64_t>& values);
@@ -77,7 +77,10 @@ class PickleWriter {
   std::string Finish();
 
  private:
-  void Little(uint64_t value, int bytes);
+  void Begin(PickleOp op, bool empty);
+  void End(PickleOp op, bool empty);
+  // An opcode with an argument of so many bytes, little-endian.
+  void Op(PickleOp op, uint64_t argument, int bytes);
   void Put();
   void Get(uint32_t index);
 

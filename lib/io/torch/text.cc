@@ -1,33 +1,9 @@
 #include "lib/io/torch/text.h"
 
 #include <algorithm>
-#include <cstdint>
 #include <utility>
 
 namespace mimo {
-
-bool IsUtf8Text(std::string_view text) {
-  size_t i = 0;
-  while (i < text.size()) {
-    const auto lead = static_cast<unsigned char>(text[i]);
-    if (lead < 0x80) {
-      ++i;
-      continue;
-    }
-    const size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-    if (lead < 0xc2 || lead > 0xf4 || text.size() - i < length) return false;
-    uint32_t code = lead & (0xffU >> (length + 1));
-    for (size_t k = 1; k < length; ++k) {
-      const auto byte = static_cast<unsigned char>(text[i + k]);
-      if ((byte & 0xc0U) != 0x80) return false;
-      code = code << 6U | (byte & 0x3fU);
-    }
-    const bool shorter_exists = (length == 3 && code < 0x800) || (length == 4 && code < 0x10000);
-    if (shorter_exists || code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) return false;
-    i += length;
-  }
-  return true;
-}
 
 std::string PrintableText(std::string_view text) {
   constexpr size_t kMost = 80;
@@ -38,17 +14,20 @@ std::string PrintableText(std::string_view text) {
   return out;
 }
 
-bool IsInnerPath(std::string_view name) {
-  const auto bad = [](char c) { return c == '\\' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
-  if (name.empty() || std::any_of(name.begin(), name.end(), bad)) return false;
-  size_t begin = 0;
-  while (true) {
+bool StaysBelow(std::string_view name) {
+  if (name.find('\0') != std::string_view::npos) return false;
+  for (size_t begin = 0; begin <= name.size();) {
     const size_t end = std::min(name.find('/', begin), name.size());
     const std::string_view part = name.substr(begin, end - begin);
     if (part.empty() || part == "." || part == "..") return false;
-    if (end == name.size()) return true;
     begin = end + 1;
   }
+  return true;
+}
+
+bool IsInnerPath(std::string_view name) {
+  const auto bad = [](char c) { return c == '\\' || static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  return std::none_of(name.begin(), name.end(), bad) && StaysBelow(name);
 }
 
 Error BadTorchFile(const std::string& path, std::string what) {

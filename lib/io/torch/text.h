@@ -8,13 +8,13 @@
 
 namespace mimo {
 
-bool IsUtf8Text(std::string_view text);
-
 // At most 80 bytes of it, with '?' for what is not printable ASCII: for error messages.
 std::string PrintableText(std::string_view text);
 
 // Whether `name` stays below the directory it is joined to: not empty, not absolute, no empty, "." or ".." component,
-// no backslash and no control character.
+// no NUL.
+bool StaysBelow(std::string_view name);
+// And whether it has no backslash and no control character.
 bool IsInnerPath(std::string_view name);
 
 // kBadInput: `path` is not what PyTorch or Megatron write.

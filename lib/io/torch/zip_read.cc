@@ -6,6 +6,7 @@
 #include "lib/io/torch/text.h"
 #include "lib/io/torch/zip.h"
 #include "lib/io/torch/zip_format.h"
+#include "lib/json/bytes.h"
 
 namespace mimo {
 namespace {
@@ -77,7 +78,7 @@ class ZipOpener {
               [](const ZipEntry& a, const ZipEntry& b) { return a.name < b.name; });
     for (size_t i = 1; i < zip_.entries_.size(); ++i) {
       if (zip_.entries_[i].name == zip_.entries_[i - 1].name)
-        return Bad("has an entry twice").Found(PrintableText(zip_.entries_[i].name));
+        return BadEntry("has an entry twice", zip_.entries_[i].name);
     }
     return {};
   }
@@ -87,14 +88,15 @@ class ZipOpener {
     return BadTorchFile(zip_.path_, "zip at byte " + std::to_string(zip_.offset_) + " " + what);
   }
 
+  Error BadEntry(const std::string& what, std::string_view name) const { return Bad(what).Found(PrintableText(name)); }
+
   Status ReadEnds() {
     if (zip_.offset_ > zip_.file_->size() || zip_.length_ > zip_.file_->size() - zip_.offset_) {
       return Bad("does not lie within the file")
           .Expected(std::to_string(zip_.length_) + " bytes")
-          .Found(PrintableText("a file of " + std::to_string(zip_.file_->size())));
+          .Found("a file of " + std::to_string(zip_.file_->size()));
     }
-    if (zip_.length_ < kEndBytes)
-      return Bad("is too short").Expected("at least 22 bytes").Found(PrintableText(std::to_string(zip_.length_)));
+    if (zip_.length_ < kEndBytes) return Bad("is too short").Expected("at least 22 bytes").Found(zip_.length_);
     if (zip_.length_ <= kHeadBytes + kTailBytes) {
       MIMO_ASSIGN_OR_RETURN(zip_.head_, zip_.Bytes(0, zip_.length_));
       return {};
@@ -130,12 +132,11 @@ class ZipOpener {
     if (end.bytes > limit || end.directory != limit - end.bytes) {
       return Bad("has its directory somewhere else than it says")
           .Expected("an end at byte " + std::to_string(limit))
-          .Found(PrintableText(std::to_string(end.directory) + " + " + std::to_string(end.bytes)));
+          .Found(std::to_string(end.directory) + " + " + std::to_string(end.bytes));
     }
-    if (end.bytes > kMaxDirectoryBytes)
-      return Bad("has too large a directory").Found(PrintableText(std::to_string(end.bytes)));
+    if (end.bytes > kMaxDirectoryBytes) return Bad("has too large a directory").Found(end.bytes);
     if (end.entries > end.bytes / kCentralBytes) {
-      return Bad("has fewer entries than it says").Expected(std::to_string(end.entries));
+      return Bad("has fewer entries than it says").Expected(end.entries);
     }
     return end;
   }
@@ -166,9 +167,7 @@ class ZipOpener {
     std::string_view rest = bytes;
     for (uint64_t i = 0; i < end.entries; ++i) {
       if (rest.size() < kCentralBytes || Get(rest, 0, 4) != kCentralSignature) {
-        return Bad("has a directory that is damaged")
-            .Expected(std::to_string(end.entries) + " entries")
-            .Found(PrintableText(std::to_string(i)));
+        return Bad("has a directory that is damaged").Expected(std::to_string(end.entries) + " entries").Found(i);
       }
       const uint64_t name_bytes = Get(rest, 28, 2);
       const uint64_t extra_bytes = Get(rest, 30, 2);
@@ -183,37 +182,30 @@ class ZipOpener {
   }
 
   Result<Listed> ReadListed(std::string_view central, std::string_view name, std::string_view extra) const {
-    const std::string shown(name);
-    if (!IsInnerPath(name) || !IsUtf8Text(name))
-      return Bad("has an entry of an unsafe name").Found(PrintableText(shown));
+    if (!IsInnerPath(name) || !IsUtf8(name)) return BadEntry("has an entry of an unsafe name", name);
     Listed entry;
     entry.name = name;
     entry.flags = Get(central, 8, 2);
     entry.crc = Get(central, 16, 4);
-    if ((entry.flags & 1U) != 0) return Bad("has an encrypted entry").Found(PrintableText(shown));
+    if ((entry.flags & 1U) != 0) return BadEntry("has an encrypted entry", name);
     if ((entry.flags & ~uint64_t{kUtf8Flag | kDescriptorFlag}) != 0)
-      return Bad("has an entry with unknown flags").Found(PrintableText(shown));
-    if (Get(central, 10, 2) != 0)
-      return Bad("has a compressed entry").Expected("stored entries").Found(PrintableText(shown));
-    if (Get(central, 6, 2) > kZip64Version)
-      return Bad("needs a newer reader").Expected("4.5 at most").Found(PrintableText(shown));
-    if (Get(central, 32, 4) != 0)
-      return Bad("has an entry with a comment, or on another disk").Found(PrintableText(shown));
+      return BadEntry("has an entry with unknown flags", name);
+    if (Get(central, 10, 2) != 0) return BadEntry("has a compressed entry", name).Expected("stored entries");
+    if (Get(central, 6, 2) > kZip64Version) return BadEntry("needs a newer reader", name).Expected("4.5 at most");
+    if (Get(central, 32, 4) != 0) return BadEntry("has an entry with a comment, or on another disk", name);
     // In the order of the zip64 field: size, stored size, place of the header. It has exactly those that are full.
     std::array<uint64_t, 3> fields = {Get(central, 24, 4), Get(central, 20, 4), Get(central, 42, 4)};
     auto zip64 = Zip64Field(extra);
-    if (!zip64) return Bad("has an entry with damaged extra fields").Found(PrintableText(shown));
+    if (!zip64) return BadEntry("has an entry with damaged extra fields", name);
     for (uint64_t& field : fields) {
       if (field != kFull32) continue;
-      if (zip64->size() < 8)
-        return Bad("has an entry without the zip64 sizes that it announces").Found(PrintableText(shown));
+      if (zip64->size() < 8) return BadEntry("has an entry without the zip64 sizes that it announces", name);
       field = Get(*zip64, 0, 8);
-      if (field < kFull32) return Bad("has an entry with zip64 sizes that need none").Found(PrintableText(shown));
+      if (field < kFull32) return BadEntry("has an entry with zip64 sizes that need none", name);
       zip64->remove_prefix(8);
     }
-    if (!zip64->empty())
-      return Bad("has an entry with zip64 sizes that it does not announce").Found(PrintableText(shown));
-    if (fields[0] != fields[1]) return Bad("has a stored entry of two sizes").Found(PrintableText(shown));
+    if (!zip64->empty()) return BadEntry("has an entry with zip64 sizes that it does not announce", name);
+    if (fields[0] != fields[1]) return BadEntry("has a stored entry of two sizes", name);
     entry.bytes = fields[0];
     entry.header = fields[2];
     return entry;
@@ -221,7 +213,7 @@ class ZipOpener {
 
   Status ReadLocalHeader(const End& end, Listed* entry) const {
     if (entry->header > end.directory || end.directory - entry->header < kLocalBytes) {
-      return Bad("has an entry beyond its directory").Found(PrintableText(entry->name));
+      return BadEntry("has an entry beyond its directory", entry->name);
     }
     MIMO_ASSIGN_OR_RETURN(const std::string fixed, zip_.Bytes(entry->header, kLocalBytes));
     const uint64_t name_bytes = Get(fixed, 26, 2);
@@ -229,15 +221,15 @@ class ZipOpener {
     const uint64_t room = end.directory - entry->header - kLocalBytes;
     if (Get(fixed, 0, 4) != kLocalSignature || Get(fixed, 6, 2) != entry->flags || Get(fixed, 8, 2) != 0 ||
         name_bytes != entry->name.size() || name_bytes + extra_bytes > room) {
-      return Bad("has a local header that its directory contradicts").Found(PrintableText(entry->name));
+      return BadEntry("has a local header that its directory contradicts", entry->name);
     }
     if (entry->bytes > room - name_bytes - extra_bytes) {
-      return Bad("has an entry that reaches into its directory").Found(PrintableText(entry->name));
+      return BadEntry("has an entry that reaches into its directory", entry->name);
     }
     MIMO_ASSIGN_OR_RETURN(const std::string rest, zip_.Bytes(entry->header + kLocalBytes, name_bytes + extra_bytes));
     const std::string_view extra = std::string_view(rest).substr(name_bytes);
     if (rest.compare(0, name_bytes, entry->name) != 0 || !SizesAgree(fixed, extra, *entry)) {
-      return Bad("has a local header that its directory contradicts").Found(PrintableText(entry->name));
+      return BadEntry("has a local header that its directory contradicts", entry->name);
     }
     entry->begin = entry->header + kLocalBytes + name_bytes + extra_bytes;
     return {};
@@ -265,7 +257,7 @@ class ZipOpener {
       const Listed& before = (*listed)[i - 1];
       const bool descriptor = (before.flags & kDescriptorFlag) != 0;
       const uint64_t end = before.begin + before.bytes + (descriptor ? kDescriptorBytes : 0);
-      if (end > (*listed)[i].header) return Bad("has entries that overlap").Found(PrintableText((*listed)[i].name));
+      if (end > (*listed)[i].header) return BadEntry("has entries that overlap", (*listed)[i].name);
     }
     return {};
   }
@@ -289,7 +281,7 @@ Result<std::string> StoredZip::Content(const ZipEntry& entry, uint64_t limit) co
   if (entry.bytes > limit) {
     return BadTorchFile(path_, "entry " + entry.name + " is too long")
         .Expected(std::to_string(limit) + " bytes at most")
-        .Found(PrintableText(std::to_string(entry.bytes)));
+        .Found(entry.bytes);
   }
   return Bytes(entry.begin - offset_, entry.bytes);
 }

@@ -71,7 +71,7 @@ Counts DecodeRun(const uint8_t* in, size_t n, uint8_t* out) {
   const auto rest = kFrom == Codec::kFp32   ? portable.decode_fp32
                     : kFrom == Codec::kFp16 ? portable.decode_fp16
                                             : portable.decode_bf16;
-  return counts += rest(in + i * (ElementBits(kFrom) / 8), n - i, out + 4 * i, false);
+  return counts += rest(in + i * (kFrom == Codec::kFp32 ? 4 : 2), n - i, out + 4 * i, false);
 }
 
 template <Codec kFrom>

@@ -23,7 +23,7 @@ namespace mimo::kernels {
 struct Counts {
   uint64_t nans = 0;
   uint64_t infinities = 0;
-  Counts& operator+=(const Counts& other) {
+  MIMO_HD Counts& operator+=(const Counts& other) {
     nans += other.nans;
     infinities += other.infinities;
     return *this;

@@ -24,8 +24,8 @@ void DecodeStrip(const Kernels& kernels, const SourceRows& rows, uint64_t cols, 
   }
   Band band;
   band.source = source;
-  band.source.data =
-      data + col * ElementBits(source.codec) / 8;  // FP32 is moved: which bits a NaN has shows in no code
+  // FP32 is moved: which bits a NaN has shows in no code.
+  band.source.data = data + col * ElementBits(source.codec) / 8;
   if (const uint32_t group = GroupOf(source.codec); group != 0) {
     band.source.scales = static_cast<const uint8_t*>(source.scales) + row * source.scale_row_bytes + col / group;
   }

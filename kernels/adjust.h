@@ -24,14 +24,11 @@ struct CodeCounts {
 };
 
 // n codes. `out` may be `in`; otherwise they do not overlap.
-CodeCounts AdjustCodes(CodeRule rule, const uint8_t* in, uint8_t* out, size_t n);
-CodeCounts AdjustCodes(CodeRule rule, const uint8_t* in, uint8_t* out, size_t n, Isa isa);
+CodeCounts AdjustCodes(CodeRule rule, const uint8_t* in, uint8_t* out, size_t n, Isa isa = BestIsa());
 
 // out[c][r] = in[r][c] for `rows` x `cols` elements of 1, 2 or 4 bytes; the strides are of `in` and of `out`, in bytes,
 // and bytes between the rows are left alone. Any alignment. The two do not overlap.
 void Transpose(const uint8_t* in, uint64_t in_row_bytes, uint64_t rows, uint64_t cols, uint32_t element_bytes,
-               uint8_t* out, uint64_t out_row_bytes);
-void Transpose(const uint8_t* in, uint64_t in_row_bytes, uint64_t rows, uint64_t cols, uint32_t element_bytes,
-               uint8_t* out, uint64_t out_row_bytes, Isa isa);
+               uint8_t* out, uint64_t out_row_bytes, Isa isa = BestIsa());
 
 }  // namespace mimo::kernels

@@ -1,5 +1,5 @@
-// The codecs, and what everyone asks about them. Each question is one exhaustive switch, so that the compiler names
-// what a new codec leaves unanswered (docs/adding-a-model.md, "A new codec").
+// The codecs, and what everyone asks about them: all answers in one exhaustive switch, so that the compiler names a new
+// codec that is not there (docs/adding-a-model.md, "A new codec").
 #pragma once
 
 #include <cstdint>
@@ -16,45 +16,7 @@ enum class Codec : uint8_t {
   kNvfp4,     // E2M1 as in kMxfp4; per row one E4M3FN byte per 16 columns, and one F32 for the whole tensor
 };
 
-// Bits of a stored element, be it a value or a code.
-constexpr uint32_t ElementBits(Codec codec) {
-  switch (codec) {
-    case Codec::kFp32:
-      return 32;
-    case Codec::kFp16:
-    case Codec::kBf16:
-      return 16;
-    case Codec::kFp8Block:
-    case Codec::kMxfp8:
-      return 8;
-    case Codec::kMxfp4:
-    case Codec::kNvfp4:
-      return 4;
-  }
-  return 0;
-}
-
-// Two elements per byte.
-constexpr bool IsPacked(Codec codec) {
-  return ElementBits(codec) == 4;
-}
-
 enum class ElementKind : uint8_t { kValue, kE4m3, kE2m1 };
-constexpr ElementKind ElementOf(Codec codec) {
-  switch (codec) {
-    case Codec::kFp32:
-    case Codec::kFp16:
-    case Codec::kBf16:
-      return ElementKind::kValue;
-    case Codec::kFp8Block:
-    case Codec::kMxfp8:
-      return ElementKind::kE4m3;
-    case Codec::kMxfp4:
-    case Codec::kNvfp4:
-      return ElementKind::kE2m1;
-  }
-  return ElementKind::kValue;
-}
 
 // How the scales of a codec lie.
 enum class ScaleKind : uint8_t {
@@ -62,20 +24,45 @@ enum class ScaleKind : uint8_t {
   kBlocks,  // F32, one per rectangle of a grid that the weight or the encoding brings along
   kGroups,  // one byte per GroupOf(codec) columns of each row
 };
-constexpr ScaleKind ScaleKindOf(Codec codec) {
+
+struct CodecTraits {
+  uint32_t bits = 0;  // of a stored element, be it a value or a code
+  ElementKind element = ElementKind::kValue;
+  ScaleKind scales = ScaleKind::kNone;
+  uint32_t group = 0;   // columns of a row that share a byte of scales; 0 unless ScaleKind::kGroups
+  bool global = false;  // all scales of a tensor are multiplied by one F32 of its own
+};
+constexpr CodecTraits TraitsOf(Codec codec) {
   switch (codec) {
     case Codec::kFp32:
+      return {32, ElementKind::kValue, ScaleKind::kNone, 0, false};
     case Codec::kFp16:
     case Codec::kBf16:
-      return ScaleKind::kNone;
+      return {16, ElementKind::kValue, ScaleKind::kNone, 0, false};
     case Codec::kFp8Block:
-      return ScaleKind::kBlocks;
+      return {8, ElementKind::kE4m3, ScaleKind::kBlocks, 0, false};
     case Codec::kMxfp4:
+      return {4, ElementKind::kE2m1, ScaleKind::kGroups, 32, false};
     case Codec::kMxfp8:
+      return {8, ElementKind::kE4m3, ScaleKind::kGroups, 32, false};
     case Codec::kNvfp4:
-      return ScaleKind::kGroups;
+      return {4, ElementKind::kE2m1, ScaleKind::kGroups, 16, true};
   }
-  return ScaleKind::kNone;
+  return {};
+}
+
+constexpr uint32_t ElementBits(Codec codec) {
+  return TraitsOf(codec).bits;
+}
+// Two elements per byte.
+constexpr bool IsPacked(Codec codec) {
+  return ElementBits(codec) == 4;
+}
+constexpr ElementKind ElementOf(Codec codec) {
+  return TraitsOf(codec).element;
+}
+constexpr ScaleKind ScaleKindOf(Codec codec) {
+  return TraitsOf(codec).scales;
 }
 constexpr bool IsValueCodec(Codec codec) {
   return ScaleKindOf(codec) == ScaleKind::kNone;
@@ -83,38 +70,11 @@ constexpr bool IsValueCodec(Codec codec) {
 constexpr bool HasBlockScales(Codec codec) {
   return ScaleKindOf(codec) == ScaleKind::kBlocks;
 }
-
-// Columns of a row that share a byte of scales; 0 unless ScaleKind::kGroups.
 constexpr uint32_t GroupOf(Codec codec) {
-  switch (codec) {
-    case Codec::kMxfp4:
-    case Codec::kMxfp8:
-      return 32;
-    case Codec::kNvfp4:
-      return 16;
-    case Codec::kFp32:
-    case Codec::kFp16:
-    case Codec::kBf16:
-    case Codec::kFp8Block:
-      break;
-  }
-  return 0;
+  return TraitsOf(codec).group;
 }
-
-// Whether all scales of a tensor are multiplied by one F32 of its own.
 constexpr bool HasGlobal(Codec codec) {
-  switch (codec) {
-    case Codec::kNvfp4:
-      return true;
-    case Codec::kFp32:
-    case Codec::kFp16:
-    case Codec::kBf16:
-    case Codec::kFp8Block:
-    case Codec::kMxfp4:
-    case Codec::kMxfp8:
-      break;
-  }
-  return false;
+  return TraitsOf(codec).global;
 }
 
 }  // namespace mimo::kernels

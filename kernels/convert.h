@@ -60,7 +60,7 @@ enum class Isa : uint8_t { kPortable, kAvx2, kAvx512 };
 const char* IsaName(Isa isa);
 // Whether this machine can run it. kAvx512 means F + BW + VL + VBMI.
 bool IsaAvailable(Isa isa);
-// The best available one; MIMO code may override it with SetIsa (tests, benchmarks).
+// The best available one, which every operation takes that is not given another (tests, benchmarks).
 Isa BestIsa();
 
 // Numeric contract (docs/numerics.md): FP8 value = fp32(code) * fp32(scale), one FP32 rounding, then one RNE rounding
@@ -69,8 +69,7 @@ Isa BestIsa();
 // 0x7FC0. No FMA contraction, no flush to zero. FP32 -> FP32 of plain sources copies bits; a same-codec plain pair is a
 // move and may not be altered. Bands must not overlap in their targets. Bands are processed in parallel with `threads`
 // OpenMP threads (1: none started).
-Anomalies ConvertBands(std::span<const Band> bands, int threads = 1);
-Anomalies ConvertBands(std::span<const Band> bands, int threads, Isa isa);
+Anomalies ConvertBands(std::span<const Band> bands, int threads = 1, Isa isa = BestIsa());
 
 // ---- FP8 cells that straddle source blocks
 
@@ -106,5 +105,7 @@ CellResult RequantizeCell(std::span<const CellPart> parts, uint64_t cols, bool f
 // Largest magnitude code (0..0x7F; 0x7F is NaN) of each column block of a band of E4M3 codes.
 void MaxCodes(const uint8_t* codes, uint64_t row_bytes, uint64_t rows, uint64_t cols, uint32_t column_block,
               uint8_t* out);
+// How many E4M3 codes are NaN.
+uint64_t CountNanCodes(const uint8_t* codes, uint64_t n);
 
 }  // namespace mimo::kernels

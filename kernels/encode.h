@@ -64,8 +64,7 @@ struct Measured {
   Measured& operator+=(const Measured& other);
   bool operator==(const Measured&) const = default;
 };
-Measured MeasureRows(std::span<const SourceRows> rows, uint64_t cols, bool via_bf16);
-Measured MeasureRows(std::span<const SourceRows> rows, uint64_t cols, bool via_bf16, Isa isa);
+Measured MeasureRows(std::span<const SourceRows> rows, uint64_t cols, bool via_bf16, Isa isa = BestIsa());
 
 // What an NVFP4 fuse group is encoded under.
 struct Nvfp4Global {
@@ -132,8 +131,7 @@ struct EncodeCounts {
 };
 
 // NaN source values become +6 / 0x7F under their sign (never moved silently: they are anomalies); infinities saturate.
-EncodeCounts EncodeRows(const EncodeJob& job);
-EncodeCounts EncodeRows(const EncodeJob& job, Isa isa);
+EncodeCounts EncodeRows(const EncodeJob& job, Isa isa = BestIsa());
 
 // ---- one cell of block FP8 from several arrays
 
@@ -159,7 +157,7 @@ struct ValueCellResult {
   float amax = 0;
   Anomalies anomalies;
 };
-ValueCellResult EncodeValueCell(std::span<const ValuePart> parts, uint64_t cols, const float* keep = nullptr);
-ValueCellResult EncodeValueCell(std::span<const ValuePart> parts, uint64_t cols, const float* keep, Isa isa);
+ValueCellResult EncodeValueCell(std::span<const ValuePart> parts, uint64_t cols, const float* keep = nullptr,
+                                Isa isa = BestIsa());
 
 }  // namespace mimo::kernels

@@ -11,13 +11,10 @@ namespace mimo::kernels {
 
 inline constexpr uint32_t kMxfp4Group = 32;
 
-// fp32(code) * fp32(scale), one rounding. A NaN result has the product of the signs: hardware disagrees about it, so it
-// is fixed here.
+// fp32(code) * fp32(scale), one rounding.
 MIMO_HD inline float Fp8Value(uint8_t code, float scale) {
   const float element = E4m3ToFloat(code);
-  const float product = element * scale;
-  if (IsNan(product)) return FloatFromBits(((FloatBits(element) ^ FloatBits(scale)) & kFp32Sign) | kFp32Nan);
-  return product;
+  return WithSignOfNan(element * scale, element, scale);
 }
 
 // The scale of a block whose largest magnitude is `amax`.

@@ -1,7 +1,7 @@
 // E5M2: S EEEEE MM, bias 15, largest 57344 = 0x7B, infinity 0x7C (quantization-formats.md 1.1, 1.2, 9.1).
 #pragma once
 
-#include "kernels/codec/float_bits.h"
+#include "kernels/codec/small_float.h"
 
 namespace mimo::kernels {
 
@@ -15,11 +15,7 @@ MIMO_HD inline float E5m2ToFloat(uint8_t code) {
   const uint32_t magnitude = code & 0x7F;
   if (magnitude > kE5m2Inf) return FloatFromBits(sign | kFp32Nan);
   if (magnitude == kE5m2Inf) return FloatFromBits(sign | kFp32Inf);
-  if (magnitude < 4) {  // m * 2^-16
-    const float value = static_cast<float>(magnitude) * 0.0000152587890625f;
-    return FloatFromBits(sign | FloatBits(value));
-  }
-  return FloatFromBits(sign | ((magnitude << 21) + (112u << 23)));
+  return FloatFromBits(sign | SmallFloat<2, 15>::Decode(magnitude));
 }
 
 // Round to nearest even. From 61440 on (and for infinities): `saturate` gives 57344, otherwise infinity. NaN gives
@@ -28,13 +24,8 @@ MIMO_HD inline uint8_t E5m2FromFloat(float x, bool saturate) {
   const uint32_t bits = FloatBits(x);
   const uint32_t magnitude = bits & ~kFp32Sign;
   if (magnitude > kFp32Inf) return kE5m2Nan;
-  uint32_t code;
-  if (magnitude < (113u << 23)) {  // below 2^-14: the sum's last place is 2^-16
-    code = FloatBits(FloatFromBits(magnitude) + 128.0f) - FloatBits(128.0f);
-  } else {
-    code = ((magnitude + 0xFFFFFu + ((magnitude >> 21) & 1u)) >> 21) - (112u << 2);
-    if (code > kE5m2MaxCode) code = saturate ? kE5m2MaxCode : kE5m2Inf;
-  }
+  uint32_t code = SmallFloat<2, 15>::Encode(magnitude);
+  if (code > kE5m2MaxCode) code = saturate ? kE5m2MaxCode : kE5m2Inf;
   return static_cast<uint8_t>(code | (bits >> 31 << 7));
 }
 

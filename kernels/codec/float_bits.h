@@ -51,4 +51,10 @@ MIMO_HD inline float CanonicalNan(float x) {
   return IsNan(x) ? FloatFromBits((FloatBits(x) & kFp32Sign) | kFp32Nan) : x;
 }
 
+// `result`, a product or a quotient of a and b. A NaN result gets the product of the signs: hardware disagrees about
+// it, so it is fixed here.
+MIMO_HD inline float WithSignOfNan(float result, float a, float b) {
+  return IsNan(result) ? FloatFromBits(((FloatBits(a) ^ FloatBits(b)) & kFp32Sign) | kFp32Nan) : result;
+}
+
 }  // namespace mimo::kernels

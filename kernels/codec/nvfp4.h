@@ -18,21 +18,16 @@ inline constexpr int kNvfp4MseSteps = 39;
 
 // ---- values
 
-// What the elements of a group are multiplied by. A NaN result has the product of the signs: hardware disagrees about
-// it.
+// What the elements of a group are multiplied by.
 MIMO_HD inline float Nvfp4Multiplier(uint8_t scale, float global, bool global_divides) {
   const float block = E4m3ToFloat(scale);
-  const float product = global_divides ? block / global : block * global;
-  if (IsNan(product)) return FloatFromBits(((FloatBits(block) ^ FloatBits(global)) & kFp32Sign) | kFp32Nan);
-  return product;
+  return WithSignOfNan(global_divides ? block / global : block * global, block, global);
 }
 
-// e2m1 * multiplier, one rounding. A NaN result has the product of the signs.
+// e2m1 * multiplier, one rounding.
 MIMO_HD inline float Nvfp4Value(uint8_t nibble, float multiplier) {
   const float element = E2m1ToFloat(nibble);
-  const float product = element * multiplier;
-  if (IsNan(product)) return FloatFromBits(((FloatBits(element) ^ FloatBits(multiplier)) & kFp32Sign) | kFp32Nan);
-  return product;
+  return WithSignOfNan(element * multiplier, element, multiplier);
 }
 
 // ---- elements

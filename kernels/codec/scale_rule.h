@@ -19,10 +19,7 @@ MIMO_HD inline float EncodedValue(float x, bool via_bf16) {
 }
 
 MIMO_HD inline Nvfp4Range RangeOf(const Nvfp4Global& global) {
-  Nvfp4Range range;
-  range.multiplier = global.multiplier;
-  range.amax = global.amax;
-  return range;
+  return {global.multiplier, global.amax};
 }
 
 // `magnitudes`: FiniteMagnitude of the group's 16 encoded values; `amax` the largest of them.

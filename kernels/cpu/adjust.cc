@@ -64,18 +64,9 @@ const AdjustKernels& AdjustersFor(Isa isa) {
 }  // namespace
 
 const CodeTable& CodeTableFor(CodeRule rule) {
-  static const CodeTable halve = MakeTable(CodeRule::kHalve);
-  static const CodeTable twice = MakeTable(CodeRule::kDouble);
-  static const CodeTable neuron = MakeTable(CodeRule::kNeuron);
-  switch (rule) {
-    case CodeRule::kHalve:
-      return halve;
-    case CodeRule::kDouble:
-      return twice;
-    case CodeRule::kNeuron:
-      break;
-  }
-  return neuron;
+  static const CodeTable tables[] = {MakeTable(CodeRule::kHalve), MakeTable(CodeRule::kDouble),
+                                     MakeTable(CodeRule::kNeuron)};
+  return tables[static_cast<size_t>(rule)];
 }
 
 const AdjustKernels& PortableAdjusters() {
@@ -89,18 +80,9 @@ CodeCounts& CodeCounts::operator+=(const CodeCounts& other) {
   return *this;
 }
 
-CodeCounts AdjustCodes(CodeRule rule, const uint8_t* in, uint8_t* out, size_t n) {
-  return AdjustCodes(rule, in, out, n, BestIsa());
-}
-
 CodeCounts AdjustCodes(CodeRule rule, const uint8_t* in, uint8_t* out, size_t n, Isa isa) {
   const uint64_t lost = AdjustersFor(isa).codes(CodeTableFor(rule), in, out, n);
   return rule == CodeRule::kDouble ? CodeCounts{0, lost} : CodeCounts{lost, 0};
-}
-
-void Transpose(const uint8_t* in, uint64_t in_row_bytes, uint64_t rows, uint64_t cols, uint32_t element_bytes,
-               uint8_t* out, uint64_t out_row_bytes) {
-  Transpose(in, in_row_bytes, rows, cols, element_bytes, out, out_row_bytes, BestIsa());
 }
 
 // Through buffers that stay in the cache: strides are powers of two, whose rows would evict each other there. A square

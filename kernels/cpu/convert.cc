@@ -114,10 +114,6 @@ Anomalies ConvertBandsWith(const Kernels& kernels, std::span<const Band> bands, 
   return total;
 }
 
-Anomalies ConvertBands(std::span<const Band> bands, int threads) {
-  return ConvertBands(bands, threads, BestIsa());
-}
-
 Anomalies ConvertBands(std::span<const Band> bands, int threads, Isa isa) {
   return ConvertBandsWith(KernelsFor(isa), bands, threads);
 }

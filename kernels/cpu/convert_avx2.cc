@@ -52,17 +52,15 @@ __m256i Sift(__m256i bits, Counts* counts) {
   return _mm256_blendv_epi8(bits, canonical, nan);
 }
 
-enum class Plain { kFp32, kFp16, kBf16 };
-
-template <Plain kFrom, bool kStream>
+template <Codec kFrom, bool kStream>
 Counts DecodeRun(const uint8_t* in, size_t n, uint8_t* out) {
   Counts counts;
   size_t i = 0;
   for (; i + 8 <= n; i += 8) {
     __m256i bits;
-    if constexpr (kFrom == Plain::kFp32) {
+    if constexpr (kFrom == Codec::kFp32) {
       bits = Load(in + 4 * i);
-    } else if constexpr (kFrom == Plain::kFp16) {
+    } else if constexpr (kFrom == Codec::kFp16) {
       bits = _mm256_castps_si256(_mm256_cvtph_ps(LoadHalf(in + 2 * i)));
     } else {
       bits = _mm256_slli_epi32(_mm256_cvtepu16_epi32(LoadHalf(in + 2 * i)), 16);
@@ -70,16 +68,13 @@ Counts DecodeRun(const uint8_t* in, size_t n, uint8_t* out) {
     Store<kStream>(out + 4 * i, Sift(bits, &counts));
   }
   const Kernels& portable = PortableKernels();
-  const auto rest = kFrom == Plain::kFp32   ? portable.decode_fp32
-                    : kFrom == Plain::kFp16 ? portable.decode_fp16
+  const auto rest = kFrom == Codec::kFp32   ? portable.decode_fp32
+                    : kFrom == Codec::kFp16 ? portable.decode_fp16
                                             : portable.decode_bf16;
-  const Counts tail = rest(in + i * (kFrom == Plain::kFp32 ? 4 : 2), n - i, out + 4 * i, false);
-  counts.nans += tail.nans;
-  counts.infinities += tail.infinities;
-  return counts;
+  return counts += rest(in + i * (kFrom == Codec::kFp32 ? 4 : 2), n - i, out + 4 * i, false);
 }
 
-template <Plain kFrom>
+template <Codec kFrom>
 Counts Decode(const uint8_t* in, size_t n, uint8_t* out, bool stream) {
   return stream && Aligned(out) ? DecodeRun<kFrom, true>(in, n, out) : DecodeRun<kFrom, false>(in, n, out);
 }
@@ -123,16 +118,23 @@ uint64_t DecodeFp8(const uint8_t* codes, size_t n, float scale, uint8_t* out, bo
   return MIMO_STREAM_OR_NOT(DecodeFp8Run, codes, n, scale, out);
 }
 
-// Nibbles of 16 packed bytes in element order, one per byte.
+// Nibbles of 16 packed bytes in element order, one per byte: eight in the low half of each part.
 struct Nibbles {
-  __m128i first;
-  __m128i second;
+  __m128i parts[4];
 };
 Nibbles Unpack(const uint8_t* packed) {
   const __m128i bytes = LoadHalf(packed);
   const __m128i low = _mm_and_si128(bytes, _mm_set1_epi8(15));
   const __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), _mm_set1_epi8(15));
-  return {_mm_unpacklo_epi8(low, high), _mm_unpackhi_epi8(low, high)};
+  const __m128i first = _mm_unpacklo_epi8(low, high), second = _mm_unpackhi_epi8(low, high);
+  return {{first, _mm_srli_si128(first, 8), second, _mm_srli_si128(second, 8)}};
+}
+
+// The bits of eight nibbles; `values`: of nibbles 0 to 7.
+__m256i Look(__m256 values, __m128i nibbles) {
+  const __m256i index = _mm256_cvtepu8_epi32(nibbles);  // the permutation looks at three bits only
+  const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(index, _mm256_set1_epi32(8)), 28);
+  return _mm256_xor_si256(_mm256_castps_si256(_mm256_permutevar8x32_ps(values, index)), sign);
 }
 
 template <bool kStream>
@@ -147,13 +149,8 @@ void DecodeMxfp4Run(const uint8_t* packed, const uint8_t* scales, size_t n, uint
     }
     const __m256 values = _mm256_mul_ps(magnitudes, _mm256_set1_ps(E8m0ToFloat(byte)));
     const Nibbles nibbles = Unpack(packed + i / 2);
-    const __m128i parts[4] = {nibbles.first, _mm_srli_si128(nibbles.first, 8), nibbles.second,
-                              _mm_srli_si128(nibbles.second, 8)};
-    for (int part = 0; part < 4; ++part) {
-      const __m256i index = _mm256_cvtepu8_epi32(parts[part]);  // the permutation looks at three bits only
-      const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(index, _mm256_set1_epi32(8)), 28);
-      const __m256i bits = _mm256_castps_si256(_mm256_permutevar8x32_ps(values, index));
-      Store<kStream>(out + 4 * i + 32 * part, _mm256_or_si256(bits, sign));
+    for (size_t part = 0; part < 4; ++part) {
+      Store<kStream>(out + 4 * i + 32 * part, Look(values, nibbles.parts[part]));
     }
   }
   PortableKernels().decode_mxfp4(packed + i / 2, scales + i / kMxfp4Group, n - i, out + 4 * i, false);
@@ -174,15 +171,9 @@ void DecodeNvfp4Run(const uint8_t* packed, const float* multipliers, size_t n, u
       continue;
     }
     const Nibbles nibbles = Unpack(packed + i / 2);
-    for (size_t group = 0; group < 2; ++group) {
-      const __m256 values = _mm256_mul_ps(magnitudes, _mm256_set1_ps(pair[group]));
-      const __m128i all = group == 0 ? nibbles.first : nibbles.second;
-      for (size_t part = 0; part < 2; ++part) {
-        const __m256i index = _mm256_cvtepu8_epi32(part == 0 ? all : _mm_srli_si128(all, 8));
-        const __m256i sign = _mm256_slli_epi32(_mm256_and_si256(index, _mm256_set1_epi32(8)), 28);
-        const __m256i bits = _mm256_castps_si256(_mm256_permutevar8x32_ps(values, index));
-        Store<kStream>(out + 4 * i + 64 * group + 32 * part, _mm256_xor_si256(bits, sign));
-      }
+    for (size_t part = 0; part < 4; ++part) {
+      const __m256 values = _mm256_mul_ps(magnitudes, _mm256_set1_ps(pair[part / 2]));
+      Store<kStream>(out + 4 * i + 32 * part, Look(values, nibbles.parts[part]));
     }
   }
   PortableKernels().decode_nvfp4(packed + i / 2, multipliers + i / kNvfp4Group, n - i, out + 4 * i, false);
@@ -277,10 +268,7 @@ Counts Move16Run(const uint8_t* in, size_t n, uint8_t* out, uint16_t infinity) {
     Store<kStream>(out + 2 * i, a);
     Store<kStream>(out + 2 * i + 32, b);
   }
-  const Counts tail = PortableKernels().move16(in + 2 * i, n - i, out + 2 * i, infinity, false);
-  counts.nans += tail.nans;
-  counts.infinities += tail.infinities;
-  return counts;
+  return counts += PortableKernels().move16(in + 2 * i, n - i, out + 2 * i, infinity, false);
 }
 
 Counts Move16(const uint8_t* in, size_t n, uint8_t* out, uint16_t infinity, bool stream) {
@@ -296,10 +284,7 @@ Counts Move32Run(const uint8_t* in, size_t n, uint8_t* out) {
     Sift(bits, &counts);  // counts; a move keeps the bits
     Store<kStream>(out + 4 * i, bits);
   }
-  const Counts tail = PortableKernels().move32(in + 4 * i, n - i, out + 4 * i, false);
-  counts.nans += tail.nans;
-  counts.infinities += tail.infinities;
-  return counts;
+  return counts += PortableKernels().move32(in + 4 * i, n - i, out + 4 * i, false);
 }
 
 Counts Move32(const uint8_t* in, size_t n, uint8_t* out, bool stream) {
@@ -447,9 +432,9 @@ void Fence() {
 
 const Kernels& Avx2Kernels() {
   static constexpr Kernels kernels = {
-      .decode_fp32 = Decode<Plain::kFp32>,
-      .decode_fp16 = Decode<Plain::kFp16>,
-      .decode_bf16 = Decode<Plain::kBf16>,
+      .decode_fp32 = Decode<Codec::kFp32>,
+      .decode_fp16 = Decode<Codec::kFp16>,
+      .decode_bf16 = Decode<Codec::kBf16>,
       .decode_fp8 = DecodeFp8,
       .decode_mxfp4 = DecodeMxfp4,
       .decode_nvfp4 = DecodeNvfp4,

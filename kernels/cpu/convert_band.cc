@@ -40,8 +40,7 @@ Counts PlainRun(const Kernels& kernels, Codec from, Codec to, const uint8_t* in,
     const size_t count = std::min(kStrip, n - at);
     const Counts counts = decode(in + at * in_bytes, count, reinterpret_cast<uint8_t*>(strip), false);
     *overflows += Encode(kernels, to, strip, count, out + at * 2, stream) - counts.infinities;
-    total.nans += counts.nans;
-    total.infinities += counts.infinities;
+    total += counts;
   }
   return total;
 }

@@ -6,35 +6,21 @@
 namespace mimo::kernels {
 namespace {
 
-Counts DecodeFp32(const uint8_t* __restrict in, size_t n, uint8_t* __restrict out, bool) {
-  Counts counts;
-  for (size_t i = 0; i < n; ++i) {
-    const float x = FloatFromBits(Load32(in + 4 * i));
-    counts.nans += IsNan(x);
-    counts.infinities += IsInf(x);
-    StoreFloat(out + 4 * i, CanonicalNan(x));
-  }
-  return counts;
+template <Codec kFrom>
+float PlainValue(const uint8_t* p) {
+  if constexpr (kFrom == Codec::kFp32) return CanonicalNan(FloatFromBits(Load32(p)));
+  if constexpr (kFrom == Codec::kFp16) return Fp16ToFloat(Load16(p));
+  return CanonicalNan(Bf16ToFloat(Load16(p)));
 }
 
-Counts DecodeFp16(const uint8_t* __restrict in, size_t n, uint8_t* __restrict out, bool) {
+template <Codec kFrom>
+Counts DecodePlain(const uint8_t* __restrict in, size_t n, uint8_t* __restrict out, bool) {
   Counts counts;
   for (size_t i = 0; i < n; ++i) {
-    const float x = Fp16ToFloat(Load16(in + 2 * i));
+    const float x = PlainValue<kFrom>(in + ElementBits(kFrom) / 8 * i);
     counts.nans += IsNan(x);
     counts.infinities += IsInf(x);
     StoreFloat(out + 4 * i, x);
-  }
-  return counts;
-}
-
-Counts DecodeBf16(const uint8_t* __restrict in, size_t n, uint8_t* __restrict out, bool) {
-  Counts counts;
-  for (size_t i = 0; i < n; ++i) {
-    const float x = Bf16ToFloat(Load16(in + 2 * i));
-    counts.nans += IsNan(x);
-    counts.infinities += IsInf(x);
-    StoreFloat(out + 4 * i, CanonicalNan(x));
   }
   return counts;
 }
@@ -62,21 +48,17 @@ void DecodeNvfp4(const uint8_t* packed, const float* multipliers, size_t n, uint
   }
 }
 
-uint64_t EncodeFp16(const float* __restrict in, size_t n, uint8_t* __restrict out, bool) {
-  uint64_t infinities = 0;
-  for (size_t i = 0; i < n; ++i) {
-    const uint16_t half = Fp16FromFloat(in[i]);
-    infinities += (half & 0x7FFF) == kFp16Inf;
-    Store16(out + 2 * i, half);
-  }
-  return infinities;
+// Bits of a 16-bit target.
+uint16_t Bits16(float x, Codec target) {
+  return target == Codec::kFp16 ? Fp16FromFloat(x) : Bf16FromFloat(x);
 }
 
-uint64_t EncodeBf16(const float* __restrict in, size_t n, uint8_t* __restrict out, bool) {
+template <Codec kTo>
+uint64_t EncodePlain(const float* __restrict in, size_t n, uint8_t* __restrict out, bool) {
   uint64_t infinities = 0;
   for (size_t i = 0; i < n; ++i) {
-    const uint16_t bits = Bf16FromFloat(in[i]);
-    infinities += (bits & 0x7FFF) == kBf16Inf;
+    const uint16_t bits = Bits16(in[i], kTo);
+    infinities += (bits & 0x7FFF) == (kTo == Codec::kFp16 ? kFp16Inf : kBf16Inf);
     Store16(out + 2 * i, bits);
   }
   return infinities;
@@ -108,8 +90,7 @@ Counts Move32(const uint8_t* __restrict in, size_t n, uint8_t* __restrict out, b
 void Fp8Prepare(float scale, Codec target, Fp8Slot* slot) {
   slot->compact = false;
   for (unsigned code = 0; code < 128; ++code) {
-    const float value = Fp8Value(static_cast<uint8_t>(code), scale);
-    Store16(slot->table + 2 * code, target == Codec::kFp16 ? Fp16FromFloat(value) : Bf16FromFloat(value));
+    Store16(slot->table + 2 * code, Bits16(Fp8Value(static_cast<uint8_t>(code), scale), target));
   }
 }
 
@@ -153,7 +134,7 @@ Mxfp4Planes MakePlanes(Codec target) {
   for (unsigned scale = 0; scale < 256; ++scale) {
     for (unsigned nibble = 0; nibble < 16; ++nibble) {
       const float value = Mxfp4Value(static_cast<uint8_t>(nibble), static_cast<uint8_t>(scale));
-      const uint16_t bits = target == Codec::kFp16 ? Fp16FromFloat(value) : Bf16FromFloat(value);
+      const uint16_t bits = Bits16(value, target);
       planes.bytes[scale][nibble] = static_cast<uint8_t>(bits & 0xFF);
       planes.bytes[scale][16 + nibble] = static_cast<uint8_t>(bits >> 8);
     }
@@ -171,14 +152,14 @@ const Mxfp4Planes& Mxfp4PlanesFor(Codec target) {
 
 const Kernels& PortableKernels() {
   static constexpr Kernels kernels = {
-      .decode_fp32 = DecodeFp32,
-      .decode_fp16 = DecodeFp16,
-      .decode_bf16 = DecodeBf16,
+      .decode_fp32 = DecodePlain<Codec::kFp32>,
+      .decode_fp16 = DecodePlain<Codec::kFp16>,
+      .decode_bf16 = DecodePlain<Codec::kBf16>,
       .decode_fp8 = DecodeFp8,
       .decode_mxfp4 = DecodeMxfp4,
       .decode_nvfp4 = DecodeNvfp4,
-      .encode_fp16 = EncodeFp16,
-      .encode_bf16 = EncodeBf16,
+      .encode_fp16 = EncodePlain<Codec::kFp16>,
+      .encode_bf16 = EncodePlain<Codec::kBf16>,
       .move16 = Move16,
       .move32 = Move32,
       .fp8_prepare = Fp8Prepare,

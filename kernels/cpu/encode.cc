@@ -153,17 +153,6 @@ void MoveMxfp4Row(Run* run, uint64_t row) {
 
 // ---- block FP8 under powers of two -> MXFP8, exactly
 
-uint64_t CountNanCodes(const uint8_t* codes, uint64_t n) {
-  uint64_t nans = 0;
-  for (uint64_t at = 0; at < n; at += kMxGroup) {
-    uint8_t any = 0;
-    for (uint64_t i = at; i < at + kMxGroup; ++i) any |= (codes[i] & 0x7F) == kE4m3Nan;
-    if (any == 0) continue;
-    for (uint64_t i = at; i < at + kMxGroup; ++i) nans += E4m3IsNan(codes[i]);
-  }
-  return nans;
-}
-
 // Moves what lies under one power of two, group by group; the rest goes through the strip.
 void MoveFp8Row(Run* run, uint64_t row, bool all) {
   const SourceRows& rows = run->rows;
@@ -262,10 +251,6 @@ const EncodeKernels& EncodersFor(Isa isa) {
 #endif
   (void)isa;
   return PortableEncoders();
-}
-
-EncodeCounts EncodeRows(const EncodeJob& job) {
-  return EncodeRows(job, BestIsa());
 }
 
 EncodeCounts EncodeRows(const EncodeJob& job, Isa isa) {

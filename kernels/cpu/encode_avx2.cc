@@ -42,14 +42,12 @@ __m256i E2m1Magnitudes(__m256 scaled, bool toward_zero) {
   const auto at_least = [&](float bound) {
     return _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_set1_ps(bound), _CMP_NLT_UQ));
   };
-  __m256i sum =
+  // Where ties to even go up.
+  const auto from = [&](float bound) { return toward_zero ? above(bound) : at_least(bound); };
+  const __m256i four =
       _mm256_add_epi32(_mm256_add_epi32(above(0.25f), above(1.25f)), _mm256_add_epi32(above(2.5f), above(5.0f)));
-  if (toward_zero) {
-    sum = _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_add_epi32(above(0.75f), above(1.75f)), above(3.5f)));
-  } else {
-    sum = _mm256_add_epi32(sum, _mm256_add_epi32(_mm256_add_epi32(at_least(0.75f), at_least(1.75f)), at_least(3.5f)));
-  }
-  return _mm256_sub_epi32(_mm256_setzero_si256(), sum);
+  const __m256i three = _mm256_add_epi32(_mm256_add_epi32(from(0.75f), from(1.75f)), from(3.5f));
+  return _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_add_epi32(four, three));
 }
 
 __m256i E2m1Codes(__m256 scaled, bool toward_zero) {

@@ -143,7 +143,7 @@ class Summer {
     const Codec codec = job_.encoding.codec;
     const bool cells = codec == Codec::kFp8Block;
     if (ElementOf(codec) == ElementKind::kE4m3) {
-      for (size_t i = 0; i < count; ++i) sums->nan_codes += E4m3IsNan(Codes(row)[col + i]);
+      sums->nan_codes += CountNanCodes(Codes(row) + col, count);
     }
     for (uint64_t at = col; at < col + count;) {
       const uint64_t end = std::min(col + count, (at / group_ + 1) * group_);

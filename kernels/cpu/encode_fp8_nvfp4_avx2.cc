@@ -169,12 +169,6 @@ __m128i EncodePair(__m256i codes, Thresholds* thresholds, uint8_t* scales, const
   return _mm_packus_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
 }
 
-uint64_t CountNans(const uint8_t* codes, uint64_t n) {
-  uint64_t nans = 0;
-  for (uint64_t i = 0; i < n; ++i) nans += E4m3IsNan(codes[i]);
-  return nans;
-}
-
 // One block of one row. Not inlined: its loop needs all registers.
 [[gnu::noinline]] void EncodeStretch(const uint8_t* from, uint64_t n, Thresholds* thresholds, const uint8_t* select,
                                      uint8_t* codes, uint8_t* scales, __m256i* nans) {
@@ -217,7 +211,7 @@ uint64_t EncodeFp8ToNvfp4Avx2(const Fp8ToNvfp4& panel) {
                     scales + start / kNvfp4Group, &nans);
     }
     if (!_mm256_testz_si256(nans, nans)) [[unlikely]] {
-      nan_codes += CountNans(from, panel.edges[panel.blocks]);
+      nan_codes += CountNanCodes(from, panel.edges[panel.blocks]);
     }
   }
   return nan_codes;

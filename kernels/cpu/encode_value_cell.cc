@@ -66,10 +66,6 @@ class ValueCell {
 
 }  // namespace
 
-ValueCellResult EncodeValueCell(std::span<const ValuePart> parts, uint64_t cols, const float* keep) {
-  return EncodeValueCell(parts, cols, keep, BestIsa());
-}
-
 ValueCellResult EncodeValueCell(std::span<const ValuePart> parts, uint64_t cols, const float* keep, Isa isa) {
   return ValueCell(parts, cols, isa).Encode(keep);
 }

@@ -23,6 +23,11 @@ namespace mimo::kernels {
 struct Counts {
   uint64_t nans = 0;
   uint64_t infinities = 0;
+  MIMO_HD Counts& operator+=(const Counts& other) {
+    nans += other.nans;
+    infinities += other.infinities;
+    return *this;
+  }
 };
 
 // A block FP8 scale made ready for a 16-bit target: what code -> bits needs, in the ISA's own order.

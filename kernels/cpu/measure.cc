@@ -143,10 +143,6 @@ Measured& Measured::operator+=(const Measured& other) {
   return *this;
 }
 
-Measured MeasureRows(std::span<const SourceRows> rows, uint64_t cols, bool via_bf16) {
-  return MeasureRows(rows, cols, via_bf16, BestIsa());
-}
-
 Measured MeasureRows(std::span<const SourceRows> rows, uint64_t cols, bool via_bf16, Isa isa) {
   return MeasureRowsWith(rows, cols, via_bf16, KernelsFor(isa), EncodersFor(isa));
 }

@@ -8,45 +8,30 @@ namespace mimo::kernels {
 void DecodeStrip(const Kernels& kernels, const SourceRows& rows, uint64_t cols, uint64_t row, uint64_t col,
                  size_t count, float* out, Anomalies* anomalies) {
   const Source& source = rows.source;
+  const uint8_t* data = static_cast<const uint8_t*>(source.data) + row * source.row_bytes;
+  if (HasBlockScales(source.codec)) {
+    for (uint64_t block = rows.column_edges == nullptr ? col / rows.column_block : 0;; ++block) {
+      const uint64_t start = std::max(col, ColumnEdge(rows, cols, block));
+      const uint64_t end = std::min(col + count, ColumnEdge(rows, cols, block + 1));
+      if (start >= col + count) return;
+      if (start >= end) continue;
+      const float scale = ColumnScale(rows, block);
+      uint8_t* to = reinterpret_cast<uint8_t*>(out + (start - col));
+      anomalies->nan_codes += kernels.decode_fp8(data + start, end - start, scale, to, false);
+      CountRareFp8(scale, Codec::kFp32, data + start, 0, 1, end - start, anomalies);
+      if (end == col + count) return;
+    }
+  }
   Band band;
   band.source = source;
-  const uint8_t* data = static_cast<const uint8_t*>(source.data) + row * source.row_bytes;
-  const uint8_t* scales = static_cast<const uint8_t*>(source.scales);
+  // FP32 is moved: which bits a NaN has shows in no code.
+  band.source.data = data + col * ElementBits(source.codec) / 8;
+  if (const uint32_t group = GroupOf(source.codec); group != 0) {
+    band.source.scales = static_cast<const uint8_t*>(source.scales) + row * source.scale_row_bytes + col / group;
+  }
   band.target = {.codec = Codec::kFp32, .data = out, .row_bytes = 4 * count};
   band.rows = 1;
   band.cols = count;
-  switch (source.codec) {
-    case Codec::kFp8Block: {
-      for (uint64_t block = rows.column_edges == nullptr ? col / rows.column_block : 0;; ++block) {
-        const uint64_t start = std::max(col, ColumnEdge(rows, cols, block));
-        const uint64_t end = std::min(col + count, ColumnEdge(rows, cols, block + 1));
-        if (start >= col + count) return;
-        if (start >= end) continue;
-        const float scale = ColumnScale(rows, block);
-        uint8_t* to = reinterpret_cast<uint8_t*>(out + (start - col));
-        anomalies->nan_codes += kernels.decode_fp8(data + start, end - start, scale, to, false);
-        CountRareFp8(scale, Codec::kFp32, data + start, 0, 1, end - start, anomalies);
-        if (end == col + count) return;
-      }
-    }
-    case Codec::kMxfp4:
-      band.source.data = data + col / 2;
-      band.source.scales = scales + row * source.scale_row_bytes + col / kMxGroup;
-      break;
-    case Codec::kMxfp8:
-      band.source.data = data + col;
-      band.source.scales = scales + row * source.scale_row_bytes + col / kMxGroup;
-      break;
-    case Codec::kNvfp4:
-      band.source.data = data + col / 2;
-      band.source.scales = scales + row * source.scale_row_bytes + col / kNvfp4Group;
-      break;
-    case Codec::kFp32:  // moved: which bits a NaN has shows in no code
-    case Codec::kFp16:
-    case Codec::kBf16:
-      band.source.data = data + col * ElementBytes(source.codec);
-      break;
-  }
   Anomalies found = ConvertRows(kernels, band, 0, 1, false);
   found.bad_scales = 0;
   *anomalies += found;

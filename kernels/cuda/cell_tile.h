@@ -72,30 +72,15 @@ MIMO_HD inline CellRange RangeOfCell(const CellJob& job, uint64_t cell) {
 // not cross cells.
 template <class Visit>
 MIMO_HD inline void ForUnits(const CellJob& job, const CellRange& range, uint32_t thread, const Visit& visit) {
-  uint32_t low = 0, high = job.run_count;  // the last run that begins at or before the cell's first row
-  while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    if (job.runs[middle].first_row <= range.first_row) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
+  uint32_t run = LastBefore(job.run_count, range.first_row, [&](uint32_t i) { return job.runs[i].first_row; });
   const uint64_t units = (range.end_col - range.first_col + kUnit - 1) / kUnit;
   for (uint64_t at = thread; at < units * (range.end_row - range.first_row); at += kThreads) {
     const uint64_t row = range.first_row + at / units;
-    while (row >= job.runs[low].first_row + job.runs[low].from.rows) ++low;
+    while (row >= job.runs[run].first_row + job.runs[run].from.rows) ++run;
     const uint64_t col = range.first_col + at % units * kUnit;
     const uint64_t left = range.end_col - col;
-    visit(job.runs[low], row - job.runs[low].first_row, col, static_cast<uint32_t>(left < kUnit ? left : kUnit));
+    visit(job.runs[run], row - job.runs[run].first_row, col, static_cast<uint32_t>(left < kUnit ? left : kUnit));
   }
-}
-
-MIMO_HD inline bool AnyNonZeroNibble(const DeviceBand& band, uint64_t row, uint64_t col, uint32_t columns) {
-  const uint8_t* in = band.data + row * band.data_row_bytes;
-  bool any = false;
-  for (uint64_t c = col; c < col + columns; ++c) any = any || (in[c / 2] >> (c % 2 * 4) & 7) != 0;
-  return any;
 }
 
 // First step: what the thread's units say of the cell. Everything odd is counted here.
@@ -116,7 +101,7 @@ MIMO_HD inline void MeasureCell(const CellJob& job, uint64_t cell, uint32_t thre
              }
              const uint32_t byte = run.from.scales[row * run.from.scale_row_bytes + col / kMxGroup];
              if (byte == kE8m0Nan) mine->not_mxfp4 = 1;
-             if (!AnyNonZeroNibble(run.from, row, col, columns)) return;
+             if (!AnyNonZeroNibble(run.from, row, col, col + columns)) return;
              if (byte < mine->least) mine->least = byte;
              if (byte > mine->largest) mine->largest = byte;
            });

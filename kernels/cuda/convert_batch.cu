@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/convert_batch.h"
+#include "kernels/cuda/encode_launch.h"
 
 namespace mimo::kernels::cuda {
 
@@ -34,48 +35,40 @@ Cost CostOf(const Band& band, const Columns& columns) {
 void ConvertBatch::Add(const Band& band, const Columns& columns, uint64_t row, uint64_t rows) {
   const Cost cost = CostOf(band, columns);
   const Source& source = band.source;
-  PairedBand paired{source.codec, band.target.codec, {}};
-  DeviceBand& out = paired.band;
+  DeviceSource at;
   const auto* data = static_cast<const uint8_t*>(source.data) + row * source.row_bytes;
   const auto* scales = static_cast<const uint8_t*>(source.scales);
-  out.data_row_bytes = cost.in_row;
-  out.data = slot_->TakeRows(data + RowBytes(source.codec, columns.begin), source.row_bytes,
-                             RowBytes(source.codec, columns.count()), cost.in_row, rows);
+  at.row_bytes = cost.in_row;
+  at.data = slot_->TakeRows(data + RowBytes(source.codec, columns.begin), source.row_bytes,
+                            RowBytes(source.codec, columns.count()), cost.in_row, rows);
   if (cost.scale_row > 0) {
-    out.scale_row_bytes = cost.scale_row;
-    out.scales = slot_->TakeRows(scales + row * source.scale_row_bytes + ScaleRowBytes(source.codec, columns.begin),
-                                 source.scale_row_bytes, cost.scale_row, cost.scale_row, rows);
+    at.scale_row_bytes = cost.scale_row;
+    at.scales = slot_->TakeRows(scales + row * source.scale_row_bytes + ScaleRowBytes(source.codec, columns.begin),
+                                source.scale_row_bytes, cost.scale_row, cost.scale_row, rows);
   } else if (HasBlockScales(source.codec)) {
-    out.scales = slot_->TakeRows(scales + columns.first_block * 4, 0, columns.blocks * 4, columns.blocks * 4, 1);
+    at.scales = slot_->TakeRows(scales + columns.first_block * 4, 0, columns.blocks * 4, columns.blocks * 4, 1);
     if (band.column_edges != nullptr) {
       const uint64_t bytes = (columns.blocks + 1) * 4;
-      out.edges = reinterpret_cast<const uint32_t*>(
+      at.edges = reinterpret_cast<const uint32_t*>(
           slot_->TakeRows(band.column_edges + columns.first_block, 0, bytes, bytes, 1));
     }
   }
+  const SourceRows from{source, rows, nullptr, static_cast<uint32_t>(columns.blocks), band.column_block};
+  DeviceBand out = BandFrom(from, row, rows, columns.count(), at);
+  out.first_col = columns.begin;
+  out.first_block = static_cast<uint32_t>(columns.first_block);
+  out.to = band.target.codec;
   out.out = slot_->TakeOutput(static_cast<uint8_t*>(band.target.data) + row * band.target.row_bytes +
                                   RowBytes(band.target.codec, columns.begin),
                               band.target.row_bytes, RowBytes(band.target.codec, columns.count()), cost.out_row, rows);
   out.out_row_bytes = cost.out_row;
-  out.rows = rows;
-  out.cols = columns.count();
-  out.first_col = columns.begin;
-  out.first_block = static_cast<uint32_t>(columns.first_block);
-  out.blocks = static_cast<uint32_t>(columns.blocks);
-  out.block_width = band.column_block;
-  out.global = source.global;
-  out.global_divides = source.global_divides;
-  out.judge_scales = row == 0;
-  ShapeTiles(paired.from, &out);
-  bands_.push_back(paired);
+  bands_.push_back(out);
 }
 
 bool ConvertBatch::Start(int multiprocessors, std::string* error) {
   if (bands_.empty()) return true;
-  const std::vector<Group> groups = GroupByPair(&bands_);
-  std::vector<DeviceBand> descriptors;
-  for (const PairedBand& paired : bands_) descriptors.push_back(paired.band);
-  return slot_->Upload({}, descriptors.data(), descriptors.size() * sizeof(DeviceBand), error) &&
+  const std::vector<Group> groups = GroupBands(&bands_);
+  return slot_->Upload({}, bands_.data(), bands_.size() * sizeof(DeviceBand), error) &&
          Launch(groups, reinterpret_cast<const DeviceBand*>(slot_->descriptors()), slot_->counters(), multiprocessors,
                 slot_->stream(), error) &&
          slot_->Download(error);

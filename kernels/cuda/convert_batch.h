@@ -42,7 +42,7 @@ class ConvertBatch {
 
  private:
   StagingSlot* slot_;
-  std::vector<PairedBand> bands_;
+  std::vector<DeviceBand> bands_;
 };
 
 }  // namespace mimo::kernels::cuda

@@ -10,6 +10,7 @@
 #include "kernels/cuda/convert_cuda.h"
 #include "kernels/cuda/device_scratch.h"
 #include "kernels/cuda/encode_batch.h"
+#include "kernels/cuda/encode_launch.h"
 
 namespace mimo::kernels {
 namespace {
@@ -20,7 +21,6 @@ using cuda::Cost;
 using cuda::Counters;
 using cuda::DeviceBand;
 using cuda::Group;
-using cuda::PairedBand;
 
 constexpr uint64_t kMinStaging = uint64_t{64} << 10;
 
@@ -63,31 +63,18 @@ class Converter : public CudaConverter {
     *anomalies = {};
     *seconds = 0;
     MIMO_CUDA_TRY(cudaSetDevice(device_));
-    std::vector<PairedBand> paired;
+    std::vector<DeviceBand> descriptors;
     for (const Band& band : bands) {
       if (band.rows == 0 || band.cols == 0) continue;
-      PairedBand one{band.source.codec, band.target.codec, {}};
-      one.band.data = static_cast<const uint8_t*>(band.source.data);
-      one.band.data_row_bytes = band.source.row_bytes;
-      one.band.scales = static_cast<const uint8_t*>(band.source.scales);
-      one.band.scale_row_bytes = band.source.scale_row_bytes;
-      one.band.out = static_cast<uint8_t*>(band.target.data);
-      one.band.out_row_bytes = band.target.row_bytes;
-      one.band.rows = band.rows;
-      one.band.cols = band.cols;
-      one.band.edges = band.column_edges;
-      one.band.blocks = band.column_blocks;
-      one.band.block_width = band.column_block;
-      one.band.global = band.source.global;
-      one.band.global_divides = band.source.global_divides;
-      one.band.judge_scales = true;
-      cuda::ShapeTiles(one.from, &one.band);
-      paired.push_back(one);
+      DeviceBand one = cuda::ResidentBand(
+          {band.source, band.rows, band.column_edges, band.column_blocks, band.column_block}, band.cols);
+      one.to = band.target.codec;
+      one.out = static_cast<uint8_t*>(band.target.data);
+      one.out_row_bytes = band.target.row_bytes;
+      descriptors.push_back(one);
     }
-    if (paired.empty()) return true;
-    const std::vector<Group> groups = cuda::GroupByPair(&paired);
-    std::vector<DeviceBand> descriptors;
-    for (const PairedBand& one : paired) descriptors.push_back(one.band);
+    if (descriptors.empty()) return true;
+    const std::vector<Group> groups = cuda::GroupBands(&descriptors);
     Counters counters{};
     if (!scratch_.Run(descriptors.data(), descriptors.size() * sizeof(DeviceBand), &counters, seconds, error,
                       [&](const uint8_t* at, unsigned long long* counts) {

@@ -9,16 +9,7 @@ namespace mimo::kernels::cuda {
 
 // The last band that begins at or before the tile; ascending first_tile, the first 0.
 __device__ inline const DeviceBand& BandOf(const DeviceBand* bands, uint32_t count, uint64_t tile) {
-  uint32_t low = 0, high = count;
-  while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    if (bands[middle].first_tile <= tile) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return bands[low];
+  return bands[LastBefore(count, tile, [&](uint32_t i) { return bands[i].first_tile; })];
 }
 
 // Called by all threads of a block; counters: kCounters sums, added to.

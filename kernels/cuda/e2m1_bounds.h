@@ -16,32 +16,25 @@ struct E2m1Bounds {
 constexpr float kBoundsLeast = 0x1p-100f;
 constexpr float kBoundsLargest = 0x1p100f;
 
-// m * b + m * h rounded down (up), once, for a power of two h: m * b + m * h has 49 bits.
-MIMO_HD inline float ProductDown(float m, float b, float h) {
+// m * b + m * h rounded up or down, once, for a power of two h: m * b + m * h has 49 bits.
+template <bool kUp>
+MIMO_HD inline float ProductRounded(float m, float b, float h) {
 #ifdef __CUDA_ARCH__
-  return __fmaf_rd(m, b, m * h);
+  return kUp ? __fmaf_ru(m, b, m * h) : __fmaf_rd(m, b, m * h);
 #else
   const double exact = static_cast<double>(m) * (static_cast<double>(b) + static_cast<double>(h));
   const float near = static_cast<float>(exact);
+  if (kUp) return static_cast<double>(near) < exact ? FloatFromBits(FloatBits(near) + 1) : near;
   return static_cast<double>(near) > exact ? FloatFromBits(FloatBits(near) - 1) : near;
-#endif
-}
-MIMO_HD inline float ProductUp(float m, float b, float h) {
-#ifdef __CUDA_ARCH__
-  return __fmaf_ru(m, b, m * h);
-#else
-  const double exact = static_cast<double>(m) * (static_cast<double>(b) + static_cast<double>(h));
-  const float near = static_cast<float>(exact);
-  return static_cast<double>(near) < exact ? FloatFromBits(FloatBits(near) + 1) : near;
 #endif
 }
 
 // For kBoundsLeast <= m <= kBoundsLargest. The quotient is rounded before it is compared with a boundary b, and b is
 // even: fl(x / m) <= b just when x / m <= b + ulp(b) / 2, and fl(x / m) < b just when x / m < b - ulp(b) / 2.
 MIMO_HD inline E2m1Bounds QuotientBounds(float m) {
-  const auto not_above = [m](float b, float half_ulp) { return ProductDown(m, b, half_ulp); };
+  const auto not_above = [m](float b, float half_ulp) { return ProductRounded<false>(m, b, half_ulp); };
   const auto below = [m](float b, float half_ulp) {  // x < up is x <= the float before it
-    return FloatFromBits(FloatBits(ProductUp(m, b, -half_ulp)) - 1);
+    return FloatFromBits(FloatBits(ProductRounded<true>(m, b, -half_ulp)) - 1);
   };
   return {{not_above(0.25f, 0x1p-26f), below(0.75f, 0x1p-25f), not_above(1.25f, 0x1p-24f), below(1.75f, 0x1p-24f),
            not_above(2.5f, 0x1p-23f), below(3.5f, 0x1p-23f), not_above(5.0f, 0x1p-22f)}};

@@ -4,7 +4,6 @@
 #include "kernels/cpu/encode_table.h"
 #include "kernels/cuda/encode_batch.h"
 #include "kernels/cuda/encode_launch.h"
-#include "kernels/cuda/measure_tile.h"
 
 namespace mimo::kernels::cuda {
 namespace {
@@ -153,25 +152,18 @@ DeviceBand GatherSource(const Piece& piece, uint64_t cols, StagingSlot* slot) {
   return BandFrom(*piece.from, piece.row, piece.rows, cols, at);
 }
 
-DeviceBand ResidentSource(const SourceRows& rows, uint64_t cols) {
-  const Source& source = rows.source;
-  return BandFrom(rows, 0, rows.rows, cols,
-                  {static_cast<const uint8_t*>(source.data), source.row_bytes,
-                   static_cast<const uint8_t*>(source.scales), source.scale_row_bytes, rows.column_edges});
-}
-
 // ---- measuring
 
 Counters NothingMeasured() {
-  const DeviceMeasured nothing{0, 255, 0};
+  const MeasureTally nothing;
   Counters counters{};
   std::memcpy(counters.data(), &nothing, sizeof(nothing));
   return counters;
 }
 
 void AddMeasured(const Counters& counters, Measured* measured) {
-  DeviceMeasured found;
-  std::memcpy(&found, counters.data(), sizeof(found));
+  MeasureTally found;
+  std::memcpy(static_cast<void*>(&found), counters.data(), sizeof(found));
   Measured one;
   one.amax = FloatFromBits(found.amax);
   one.least_exponent = static_cast<uint8_t>(found.least);
@@ -183,10 +175,10 @@ bool StartMeasure(const std::vector<Piece>& batch, uint64_t cols, bool via_bf16,
                   std::string* error) {
   std::vector<DeviceBand> bands;
   for (const Piece& piece : batch) bands.push_back(GatherSource(piece, cols, slot));
-  const std::vector<CodecGroup> groups = GroupBands(&bands);
+  const std::vector<Group> groups = GroupBands(&bands);
   return slot->Upload(NothingMeasured(), bands.data(), bands.size() * sizeof(DeviceBand), error) &&
          LaunchMeasure(groups, reinterpret_cast<const DeviceBand*>(slot->descriptors()), via_bf16,
-                       reinterpret_cast<DeviceMeasured*>(slot->counters()), multiprocessors, slot->stream(), error) &&
+                       reinterpret_cast<MeasureTally*>(slot->counters()), multiprocessors, slot->stream(), error) &&
          slot->Download(error);
 }
 
@@ -210,7 +202,7 @@ uint64_t BlocksOf(const EncodeJob& job) {
   return (job.rows + job.encoding.block_rows - 1) / job.encoding.block_rows * across;
 }
 
-bool LaunchRuns(const std::vector<CodecGroup>& groups, const DeviceRun* runs, uint64_t run_count, uint64_t rows,
+bool LaunchRuns(const std::vector<Group>& groups, const DeviceRun* runs, uint64_t run_count, uint64_t rows,
                 const EncodeJob& job, unsigned long long* counters, int multiprocessors, cudaStream_t stream,
                 std::string* error) {
   const EncodeParams params{job.encoding, job.global};
@@ -222,7 +214,7 @@ bool LaunchRuns(const std::vector<CodecGroup>& groups, const DeviceRun* runs, ui
 }
 
 // Aligns and, where the codec allows, sorts.
-std::vector<CodecGroup> Prepare(const EncodeJob& job, std::vector<DeviceRun>* runs) {
+std::vector<Group> Prepare(const EncodeJob& job, std::vector<DeviceRun>* runs) {
   if (job.encoding.codec != Codec::kFp8Block) return GroupRuns(job.encoding, runs);
   AlignCells(runs);
   return {};
@@ -263,7 +255,7 @@ bool StartEncode(const std::vector<Piece>& batch, const EncodeJob& job, StagingS
     run.first_row = piece.job_row - first;
     runs.push_back(run);
   }
-  const std::vector<CodecGroup> groups = Prepare(job, &runs);
+  const std::vector<Group> groups = Prepare(job, &runs);
   return slot->Upload({}, runs.data(), runs.size() * sizeof(DeviceRun), error) &&
          LaunchRuns(groups, reinterpret_cast<const DeviceRun*>(slot->descriptors()), runs.size(), rows, job,
                     slot->counters(), multiprocessors, slot->stream(), error) &&
@@ -324,15 +316,15 @@ bool MeasureResident(std::span<const SourceRows> rows, uint64_t cols, bool via_b
   *seconds = 0;
   std::vector<DeviceBand> bands;
   for (const SourceRows& run : rows) {
-    if (run.rows > 0 && cols > 0) bands.push_back(ResidentSource(run, cols));
+    if (run.rows > 0 && cols > 0) bands.push_back(ResidentBand(run, cols));
   }
   if (bands.empty()) return true;
-  const std::vector<CodecGroup> groups = GroupBands(&bands);
+  const std::vector<Group> groups = GroupBands(&bands);
   Counters counters = NothingMeasured();
   if (!scratch->Run(bands.data(), bands.size() * sizeof(DeviceBand), &counters, seconds, error,
                     [&](const uint8_t* at, unsigned long long* found) {
                       return LaunchMeasure(groups, reinterpret_cast<const DeviceBand*>(at), via_bf16,
-                                           reinterpret_cast<DeviceMeasured*>(found), multiprocessors, nullptr, error);
+                                           reinterpret_cast<MeasureTally*>(found), multiprocessors, nullptr, error);
                     })) {
     return false;
   }
@@ -372,13 +364,13 @@ bool EncodeResident(const EncodeJob& job, DeviceScratch* scratch, int multiproce
   const bool cells = job.encoding.codec == Codec::kFp8Block;
   for (const SourceRows& rows : job.from) {
     if (rows.rows == 0 || job.cols == 0) continue;
-    runs.push_back({ResidentSource(rows, job.cols), job.codes + row * job.code_row_bytes, job.code_row_bytes,
+    runs.push_back({ResidentBand(rows, job.cols), job.codes + row * job.code_row_bytes, job.code_row_bytes,
                     job.scales + (cells ? 0 : row * job.scale_row_bytes), job.scale_row_bytes, row,
                     Keeps(job) ? job.keep + (cells ? 0 : row * job.scale_row_bytes) : nullptr});
     row += rows.rows;
   }
   if (runs.empty()) return true;
-  const std::vector<CodecGroup> groups = Prepare(job, &runs);
+  const std::vector<Group> groups = Prepare(job, &runs);
   Counters counters{};
   if (!scratch->Run(runs.data(), runs.size() * sizeof(DeviceRun), &counters, seconds, error,
                     [&](const uint8_t* at, unsigned long long* found) {

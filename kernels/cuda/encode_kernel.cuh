@@ -12,16 +12,7 @@ namespace mimo::kernels::cuda {
 
 // As BandOf.
 __device__ inline const DeviceRun& RunOf(const DeviceRun* runs, uint32_t count, uint64_t tile) {
-  uint32_t low = 0, high = count;
-  while (high - low > 1) {
-    const uint32_t middle = low + (high - low) / 2;
-    if (runs[middle].from.first_tile <= tile) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return runs[low];
+  return runs[LastBefore(count, tile, [&](uint32_t i) { return runs[i].from.first_tile; })];
 }
 
 // Blocks per multiprocessor that the registers must leave room for: what is rare may spill, what is usual does not.
@@ -83,8 +74,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <Codec kFrom>
-__global__ void __launch_bounds__(kThreads) MeasureKernel(const DeviceBand* bands, uint32_t band_count, uint64_t tiles,
-                                                          bool via_bf16, DeviceMeasured* measured) {
+__global__ void __launch_bounds__(kThreads)
+    MeasureKernel(const DeviceBand* bands, uint32_t band_count, uint64_t tiles, bool via_bf16, MeasureTally* measured) {
   MeasureTally tally;
   for (uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const DeviceBand& band = BandOf(bands, band_count, tile);

@@ -1,6 +1,3 @@
-#include <algorithm>
-
-#include "kernels/cuda/check.h"
 #include "kernels/cuda/encode_kernel.cuh"
 #include "kernels/cuda/encode_launch.h"
 
@@ -8,7 +5,7 @@ namespace mimo::kernels::cuda {
 namespace {
 
 using EncodeFunction = void (*)(const DeviceRun*, uint32_t, uint64_t, EncodeParams, unsigned long long*);
-using MeasureFunction = void (*)(const DeviceBand*, uint32_t, uint64_t, bool, DeviceMeasured*);
+using MeasureFunction = void (*)(const DeviceBand*, uint32_t, uint64_t, bool, MeasureTally*);
 
 // Whether groups of a codec go through nibble tables.
 bool ByTable(Codec from, GroupTarget to) {
@@ -26,67 +23,6 @@ EncodeFunction EncoderTo(GroupTarget to) {
   }
   if (to == GroupTarget::kMxfp8) return EncodeKernel<kFrom, GroupTarget::kMxfp8>;
   return EncodeKernel<kFrom, GroupTarget::kNvfp4Best>;
-}
-
-EncodeFunction EncoderFor(Codec from, GroupTarget to) {
-  switch (from) {
-    case Codec::kFp32:
-      return EncoderTo<Codec::kFp32>(to);
-    case Codec::kFp16:
-      return EncoderTo<Codec::kFp16>(to);
-    case Codec::kFp8Block:
-      return EncoderTo<Codec::kFp8Block>(to);
-    case Codec::kMxfp4:
-      return EncoderTo<Codec::kMxfp4>(to);
-    case Codec::kMxfp8:
-      return EncoderTo<Codec::kMxfp8>(to);
-    case Codec::kNvfp4:
-      return EncoderTo<Codec::kNvfp4>(to);
-    case Codec::kBf16:
-      break;
-  }
-  return EncoderTo<Codec::kBf16>(to);
-}
-
-MeasureFunction MeasurerFor(Codec from) {
-  switch (from) {
-    case Codec::kFp32:
-      return MeasureKernel<Codec::kFp32>;
-    case Codec::kFp16:
-      return MeasureKernel<Codec::kFp16>;
-    case Codec::kFp8Block:
-      return MeasureKernel<Codec::kFp8Block>;
-    case Codec::kMxfp4:
-      return MeasureKernel<Codec::kMxfp4>;
-    case Codec::kMxfp8:
-      return MeasureKernel<Codec::kMxfp8>;
-    case Codec::kNvfp4:
-      return MeasureKernel<Codec::kNvfp4>;
-    case Codec::kBf16:
-      break;
-  }
-  return MeasureKernel<Codec::kBf16>;
-}
-
-// As many blocks as run at once, or as there is work for.
-template <class Function>
-bool BlocksFor(Function function, uint64_t work, int multiprocessors, unsigned* blocks, std::string* error) {
-  int per_multiprocessor = 0;
-  MIMO_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, function, kThreads, 0));
-  const uint64_t resident =
-      static_cast<uint64_t>(std::max(per_multiprocessor, 1)) * static_cast<uint64_t>(multiprocessors);
-  *blocks = static_cast<unsigned>(std::min(work, resident));
-  return true;
-}
-
-// Adds item `i`, with so many tiles, to the groups; returns its first tile.
-uint64_t AddToGroups(std::vector<CodecGroup>* groups, Codec from, uint32_t i, uint64_t tiles) {
-  if (groups->empty() || groups->back().from != from) groups->push_back({from, i, 0, 0});
-  CodecGroup& group = groups->back();
-  const uint64_t first = group.tiles;
-  ++group.count;
-  group.tiles += tiles;
-  return first;
 }
 
 }  // namespace
@@ -109,17 +45,24 @@ DeviceBand BandFrom(const SourceRows& from, uint64_t row, uint64_t rows, uint64_
   return band;
 }
 
-std::vector<CodecGroup> GroupRuns(const Encoding& encoding, std::vector<DeviceRun>* runs) {
+DeviceBand ResidentBand(const SourceRows& rows, uint64_t cols) {
+  const Source& source = rows.source;
+  return BandFrom(rows, 0, rows.rows, cols,
+                  {static_cast<const uint8_t*>(source.data), source.row_bytes,
+                   static_cast<const uint8_t*>(source.scales), source.scale_row_bytes, rows.column_edges});
+}
+
+std::vector<Group> GroupRuns(const Encoding& encoding, std::vector<DeviceRun>* runs) {
   std::stable_sort(runs->begin(), runs->end(),
                    [](const DeviceRun& a, const DeviceRun& b) { return a.from.codec < b.from.codec; });
   const GroupTarget to = TargetOf(encoding);
-  std::vector<CodecGroup> groups;
+  std::vector<Group> groups;
   for (uint32_t i = 0; i < runs->size(); ++i) {
     DeviceRun& run = (*runs)[i];
     run.from.aligned = GroupsAligned(run, to);
     const uint64_t tiles =
         ByTable(run.from.codec, to) ? ShapeTableTiles(&run) : ShapeGroupTiles(GroupColumns(encoding), &run);
-    run.from.first_tile = AddToGroups(&groups, run.from.codec, i, tiles);
+    AddToGroups(i, tiles, &run.from, &groups);
   }
   return groups;
 }
@@ -128,22 +71,12 @@ void AlignCells(std::vector<DeviceRun>* runs) {
   for (DeviceRun& run : *runs) run.from.aligned = CellsAligned(run);
 }
 
-std::vector<CodecGroup> GroupBands(std::vector<DeviceBand>* bands) {
-  std::stable_sort(bands->begin(), bands->end(),
-                   [](const DeviceBand& a, const DeviceBand& b) { return a.codec < b.codec; });
-  std::vector<CodecGroup> groups;
-  for (uint32_t i = 0; i < bands->size(); ++i) {
-    DeviceBand& band = (*bands)[i];
-    ShapeTiles(band.codec, &band);
-    band.first_tile = AddToGroups(&groups, band.codec, i, TileCount(band));
-  }
-  return groups;
-}
-
-bool LaunchEncode(const std::vector<CodecGroup>& groups, const DeviceRun* runs, const EncodeParams& params,
+bool LaunchEncode(const std::vector<Group>& groups, const DeviceRun* runs, const EncodeParams& params,
                   unsigned long long* counters, int multiprocessors, cudaStream_t stream, std::string* error) {
-  for (const CodecGroup& group : groups) {
-    const EncodeFunction kernel = EncoderFor(group.from, TargetOf(params.encoding));
+  for (const Group& group : groups) {
+    const GroupTarget to = TargetOf(params.encoding);
+    const EncodeFunction kernel =
+        KernelFrom(group.from, [&](auto from) { return EncoderTo<decltype(from)::value>(to); });
     unsigned blocks = 0;
     if (!BlocksFor(kernel, group.tiles, multiprocessors, &blocks, error)) return false;
     kernel<<<blocks, kThreads, 0, stream>>>(runs + group.first, group.count, group.tiles, params, counters);
@@ -164,10 +97,11 @@ bool LaunchCells(const DeviceRun* runs, uint32_t run_count, uint64_t rows, uint6
   return true;
 }
 
-bool LaunchMeasure(const std::vector<CodecGroup>& groups, const DeviceBand* bands, bool via_bf16,
-                   DeviceMeasured* measured, int multiprocessors, cudaStream_t stream, std::string* error) {
-  for (const CodecGroup& group : groups) {
-    const MeasureFunction kernel = MeasurerFor(group.from);
+bool LaunchMeasure(const std::vector<Group>& groups, const DeviceBand* bands, bool via_bf16, MeasureTally* measured,
+                   int multiprocessors, cudaStream_t stream, std::string* error) {
+  for (const Group& group : groups) {
+    const auto measurer = [](auto from) { return MeasureFunction{MeasureKernel<decltype(from)::value>}; };
+    const MeasureFunction kernel = KernelFrom(group.from, measurer);
     unsigned blocks = 0;
     if (!BlocksFor(kernel, group.tiles, multiprocessors, &blocks, error)) return false;
     kernel<<<blocks, kThreads, 0, stream>>>(bands + group.first, group.count, group.tiles, via_bf16, measured);

@@ -8,18 +8,10 @@
 #include <vector>
 
 #include "kernels/cuda/encode_tile.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/measure_tile.h"
 
 namespace mimo::kernels::cuda {
-
-// Runs or bands that one launch takes, in sorted order.
-struct CodecGroup {
-  Codec from;
-  uint32_t first = 0;
-  uint32_t count = 0;
-  uint64_t tiles = 0;
-};
-
-struct DeviceMeasured;
 
 // The source of a run: all columns of rows [row, row + rows) of `from`, which are at the given places of the device.
 struct DeviceSource {
@@ -30,21 +22,21 @@ struct DeviceSource {
   const uint32_t* edges = nullptr;
 };
 DeviceBand BandFrom(const SourceRows& from, uint64_t row, uint64_t rows, uint64_t cols, const DeviceSource& at);
+// All rows, which are on the device as they are.
+DeviceBand ResidentBand(const SourceRows& rows, uint64_t cols);
 
 // Sorts (stable), aligns, numbers the tiles of each group and returns the groups. For all codecs but block FP8.
-std::vector<CodecGroup> GroupRuns(const Encoding& encoding, std::vector<DeviceRun>* runs);
+std::vector<Group> GroupRuns(const Encoding& encoding, std::vector<DeviceRun>* runs);
 // For block FP8, whose runs stay in order.
 void AlignCells(std::vector<DeviceRun>* runs);
-// Sorts bands that are to be measured.
-std::vector<CodecGroup> GroupBands(std::vector<DeviceBand>* bands);
 
 // runs, bands: device memory, in the order that grouping left them. counters: device memory, kCounters sums.
-bool LaunchEncode(const std::vector<CodecGroup>& groups, const DeviceRun* runs, const EncodeParams& params,
+bool LaunchEncode(const std::vector<Group>& groups, const DeviceRun* runs, const EncodeParams& params,
                   unsigned long long* counters, int multiprocessors, cudaStream_t stream, std::string* error);
 // runs: ascending first_row without gaps, together `rows` rows; all have the same `scales`.
 bool LaunchCells(const DeviceRun* runs, uint32_t run_count, uint64_t rows, uint64_t cols, const EncodeParams& params,
                  unsigned long long* counters, int multiprocessors, cudaStream_t stream, std::string* error);
-bool LaunchMeasure(const std::vector<CodecGroup>& groups, const DeviceBand* bands, bool via_bf16,
-                   DeviceMeasured* measured, int multiprocessors, cudaStream_t stream, std::string* error);
+bool LaunchMeasure(const std::vector<Group>& groups, const DeviceBand* bands, bool via_bf16, MeasureTally* measured,
+                   int multiprocessors, cudaStream_t stream, std::string* error);
 
 }  // namespace mimo::kernels::cuda

@@ -67,16 +67,6 @@ MIMO_HD inline float EncodedElement(float x, bool via_bf16, uint32_t* overflows)
   return value;
 }
 
-// Whether the MXFP4 group that holds `col` is all zeros.
-MIMO_HD inline bool ZeroMxfp4Group(const DeviceBand& band, uint64_t row, uint64_t col) {
-  const uint8_t* in = band.data + row * band.data_row_bytes;
-  const uint64_t start = col / kMxGroup * kMxGroup;
-  for (uint64_t c = start; c < start + kMxGroup && c < band.cols; ++c) {
-    if ((in[c / 2] >> (c % 2 * 4) & 7) != 0) return false;
-  }
-  return true;
-}
-
 // MXFP4 -> NVFP4 under an exact multiplier: nibbles moved. False where the group is out of range.
 MIMO_HD inline bool MoveMxfp4Group(const DeviceRun& run, const EncodeParams& params, uint64_t row, uint64_t col,
                                    uint8_t* codes, uint8_t* scale) {
@@ -85,7 +75,8 @@ MIMO_HD inline bool MoveMxfp4Group(const DeviceRun& run, const EncodeParams& par
   const uint8_t largest = params.global.largest_exponent;
   if (byte == kE8m0Nan) return false;
   const bool in_range = byte <= largest && largest - byte <= kNvfp4ExactSpan;
-  if (!in_range && !ZeroMxfp4Group(run.from, row, col)) return false;
+  const uint64_t group = col / kMxGroup * kMxGroup;
+  if (!in_range && AnyNonZeroNibble(run.from, row, group, group + kMxGroup)) return false;
   const uint8_t* in = run.from.data + row * run.from.data_row_bytes + col / 2;
   for (uint32_t i = 0; i < kNvfp4Group / 2; ++i) codes[i] = in[i];
   *scale = Nvfp4ExactScale(byte, largest);

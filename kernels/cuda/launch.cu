@@ -1,6 +1,5 @@
-#include <algorithm>
+#include <tuple>
 
-#include "kernels/cuda/check.h"
 #include "kernels/cuda/convert_kernel.cuh"
 #include "kernels/cuda/launch.h"
 
@@ -26,42 +25,27 @@ Kernel KernelTo(Codec to) {
   return ConvertKernel<kFrom, Codec::kBf16>;
 }
 
-Kernel KernelFor(Codec from, Codec to) {
-  switch (from) {
-    case Codec::kFp32:
-      return KernelTo<Codec::kFp32>(to);
-    case Codec::kFp16:
-      return KernelTo<Codec::kFp16>(to);
-    case Codec::kFp8Block:
-      return KernelTo<Codec::kFp8Block>(to);
-    case Codec::kMxfp4:
-      return KernelTo<Codec::kMxfp4>(to);
-    case Codec::kMxfp8:
-      return KernelTo<Codec::kMxfp8>(to);
-    case Codec::kNvfp4:
-      return KernelTo<Codec::kNvfp4>(to);
-    case Codec::kBf16:
-      break;
-  }
-  return KernelTo<Codec::kBf16>(to);
-}
-
 }  // namespace
 
-std::vector<Group> GroupByPair(std::vector<PairedBand>* bands) {
-  std::stable_sort(bands->begin(), bands->end(), [](const PairedBand& a, const PairedBand& b) {
-    return a.from != b.from ? a.from < b.from : a.to < b.to;
+void AddToGroups(uint32_t i, uint64_t tiles, DeviceBand* band, std::vector<Group>* groups) {
+  if (groups->empty() || groups->back().from != band->codec || groups->back().to != band->to) {
+    groups->push_back({band->codec, band->to, i, 0, 0});
+  }
+  Group& group = groups->back();
+  band->first_tile = group.tiles;
+  ++group.count;
+  group.tiles += tiles;
+}
+
+std::vector<Group> GroupBands(std::vector<DeviceBand>* bands) {
+  std::stable_sort(bands->begin(), bands->end(), [](const DeviceBand& a, const DeviceBand& b) {
+    return std::tie(a.codec, a.to) < std::tie(b.codec, b.to);
   });
   std::vector<Group> groups;
   for (uint32_t i = 0; i < bands->size(); ++i) {
-    PairedBand& paired = (*bands)[i];
-    if (groups.empty() || groups.back().from != paired.from || groups.back().to != paired.to) {
-      groups.push_back({paired.from, paired.to, i, 0, 0});
-    }
-    Group& group = groups.back();
-    paired.band.first_tile = group.tiles;
-    ++group.count;
-    group.tiles += TileCount(paired.band);
+    DeviceBand& band = (*bands)[i];
+    ShapeTiles(band.codec, &band);
+    AddToGroups(i, TileCount(band), &band, &groups);
   }
   return groups;
 }
@@ -69,12 +53,9 @@ std::vector<Group> GroupByPair(std::vector<PairedBand>* bands) {
 bool Launch(const std::vector<Group>& groups, const DeviceBand* bands, unsigned long long* counters,
             int multiprocessors, cudaStream_t stream, std::string* error) {
   for (const Group& group : groups) {
-    const Kernel kernel = KernelFor(group.from, group.to);
-    int per_multiprocessor = 0;
-    MIMO_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, kThreads, 0));
-    const uint64_t resident =
-        static_cast<uint64_t>(std::max(per_multiprocessor, 1)) * static_cast<uint64_t>(multiprocessors);
-    const unsigned blocks = static_cast<unsigned>(std::min(group.tiles, resident));
+    const Kernel kernel = KernelFrom(group.from, [&](auto from) { return KernelTo<decltype(from)::value>(group.to); });
+    unsigned blocks = 0;
+    if (!BlocksFor(kernel, group.tiles, multiprocessors, &blocks, error)) return false;
     kernel<<<blocks, kThreads, 0, stream>>>(bands + group.first, group.count, group.tiles, counters);
     MIMO_CUDA_TRY(cudaGetLastError());
   }

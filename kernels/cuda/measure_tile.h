@@ -7,18 +7,11 @@
 
 namespace mimo::kernels::cuda {
 
-// Bits of magnitudes, and E8M0 bytes. Combined in any order.
+// Bits of magnitudes, and E8M0 bytes, as in Measured. Combined in any order.
 struct MeasureTally {
   uint32_t amax = 0;
   uint32_t least = 255;
   uint32_t largest = 0;
-};
-
-// As in Measured, on the device.
-struct DeviceMeasured {
-  uint32_t amax;
-  uint32_t least;
-  uint32_t largest;
 };
 
 template <Codec kFrom>
@@ -44,12 +37,9 @@ MIMO_HD inline void MeasureUnit(const DeviceBand& band, uint64_t row, uint64_t c
 }
 
 MIMO_HD inline void MeasureMxfp4Unit(const DeviceBand& band, uint64_t row, uint64_t col, MeasureTally* tally) {
-  const uint8_t* in = band.data + row * band.data_row_bytes;
   const uint32_t byte = band.scales[row * band.scale_row_bytes + col / kMxGroup];
   if (byte == kE8m0Nan || (byte >= tally->least && byte <= tally->largest)) return;
-  bool any = false;
-  for (uint64_t c = col; c < col + kUnit && c < band.cols; ++c) any = any || (in[c / 2] >> (c % 2 * 4) & 7) != 0;
-  if (!any) return;
+  if (!AnyNonZeroNibble(band, row, col, col + kUnit)) return;
   if (byte < tally->least) tally->least = byte;
   if (byte > tally->largest) tally->largest = byte;
 }

@@ -26,6 +26,7 @@ constexpr int kUnit = 8;  // elements
 // A band, or a rectangle of one, with device pointers.
 struct DeviceBand {
   Codec codec;
+  Codec to;  // of `out`
   const uint8_t* data;
   uint64_t data_row_bytes;
   const uint8_t* scales;  // kFp8Block: of blocks first_block .. ; else of the first row
@@ -97,20 +98,25 @@ MIMO_HD inline float DecodeBits(uint32_t bits) {
   return Bf16ToFloat(static_cast<uint16_t>(bits));
 }
 
-// The block (counted from first_block) of a column of the band.
-MIMO_HD inline uint32_t BlockOf(const DeviceBand& band, uint64_t band_col) {
-  if (band.edges == nullptr) return static_cast<uint32_t>(band_col / band.block_width) - band.first_block;
-  uint32_t low = 0,
-           high = band.blocks;  // the last block that begins at or before the column; empty blocks are passed over
+// The last of `count` items that begins at or before `at`; begin(item) ascends, and the first one does.
+template <class Begin>
+MIMO_HD inline uint32_t LastBefore(uint32_t count, uint64_t at, const Begin& begin) {
+  uint32_t low = 0, high = count;
   while (high - low > 1) {
     const uint32_t middle = low + (high - low) / 2;
-    if (band.edges[middle] <= band_col) {
+    if (begin(middle) <= at) {
       low = middle;
     } else {
       high = middle;
     }
   }
   return low;
+}
+
+// The block (counted from first_block) of a column of the band. Empty blocks are passed over.
+MIMO_HD inline uint32_t BlockOf(const DeviceBand& band, uint64_t band_col) {
+  if (band.edges == nullptr) return static_cast<uint32_t>(band_col / band.block_width) - band.first_block;
+  return LastBefore(band.blocks, band_col, [&](uint32_t block) { return band.edges[block]; });
 }
 
 MIMO_HD inline uint64_t BlockStart(const DeviceBand& band, uint32_t block) {
@@ -120,6 +126,14 @@ MIMO_HD inline uint64_t BlockStart(const DeviceBand& band, uint32_t block) {
 
 MIMO_HD inline float BlockScale(const DeviceBand& band, uint32_t block) {
   return FloatFromBits(LoadBytes(band.scales + 4 * static_cast<uint64_t>(block), 4));
+}
+
+// Whether columns [col, end) of a row of E2M1 hold anything but zeros.
+MIMO_HD inline bool AnyNonZeroNibble(const DeviceBand& band, uint64_t row, uint64_t col, uint64_t end) {
+  const uint8_t* in = band.data + row * band.data_row_bytes;
+  bool any = false;
+  for (uint64_t c = col; c < end && c < band.cols; ++c) any = any || (in[c / 2] >> (c % 2 * 4) & 7) != 0;
+  return any;
 }
 
 struct Element {

@@ -44,11 +44,18 @@ void RowRuns::AddBands(const SourceMemory& memory, const SourceRectangle& from, 
   for (const SourceBand& band : BandsOf(source, from.row, from.rows)) {
     run.source.data = data + Rows(band.row_begin - from.row, run.source.row_bytes);
     run.source.scales =
-        scales_.Row(memory.Row(band.scale, band.scale_row), memory.RowBytes(band.scale)) + from.col / source.block_cols;
+        Aligned(memory.Row(band.scale, band.scale_row), memory.RowBytes(band.scale)) + from.col / source.block_cols;
     run.rows = static_cast<uint64_t>(band.row_end - band.row_begin);
     runs_.push_back(run);
     run.continues = false;
   }
+}
+
+const float* RowRuns::Aligned(const std::byte* scales, uint64_t bytes) {
+  if (reinterpret_cast<uintptr_t>(scales) % alignof(float) == 0) return reinterpret_cast<const float*>(scales);
+  std::vector<float>& copy = scales_.emplace_back(bytes / sizeof(float));
+  std::memcpy(copy.data(), scales, bytes);
+  return copy.data();
 }
 
 }  // namespace mimo

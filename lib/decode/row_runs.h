@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "kernels/encode.h"
-#include "lib/decode/aligned_scales.h"
 #include "lib/decode/source_array.h"
 
 namespace mimo {
@@ -51,9 +50,11 @@ class RowRuns {
 
  private:
   void AddBands(const SourceMemory& memory, const SourceRectangle& from, kernels::SourceRows run);
+  // A row of F32 scales as the kernels want it: copied where it is not aligned as floats.
+  const float* Aligned(const std::byte* scales, uint64_t bytes);
 
   std::vector<kernels::SourceRows> runs_;
-  AlignedScales scales_;
+  std::deque<std::vector<float>> scales_;    // copies; never moved
   std::deque<std::vector<uint32_t>> edges_;  // of columns; never moved
 };
 

@@ -4,17 +4,10 @@
 #include <cstring>
 
 #include "kernels/adjust.h"
-#include "kernels/codec/e4m3.h"
 #include "lib/decode/decode.h"
 
 namespace mimo {
 namespace {
-
-uint64_t NanCodes(const uint8_t* codes, uint64_t count) {
-  uint64_t nans = 0;
-  for (uint64_t i = 0; i < count; ++i) nans += kernels::E4m3IsNan(codes[i]);
-  return nans;
-}
 
 Adjusted AdjustCodes(const ByteRectangle& target, kernels::CodeRule rule) {
   const bool joined = target.bytes == target.stride;
@@ -23,7 +16,7 @@ Adjusted AdjustCodes(const ByteRectangle& target, kernels::CodeRule rule) {
   Adjusted adjusted;
   for (uint64_t r = 0; r < rows; ++r) {
     auto* codes = reinterpret_cast<uint8_t*>(target.data + r * target.stride);
-    adjusted.anomalies.nan_codes += NanCodes(codes, count);
+    adjusted.anomalies.nan_codes += kernels::CountNanCodes(codes, count);
     counts += kernels::AdjustCodes(rule, codes, codes, count);
   }
   adjusted.anomalies.overflows = counts.overflow;

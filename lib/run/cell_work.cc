@@ -148,16 +148,16 @@ void EncodeCells(const StepBuffer& buffer, const CellRow& cell, BlockCounts* cou
 
 }  // namespace
 
-void PlaceCell(const CellRow& cell, StepLayout* layout) {
+void PlaceCell(const CellRow& cell, Needs* needs) {
   for (const CellSegment& segment : cell.segments) {
     if (segment.source != kNone) {
-      layout->Read(segment.source, segment.source_row, segment.rows);
-      if (segment.scale != kNone) layout->Read(segment.scale, segment.scale_row, 1);
+      needs->Read(segment.source, segment.source_row, segment.rows);
+      if (segment.scale != kNone) needs->Read(segment.scale, segment.scale_row, 1);
     }
-    if (!cell.moved || segment.source == kNone) layout->Make(segment.output, segment.target_row, segment.rows);
+    if (!cell.moved || segment.source == kNone) needs->Make(segment.output, segment.target_row, segment.rows);
   }
-  if (cell.keep != kNone) layout->Read(cell.keep, cell.keep_row, 1);
-  if (MakesScales(cell)) layout->Make(cell.scale_output, cell.scale_row, 1);
+  if (cell.keep != kNone) needs->Read(cell.keep, cell.keep_row, 1);
+  if (MakesScales(cell)) needs->Make(cell.scale_output, cell.scale_row, 1);
 }
 
 void MakeCell(const StepBuffer& buffer, const CellJob& which, StepResult* result) {

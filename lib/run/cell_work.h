@@ -9,7 +9,7 @@ namespace mimo {
 
 // Reads the rows of every segment, with their row of scales, and the row of scales to keep; makes the codes of cells
 // that are not moved, zeros of padding, and scales that are not copied.
-void PlaceCell(const CellRow& cell, StepLayout* layout);
+void PlaceCell(const CellRow& cell, Needs* needs);
 
 // Makes and emits the codes of every segment and then the row of scales, one block after the other by column; adds one
 // CellDelta.

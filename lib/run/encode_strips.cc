@@ -73,22 +73,6 @@ ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
   return {before * CeilDiv(period, block) + row / block, CeilDiv(strip.rows, block)};
 }
 
-uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass) {
-  uint64_t bytes = 0;
-  for (const StripPiece& piece : PiecesOf(job, strip)) {
-    bytes += Rows(piece.rows, job.array(piece.source).row_bytes()) + kSlack +
-             ScaleMemory(job, piece.source, piece.source_row, piece.rows);
-  }
-  if (const auto assembled = AssembledRowsOf(job, strip)) bytes += Rows(strip.rows, assembled->row_bytes) + kSlack;
-  if (pass == GlobalPass::kMeasure) return bytes;
-  const EncodedWeight& weight = WeightOf(job, strip);
-  bytes += Rows(strip.rows, job.plan.outputs[weight.codes].row_bytes()) + kSlack;
-  const int64_t scale_rows = ScaleRowsOf(job, strip).count;
-  bytes += Rows(scale_rows, job.plan.outputs[weight.scales].row_bytes()) + kSlack;
-  if (weight.keep != kNone) bytes += Rows(scale_rows, job.array(weight.keep).row_bytes()) + kSlack;
-  return bytes + 2 * (sizeof(float) + kSlack);
-}
-
 uint64_t GroupMemory(const Job& job, uint32_t group) {
   uint64_t bytes = 0;
   for (const EncodeStrip& weight : EncodesOf(job, group)) bytes += EncodeMemory(job, weight, GlobalPass::kWhole);
@@ -97,17 +81,11 @@ uint64_t GroupMemory(const Job& job, uint32_t group) {
 
 int64_t EncodeRowsThatFit(const Job& job, const EncodeStrip& weight, int64_t unit, uint64_t limit, GlobalPass pass) {
   EncodeStrip strip = weight;
-  int64_t low = 1, high = CeilDiv(weight.rows, unit);
-  while (low < high) {
-    const int64_t middle = low + (high - low + 1) / 2;
-    strip.rows = std::min(middle * unit, weight.rows);
-    if (EncodeMemory(job, strip, pass) <= limit) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
-  return std::min(low * unit, weight.rows);
+  const int64_t units = LargestThatFits(CeilDiv(weight.rows, unit), [&](int64_t count) {
+    strip.rows = std::min(count * unit, weight.rows);
+    return EncodeMemory(job, strip, pass) <= limit;
+  });
+  return std::min(units * unit, weight.rows);
 }
 
 uint64_t EncodeProgress(const Job& job, const EncodeStrip& strip) {

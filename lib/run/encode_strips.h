@@ -48,8 +48,6 @@ struct ScaleRows {
 };
 ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip);
 
-// Buffer bytes that a strip needs, alignment included.
-uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass);
 // Buffer bytes that all encoded weights of a group need at once.
 uint64_t GroupMemory(const Job& job, uint32_t group);
 // How many of the first rows of `weight`, a multiple of `unit`, need at most `limit` bytes; at least one unit.

@@ -138,23 +138,23 @@ class GroupEncoder {
 
 }  // namespace
 
-void PlaceEncode(const EncodeStrip& strip, GlobalPass pass, StepLayout* layout) {
-  const Job& job = layout->job();
+void PlaceEncode(const EncodeStrip& strip, GlobalPass pass, Needs* needs) {
+  const Job& job = needs->job();
   for (const StripPiece& piece : PiecesOf(job, strip)) {
-    layout->Read(piece.source, piece.source_row, piece.rows);
-    layout->ReadScales(piece.source, piece.source_row, piece.rows);
+    needs->Read(piece.source, piece.source_row, piece.rows);
+    needs->ReadScales(piece.source, piece.source_row, piece.rows);
   }
   const auto assembled = AssembledRowsOf(job, strip);
-  layout->AddRoom(assembled ? Rows(strip.rows, assembled->row_bytes) : 0);
+  needs->AddRoom(assembled ? Rows(strip.rows, assembled->row_bytes) : 0);
   if (pass == GlobalPass::kMeasure) return;
   const EncodedWeight& weight = job.plan.groups[strip.group].encoded[strip.weight];
-  layout->Make(weight.codes, strip.row, strip.rows);
+  needs->Make(weight.codes, strip.row, strip.rows);
   const ScaleRows scales = ScaleRowsOf(job, strip);
-  layout->Make(weight.scales, scales.first, scales.count);
-  if (weight.keep != kNone) layout->Read(weight.keep, scales.first, scales.count);
+  needs->Make(weight.scales, scales.first, scales.count);
+  if (weight.keep != kNone) needs->Read(weight.keep, scales.first, scales.count);
   if (strip.row != 0) return;
-  if (weight.global != kNone) layout->Make(weight.global, 0, 1);
-  if (weight.input != kNone) layout->Make(weight.input, 0, 1);
+  if (weight.global != kNone) needs->Make(weight.global, 0, 1);
+  if (weight.input != kNone) needs->Make(weight.input, 0, 1);
 }
 
 Status MakeEncodes(const StepBuffer& buffer, const Step& step, Backend& backend, const EncodeRequest& request,

@@ -19,7 +19,7 @@ struct EncodeRequest {
 // Reads the rows of every piece of a strip, with their scales, and the scales to keep; makes a room where rows are put
 // together and, unless the step only measures, codes and scales, and the scalars with the first row. Call it in the
 // order of Step::encodes: strip i has room i.
-void PlaceEncode(const EncodeStrip& strip, GlobalPass pass, StepLayout* layout);
+void PlaceEncode(const EncodeStrip& strip, GlobalPass pass, Needs* needs);
 
 // Encodes group after group: all strips of a group are measured before the first is encoded, unless they were before.
 // Emits codes, scales and scalars of each strip and adds its EncodeDelta; a step that only measures adds

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/plan/plan.h"
 
 namespace mimo {
@@ -21,6 +23,10 @@ struct Job {
   std::vector<OutputMode> modes;  // one per plan output
 
   const StoredArray& array(uint32_t source) const { return catalogue.arrays[plan.sources[source].array]; }
+  // The file that holds a row of a source, and where in it: the order in which things are read.
+  std::pair<uint32_t, uint64_t> PlaceOf(uint32_t source, int64_t row) const {
+    return {array(source).file, array(source).begin + Rows(row, array(source).row_bytes())};
+  }
 };
 
 }  // namespace mimo

@@ -211,47 +211,40 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
   }
   files.Close();
   const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
+  // Of the tensors that are wanted(output, result): their number, then what add(entry, result) puts in.
+  const auto list = [&](const char* name, const auto& wanted, const auto& add) {
+    JsonList entries(object.Key(name));
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const TensorResult& tensor = results.tensors[outputs[i]];
+      if (!wanted(plan.outputs[outputs[i]], tensor)) continue;
+      JsonObject entry(entries.Next());
+      entry.Number("tensor", i);
+      add(entry, tensor);
+      entry.Close();
+    }
+    entries.Close();
+  };
   object.List("hashes", outputs, [&](std::string& out, uint32_t o) {
     const auto& hash = results.tensors[o].hash;
     AppendJsonString(out, hash ? hash->Hex() : "");
   });
-  JsonList anomalies(object.Key("anomalies"));
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const kernels::Anomalies& found = results.tensors[outputs[i]].anomalies;
-    if (found == kernels::Anomalies()) continue;
-    JsonObject entry(anomalies.Next());
-    entry.Number("tensor", i);
-    AddAnomalies(entry, found);
-    entry.Close();
-  }
-  anomalies.Close();
-  JsonList adjusted(object.Key("adjusted"));
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const uint64_t inexact = results.tensors[outputs[i]].counts.inexact_codes;
-    if (inexact == 0) continue;
-    JsonObject entry(adjusted.Next());
-    entry.Number("tensor", i);
-    entry.Number("inexact_codes", inexact);
-    entry.Close();
-  }
-  adjusted.Close();
-  JsonList encoded(object.Key("encoded"));
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    const TensorResult& tensor = results.tensors[outputs[i]];
-    if (plan.outputs[outputs[i]].transform != Transform::kEncode) continue;
-    JsonObject entry(encoded.Next());
-    entry.Number("tensor", i);
-    entry.Number("blocks", tensor.counts.encoded_blocks);
-    entry.Number("exact_blocks", tensor.counts.exact_blocks);
-    if (tensor.counts.kept_blocks != 0) entry.Number("kept_blocks", tensor.counts.kept_blocks);
-    if (tensor.error) {
-      JsonObject error(entry.Key("error"));
-      AddError(error, *tensor.error);
-      error.Close();
-    }
-    entry.Close();
-  }
-  encoded.Close();
+  list(
+      "anomalies", [](const auto&, const auto& tensor) { return tensor.anomalies != kernels::Anomalies(); },
+      [](JsonObject& entry, const auto& tensor) { AddAnomalies(entry, tensor.anomalies); });
+  list(
+      "adjusted", [](const auto&, const auto& tensor) { return tensor.counts.inexact_codes != 0; },
+      [](JsonObject& entry, const auto& tensor) { entry.Number("inexact_codes", tensor.counts.inexact_codes); });
+  list(
+      "encoded", [](const auto& output, const auto&) { return output.transform == Transform::kEncode; },
+      [](JsonObject& entry, const auto& tensor) {
+        entry.Number("blocks", tensor.counts.encoded_blocks);
+        entry.Number("exact_blocks", tensor.counts.exact_blocks);
+        if (tensor.counts.kept_blocks != 0) entry.Number("kept_blocks", tensor.counts.kept_blocks);
+        if (!tensor.error) return;
+        JsonObject error(entry.Key("error"));
+        AddError(error, *tensor.error);
+        error.Close();
+      });
   JsonList relayouts(object.Key("relayouts"));
   for (size_t g = 0; g < plan.groups.size(); ++g) {
     if (plan.groups[g].file_group != file_group || plan.groups[g].cells.empty()) continue;

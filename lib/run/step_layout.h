@@ -9,26 +9,22 @@
 
 #include "lib/decode/row_runs.h"
 #include "lib/run/extents.h"
-#include "lib/run/job.h"
+#include "lib/run/needs.h"
 
 namespace mimo {
 
-// Filled by the Place* functions of strip_work.h, cell_work.h, turn_work.h and encode_work.h, then placed once.
-class StepLayout {
+// Told what is needed, then placed once.
+class StepLayout final : public Needs {
  public:
-  // `job` outlives it.
-  explicit StepLayout(const Job& job) : job_(job) {}
+  using Needs::Needs;
 
-  void Read(uint32_t source, int64_t row, int64_t rows);
-  // The scales and the global that these rows need to be decoded.
-  void ReadScales(uint32_t source, int64_t row, int64_t rows);
-  void Make(uint32_t output, int64_t row, int64_t rows);
-  // The next room: bytes for rows that are put together and not written. None when `bytes` is 0.
-  void AddRoom(uint64_t bytes);
+  void Read(uint32_t source, int64_t row, int64_t rows) override;
+  void ReadScales(uint32_t source, int64_t row, int64_t rows) override;
+  void Make(uint32_t output, int64_t row, int64_t rows) override;
+  void AddRoom(uint64_t bytes) override;
   // `limit` bounds what coalescing of reads may add.
   void Place(uint64_t limit);
 
-  const Job& job() const { return job_; }
   const std::vector<Extent>& reads() const { return sources_.list(); }
   uint64_t buffer_bytes() const { return sources_.end(); }
 
@@ -36,7 +32,6 @@ class StepLayout {
   friend class StepBuffer;
   static constexpr uint64_t kNoRoom = UINT64_MAX;
 
-  const Job& job_;
   Extents outputs_;              // files are those of the plan
   std::vector<uint64_t> rooms_;  // offsets; from the first one on until all is placed
   uint64_t room_bytes_ = 0;
@@ -49,7 +44,7 @@ class StepBuffer final : public SourceMemory {
   // Both outlive it. `data` has buffer_bytes(), with the extents of reads() at their offsets.
   StepBuffer(const StepLayout& layout, std::byte* data) : layout_(layout), data_(data) {}
 
-  const Job& job() const { return layout_.job_; }
+  const Job& job() const { return layout_.job(); }
   std::span<const SourceArray> sources() const override { return job().plan.sources; }
   uint64_t RowBytes(uint32_t source) const override { return job().array(source).row_bytes(); }
   const std::byte* Row(uint32_t source, int64_t row) const override;

@@ -4,19 +4,64 @@
 
 #include "lib/decode/row_bytes.h"
 #include "lib/run/bundles.h"
+#include "lib/run/cell_work.h"
 #include "lib/run/encode_strips.h"
+#include "lib/run/encode_work.h"
+#include "lib/run/strip_work.h"
+#include "lib/run/turn_work.h"
 #include "lib/run/turns.h"
 
 namespace mimo {
+namespace {
 
-uint64_t ScaleMemory(const Job& job, uint32_t index, int64_t row, int64_t rows) {
-  if (rows <= 0) return 0;
-  const SourceArray& source = job.plan.sources[index];
-  uint64_t bytes = 0;
-  VisitScaleRows(source, row, rows, [&](uint32_t scale, int64_t, int64_t count) {
-    bytes += Rows(count, job.array(scale).row_bytes()) + kSlack;
-  });
-  return kernels::HasBlockScales(source.codec) ? 2 * bytes : bytes;  // those that are not aligned as floats are copied
+constexpr uint64_t kSlack = 64;  // alignment of one range in the buffer
+
+class MemoryCount final : public Needs {
+ public:
+  using Needs::Needs;
+
+  void Read(uint32_t source, int64_t, int64_t rows) override { AddRoom(Rows(rows, job_.array(source).row_bytes())); }
+  void ReadScales(uint32_t index, int64_t row, int64_t rows) override {
+    if (rows <= 0) return;
+    const SourceArray& source = job_.plan.sources[index];
+    const uint64_t before = bytes_;
+    VisitScaleRows(source, row, rows, [this](uint32_t scale, int64_t at, int64_t count) { Read(scale, at, count); });
+    if (HasBlockScales(source.codec)) bytes_ += bytes_ - before;  // those that are not aligned as floats are copied
+  }
+  void Make(uint32_t output, int64_t, int64_t rows) override {
+    AddRoom(Rows(rows, job_.plan.outputs[output].row_bytes()));
+  }
+  void AddRoom(uint64_t bytes) override { bytes_ += bytes == 0 ? 0 : bytes + kSlack; }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace
+
+uint64_t StripMemory(const Job& job, const RowStrip& strip) {
+  MemoryCount count(job);
+  PlaceStrip(strip, &count);
+  return count.bytes();
+}
+
+uint64_t CellMemory(const Job& job, const CellRow& cell) {
+  MemoryCount count(job);
+  PlaceCell(cell, &count);
+  return count.bytes();
+}
+
+uint64_t TurnMemory(const Job& job, const TurnUnit& unit) {
+  MemoryCount count(job);
+  PlaceTurn(unit, &count);
+  return count.bytes();
+}
+
+uint64_t EncodeMemory(const Job& job, const EncodeStrip& strip, GlobalPass pass) {
+  MemoryCount count(job);
+  PlaceEncode(strip, pass, &count);
+  return count.bytes();
 }
 
 uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& target) {
@@ -42,21 +87,6 @@ bool DecodesSource(const Job& job, const RowStrip& strip, size_t index) {
                      [&](const RowCopy& copy) { return copy.source == index && decodes(copy.target); });
 }
 
-uint64_t StripMemory(const Job& job, const RowStrip& strip) {
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < strip.sources.size(); ++i) {
-    const RowSource& from = strip.sources[i];
-    bytes += Rows(strip.rows, job.array(from.source).row_bytes()) + kSlack;
-    if (DecodesSource(job, strip, i)) bytes += ScaleMemory(job, from.source, from.row, strip.rows);
-  }
-  for (const RowTarget& target : strip.targets) {
-    const OutputArray& output = job.plan.outputs[target.output];
-    if (output.transform == Transform::kConstant || DirectSource(job, strip, target) != kNone) continue;
-    bytes += Rows(strip.rows, output.row_bytes()) + kSlack;
-  }
-  return bytes;
-}
-
 uint64_t StripProgress(const Job& job, const RowStrip& strip) {
   uint64_t bytes = 0;
   for (const RowSource& from : strip.sources) bytes += Rows(strip.rows, job.array(from.source).row_bytes());
@@ -64,19 +94,6 @@ uint64_t StripProgress(const Job& job, const RowStrip& strip) {
     if (job.modes[target.output] != OutputMode::kWrite) continue;
     bytes += Rows(strip.rows, job.plan.outputs[target.output].row_bytes());
   }
-  return bytes;
-}
-
-uint64_t CellMemory(const Job& job, const CellRow& cell) {
-  uint64_t bytes = 2 * job.plan.outputs[cell.scale_output].row_bytes() + kSlack;
-  for (const CellSegment& segment : cell.segments) {
-    const uint64_t codes = Rows(segment.rows, job.plan.outputs[segment.output].row_bytes()) + kSlack;
-    if (!cell.moved || segment.source == kNone) bytes += codes;
-    if (segment.source == kNone) continue;
-    bytes += Rows(segment.rows, job.array(segment.source).row_bytes()) + kSlack;
-    if (segment.scale != kNone) bytes += job.array(segment.scale).row_bytes() + kSlack;
-  }
-  if (cell.keep != kNone) bytes += job.array(cell.keep).row_bytes() + kSlack;
   return bytes;
 }
 

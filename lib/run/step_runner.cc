@@ -7,6 +7,7 @@
 #include "lib/recipe/encoding_text.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/publish.h"
+#include "lib/run/step_memory.h"
 #include "lib/run/turns.h"
 
 namespace mimo {

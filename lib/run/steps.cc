@@ -28,26 +28,17 @@ int64_t EdgeBefore(const SourceArray& source, int64_t row) {
 // How many of the first rows of `bundle` make a strip of at most `limit` bytes; at least one.
 int64_t RowsThatFit(const Job& job, const RowStrip& bundle, uint64_t limit) {
   RowStrip strip = bundle;
-  const auto memory = [&](int64_t rows) {
+  const int64_t most = LargestThatFits(bundle.rows, [&](int64_t rows) {
     strip.rows = rows;
-    return StripMemory(job, strip);
-  };
-  int64_t low = 1, high = bundle.rows;
-  while (low < high) {
-    const int64_t middle = low + (high - low + 1) / 2;
-    if (memory(middle) <= limit) {
-      low = middle;
-    } else {
-      high = middle - 1;
-    }
-  }
+    return StripMemory(job, strip) <= limit;
+  });
   // Equal strips rather than full ones and a remainder, cut at an edge of the block grid where there is one.
-  const int64_t strips = CeilDiv(bundle.rows, low);
+  const int64_t strips = CeilDiv(bundle.rows, most);
   const int64_t even = CeilDiv(bundle.rows, strips);
   if (bundle.sources.empty()) return even;
   const SourceArray& source = job.plan.sources[bundle.sources[0].source];
   const int64_t row = bundle.sources[0].row;
-  const int64_t edge = EdgeBefore(source, row + low) - row;
+  const int64_t edge = EdgeBefore(source, row + most) - row;
   const int64_t even_edge = EdgeBefore(source, row + even) - row;
   if (even_edge > 0 && strips * even_edge >= bundle.rows) return even_edge;
   return edge > 0 ? edge : even;
@@ -62,15 +53,10 @@ RowStrip CutFront(RowStrip* bundle, int64_t rows) {
   return strip;
 }
 
-std::tuple<uint32_t, uint64_t> Place(const Job& job, uint32_t source, int64_t row) {
-  const StoredArray& array = job.array(source);
-  return {array.file, array.begin + Rows(row, array.row_bytes())};
-}
-
 // Where the first segment that has a source begins.
-std::tuple<uint32_t, uint64_t> PlaceOf(const Job& job, const CellRow& cell) {
+std::pair<uint32_t, uint64_t> PlaceOf(const Job& job, const CellRow& cell) {
   for (const CellSegment& segment : cell.segments) {
-    if (segment.source != kNone) return Place(job, segment.source, segment.source_row);
+    if (segment.source != kNone) return job.PlaceOf(segment.source, segment.source_row);
   }
   return {UINT32_MAX, 0};
 }
@@ -79,24 +65,23 @@ std::tuple<uint32_t, uint64_t> PlaceOf(const Job& job, const CellRow& cell) {
 
 StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t group_limit)
     : job_(job), limit_(limit), group_limit_(group_limit) {
-  using Key = std::tuple<uint32_t, uint32_t, uint64_t, uint32_t>;
+  using Key = std::tuple<uint32_t, std::pair<uint32_t, uint64_t>, uint32_t>;
   std::vector<Key> keys;
   for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
     const FuseGroup& group = job.plan.groups[g];
-    std::tuple<uint32_t, uint64_t> first{UINT32_MAX, 0};
+    std::pair<uint32_t, uint64_t> first{UINT32_MAX, 0};
     for (const uint32_t o : group.outputs) {
       if (job.modes[o] == OutputMode::kSkip) continue;
       for (const Piece& piece : job.plan.outputs[o].pieces) {
-        if (piece.source == kNone) continue;
-        first = std::min(first, Place(job, piece.source, piece.source_row));
+        if (piece.source != kNone) first = std::min(first, job.PlaceOf(piece.source, piece.source_row));
       }
     }
     for (const CellRow& cell : group.cells) first = std::min(first, PlaceOf(job, cell));
-    keys.emplace_back(group.file_group, std::get<0>(first), std::get<1>(first), g);
+    keys.emplace_back(group.file_group, first, g);
   }
   std::sort(keys.begin(), keys.end());
   order_.reserve(keys.size());
-  for (const Key& key : keys) order_.push_back(std::get<3>(key));
+  for (const Key& key : keys) order_.push_back(std::get<2>(key));
 }
 
 void StepCutter::Load(uint32_t group) {
@@ -138,15 +123,19 @@ bool StepCutter::TakeStrips(Step* step) {
   return true;
 }
 
+bool StepCutter::TakeWhole(Step* step, size_t items, uint64_t memory, uint64_t progress) const {
+  const bool fits = step->memory_bytes + memory <= limit_ && items < kMaxItems;
+  if (!fits && !step->empty()) return false;
+  step->memory_bytes += memory;
+  step->progress_bytes += progress;
+  return true;
+}
+
 bool StepCutter::TakeCells(Step* step) {
   const uint32_t group = order_[next_group_];
   for (; next_cell_ < cells_.size(); ++next_cell_) {
     const CellRow& cell = job_.plan.groups[group].cells[cells_[next_cell_]];
-    const uint64_t memory = CellMemory(job_, cell);
-    const bool fits = step->memory_bytes + memory <= limit_ && step->cells.size() < kMaxItems;
-    if (!fits && !step->empty()) return false;
-    step->memory_bytes += memory;
-    step->progress_bytes += CellProgress(job_, cell);
+    if (!TakeWhole(step, step->cells.size(), CellMemory(job_, cell), CellProgress(job_, cell))) return false;
     step->cells.push_back({group, cells_[next_cell_]});
   }
   return true;
@@ -155,11 +144,7 @@ bool StepCutter::TakeCells(Step* step) {
 bool StepCutter::TakeTurns(Step* step) {
   for (; next_turn_ < turns_.size(); ++next_turn_) {
     TurnUnit& unit = turns_[next_turn_];
-    const uint64_t memory = TurnMemory(job_, unit);
-    const bool fits = step->memory_bytes + memory <= limit_ && step->turns.size() < kMaxItems;
-    if (!fits && !step->empty()) return false;
-    step->memory_bytes += memory;
-    step->progress_bytes += TurnProgress(job_, unit);
+    if (!TakeWhole(step, step->turns.size(), TurnMemory(job_, unit), TurnProgress(job_, unit))) return false;
     step->turns.push_back(std::move(unit));
   }
   return true;

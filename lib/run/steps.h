@@ -103,11 +103,6 @@ struct Step {
 // are made in a buffer, or are constant.
 uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& target);
 
-// Buffer bytes that a strip or a cell needs, alignment included.
-uint64_t StripMemory(const Job& job, const RowStrip& strip);
-uint64_t CellMemory(const Job& job, const CellRow& cell);
-// Buffer bytes of the scales and the global that rows of a source need to be decoded.
-uint64_t ScaleMemory(const Job& job, uint32_t source, int64_t row, int64_t rows);
 // Whether a strip decodes rows of its source `index`, so that their scales are needed.
 bool DecodesSource(const Job& job, const RowStrip& strip, size_t index);
 
@@ -130,6 +125,8 @@ class StepCutter {
 
  private:
   bool TakeStrips(Step* step);
+  // Adds what is never cut; `items`: of its kind in the step.
+  bool TakeWhole(Step* step, size_t items, uint64_t memory, uint64_t progress) const;
   bool TakeCells(Step* step);
   bool TakeTurns(Step* step);
   bool TakeEncodes(Step* step);

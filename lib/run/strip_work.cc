@@ -73,16 +73,16 @@ void Invert(const StepBuffer& buffer, const RowStrip& strip, const RowTarget& ta
 
 }  // namespace
 
-void PlaceStrip(const RowStrip& strip, StepLayout* layout) {
-  const Job& job = layout->job();
+void PlaceStrip(const RowStrip& strip, Needs* needs) {
+  const Job& job = needs->job();
   for (size_t i = 0; i < strip.sources.size(); ++i) {
     const RowSource& from = strip.sources[i];
-    layout->Read(from.source, from.row, strip.rows);
-    if (DecodesSource(job, strip, i)) layout->ReadScales(from.source, from.row, strip.rows);
+    needs->Read(from.source, from.row, strip.rows);
+    if (DecodesSource(job, strip, i)) needs->ReadScales(from.source, from.row, strip.rows);
   }
   for (const RowTarget& target : strip.targets) {
     if (job.plan.outputs[target.output].transform == Transform::kConstant) continue;
-    if (DirectSource(job, strip, target) == kNone) layout->Make(target.output, target.row, strip.rows);
+    if (DirectSource(job, strip, target) == kNone) needs->Make(target.output, target.row, strip.rows);
   }
 }
 

@@ -11,7 +11,7 @@ namespace mimo {
 
 // Reads the rows of every source of a strip, with the scales of those that are decoded; makes the rows of every target
 // that are not written from where they were read (DirectSource) and are not constant.
-void PlaceStrip(const RowStrip& strip, StepLayout* layout);
+void PlaceStrip(const RowStrip& strip, Needs* needs);
 
 // Makes and emits the rows of every target, in the order of the targets, each from its copies in their order. kDevice
 // when the backend fails.

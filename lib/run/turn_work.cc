@@ -58,12 +58,12 @@ Status Turn(const StepBuffer& buffer, const OutputArray& output, const Piece& pi
 
 }  // namespace
 
-void PlaceTurn(const TurnUnit& unit, StepLayout* layout) {
-  for (const TurnSource& from : SourcesOf(layout->job(), unit)) {
-    layout->Read(from.source, from.row, from.rows);
-    if (from.decoded) layout->ReadScales(from.source, from.row, from.rows);
+void PlaceTurn(const TurnUnit& unit, Needs* needs) {
+  for (const TurnSource& from : SourcesOf(needs->job(), unit)) {
+    needs->Read(from.source, from.row, from.rows);
+    if (from.decoded) needs->ReadScales(from.source, from.row, from.rows);
   }
-  for (const TurnRows& rows : unit.targets) layout->Make(rows.output, rows.row, rows.rows);
+  for (const TurnRows& rows : unit.targets) needs->Make(rows.output, rows.row, rows.rows);
 }
 
 Status MakeTurn(const StepBuffer& buffer, const TurnUnit& unit, Backend& backend, StepResult* result) {

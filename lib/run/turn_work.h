@@ -10,7 +10,7 @@
 namespace mimo {
 
 // Reads every source row of a unit once, with the scales of those that are decoded; makes all its target rows.
-void PlaceTurn(const TurnUnit& unit, StepLayout* layout);
+void PlaceTurn(const TurnUnit& unit, Needs* needs);
 
 // Turns over the pieces of every run of target rows, in the order of the plan, and emits the run. kDevice when the
 // backend fails.

@@ -6,7 +6,6 @@
 
 #include "lib/decode/row_bytes.h"
 #include "lib/plan/reads.h"
-#include "lib/run/step_memory.h"
 
 namespace mimo {
 namespace {
@@ -79,12 +78,10 @@ std::vector<TurnUnit> TurnsOf(const Job& job, uint32_t group) {
     units[unit].targets.push_back(runs[i]);
   }
   const auto place = [&](const TurnUnit& unit) {
-    std::tuple<uint32_t, uint64_t> first{UINT32_MAX, 0};
+    std::pair<uint32_t, uint64_t> first{UINT32_MAX, 0};
     for (const TurnRows& rows : unit.targets) {
       for (const Piece& piece : PiecesOf(job, rows)) {
-        if (piece.source == kNone) continue;
-        const StoredArray& array = job.array(piece.source);
-        first = std::min(first, {array.file, array.begin + Rows(piece.source_row, array.row_bytes())});
+        if (piece.source != kNone) first = std::min(first, job.PlaceOf(piece.source, piece.source_row));
       }
     }
     return first;
@@ -121,18 +118,6 @@ std::vector<TurnSource> SourcesOf(const Job& job, const TurnUnit& unit) {
   }
   sources.resize(kept);
   return sources;
-}
-
-uint64_t TurnMemory(const Job& job, const TurnUnit& unit) {
-  uint64_t bytes = 0;
-  for (const TurnSource& from : SourcesOf(job, unit)) {
-    bytes += Rows(from.rows, job.array(from.source).row_bytes()) + kSlack;
-    if (from.decoded) bytes += ScaleMemory(job, from.source, from.row, from.rows);
-  }
-  for (const TurnRows& rows : unit.targets) {
-    bytes += Rows(rows.rows, job.plan.outputs[rows.output].row_bytes()) + kSlack;
-  }
-  return bytes;
 }
 
 uint64_t TurnProgress(const Job& job, const TurnUnit& unit) {

@@ -25,8 +25,7 @@ struct TurnSource {
 };
 std::vector<TurnSource> SourcesOf(const Job& job, const TurnUnit& unit);
 
-// Buffer bytes that a unit needs, alignment included; payload bytes read and written.
-uint64_t TurnMemory(const Job& job, const TurnUnit& unit);
+// Payload bytes read and written.
 uint64_t TurnProgress(const Job& job, const TurnUnit& unit);
 
 }  // namespace mimo

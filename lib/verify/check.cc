@@ -94,13 +94,8 @@ class Checker {
   // Length, set of tensors and all bytes but the tensors' own, which wait in work_.
   Status CheckTensorFile(uint32_t f, size_t first, size_t last) {
     const ManifestFile& file = manifest_.files[f];
-    if (!present_.contains(file.name)) return {};
-    ++report_.files;
-    MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(Path(file.name)));
-    if (info && info->size != file.bytes) {
-      Differs(file.name, "", "length", std::to_string(file.bytes) + " bytes", std::to_string(info->size) + " bytes");
-      return {};
-    }
+    MIMO_ASSIGN_OR_RETURN(const bool whole, IsWhole(file));
+    if (!whole) return {};
     std::vector<TensorInfo> arrays;
     for (size_t i = first; i < last; ++i) {
       const ManifestTensor& tensor = manifest_.tensors[i];
@@ -108,10 +103,7 @@ class Checker {
     }
     MIMO_ASSIGN_OR_RETURN(const FoundArrays found, file.container->Find(fs_, Path(file.name), arrays));
     report_.bytes += found.bytes_read;
-    if (file.hash && found.header_bytes > 0) {
-      MIMO_ASSIGN_OR_RETURN(const Hash128 hash, HashFile(file.name, found.header_bytes));
-      if (hash != *file.hash) Differs(file.name, "", "hash of the header", file.hash->Hex(), hash.Hex());
-    }
+    if (found.header_bytes > 0) MIMO_RETURN_IF_ERROR(CheckHash(file, found.header_bytes, "hash of the header"));
     for (const FileProblem& p : found.problems)
       Differs(file.name, p.array < arrays.size() ? manifest_.tensors[first + p.array].name : p.tensor, p.what,
               p.expected, p.found);
@@ -146,32 +138,36 @@ class Checker {
     return {};
   }
 
-  // The hash of the first `bytes` bytes.
-  Result<Hash128> HashFile(const std::string& name, uint64_t bytes) {
-    MIMO_ASSIGN_OR_RETURN(const auto file, fs_.OpenForRead(Path(name)));
+  // Whether a file of the manifest is there, with its length.
+  Result<bool> IsWhole(const ManifestFile& file) {
+    if (!present_.contains(file.name)) return false;
+    ++report_.files;
+    MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(Path(file.name)));
+    if (!info || info->size == file.bytes) return true;
+    Differs(file.name, "", "length", std::to_string(file.bytes) + " bytes", std::to_string(info->size) + " bytes");
+    return false;
+  }
+
+  // The hash, where there is one, of the first `bytes` bytes.
+  Status CheckHash(const ManifestFile& file, uint64_t bytes, const char* what) {
+    if (!file.hash) return {};
+    MIMO_ASSIGN_OR_RETURN(const auto in, fs_.OpenForRead(Path(file.name)));
     StreamHash hash;
     std::vector<std::byte> chunk(std::min(bytes, kChunk));
     for (uint64_t at = 0; at < bytes; at += chunk.size()) {
       chunk.resize(std::min(bytes - at, kChunk));
-      MIMO_RETURN_IF_ERROR(file->ReadAt(at, chunk));
+      MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
       hash.Update(chunk);
     }
     report_.bytes += bytes;
-    return hash.Digest();
+    const Hash128 found = hash.Digest();
+    if (found != *file.hash) Differs(file.name, "", what, file.hash->Hex(), found.Hex());
+    return {};
   }
 
   Status CheckOtherFile(const ManifestFile& file) {
-    if (!present_.contains(file.name)) return {};
-    ++report_.files;
-    MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(Path(file.name)));
-    if (info && info->size != file.bytes) {
-      Differs(file.name, "", "length", std::to_string(file.bytes) + " bytes", std::to_string(info->size) + " bytes");
-      return {};
-    }
-    if (!file.hash) return {};
-    MIMO_ASSIGN_OR_RETURN(const Hash128 hash, HashFile(file.name, file.bytes));
-    if (hash != *file.hash) Differs(file.name, "", "hash", file.hash->Hex(), hash.Hex());
-    return {};
+    MIMO_ASSIGN_OR_RETURN(const bool whole, IsWhole(file));
+    return whole ? CheckHash(file, file.bytes, "hash") : Status();
   }
 
   Status CheckIndexFile() {

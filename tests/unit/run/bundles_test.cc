@@ -8,6 +8,7 @@
 #include "lib/plan/plan_json.h"
 #include "lib/results/manifest.h"
 #include "lib/run/executor.h"
+#include "lib/run/step_memory.h"
 #include "lib/run/steps.h"
 #include "lib/run/turns.h"
 #include "tests/unit/run/plan_model.h"

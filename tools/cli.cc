@@ -40,23 +40,13 @@ void TakeDefaultsFromEnvironment(CLI::App& app) {
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) TakeDefaultsFromEnvironment(*command);
 }
 
-const char* CodeName(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kCheckFailed:
-      return "check_failed";
-    case ErrorCode::kUsage:
-      return "usage";
-    case ErrorCode::kBadInput:
-      return "bad_input";
-    case ErrorCode::kIo:
-      return "io";
-    case ErrorCode::kDevice:
-      return "device";
-    case ErrorCode::kInterrupted:
-      return "interrupted";
-  }
-  return "bad_input";
-}
+constexpr Words<ErrorCode, 6> kCodes{{{ErrorCode::kCheckFailed, "check_failed"},
+                                      {ErrorCode::kUsage, "usage"},
+                                      {ErrorCode::kBadInput, "bad_input"},
+                                      {ErrorCode::kIo, "io"},
+                                      {ErrorCode::kDevice, "device"},
+                                      {ErrorCode::kInterrupted, "interrupted"}}};
+static_assert(Enumerators<ErrorCode, 256>() == kCodes.size());
 
 }  // namespace
 
@@ -107,7 +97,7 @@ int ExitCode(ErrorCode code) {
 
 std::string ErrorJson(const Error& error) {
   nlohmann::ordered_json object;
-  object["code"] = CodeName(error.code);
+  object["code"] = WordOf(kCodes, error.code);
   object["exit"] = ExitCode(error.code);
   object["message"] = error.Message();
   object["what"] = error.what;

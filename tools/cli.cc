@@ -40,23 +40,13 @@ void TakeDefaultsFromEnvironment(CLI::App& app) {
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) TakeDefaultsFromEnvironment(*command);
 }
 
-const char* CodeName(ErrorCode code) {
-  switch (code) {
-    case ErrorCode::kCheckFailed:
-      return "check_failed";
-    case ErrorCode::kUsage:
-      return "usage";
-    case ErrorCode::kBadInput:
-      return "bad_input";
-    case ErrorCode::kIo:
-      return "io";
-    case ErrorCode::kDevice:
-      return "device";
-    case ErrorCode::kInterrupted:
-      return "interrupted";
-  }
-  return "bad_input";
-}
+constexpr Words<ErrorCode, 6> kCodes{{{ErrorCode::kCheckFailed, "check_failed"},
+                                      {ErrorCode::kUsage, "usage"},
+                                      {ErrorCode::kBadInput, "bad_input"},
+                                      {ErrorCode::kIo, "io"},
+                                      {ErrorCode::kDevice, "device"},
+                                      {ErrorCode::kInterrupted, "interrupted"}}};
+static_assert(Enumerators<ErrorCode, 256>() == kCodes.size());
 
 }  // namespace
 
@@ -94,8 +84,8 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptio
   } catch (const CLI::Success& done) {  // --help, --version
     return app.exit(done);
   } catch (const CLI::ParseError& problem) {
-    Error error = UsageError(problem.what()).Advice("see " + app.get_name() + " --help");
-    return PrintError(app.get_name(), error, options);
+    return PrintError(app.get_name(), UsageError(problem.what()).Advice("see " + app.get_name() + " --help"),
+                      options.json);
   }
 }
 
@@ -107,7 +97,7 @@ int ExitCode(ErrorCode code) {
 
 std::string ErrorJson(const Error& error) {
   nlohmann::ordered_json object;
-  object["code"] = CodeName(error.code);
+  object["code"] = WordOf(kCodes, error.code);
   object["exit"] = ExitCode(error.code);
   object["message"] = error.Message();
   object["what"] = error.what;
@@ -122,9 +112,9 @@ std::string ErrorJson(const Error& error) {
   return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-int PrintError(const std::string& name, const Error& error, const CommonOptions& options) {
+int PrintError(const std::string& name, const Error& error, bool json) {
   std::fprintf(stderr, "%s: error: %s\n", name.c_str(), error.Message().c_str());
-  if (options.json) std::printf("{\"error\": %s}\n", ErrorJson(error).c_str());
+  if (json) std::printf("{\"error\": %s}\n", ErrorJson(error).c_str());
   std::fflush(stdout);
   return ExitCode(error.code);
 }
@@ -133,19 +123,17 @@ void PrintWarning(const std::string& name, const std::string& text, const Common
   if (!options.quiet) std::fprintf(stderr, "%s: warning: %s\n", name.c_str(), text.c_str());
 }
 
-int Guard(const std::string& name, const CommonOptions& options, const std::function<int()>& command) {
-  Error error;
+int Guard(const std::string& name, bool json, const std::function<int()>& command) {
   try {
     return command();
   } catch (const std::bad_alloc&) {
-    error.code = ErrorCode::kIo;
-    error.what = "out of memory";
-    error.advice = "free some, or pass a smaller --memory";
+    return PrintError(name, IoError("out of memory").Advice("free some, or pass a smaller --memory"), json);
   } catch (const std::exception& problem) {
-    error.what = std::string("unexpected failure: ") + problem.what();
-    error.advice = "please report this with the command line";
+    return PrintError(name,
+                      BadInput(std::string("unexpected failure: ") + problem.what())
+                          .Advice("please report this with the command line"),
+                      json);
   }
-  return PrintError(name, error, options);
 }
 
 const std::atomic<int>* CatchStopSignals() {

@@ -60,8 +60,8 @@ std::string WordsAnd(const Words<T, N>& words, const std::string& what) {
 // --help, --version, or 2 with a hint on stderr.
 std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options);
 
-// Prints "NAME: error: MESSAGE" to stderr and, with --json, {"error": {...}} to stdout. Returns the exit code.
-int PrintError(const std::string& name, const Error& error, const CommonOptions& options);
+// Prints "NAME: error: MESSAGE" to stderr and, with `json`, {"error": {...}} to stdout. Returns the exit code.
+int PrintError(const std::string& name, const Error& error, bool json);
 // The "error" object alone, for documents that hold more; one line without a newline.
 std::string ErrorJson(const Error& error);
 // The code's value; 130 or 143 when a signal stopped the run.
@@ -71,12 +71,12 @@ int ExitCode(ErrorCode code);
 void PrintWarning(const std::string& name, const std::string& text, const CommonOptions& options);
 
 // Runs `command` and turns what escapes it into an error: no memory is kIo (may be retried), anything else kBadInput.
-int Guard(const std::string& name, const CommonOptions& options, const std::function<int()>& command);
+int Guard(const std::string& name, bool json, const std::function<int()>& command);
 
 // From now on the first SIGINT or SIGTERM stores its number in the returned flag; the second ends the process at once.
 const std::atomic<int>* CatchStopSignals();
 
-// Progress on stderr: one redrawn line on a terminal, else one plain line per tenth. Silent with --quiet or
+// Progress on stderr: one redrawn line on a terminal, else one plain line per tenth. Null with --quiet or
 // --no-progress.
 std::unique_ptr<ProgressObserver> MakeProgress(const CommonOptions& options);
 

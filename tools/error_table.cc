@@ -7,19 +7,16 @@ namespace mimo {
 
 namespace {
 
-// What is not finite is null.
-std::string Figure(const nlohmann::json& value) {
-  if (!value.is_number()) return "-";
+// What is not finite is null, and shown as `otherwise`.
+std::string Figure(const nlohmann::json& value, int digits = 7, const char* otherwise = "-") {
+  if (!value.is_number()) return otherwise;
   char text[32];
-  std::snprintf(text, sizeof text, "%.7f", value.get<double>());
+  std::snprintf(text, sizeof text, "%.*f", digits, value.get<double>());
   return text;
 }
 
 std::string Decibels(const nlohmann::json& value) {
-  if (!value.is_number()) return "exact";
-  char text[32];
-  std::snprintf(text, sizeof text, "%.2f", value.get<double>());
-  return text;
+  return Figure(value, 2, "exact");
 }
 
 void PrintRow(const std::string& name, const nlohmann::json& row, bool aggregate) {
@@ -36,14 +33,14 @@ void PrintRow(const std::string& name, const nlohmann::json& row, bool aggregate
 void PrintErrorTable(const std::string& report, bool all) {
   const nlohmann::json document = nlohmann::json::parse(report, nullptr, false);
   if (!document.is_object() || document["roles"].empty()) return;
-  constexpr char kAggregates[] = "%-18s %8s %9s %9s %9s %9s %10s %10s %9s\n";
-  std::printf(kAggregates, "role", "tensors", "SQNR dB", "min", "median", "rel. RMS", "max/amax", "cosine",
-              "saturated");
-  for (const nlohmann::json& role : document["roles"]) PrintRow(role["role"].get<std::string>(), role, true);
+  const auto aggregates = [&](const char* list, const char* key) {
+    std::printf("%-18s %8s %9s %9s %9s %9s %10s %10s %9s\n", key, "tensors", "SQNR dB", "min", "median", "rel. RMS",
+                "max/amax", "cosine", "saturated");
+    for (const nlohmann::json& row : document[list]) PrintRow(row[key].get<std::string>(), row, true);
+  };
+  aggregates("roles", "role");
   if (!all) return;
-  std::printf(kAggregates, "layer", "tensors", "SQNR dB", "min", "median", "rel. RMS", "max/amax", "cosine",
-              "saturated");
-  for (const nlohmann::json& layer : document["layers"]) PrintRow(layer["layer"].get<std::string>(), layer, true);
+  aggregates("layers", "layer");
   std::printf("%-18s %9s %9s %10s %10s %9s\n", "tensor", "SQNR dB", "rel. RMS", "max/amax", "cosine", "saturated");
   for (const nlohmann::json& tensor : document["tensors"]) PrintRow(tensor["name"].get<std::string>(), tensor, false);
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lib/base/checked.h"
+#include "lib/model/role_groups.h"
 #include "tools/inspect_report.h"
 
 namespace mimo::cli {
@@ -34,10 +35,6 @@ class Report {
   std::string out_, last_;
 };
 
-std::string Number(uint64_t value) {
-  return std::to_string(value);
-}
-
 // "0, 5, 11" or "1-4, 6-10".
 std::string Ranges(const std::vector<int>& numbers) {
   std::string text;
@@ -65,8 +62,8 @@ void Head(Report& report, const std::string& checkpoint, const Description& d) {
   report.Line("geometry", std::to_string(d.layers) + " layers + " + std::to_string(d.mtp_layers) + " MTP, hidden " +
                               std::to_string(d.hidden) + ", " + std::to_string(d.experts) + " experts, vocabulary " +
                               std::to_string(d.vocab));
-  report.Line("size", Number(d.tensor_count) + " tensors, " + FormatBytes(d.payload_bytes) + " (" +
-                          Number(d.payload_bytes) + " bytes) in " + Number(d.files.size()) + " files");
+  report.Line("size", std::to_string(d.tensor_count) + " tensors, " + FormatBytes(d.payload_bytes) + " (" +
+                          std::to_string(d.payload_bytes) + " bytes) in " + std::to_string(d.files.size()) + " files");
 }
 
 void Attention(Report& report, const Description& d) {
@@ -94,7 +91,7 @@ void Attention(Report& report, const Description& d) {
 // "mtp attn.o"; roles that only MTP layers have say so themselves.
 std::string RoleLabel(const RoleTotal& total) {
   const std::string name(RoleName(total.role));
-  return total.mtp && name.rfind("mtp", 0) != 0 ? "mtp " + name : name;
+  return total.mtp && !name.starts_with("mtp") ? "mtp " + name : name;
 }
 
 void Storage(Report& report, const Description& d, bool verbose) {
@@ -109,17 +106,16 @@ void Storage(Report& report, const Description& d, bool verbose) {
   report.Line("quantization", quantization);
   for (const DTypeTotal& total : d.dtypes) {
     report.Line("dtypes", Padded(std::string(DTypeName(total.dtype)), 9) +
-                              Padded(Number(total.tensors) + " tensors", 16) + FormatBytes(total.bytes));
+                              Padded(std::to_string(total.tensors) + " tensors", 16) + FormatBytes(total.bytes));
   }
   for (const RoleTotal& total : d.roles) {
-    const bool tower = total.role == Role::kVision || total.role == Role::kAudio || total.role == Role::kSpeech;
-    if (!verbose && !tower && total.role != Role::kExpertDown && total.role != Role::kAttnQkv &&
+    if (!verbose && !IsTower(total.role) && total.role != Role::kExpertDown && total.role != Role::kAttnQkv &&
         total.role != Role::kAttnQ && total.role != Role::kAttnO && total.role != Role::kMtpEhProj &&
         total.role != Role::kRouter && total.role != Role::kUnknown) {
       continue;
     }
     report.Line("roles", Padded(RoleLabel(total), 20) + Padded(total.storage, 12) +
-                             Padded(Number(total.weights) + " tensors", 16) + FormatBytes(total.bytes));
+                             Padded(std::to_string(total.weights) + " tensors", 16) + FormatBytes(total.bytes));
   }
 }
 
@@ -127,21 +123,22 @@ void Files(Report& report, const Description& d, bool verbose) {
   const IndexInfo& index = d.index;
   std::string line = "none";
   if (index.present) {
-    line = index.total_size ? "total_size " + Number(*index.total_size) : "no total_size";
+    line = index.total_size ? "total_size " + std::to_string(*index.total_size) : "no total_size";
     if (index.tp_size) line += ", tp_size " + std::to_string(*index.tp_size);
     if (!index.save_format.empty()) line += ", save_format " + index.save_format;
   }
   report.Line("index", line);
   for (const NamedBytes& directory : d.subdirectories) {
     report.Line("directories",
-                directory.name + "/  " + Number(directory.files) + " files, " + FormatBytes(directory.bytes));
+                directory.name + "/  " + std::to_string(directory.files) + " files, " + FormatBytes(directory.bytes));
   }
   std::vector<std::string> carried;
   for (const CarriedFile& file : d.carried) carried.push_back(file.name);
   if (!carried.empty()) report.Line("also there", Joined(carried, ", "));
   if (!verbose) return;
   for (const NamedBytes& file : d.files) {
-    report.Line("files", Padded(file.name, 44) + Padded(Number(file.files) + " tensors", 16) + FormatBytes(file.bytes));
+    report.Line("files",
+                Padded(file.name, 44) + Padded(std::to_string(file.files) + " tensors", 16) + FormatBytes(file.bytes));
   }
 }
 
@@ -152,7 +149,7 @@ void Layers(Report& report, const Description& d) {
     report.Line("layers", Padded(name, 8) + Padded(row.attention, 11) + Padded(std::to_string(row.qkv_rows), 10) +
                               Padded(std::to_string(row.qkv_scale_rows), 12) + Padded(row.qkv_storage, 8) +
                               Padded(row.mlp, 7) + Padded(row.mlp_storage, 8) + Padded(std::to_string(row.experts), 9) +
-                              Padded(Number(row.tensors), 9) + FormatBytes(row.bytes));
+                              Padded(std::to_string(row.tensors), 9) + FormatBytes(row.bytes));
   }
 }
 

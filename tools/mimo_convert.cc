@@ -149,13 +149,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
 
 Status ReadDevice(Arguments& a) {
   if (a.device == "auto") return {};
-  if (a.device == "cpu") {
-    a.run.device = DeviceChoice::kCpu;
-    return {};
-  }
-  a.run.device = DeviceChoice::kCuda;
-  if (a.device == "cuda") return {};
-  if (a.device.rfind("cuda:", 0) == 0 && a.device.size() > 5 && a.device.size() < 9 &&
+  a.run.device = a.device == "cpu" ? DeviceChoice::kCpu : DeviceChoice::kCuda;
+  if (a.device == "cpu" || a.device == "cuda") return {};
+  if (a.device.starts_with("cuda:") && a.device.size() > 5 && a.device.size() < 9 &&
       a.device.find_first_not_of("0123456789", 5) == std::string::npos) {
     a.run.cuda_device = std::stoi(a.device.substr(5));
     return {};
@@ -310,12 +306,12 @@ int Verdict(const Arguments& a, const RunReport& report) {
                     .File(a.run.output)
                     .Found(report.rejections.front())
                     .Advice("choose another recipe or scale rule; --report lists all of them");
-  return cli::PrintError(kName, error, {.json = false, .quiet = a.common.quiet});
+  return cli::PrintError(kName, error, false);
 }
 
 int Convert(Arguments& a) {
   FileSystem& fs = PosixFileSystem();
-  const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common); };
+  const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common.json); };
   if (Status s = ReadArguments(a); !s.ok()) return fail(s.error());
   if (!a.run.output.empty() && !a.dry_run)
     if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
@@ -377,5 +373,5 @@ int main(int argc, char** argv) {
                mimo::kName};
   mimo::AddOptions(app, arguments);
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
-  return mimo::cli::Guard(mimo::kName, arguments.common, [&] { return mimo::Convert(arguments); });
+  return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Convert(arguments); });
 }

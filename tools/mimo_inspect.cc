@@ -51,14 +51,14 @@ int Inspect(const Arguments& a) {
   const OpenedCheckpoint opened =
       OpenAsFarAsPossible(PosixFileSystem(), a.checkpoint,
                           {.source_qkv = a.source_qkv, .allow_anomalies = a.allow_anomalies, .like_root = a.like});
-  if (opened.reached == Reached::kNothing) return cli::PrintError(kName, opened.status.error(), a.common);
+  if (opened.reached == Reached::kNothing) return cli::PrintError(kName, opened.status.error(), a.common.json);
   const Checkpoint& checkpoint = opened.checkpoint;
   const Result<Description> description =
       checkpoint.view
           ? DescribeViewed(a, checkpoint)
           : Describe(checkpoint.stored, opened.reached >= Reached::kInventory ? &checkpoint.inventory : nullptr,
                      opened.reached >= Reached::kLayout ? &checkpoint.layout : nullptr, a.tps);
-  if (!description.ok()) return cli::PrintError(kName, description.error(), a.common);
+  if (!description.ok()) return cli::PrintError(kName, description.error(), a.common.json);
   const Error* error = opened.status.ok() ? nullptr : &opened.status.error();
   if (a.common.json) {
     std::printf("%s\n", cli::InspectJson(a.checkpoint, description.value(), error).c_str());
@@ -67,9 +67,7 @@ int Inspect(const Arguments& a) {
   }
   if (error == nullptr) return 0;
   std::fflush(stdout);
-  cli::CommonOptions text_only = a.common;
-  text_only.json = false;  // the document holds the error already
-  return cli::PrintError(kName, *error, text_only);
+  return cli::PrintError(kName, *error, /*json=*/false);  // the document holds the error already
 }
 
 }  // namespace
@@ -89,5 +87,5 @@ int main(int argc, char** argv) {
   app.add_flag("--allow-anomalies", arguments.allow_anomalies, "describe a checkpoint with NaN or negative scales too");
   mimo::cli::AddCommonOptions(app, arguments.common, mimo::kFooter);
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
-  return mimo::cli::Guard(mimo::kName, arguments.common, [&] { return mimo::Inspect(arguments); });
+  return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Inspect(arguments); });
 }

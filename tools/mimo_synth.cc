@@ -8,6 +8,7 @@
 #include "lib/synth/synth.h"
 #include "tools/cli.h"
 
+namespace mimo {
 namespace {
 
 constexpr char kName[] = "mimo-synth";
@@ -16,11 +17,11 @@ constexpr char kExamples[] =
     "  mimo-synth mimo-v2.5 /tmp/v25 --layers 7 --experts 8 --hidden 512 --vocab 1024 --no-towers\n"
     "  mimo-synth mimo-v2.6-pro /tmp/v26-pro --sparse     (566 GB of headers and holes)\n";
 
-int List(const mimo::cli::CommonOptions& common) {
+int List(const cli::CommonOptions& common) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const std::string& name : mimo::PresetNames()) {
-    const mimo::Result<mimo::Preset> preset = mimo::LoadPreset(name);
-    if (!preset.ok()) return mimo::cli::PrintError(kName, preset.error(), common);
+  for (const std::string& name : PresetNames()) {
+    const Result<Preset> preset = LoadPreset(name);
+    if (!preset.ok()) return cli::PrintError(kName, preset.error(), common.json);
     if (common.json) {
       list.push_back({{"name", name}, {"about", preset.value().about}});
     } else {
@@ -31,13 +32,13 @@ int List(const mimo::cli::CommonOptions& common) {
   return 0;
 }
 
-int Write(const mimo::SynthOptions& options, const std::string& out, const mimo::cli::CommonOptions& common) {
+int Write(const SynthOptions& options, const std::string& out, const cli::CommonOptions& common) {
   const auto start = std::chrono::steady_clock::now();
-  const mimo::Result<mimo::SynthPlan> plan = mimo::PlanSynthetic(options);
-  if (!plan.ok()) return mimo::cli::PrintError(kName, plan.error(), common);
-  const mimo::Result<mimo::SynthReport> written = mimo::WriteSynthetic(mimo::PosixFileSystem(), plan.value(), out);
-  if (!written.ok()) return mimo::cli::PrintError(kName, written.error(), common);
-  const mimo::SynthReport& report = written.value();
+  const Result<SynthPlan> plan = PlanSynthetic(options);
+  if (!plan.ok()) return cli::PrintError(kName, plan.error(), common.json);
+  const Result<SynthReport> written = WriteSynthetic(PosixFileSystem(), plan.value(), out);
+  if (!written.ok()) return cli::PrintError(kName, written.error(), common.json);
+  const SynthReport& report = written.value();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (common.json) {
     const nlohmann::ordered_json document = {{"preset", options.preset},  {"directory", out},
@@ -47,18 +48,19 @@ int Write(const mimo::SynthOptions& options, const std::string& out, const mimo:
     std::printf("%s\n", document.dump(2).c_str());
   } else if (!common.quiet) {
     std::printf("%s: %llu tensors, %s in %llu shards%s, %.1f s\n", out.c_str(),
-                static_cast<unsigned long long>(report.tensors), mimo::FormatBytes(report.payload_bytes).c_str(),
+                static_cast<unsigned long long>(report.tensors), FormatBytes(report.payload_bytes).c_str(),
                 static_cast<unsigned long long>(report.shards), options.sparse ? " (holes)" : "", seconds);
   }
   return 0;
 }
 
 }  // namespace
+}  // namespace mimo
 
 int main(int argc, char** argv) {
   CLI::App app(
       "Writes a synthetic checkpoint: the names, files, layouts and block grids of a released one, at any scale.",
-      kName);
+      mimo::kName);
   mimo::cli::CommonOptions common;
   mimo::SynthOptions options;
   std::string out;
@@ -80,16 +82,15 @@ int main(int argc, char** argv) {
   app.add_flag("--no-towers", no_towers, "Without vision and audio towers");
   app.add_flag("--no-mtp", no_mtp, "Without MTP layers");
   app.add_flag("--overwrite", options.overwrite, "Remove the checkpoint that is in OUT first");
-  mimo::cli::AddCommonOptions(app, common, kExamples);
+  mimo::cli::AddCommonOptions(app, common, mimo::kExamples);
   if (const std::optional<int> exit_code = mimo::cli::Parse(app, argc, argv, common)) return *exit_code;
   options.towers = !no_towers;
   options.mtp = !no_mtp;
   if (!list && (options.preset.empty() || out.empty())) {
-    mimo::Error error;
-    error.code = mimo::ErrorCode::kUsage;
-    error.what = "PRESET and OUT are needed";
-    error.advice = "see mimo-synth --help and mimo-synth --list";
-    return mimo::cli::PrintError(kName, error, common);
+    const auto error =
+        mimo::UsageError("PRESET and OUT are needed").Advice("see mimo-synth --help and mimo-synth --list");
+    return mimo::cli::PrintError(mimo::kName, error, common.json);
   }
-  return mimo::cli::Guard(kName, common, [&] { return list ? List(common) : Write(options, out, common); });
+  return mimo::cli::Guard(mimo::kName, common.json,
+                          [&] { return list ? mimo::List(common) : mimo::Write(options, out, common); });
 }

@@ -27,7 +27,7 @@ int Check(Arguments& a) {
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.options.progress = progress.get();
   const Result<CheckReport> result = CheckDirectory(PosixFileSystem(), a.directory, a.options);
-  if (!result.ok()) return cli::PrintError(kName, result.error(), a.common);
+  if (!result.ok()) return cli::PrintError(kName, result.error(), a.common.json);
   const CheckReport& report = result.value();
   if (a.common.json) {
     nlohmann::ordered_json differences = nlohmann::ordered_json::array();
@@ -41,11 +41,8 @@ int Check(Arguments& a) {
                                              {"differences", differences}};
     std::printf("%s\n", document.dump(2).c_str());
   }
-  if (const Status status = report.ToStatus(); !status.ok()) {
-    cli::CommonOptions text = a.common;
-    text.json = false;  // the document above already holds the differences
-    return cli::PrintError(kName, status.error(), text);
-  }
+  if (const Status status = report.ToStatus(); !status.ok())
+    return cli::PrintError(kName, status.error(), /*json=*/false);  // the document above already holds the differences
   if (!a.common.json && !a.common.quiet)
     std::printf("%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s\n", a.directory.c_str(),
                 report.files, report.tensors, FormatBytes(report.bytes).c_str(),
@@ -68,5 +65,5 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 4096));
   mimo::cli::AddCommonOptions(*check, arguments.common, mimo::kExamples);
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
-  return mimo::cli::Guard(mimo::kName, arguments.common, [&] { return mimo::Check(arguments); });
+  return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Check(arguments); });
 }

@@ -16,28 +16,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr auto kRedrawInterval = std::chrono::milliseconds(200);
 constexpr auto kLineInterval = std::chrono::seconds(2);  // between plain lines: a quick job prints none
 
 std::string FormatDuration(double seconds) {
-  const auto whole = static_cast<int64_t>(std::llround(seconds));
+  const long long whole = std::llround(seconds), minutes = whole / 60;
   char text[32];
-  if (whole >= 3600) {
-    std::snprintf(text, sizeof text, "%lldh%02lldm", static_cast<long long>(whole / 3600),
-                  static_cast<long long>(whole / 60 % 60));
-  } else {
-    std::snprintf(text, sizeof text, "%lldm%02llds", static_cast<long long>(whole / 60),
-                  static_cast<long long>(whole % 60));
-  }
+  if (minutes >= 60)
+    std::snprintf(text, sizeof text, "%lldh%02lldm", minutes / 60, minutes % 60);
+  else
+    std::snprintf(text, sizeof text, "%lldm%02llds", minutes, whole % 60);
   return text;
 }
-
-class SilentProgress : public ProgressObserver {
- public:
-  void Start(uint64_t) override {}
-  void Advance(uint64_t) override {}
-  void Step(const char*) override {}
-  void Finish() override {}
-};
 
 // Advance() only adds; a thread that finds the lock taken leaves the drawing to its holder.
 class TerminalProgress : public ProgressObserver {
@@ -57,15 +47,12 @@ class TerminalProgress : public ProgressObserver {
     std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
     if (!lock.owns_lock()) return;
     const Clock::time_point now = Clock::now();
-    if (terminal_) {
-      if (now - last_draw_ < std::chrono::milliseconds(200)) return;
-      last_draw_ = now;
-      Draw(done, now);
-    } else if (Tenths(done) > tenth_ && now - last_draw_ >= kLineInterval) {
-      tenth_ = Tenths(done);
-      last_draw_ = now;
-      Draw(done, now);
-    }
+    const bool due =
+        terminal_ ? now - last_draw_ >= kRedrawInterval : Tenths(done) > tenth_ && now - last_draw_ >= kLineInterval;
+    if (!due) return;
+    tenth_ = Tenths(done);
+    last_draw_ = now;
+    Draw(done, now);
   }
 
   void Step(const char* what) override {
@@ -95,17 +82,12 @@ class TerminalProgress : public ProgressObserver {
     std::snprintf(text, sizeof text, " (%.0f %%), ", 100 * fraction);
     line += text;
     line += FormatBytes(static_cast<uint64_t>(rate)) + "/s";
-    if (fraction < 1 && rate > 0) {
+    if (fraction < 1 && rate > 0)
       line += ", " + FormatDuration(static_cast<double>(total_ - done) / rate) + " left";
-    } else {
+    else
       line += ", " + FormatDuration(seconds);
-    }
-    if (terminal_) {
-      std::fprintf(stderr, "\r%s\033[K", line.c_str());
-      drawn_ = true;
-    } else {
-      std::fprintf(stderr, "%s\n", line.c_str());
-    }
+    std::fprintf(stderr, terminal_ ? "\r%s\033[K" : "%s\n", line.c_str());
+    drawn_ = terminal_;
   }
 
   void EndLine() {
@@ -125,7 +107,7 @@ class TerminalProgress : public ProgressObserver {
 }  // namespace
 
 std::unique_ptr<ProgressObserver> MakeProgress(const CommonOptions& options) {
-  if (options.quiet || options.no_progress) return std::make_unique<SilentProgress>();
+  if (options.quiet || options.no_progress) return nullptr;
   return std::make_unique<TerminalProgress>(isatty(STDERR_FILENO) != 0);
 }
 

@@ -9,17 +9,12 @@ struct Pattern::Engine {
   std::regex regex;
 };
 
-Pattern::Pattern(std::string text, std::unique_ptr<Engine> engine)
+Pattern::Pattern(std::string text, std::shared_ptr<const Engine> engine)
     : text_(std::move(text)), engine_(std::move(engine)) {}
-Pattern::Pattern(Pattern&&) noexcept = default;
-Pattern& Pattern::operator=(Pattern&&) noexcept = default;
-Pattern::~Pattern() = default;
 
 Result<Pattern> Pattern::Make(const std::string& text) {
   try {
-    auto engine = std::make_unique<Engine>();
-    engine->regex.assign(text, std::regex::ECMAScript | std::regex::optimize);
-    return Pattern(text, std::move(engine));
+    return Pattern(text, std::make_shared<Engine>(std::regex(text, std::regex::ECMAScript | std::regex::optimize)));
   } catch (const std::regex_error& error) {
     return UsageError("not a regular expression").Expected("ECMAScript syntax").Found(text).Advice(error.what());
   }

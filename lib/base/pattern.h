@@ -12,19 +12,16 @@ class Pattern {
  public:
   // ECMAScript syntax. kUsage for what is no regular expression, with the engine's words as the advice.
   static Result<Pattern> Make(const std::string& text);
-  Pattern(Pattern&&) noexcept;
-  Pattern& operator=(Pattern&&) noexcept;
-  ~Pattern();
   const std::string& text() const { return text_; }
   // Whether it is found anywhere in `name`.
   bool FoundIn(const std::string& name) const;
 
  private:
   struct Engine;
-  Pattern(std::string text, std::unique_ptr<Engine> engine);
+  Pattern(std::string text, std::shared_ptr<const Engine> engine);
 
   std::string text_;
-  std::unique_ptr<Engine> engine_;
+  std::shared_ptr<const Engine> engine_;
 };
 
 }  // namespace mimo

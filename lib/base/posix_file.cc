@@ -31,13 +31,7 @@ Error Truncated(const std::string& path, uint64_t offset, uint64_t wanted, uint6
 }
 
 Error NotRegular(ErrorCode code, const std::string& path, mode_t mode) {
-  Error error;
-  error.code = code;
-  error.what = "not a regular file";
-  error.file = path;
-  error.expected = "a regular file";
-  error.found = KindName(mode);
-  return error;
+  return Error{.code = code, .what = "not a regular file"}.File(path).Expected("a regular file").Found(KindName(mode));
 }
 
 class PosixReadableFile final : public ReadableFile {
@@ -50,12 +44,11 @@ class PosixReadableFile final : public ReadableFile {
       const uint64_t position = offset + done;
       // Past what off_t can say there cannot be data; the second comparison catches a wrapped sum.
       if (position >= kMaxOffset || position < offset) return Truncated(path_, offset, out.size(), done);
-      const ssize_t n =
-          ::pread(fd_.get(), out.data() + done, RequestSize(out.size() - done, position), static_cast<off_t>(position));
-      if (n < 0) {
-        if (errno == EINTR) continue;
-        return OsError("cannot read", path_, errno);
-      }
+      const ssize_t n = Uninterrupted([&] {
+        return ::pread(fd_.get(), out.data() + done, RequestSize(out.size() - done, position),
+                       static_cast<off_t>(position));
+      });
+      if (n < 0) return OsError("cannot read", path_, errno);
       if (n == 0) return Truncated(path_, offset, out.size(), done);
       done += static_cast<size_t>(n);
     }
@@ -79,12 +72,11 @@ class PosixWritableFile final : public WritableFile {
     while (done < data.size()) {
       const uint64_t position = offset + done;
       if (position >= kMaxOffset || position < offset) return OsError("cannot write", path_, EFBIG);
-      const ssize_t n = ::pwrite(fd_.get(), data.data() + done, RequestSize(data.size() - done, position),
-                                 static_cast<off_t>(position));
-      if (n < 0) {
-        if (errno == EINTR) continue;
-        return OsError("cannot write", path_, errno);
-      }
+      const ssize_t n = Uninterrupted([&] {
+        return ::pwrite(fd_.get(), data.data() + done, RequestSize(data.size() - done, position),
+                        static_cast<off_t>(position));
+      });
+      if (n < 0) return OsError("cannot write", path_, errno);
       if (n == 0) return OsError("cannot write", path_, ENOSPC);
       done += static_cast<size_t>(n);
     }
@@ -93,21 +85,14 @@ class PosixWritableFile final : public WritableFile {
 
   Status Truncate(uint64_t size) override {
     if (size > kMaxOffset) return OsError("cannot set the length", path_, EFBIG);
-    int rc = 0;
-    do {
-      rc = ::ftruncate(fd_.get(), static_cast<off_t>(size));
-    } while (rc != 0 && errno == EINTR);
-    if (rc != 0) return OsError("cannot set the length", path_, errno);
+    if (Uninterrupted([&] { return ::ftruncate(fd_.get(), static_cast<off_t>(size)); }) != 0)
+      return OsError("cannot set the length", path_, errno);
     return {};
   }
 
   Status Sync() override {
     // fdatasync would do for data and length, but fsync is what every network file system honours.
-    int rc = 0;
-    do {
-      rc = ::fsync(fd_.get());
-    } while (rc != 0 && errno == EINTR);
-    if (rc != 0) return OsError("cannot sync", path_, errno);
+    if (Uninterrupted([&] { return ::fsync(fd_.get()); }) != 0) return OsError("cannot sync", path_, errno);
     return {};
   }
 
@@ -135,11 +120,7 @@ int Descriptor::Release() {
 }
 
 int OpenDescriptor(const std::string& path, int flags, unsigned mode) {
-  int fd = -1;
-  do {
-    fd = ::open(path.c_str(), flags | O_CLOEXEC, static_cast<mode_t>(mode));
-  } while (fd < 0 && errno == EINTR);
-  return fd;
+  return Uninterrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, static_cast<mode_t>(mode)); });
 }
 
 Status CheckPath(const std::string& path) {

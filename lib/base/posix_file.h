@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include <cerrno>
 #include <memory>
 #include <string>
 
@@ -23,6 +24,14 @@ class Descriptor {
  private:
   int fd_;
 };
+
+// What a system call returns that is repeated when interrupted; -1 and errno on failure.
+template <class Call>
+auto Uninterrupted(Call call) {
+  auto result = call();
+  while (result < 0 && errno == EINTR) result = call();
+  return result;
+}
 
 // open(2) with O_CLOEXEC, repeated when interrupted; -1 and errno on failure.
 int OpenDescriptor(const std::string& path, int flags, unsigned mode = 0);

@@ -179,12 +179,9 @@ class Posix final : public FileSystem {
     MIMO_RETURN_IF_ERROR(CheckPath(path));
     const Descriptor fd(OpenDescriptor(path, O_RDONLY | O_DIRECTORY));
     if (fd.get() < 0) return OsError("cannot sync the directory", path, errno);
-    int rc = 0;
-    do {
-      rc = ::fsync(fd.get());
-    } while (rc != 0 && errno == EINTR);
     // Some network file systems write entries through and refuse to sync directories with EINVAL.
-    if (rc != 0 && errno != EINVAL) return OsError("cannot sync the directory", path, errno);
+    if (Uninterrupted([&] { return ::fsync(fd.get()); }) != 0 && errno != EINVAL)
+      return OsError("cannot sync the directory", path, errno);
     return {};
   }
 
@@ -200,11 +197,8 @@ class Posix final : public FileSystem {
   Result<uint64_t> FreeBytes(const std::string& path) override {
     MIMO_RETURN_IF_ERROR(CheckPath(path));
     struct statvfs info = {};
-    int rc = 0;
-    do {
-      rc = ::statvfs(path.c_str(), &info);
-    } while (rc != 0 && errno == EINTR);
-    if (rc != 0) return OsError("cannot ask for free space", path, errno);
+    if (Uninterrupted([&] { return ::statvfs(path.c_str(), &info); }) != 0)
+      return OsError("cannot ask for free space", path, errno);
     return CheckedMul(info.f_bavail, info.f_frsize).value_or(UINT64_MAX);
   }
 };

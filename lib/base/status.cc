@@ -3,34 +3,24 @@
 #include <utility>
 
 namespace mimo {
-namespace {
-
-Error Make(ErrorCode code, std::string what) {
-  Error error;
-  error.code = code;
-  error.what = std::move(what);
-  return error;
-}
-
-}  // namespace
 
 Error CheckFailed(std::string what) {
-  return Make(ErrorCode::kCheckFailed, std::move(what));
+  return {.code = ErrorCode::kCheckFailed, .what = std::move(what)};
 }
 Error UsageError(std::string what) {
-  return Make(ErrorCode::kUsage, std::move(what));
+  return {.code = ErrorCode::kUsage, .what = std::move(what)};
 }
 Error BadInput(std::string what) {
-  return Make(ErrorCode::kBadInput, std::move(what));
+  return {.code = ErrorCode::kBadInput, .what = std::move(what)};
 }
 Error IoError(std::string what) {
-  return Make(ErrorCode::kIo, std::move(what));
+  return {.code = ErrorCode::kIo, .what = std::move(what)};
 }
 Error DeviceError(std::string what) {
-  return Make(ErrorCode::kDevice, std::move(what));
+  return {.code = ErrorCode::kDevice, .what = std::move(what)};
 }
 Error Interrupted(std::string what) {
-  return Make(ErrorCode::kInterrupted, std::move(what));
+  return {.code = ErrorCode::kInterrupted, .what = std::move(what)};
 }
 
 Error Error::With(std::string Error::*field, std::string text) {

@@ -25,12 +25,12 @@ enum class ErrorCode : uint8_t {
 // Everything a user needs to act: where, what was expected, what was found, what to do. Empty fields are left out.
 struct Error {
   ErrorCode code = ErrorCode::kBadInput;
-  std::string what;    // one clause, e.g. "scale has the wrong shape"
-  std::string file;    // path or file name
-  std::string tensor;  // full tensor name
-  std::string expected;
-  std::string found;
-  std::string advice;  // what to do, as an imperative
+  std::string what;         // one clause, e.g. "scale has the wrong shape"
+  std::string file = {};    // path or file name
+  std::string tensor = {};  // full tensor name
+  std::string expected = {};
+  std::string found = {};
+  std::string advice = {};  // what to do, as an imperative
 
   // "FILE: tensor NAME: WHAT: expected X, found Y; ADVICE", fields that are empty left out.
   std::string Message() const;

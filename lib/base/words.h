@@ -39,13 +39,13 @@ constexpr bool IsEnumerator() {
   return std::string_view(__PRETTY_FUNCTION__).find("Value = (") == std::string_view::npos;
 }
 
-// How many enumerators an enumeration has that counts from 0.
-template <class T>
+// How many enumerators an enumeration has below `Limit`.
+template <class T, size_t Limit = 64>
 constexpr size_t Enumerators() {
   return []<size_t... I>(std::index_sequence<I...>) {
     return (size_t{IsEnumerator<static_cast<T>(I)>()} + ...);
   }
-  (std::make_index_sequence<64>());
+  (std::make_index_sequence<Limit>());
 }
 
 // Whether a table of pairs has each value of its enumeration once: a new one then fails to compile without its word.

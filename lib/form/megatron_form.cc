@@ -49,7 +49,7 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
         if (!role) return BadTable("an unknown role").Found(name.get<std::string>());
         tensor.of.push_back(*role);
       }
-      const auto cut = CutFromName(row.at("cut").get<std::string>());
+      const auto cut = FromWord(kCuts, row.at("cut").get<std::string>());
       if (!cut || tensor.of.empty()) return BadTable("a bad row").Found(tensor.pattern);
       tensor.cut = *cut;
       tensor.when = row.value("when", "");

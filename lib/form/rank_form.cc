@@ -73,7 +73,7 @@ Result<RankForm> ParseRankForm(std::string_view text) {
         tensor.of.push_back(*role);
       }
       const auto part = PartFromName(row.at("part"));
-      const auto cut = CutFromName(row.at("cut").get<std::string>());
+      const auto cut = FromWord(kCuts, row.at("cut").get<std::string>());
       if (!part || !cut || tensor.of.empty()) return BadInput("a bad row").File(file).Found(tensor.pattern);
       tensor.part = *part;
       tensor.cut = *cut;

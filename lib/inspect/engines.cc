@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "lib/model/role_groups.h"
 #include "lib/recipe/codec_types.h"
 #include "lib/recipe/codec_words.h"
 
@@ -12,13 +13,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr char kEngineTable[] = "engines.json";
-
-bool AnyExpert(Role role) {
-  return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
-}
-bool AnyAttention(Role role) {
-  return role == Role::kAttnQkv || role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
-}
 
 // Of few columns of one row per scale.
 bool IsMicroscaled(const std::string& storage) {
@@ -103,7 +97,7 @@ std::string StorageName(const Catalogue& catalogue, const StoredArray& array) {
   if (array.dtype == DType::kF8E4M3) return scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0) ? "mxfp8" : "fp8";
   if (array.dtype == DType::kU8) {
     if (scaled_by(DType::kF8E4M3)) return "nvfp4";
-    if (AnyExpert(array.id.role) || scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0)) return "mxfp4";
+    if (IsExpert(array.id.role) || scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0)) return "mxfp4";
   }
   const std::optional<Codec> values = ValueCodecOf(array.dtype);
   return std::string(values ? WordOf(kCodecs, *values) : DTypeName(array.dtype));
@@ -111,29 +105,8 @@ std::string StorageName(const Catalogue& catalogue, const StoredArray& array) {
 
 Facts EngineFacts(const Catalogue& catalogue, const Inventory& inventory, const QkvLayout& layout, int64_t tp) {
   const ModelConfig& config = catalogue.config;
-  Facts facts;
-  const auto number = [&](const char* name, int64_t value) { facts[name] = value; };
-  const auto word = [&](const char* name, std::string value) { facts[name] = std::move(value); };
-  number("tp", tp);
-  number("chunks", layout.chunks);
-  number("index_tp_size", catalogue.index.tp_size.value_or(0));
-  number("heads", config.global.heads);
-  number("kv_heads", config.global.kv_heads);
-  number("swa_kv_heads", config.window.kv_heads);
-  number("mtp", inventory.mtp_layers);
-  word("qkv", layout.fused() ? "fused" : "split");
-  word("attention", StorageOf(catalogue, AnyAttention));
-  word("experts", StorageOf(catalogue, AnyExpert));
-  word("router", StorageOf(catalogue, [](Role role) { return role == Role::kRouter; }));
-  word("quant_method", config.quant_method.empty() ? "none" : config.quant_method);
-  word("model_type", config.model_type);
-  const auto& attention = std::get<std::string>(facts.at("attention"));
-  const auto& experts = std::get<std::string>(facts.at("experts"));
-  word("microscaled", IsMicroscaled(attention) || (IsMicroscaled(experts) && experts != "mxfp4") ? "yes" : "no");
-  const bool fits = TpFits(config.global, tp) && TpFits(config.window, tp);
-  word("tp_fits", fits ? "yes" : "no");
-  word("expert_blocks", config.moe_intermediate % (tp * config.block_rows) == 0 ? "whole" : "cut");
-
+  const std::string attention = StorageOf(catalogue, IsAttentionProjection), experts = StorageOf(catalogue, IsExpert);
+  const bool microscaled = IsMicroscaled(attention) || (IsMicroscaled(experts) && experts != "mxfp4");
   std::string rank_grid = "same";
   bool shared = false;
   for (const AttentionShape& shape : {config.global, config.window}) {
@@ -143,9 +116,24 @@ Facts EngineFacts(const Catalogue& catalogue, const Inventory& inventory, const 
     shared |=
         LayoutFits(layout, shape) && SharesScales(BuildQkvMap(layout, shape, config.block_rows), config.block_rows);
   }
-  word("rank_grid", rank_grid);
-  word("split_grid", shared ? "shared" : "own");
-  return facts;
+  return {{"tp", tp},
+          {"chunks", layout.chunks},
+          {"index_tp_size", catalogue.index.tp_size.value_or(0)},
+          {"heads", config.global.heads},
+          {"kv_heads", config.global.kv_heads},
+          {"swa_kv_heads", config.window.kv_heads},
+          {"mtp", inventory.mtp_layers},
+          {"qkv", layout.fused() ? "fused" : "split"},
+          {"attention", attention},
+          {"experts", experts},
+          {"router", StorageOf(catalogue, [](Role role) { return role == Role::kRouter; })},
+          {"quant_method", config.quant_method.empty() ? "none" : config.quant_method},
+          {"model_type", config.model_type},
+          {"microscaled", microscaled ? "yes" : "no"},
+          {"tp_fits", TpFits(config.global, tp) && TpFits(config.window, tp) ? "yes" : "no"},
+          {"expert_blocks", config.moe_intermediate % (tp * config.block_rows) == 0 ? "whole" : "cut"},
+          {"rank_grid", rank_grid},
+          {"split_grid", shared ? "shared" : "own"}};
 }
 
 Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const Inventory& inventory,

@@ -21,29 +21,22 @@ std::string FirstStorage(const Catalogue& catalogue, Role role) {
 
 Facts FamilyFacts(const Catalogue& catalogue) {
   const ModelConfig& config = catalogue.config;
-  Facts facts;
-  facts["model_type"] = config.model_type;
-  facts["hidden"] = config.hidden;
-  facts["layers"] = config.layers;
-  facts["heads"] = config.global.heads;
-  facts["logical_kv_heads"] = LogicalShape(config, false).kv_heads;
-  facts["logical_swa_kv_heads"] = LogicalShape(config, true).kv_heads;
-  facts["experts"] = config.experts;
-  facts["head_dim"] = config.global.head_dim;
-  facts["v_head_dim"] = config.global.v_head_dim;
-  facts["expert_storage"] = FirstStorage(catalogue, Role::kExpertDown);
-  facts["router"] = FirstStorage(catalogue, Role::kRouter);
   const bool towers = std::any_of(catalogue.arrays.begin(), catalogue.arrays.end(), [](const StoredArray& array) {
     return array.id.role == Role::kVision || array.id.role == Role::kAudio;
   });
-  facts["towers"] = std::string(towers ? "yes" : "no");
-  const Json json = Json::parse(config.text, nullptr, false);
-  std::string router = "none";
-  if (json.is_object() && json.contains("moe_router_dtype") && json["moe_router_dtype"].is_string()) {
-    router = json["moe_router_dtype"].get<std::string>();
-  }
-  facts["router_dtype"] = router;
-  return facts;
+  return {{"model_type", config.model_type},
+          {"hidden", config.hidden},
+          {"layers", config.layers},
+          {"heads", config.global.heads},
+          {"logical_kv_heads", LogicalShape(config, false).kv_heads},
+          {"logical_swa_kv_heads", LogicalShape(config, true).kv_heads},
+          {"experts", config.experts},
+          {"head_dim", config.global.head_dim},
+          {"v_head_dim", config.global.v_head_dim},
+          {"expert_storage", FirstStorage(catalogue, Role::kExpertDown)},
+          {"router", FirstStorage(catalogue, Role::kRouter)},
+          {"towers", towers ? "yes" : "no"},
+          {"router_dtype", config.router_dtype.empty() ? "none" : config.router_dtype}};
 }
 
 std::string Sizes(const Facts& facts) {

@@ -14,10 +14,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-bool EndsWith(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
 std::string Count(uint64_t count, const std::string& what) {
   return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
 }
@@ -93,12 +89,11 @@ class OddityFinder {
   // reverse.
   bool Matches(const std::string& module) const {
     std::string prefix = module + ".";
-    for (const char* part : {".q_proj.", ".k_proj.", ".v_proj.", ".qkv_proj."}) {
-      if (EndsWith(prefix, part)) prefix.resize(prefix.size() - std::string_view(part).size() + 1);
-    }
+    for (const std::string_view part : {".q_proj.", ".k_proj.", ".v_proj.", ".qkv_proj."})
+      if (prefix.ends_with(part)) prefix.resize(prefix.size() - part.size() + 1);
     auto it = std::lower_bound(catalogue_.arrays.begin(), catalogue_.arrays.end(), prefix,
                                [](const StoredArray& array, const std::string& text) { return array.name < text; });
-    return it != catalogue_.arrays.end() && it->name.rfind(prefix, 0) == 0;
+    return it != catalogue_.arrays.end() && it->name.starts_with(prefix);
   }
 
   // Loaders that trust the list allocate codes and scales for what it leaves out.
@@ -114,8 +109,8 @@ class OddityFinder {
       const std::string storage = StorageName(catalogue_, array);
       const bool plain = storage == "bf16" || storage == "fp16" || storage == "fp32";
       const bool listed =
-          ignored.count(module) != 0 || std::any_of(ignored.begin(), ignored.end(), [&](const std::string& name) {
-            return EndsWith(name, "*") && module.rfind(name.substr(0, name.size() - 1), 0) == 0;
+          ignored.contains(module) || std::any_of(ignored.begin(), ignored.end(), [&](const std::string& name) {
+            return name.ends_with('*') && module.starts_with(std::string_view(name).substr(0, name.size() - 1));
           });
       if (plain && !listed) ++missing[std::string(array.id.mtp ? "MTP " : "") + module.substr(module.rfind('.') + 1)];
       if (!plain && listed) ++quantized;
@@ -125,7 +120,7 @@ class OddityFinder {
     }
     if (quantized > 0) Add("the ignore list names " + Count(quantized, "module") + " stored with scales");
     for (const std::string& name : ignored) {
-      if (name.rfind("re:", 0) != 0 && name.find('*') == std::string::npos && !Matches(name))
+      if (!name.starts_with("re:") && name.find('*') == std::string::npos && !Matches(name))
         Add("the ignore list names " + name + ", which matches no tensor");
     }
   }

@@ -20,8 +20,8 @@ std::vector<StoredRows> CollectRows(const Catalogue& catalogue, const Inventory&
   std::vector<StoredRows> layers;
   for (const AttentionWeights& a : inventory.attention) {
     StoredRows stored;
-    stored.windowed = a.mtp || catalogue.config.windowed[static_cast<size_t>(a.layer)] != 0;
-    const std::array<uint32_t, 3> weights = a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
+    stored.windowed = catalogue.config.windowed_at(a.layer, a.mtp);
+    const std::array<uint32_t, 3> weights = a.in_order();
     for (size_t i = 0; i < 3; ++i) {
       if (weights[i] == kNone) continue;
       const Weight& w = inventory.weights[weights[i]];

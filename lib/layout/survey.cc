@@ -17,16 +17,6 @@ constexpr uint8_t kSaturated = 0x7E;
 constexpr uint64_t kReadBytes = 16u << 20;
 constexpr int64_t kMaxCellsPerLayer = 32;  // rows of scales looked at per layer and candidate
 
-// One attention layer with its arrays opened.
-struct SampledLayer {
-  const AttentionWeights* attention = nullptr;
-  bool windowed = false;
-};
-
-std::array<uint32_t, 3> WeightsOf(const AttentionWeights& a) {
-  return a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
-}
-
 class Surveyor {
  public:
   Surveyor(FileSystem& fs, const Catalogue& catalogue, const Inventory& inventory)
@@ -34,12 +24,12 @@ class Surveyor {
 
   Result<SurveyFacts> Run(const std::vector<QkvLayout>& candidates, bool allow_anomalies) {
     for (const AttentionWeights& a : inventory_.attention)
-      for (uint32_t weight : WeightsOf(a))
+      for (uint32_t weight : a.in_order())
         if (weight != kNone && HasBlockGrid(inventory_.weights[weight].storage))
           MIMO_RETURN_IF_ERROR(ReadScales(inventory_.weights[weight].scale, allow_anomalies));
     for (const QkvLayout& layout : candidates) facts_.saturation.push_back({layout, 0, 0});
-    for (const SampledLayer& layer : Sample())
-      for (SaturationCount& count : facts_.saturation) MIMO_RETURN_IF_ERROR(CountLayer(layer, &count));
+    for (const AttentionWeights* layer : Sample())
+      for (SaturationCount& count : facts_.saturation) MIMO_RETURN_IF_ERROR(CountLayer(*layer, &count));
     return std::move(facts_);
   }
 
@@ -77,16 +67,16 @@ class Surveyor {
   }
 
   // The first layer of each kind whose scales are those of blocks, MTP included.
-  std::vector<SampledLayer> Sample() {
-    std::vector<SampledLayer> sampled;
+  std::vector<const AttentionWeights*> Sample() {
+    std::vector<const AttentionWeights*> sampled;
     std::set<std::pair<bool, bool>> seen;
     for (const AttentionWeights& a : inventory_.attention) {
-      const bool windowed = a.mtp || catalogue_.config.windowed[static_cast<size_t>(a.layer)] != 0;
-      const uint32_t first = WeightsOf(a)[0];
+      const bool windowed = catalogue_.config.windowed_at(a.layer, a.mtp);
+      const uint32_t first = a.in_order()[0];
       if (first == kNone || !HasBlockGrid(inventory_.weights[first].storage) || inventory_.weights[first].per_row() ||
           !seen.insert({windowed, a.mtp}).second)
         continue;
-      sampled.push_back({&a, windowed});
+      sampled.push_back(&a);
       facts_.sampled.push_back(catalogue_.arrays[inventory_.weights[first].array].name);
     }
     return sampled;
@@ -112,9 +102,9 @@ class Surveyor {
     return result;
   }
 
-  Status CountLayer(const SampledLayer& layer, SaturationCount* count) {
-    const AttentionShape shape = LogicalShape(catalogue_.config, layer.windowed);
-    if (count->layout.fused() != layer.attention->fused() || !LayoutFits(count->layout, shape)) return {};
+  Status CountLayer(const AttentionWeights& layer, SaturationCount* count) {
+    const AttentionShape shape = LogicalShape(catalogue_.config, catalogue_.config.windowed_at(layer.layer, layer.mtp));
+    if (count->layout.fused() != layer.fused() || !LayoutFits(count->layout, shape)) return {};
     const QkvMap map = BuildQkvMap(count->layout, shape, catalogue_.config.block_rows);
     // Cells by scale row; those that hold Q rows tell nothing, since Q starts every layout.
     std::map<std::pair<uint8_t, int64_t>, std::vector<const ScaleBand*>> cells;
@@ -127,7 +117,7 @@ class Surveyor {
             band.row_begin < run.array_row + run.rows)
           with_q.insert(key);
     }
-    const std::array<uint32_t, 3> weights = WeightsOf(*layer.attention);
+    const std::array<uint32_t, 3> weights = layer.in_order();
     int64_t looked_at = 0;
     for (const auto& [key, bands] : cells) {
       if (with_q.contains(key)) continue;

@@ -1,12 +1,13 @@
 #include "lib/model/catalogue.h"
 
 #include <algorithm>
-#include <map>
 #include <set>
+#include <tuple>
 
 #include "lib/base/checked.h"
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/model/file_names.h"
+#include "lib/model/role_groups.h"
 
 namespace mimo {
 
@@ -17,10 +18,6 @@ constexpr uint64_t kMaxConfigBytes = 64ull << 20;
 constexpr uint64_t kMaxIndexBytes = 1ull << 30;
 constexpr int kMaxDirectoryDepth = 16;
 
-bool EndsWith(const std::string& text, const std::string& suffix) {
-  return text.size() >= suffix.size() && text.compare(text.size() - suffix.size(), suffix.size(), suffix) == 0;
-}
-
 // Everything below `directory` that is not a tensor file of the model travels along.
 Status ListCarried(FileSystem& fs, const std::string& root, const std::string& relative, int depth,
                    std::vector<CarriedFile>* carried) {
@@ -29,35 +26,24 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
   for (const std::string& name : names) {
     const std::string path = relative.empty() ? name : JoinPath(relative, name);
     MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs.Stat(JoinPath(root, path)));
-    if (!info) {
-      Error e = BadInput("dangling symbolic link").File(JoinPath(root, path));
-      e.advice = "complete the download, or remove the link";
-      return e;
-    }
+    const auto bad = [&](const char* what) { return BadInput(what).File(JoinPath(root, path)); };
+    if (!info) return bad("dangling symbolic link").Advice("complete the download, or remove the link");
     if (info->kind == FileKind::kDirectory) {
       if (name == ".git" || name == ".cache" || name == kPartialDirectory)
         continue;  // bookkeeping of the tools that fetched it
-      if (depth == 0 && EndsWith(name, kSuffix)) {
-        Error e = BadInput("not a regular file").File(JoinPath(root, path));
-        e.expected = "a tensor file";
-        e.found = "a directory";
-        e.advice = "fetch the file again";
-        return e;
-      }
-      if (depth >= kMaxDirectoryDepth) {
-        Error e = BadInput("directories nested too deep (a symbolic link to a parent?)").File(JoinPath(root, path));
-        e.expected = "at most " + std::to_string(kMaxDirectoryDepth) + " levels";
-        return e;
-      }
+      if (depth == 0 && name.ends_with(kSuffix))
+        return bad("not a regular file").Expected("a tensor file").Found("a directory").Advice("fetch the file again");
+      if (depth >= kMaxDirectoryDepth)
+        return bad("directories nested too deep (a symbolic link to a parent?)")
+            .Expected("at most " + std::to_string(kMaxDirectoryDepth) + " levels");
       MIMO_RETURN_IF_ERROR(ListCarried(fs, root, path, depth + 1, carried));
     } else if (info->kind == FileKind::kRegular) {
       carried->push_back({path, info->size});
     } else {
-      Error e = BadInput("not a regular file").File(JoinPath(root, path));
-      e.expected = "regular files and directories only";
-      e.found = "a device, socket or pipe";
-      e.advice = "remove it from the checkpoint";
-      return e;
+      return bad("not a regular file")
+          .Expected("regular files and directories only")
+          .Found("a device, socket or pipe")
+          .Advice("remove it from the checkpoint");
     }
   }
   return {};
@@ -106,74 +92,76 @@ class CatalogueBuilder {
  private:
   Status ReadConfig() {
     MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> root, fs_.Stat(out_.root));
-    if (!root || root->kind != FileKind::kDirectory) {
-      Error e = BadInput("no such checkpoint directory").File(out_.root);
-      e.found = root ? "a file" : "nothing";
-      e.advice = "name the directory that holds config.json and the .safetensors files";
-      return e;
-    }
+    if (!root || root->kind != FileKind::kDirectory)
+      return BadInput("no such checkpoint directory")
+          .File(out_.root)
+          .Found(root ? "a file" : "nothing")
+          .Advice("name the directory that holds config.json and the .safetensors files");
     const std::string path = JoinPath(out_.root, kConfigName);
     MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs_.Stat(path));
-    if (!info) {
-      Error e = BadInput("config.json is missing").File(path);
-      e.expected = "the model's config.json beside its .safetensors files";
-      e.found = "no such file";
-      e.advice = "fetch it with the checkpoint: geometry cannot be read from the tensors alone";
-      return e;
-    }
+    if (!info)
+      return BadInput("config.json is missing")
+          .File(path)
+          .Expected("the model's config.json beside its .safetensors files")
+          .Found("no such file")
+          .Advice("fetch it with the checkpoint: geometry cannot be read from the tensors alone");
     MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, path, kMaxConfigBytes));
     MIMO_ASSIGN_OR_RETURN(out_.config, ParseModelConfig(text, path));
     MIMO_ASSIGN_OR_RETURN(out_.table, ModelTable::Get("mimo_v2"));
-    if (out_.config.model_type.rfind("mimo_v2", 0) != 0)
+    if (!out_.config.model_type.starts_with("mimo_v2"))
       out_.oddities.push_back("config.json says model_type \"" + out_.config.model_type +
                               "\", not one of the MiMo-V2 family");
     return {};
   }
 
-  Status ReadIndexFile() {
-    const auto is = [](const char* name) { return [name](const CarriedFile& f) { return f.name == name; }; };
-    std::erase_if(out_.carried, is(kConfigName));
-    std::erase_if(out_.carried, is(kManifestName));
-    if (std::erase_if(out_.carried, is(kIndexName)) == 0) return {};
-    const std::string path = JoinPath(out_.root, kIndexName);
+  // Takes a file out of those that travel along; false when it is none of them.
+  bool Take(const char* name) {
+    return std::erase_if(out_.carried, [&](const CarriedFile& file) { return file.name == name; }) != 0;
+  }
+
+  // Leaves `index` empty when there is none of this name.
+  Status TakeIndex(const char* name, std::optional<ParsedIndex>* index) {
+    if (!Take(name)) return {};
+    const std::string path = JoinPath(out_.root, name);
     MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, path, kMaxIndexBytes));
-    MIMO_ASSIGN_OR_RETURN(ParsedIndex parsed, ParseIndex(std::move(text), path));
-    out_.index = std::move(parsed.info);
-    weight_map_ = std::move(parsed.weight_map);
+    MIMO_ASSIGN_OR_RETURN(*index, ParseIndex(std::move(text), path));
+    return {};
+  }
+
+  Status ReadIndexFile() {
+    Take(kConfigName);
+    Take(kManifestName);
+    std::optional<ParsedIndex> parsed;
+    MIMO_RETURN_IF_ERROR(TakeIndex(kIndexName, &parsed));
+    if (!parsed) return {};
+    out_.index = std::move(parsed->info);
+    weight_map_ = std::move(parsed->weight_map);
     return {};
   }
 
   Status ReadOrigin() {
-    const auto named = [](const std::string& name) {
-      return [path = kOriginDirectory + name](const CarriedFile& f) { return f.name == path; };
-    };
-    if (std::erase_if(out_.carried, named(kConfigName)) == 0) return {};
-    const std::string path = JoinPath(out_.root, kOriginDirectory + std::string(kConfigName));
+    if (!Take(kOriginConfigName)) return {};
+    const std::string path = JoinPath(out_.root, kOriginConfigName);
     CatalogueOrigin& origin = out_.origin.emplace();
     MIMO_ASSIGN_OR_RETURN(origin.config, ReadWholeFile(fs_, path, kMaxConfigBytes));
     if (auto parsed = ParseModelConfig(origin.config, path); !parsed.ok()) return parsed.TakeError();
-    if (std::erase_if(out_.carried, named(kIndexName)) == 0) return {};
-    const std::string index = JoinPath(out_.root, kOriginDirectory + std::string(kIndexName));
-    MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, index, kMaxIndexBytes));
-    MIMO_ASSIGN_OR_RETURN(origin.index, ParseIndex(std::move(text), index));
-    return {};
+    return TakeIndex(kOriginIndexName, &origin.index);
   }
 
   // All top-level .safetensors files; with an index whose files all exist, only those it names.
   Status ChooseTensorFiles() {
     std::set<std::string> on_disk, named;
     for (const CarriedFile& file : out_.carried)
-      if (file.name.find('/') == std::string::npos && EndsWith(file.name, kSuffix)) on_disk.insert(file.name);
+      if (file.name.find('/') == std::string::npos && file.name.ends_with(kSuffix)) on_disk.insert(file.name);
     for (const auto& [tensor, file] : weight_map_) named.insert(file);
     for (const std::string& file : named)
       if (!on_disk.contains(file)) out_.index.missing_files.push_back(file);
-    if (on_disk.empty()) {
-      Error e = BadInput("no .safetensors files").File(out_.root);
-      e.expected = "the model's tensor files";
-      e.found = named.empty() ? "none" : "an index that names " + Some(out_.index.missing_files);
-      e.advice = "complete the download";
-      return e;
-    }
+    if (on_disk.empty())
+      return BadInput("no .safetensors files")
+          .File(out_.root)
+          .Expected("the model's tensor files")
+          .Found(named.empty() ? "none" : "an index that names " + Some(out_.index.missing_files))
+          .Advice("complete the download");
     if (!out_.index.missing_files.empty()) {
       out_.oddities.push_back("index names files that do not exist (" + Some(out_.index.missing_files) +
                               "): the shard headers win");
@@ -193,12 +181,10 @@ class CatalogueBuilder {
     const std::string path = JoinPath(out_.root, name);
     MIMO_ASSIGN_OR_RETURN(SafetensorsHeader header, ReadSafetensorsHeader(fs_, path));
     CatalogueFile file{name, header.file_bytes, header.data_begin, {}, std::move(header.metadata)};
-    {
-      std::string bytes(header.data_begin, '\0');
-      MIMO_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> in, fs_.OpenForRead(path));
-      MIMO_RETURN_IF_ERROR(in->ReadAt(0, std::as_writable_bytes(std::span(bytes))));
-      file.header_hash = HashBytes(std::as_bytes(std::span(bytes)));
-    }
+    std::string bytes(header.data_begin, '\0');
+    MIMO_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> in, fs_.OpenForRead(path));
+    MIMO_RETURN_IF_ERROR(in->ReadAt(0, std::as_writable_bytes(std::span(bytes))));
+    file.header_hash = HashBytes(std::as_bytes(std::span(bytes)));
     const auto index = static_cast<uint32_t>(out_.files.size());
     out_.files.push_back(std::move(file));
     const std::string rank = RankPrefix(name);
@@ -221,20 +207,18 @@ class CatalogueBuilder {
   Status CheckOptionalParts() const {
     std::set<std::pair<Role, int>> present;
     const auto part_of = [](const TensorId& id) {
-      const bool tower = id.role == Role::kVision || id.role == Role::kAudio || id.role == Role::kSpeech;
-      return std::pair(tower ? id.role : Role::kUnknown, id.mtp ? id.layer : -1);
+      return std::pair(IsTower(id.role) ? id.role : Role::kUnknown, id.mtp ? id.layer : -1);
     };
     for (const StoredArray& array : out_.arrays) present.insert(part_of(array.id));
     for (const auto& [tensor, file] : weight_map_) {
       const auto part = part_of(out_.table->Identify(tensor));
       if (part == std::pair(Role::kUnknown, -1) || present.contains(part)) continue;
-      Error e = BadInput("the index lists tensors of an MTP layer or tower that no file holds")
-                    .File(JoinPath(out_.root, kIndexName));
-      e.tensor = tensor;
-      e.expected = "in " + file;
-      e.found = "no such file";
-      e.advice = "complete the download; or, to convert without them, delete the index";
-      return e;
+      return BadInput("the index lists tensors of an MTP layer or tower that no file holds")
+          .File(JoinPath(out_.root, kIndexName))
+          .Tensor(tensor)
+          .Expected("in " + file)
+          .Found("no such file")
+          .Advice("complete the download; or, to convert without them, delete the index");
     }
     return {};
   }
@@ -246,15 +230,14 @@ class CatalogueBuilder {
     uint64_t listed = 0;
     for (const auto& [tensor, file] : weight_map_) {
       const StoredArray* array = out_.Find(tensor);
-      if (array == nullptr) {
-        Error e = BadInput("the index lists a tensor that no file holds").File(JoinPath(out_.root, kIndexName));
-        e.tensor = tensor;
-        e.expected = "in " + file;
-        e.found = "not in any shard header";
-        e.advice =
-            "the checkpoint is incomplete: fetch " + file + " again, or delete the index if the headers are right";
-        return e;
-      }
+      if (array == nullptr)
+        return BadInput("the index lists a tensor that no file holds")
+            .File(JoinPath(out_.root, kIndexName))
+            .Tensor(tensor)
+            .Expected("in " + file)
+            .Found("not in any shard header")
+            .Advice("the checkpoint is incomplete: fetch " + file +
+                    " again, or delete the index if the headers are right");
       ++listed;
       if (out_.files[array->file].name != file) elsewhere.push_back(tensor);
     }
@@ -319,18 +302,18 @@ Hash128 Catalogue::Fingerprint() const {
 Status SortArrays(Catalogue* catalogue) {
   std::vector<StoredArray>& arrays = catalogue->arrays;
   std::sort(arrays.begin(), arrays.end(), [](const StoredArray& a, const StoredArray& b) {
-    return a.name != b.name ? a.name < b.name : a.file < b.file;
+    return std::tie(a.name, a.file) < std::tie(b.name, b.file);
   });
   catalogue->by_name.clear();
   catalogue->by_name.reserve(arrays.size());
   for (uint32_t i = 0; i < arrays.size(); ++i) {
     if (catalogue->by_name.emplace(arrays[i].name, i).second) continue;
-    Error e = BadInput("the tensor is stored twice").File(catalogue->PathOf(catalogue->files[arrays[i].file]));
-    e.tensor = arrays[i].name;
-    e.expected = "each tensor in one file";
-    e.found = "also in " + catalogue->files[arrays[i - 1].file].name;
-    e.advice = "remove the stale file, or give the checkpoint an index that names the right ones";
-    return e;
+    return BadInput("the tensor is stored twice")
+        .File(catalogue->PathOf(catalogue->files[arrays[i].file]))
+        .Tensor(arrays[i].name)
+        .Expected("each tensor in one file")
+        .Found("also in " + catalogue->files[arrays[i - 1].file].name)
+        .Advice("remove the stale file, or give the checkpoint an index that names the right ones");
   }
   return {};
 }

@@ -1,8 +1,10 @@
 #include "lib/model/config.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "lib/model/file_names.h"
 
@@ -23,17 +25,10 @@ std::string Shown(const Json& value) {
 
 // "line 3, column 7" of a byte counted from 1, as the parser reports it.
 std::string Position(const std::string& text, size_t byte) {
-  size_t line = 1;
-  size_t column = 1;
-  for (size_t i = 0; i + 1 < byte && i < text.size(); ++i) {
-    if (text[i] == '\n') {
-      ++line;
-      column = 1;
-    } else {
-      ++column;
-    }
-  }
-  return "line " + std::to_string(line) + ", column " + std::to_string(column);
+  const std::string_view before = std::string_view(text).substr(0, byte > 0 ? byte - 1 : 0);
+  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
+  const size_t line_begin = before.rfind('\n') + 1;  // 0 on the first line
+  return "line " + std::to_string(line) + ", column " + std::to_string(before.size() - line_begin + 1);
 }
 
 // Reads fields of one JSON object. The first failure is kept; what is read after it does not matter.
@@ -91,33 +86,21 @@ class Fields {
     return Integer(key, 1, 1, high);
   }
 
-  bool Bool(const char* key, bool fallback) {
-    const Json* value = Find(key);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) Fail(key, "true or false", Shown(*value));
-    return value->is_boolean() ? value->get<bool>() : fallback;
+  bool Bool(const char* key) {
+    const Json* value = Typed(key, &Json::is_boolean, "true or false");
+    return value != nullptr && value->get<bool>();
   }
 
   std::string String(const char* key) {
-    const Json* value = Find(key);
-    if (value == nullptr) return "";
-    if (!value->is_string()) Fail(key, "a string", Shown(*value));
-    return value->is_string() ? value->get<std::string>() : "";
+    const Json* value = Typed(key, &Json::is_string, "a string");
+    return value == nullptr ? "" : value->get<std::string>();
   }
 
-  const Json* Object(const char* key) {
-    const Json* value = Find(key);
-    if (value == nullptr || value->is_object()) return value;
-    Fail(key, "an object", Shown(*value));
-    return nullptr;
-  }
+  const Json* Object(const char* key) { return Typed(key, &Json::is_object, "an object"); }
 
   std::optional<double> OptionalNumber(const char* key) {
-    const Json* value = Find(key);
-    if (value == nullptr) return std::nullopt;
-    if (value->is_number()) return value->get<double>();
-    Fail(key, "a number", Shown(*value));
-    return std::nullopt;
+    const Json* value = Typed(key, &Json::is_number, "a number");
+    return value == nullptr ? std::nullopt : std::optional(value->get<double>());
   }
 
   // Fields of an object inside this one.
@@ -148,6 +131,14 @@ class Fields {
   }
 
  private:
+  // Null also for a value of another type, which is a failure.
+  const Json* Typed(const char* key, bool (Json::*is_type)() const noexcept, const char* expected) {
+    const Json* value = Find(key);
+    if (value == nullptr || (value->*is_type)()) return value;
+    Fail(key, expected, Shown(*value));
+    return nullptr;
+  }
+
   const Json& object_;
   std::string prefix_;
   const std::string& path_;
@@ -173,8 +164,8 @@ void ReadAttention(Fields& fields, ModelConfig& config) {
                   std::to_string(shape->kv_heads));
     }
   }
-  config.global_sinks = fields.Bool("add_full_attention_sink_bias", false);
-  config.window_sinks = fields.Bool("add_swa_attention_sink_bias", false);
+  config.global_sinks = fields.Bool("add_full_attention_sink_bias");
+  config.window_sinks = fields.Bool("add_swa_attention_sink_bias");
   config.projection_layout = fields.String("attention_projection_layout");
 }
 
@@ -191,8 +182,7 @@ void ReadLayers(Fields& fields, ModelConfig& config) {
       for (int64_t n = 1; n < config.layers; ++n) config.moe[static_cast<size_t>(n)] = n % *every == 0 ? 1 : 0;
     }
   }
-  bool any_moe = false;
-  for (uint8_t moe : config.moe) any_moe |= moe != 0;
+  const bool any_moe = std::find(config.moe.begin(), config.moe.end(), 1) != config.moe.end();
   config.experts = any_moe ? fields.RequiredInteger("n_routed_experts") : fields.Integer("n_routed_experts", 0, 0);
   config.moe_intermediate =
       any_moe ? fields.RequiredInteger("moe_intermediate_size") : fields.Integer("moe_intermediate_size", 0, 0);
@@ -239,7 +229,7 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   }
   marker.expert_codes = FromWord(kExpertCodes, fields.String("expert_codes"));
   marker.folded = fields.String("folded_value_scale");
-  marker.recoded = fields.Bool("recoded", false);
+  marker.recoded = fields.Bool("recoded");
   marker.router = DTypeFromName(fields.String("router"));
   if (const Json* source = fields.Object("source")) {
     Fields inner = fields.Inner(*source, "source.");
@@ -266,17 +256,10 @@ void ReadMarker(Fields fields, ModelConfig& config) {
 void ReadArchitectures(Fields& fields, ModelConfig& config) {
   const Json* list = fields.Find("architectures");
   if (list == nullptr) return;
-  if (!list->is_array()) {
+  if (list->is_array() && std::all_of(list->begin(), list->end(), [](const Json& name) { return name.is_string(); }))
+    config.architectures = list->get<std::vector<std::string>>();
+  else
     fields.Fail("architectures", "a list of strings", Shown(*list));
-    return;
-  }
-  for (const Json& name : *list) {
-    if (!name.is_string()) {
-      fields.Fail("architectures", "a list of strings", Shown(*list));
-      return;
-    }
-    config.architectures.push_back(name.get<std::string>());
-  }
 }
 
 Error NotJson(const std::string& path) {
@@ -307,7 +290,7 @@ Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string&
   config.layers = fields.RequiredInteger("num_hidden_layers", kMaxLayers);
   config.vocab = fields.RequiredInteger("vocab_size");
   config.intermediate = fields.RequiredInteger("intermediate_size");
-  config.tied_embeddings = fields.Bool("tie_word_embeddings", false);
+  config.tied_embeddings = fields.Bool("tie_word_embeddings");
   config.router_dtype = fields.String("moe_router_dtype");
   config.value_scale = fields.OptionalNumber("attention_value_scale");
   ReadAttention(fields, config);

@@ -94,10 +94,9 @@ struct ModelConfig {
   std::optional<LayoutMarker> marker;
 
   const AttentionShape& attention(bool windowed_layer) const { return windowed_layer ? window : global; }
-  // Attention of decoder layer n, or of an MTP layer (always sliding-window, reference section 6).
-  const AttentionShape& attention_of(int layer, bool mtp) const {
-    return attention(mtp || windowed[static_cast<size_t>(layer)] != 0);
-  }
+  // Of decoder layer n, or of an MTP layer (always sliding-window, reference section 6).
+  bool windowed_at(int layer, bool mtp) const { return mtp || windowed[static_cast<size_t>(layer)] != 0; }
+  const AttentionShape& attention_of(int layer, bool mtp) const { return attention(windowed_at(layer, mtp)); }
 };
 
 // kBadInput naming the key: what was expected and what was found.

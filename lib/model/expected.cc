@@ -99,12 +99,8 @@ Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, con
                             : config.experts > 0 ? 1
                                                  : 0;
     for (int32_t expert = 0; expert < experts; ++expert) {
-      ExpectedTensor tensor;
-      tensor.id = {rule.role, Part::kWeight, rule.mtp, layer, per_expert ? expert : -1};
-      tensor.rule = &rule;
-      tensor.name = table.NameOf(tensor.id);
-      tensor.shape = shape;
-      tensors.push_back(std::move(tensor));
+      const TensorId id{rule.role, Part::kWeight, rule.mtp, layer, per_expert ? expert : -1};
+      tensors.push_back({id, &rule, table.NameOf(id), shape});
     }
     return {};
   };

@@ -1,6 +1,5 @@
 #include "lib/model/index.h"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace mimo {
@@ -85,10 +84,8 @@ class IndexReader : public nlohmann::json_sax<json> {
     return true;
   }
   bool NumberText(const std::string& text) {
-    if (!text.empty() && text.size() < 19 &&
-        std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; }))
-      return Number(true, std::stoull(text));
-    return true;
+    const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+    return !digits || text.size() >= 19 || Number(true, std::stoull(text));
   }
 };
 
@@ -97,23 +94,20 @@ class IndexReader : public nlohmann::json_sax<json> {
 Result<ParsedIndex> ParseIndex(std::string text, const std::string& path) {
   IndexReader reader;
   const bool ok = json::sax_parse(text, &reader);
-  Error e;
-  e.file = path;
-  if (!ok || !reader.problem.empty()) {
-    e.what = "the index is not valid";
-    e.expected = "a JSON object with weight_map {tensor: file}";
-    e.found = reader.problem;
-    e.advice = "repair or delete the index: the shard headers are enough";
-    return e;
-  }
+  if (!ok || !reader.problem.empty())
+    return BadInput("the index is not valid")
+        .File(path)
+        .Expected("a JSON object with weight_map {tensor: file}")
+        .Found(reader.problem)
+        .Advice("repair or delete the index: the shard headers are enough");
   for (const auto& [tensor, file] : reader.out.weight_map) {
     if (!file.empty() && file.find('/') == std::string::npos && file != "." && file != "..") continue;
-    e.what = "the index names a file outside the checkpoint";
-    e.tensor = tensor;
-    e.expected = "a file name in the same directory";
-    e.found = "\"" + file + "\"";
-    e.advice = "repair or delete the index";
-    return e;
+    return BadInput("the index names a file outside the checkpoint")
+        .File(path)
+        .Tensor(tensor)
+        .Expected("a file name in the same directory")
+        .Found("\"" + file + "\"")
+        .Advice("repair or delete the index");
   }
   reader.out.info.present = true;
   reader.out.info.text = std::move(text);

@@ -4,6 +4,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "lib/model/role_groups.h"
 #include "lib/model/stored_weight.h"
 
 namespace mimo {
@@ -97,9 +98,7 @@ class InventoryTaker {
     }
     for (size_t i = 0; i < seen.size(); ++i) {
       const Weight& weight = out_.weights[i];
-      if (seen[i] || weight.id.role == Role::kVision || weight.id.role == Role::kAudio ||
-          weight.id.role == Role::kSpeech)
-        continue;
+      if (seen[i] || IsTower(weight.id.role)) continue;
       const StoredArray& array = catalogue_.arrays[weight.array];
       return Bad(array, "a tensor that config.json leaves no place for")
           .Expected(std::to_string(catalogue_.config.layers) + " layers, " + std::to_string(catalogue_.config.experts) +
@@ -139,9 +138,7 @@ class InventoryTaker {
     }
     for (uint32_t i = 0; i < out_.weights.size(); ++i) {
       const Weight& w = out_.weights[i];
-      if (w.id.role != Role::kAttnQkv && w.id.role != Role::kAttnQ && w.id.role != Role::kAttnK &&
-          w.id.role != Role::kAttnV)
-        continue;
+      if (!IsAttentionProjection(w.id.role)) continue;
       AttentionWeights& a = out_.attention[static_cast<size_t>(w.id.layer + (w.id.mtp ? config.layers : 0))];
       (w.id.role == Role::kAttnQkv ? a.qkv
        : w.id.role == Role::kAttnQ ? a.q

@@ -2,6 +2,7 @@
 // stored.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -66,6 +67,8 @@ struct AttentionWeights {
   uint32_t qkv = kNone;
   uint32_t q = kNone, k = kNone, v = kNone;
   bool fused() const { return qkv != kNone; }
+  // Fused {qkv}, split {q, k, v}, as the arrays of lib/layout/row_map.h are numbered.
+  std::array<uint32_t, 3> in_order() const { return fused() ? std::array{qkv, kNone, kNone} : std::array{q, k, v}; }
 };
 
 struct Inventory {

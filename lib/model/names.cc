@@ -7,7 +7,7 @@
 namespace mimo {
 namespace {
 
-constexpr std::pair<Role, std::string_view> kRoleNames[] = {
+constexpr Words<Role, 28> kRoleNames{{
     {Role::kEmbed, "embed"},
     {Role::kLmHead, "lm_head"},
     {Role::kFinalNorm, "final_norm"},
@@ -36,9 +36,9 @@ constexpr std::pair<Role, std::string_view> kRoleNames[] = {
     {Role::kAudio, "tower.audio"},
     {Role::kSpeech, "tower.speech"},
     {Role::kUnknown, "unknown"},
-};
+}};
 
-constexpr std::pair<Part, std::string_view> kPartSuffixes[] = {
+constexpr Words<Part, kPartCount> kPartSuffixes{{
     {Part::kWeight, "weight"},
     {Part::kScaleInv, "weight_scale_inv"},
     {Part::kScale, "weight_scale"},
@@ -48,7 +48,7 @@ constexpr std::pair<Part, std::string_view> kPartSuffixes[] = {
     {Part::kGlobalScale, "weight_global_scale"},
     {Part::kInputGlobal, "input_global_scale"},
     {Part::kRowScale, "scale"},
-};
+}};
 static_assert(NamesEach(kRoleNames) && NamesEach(kPartSuffixes));
 
 // A name with its decimal path components replaced by '#', and their values.
@@ -95,10 +95,8 @@ std::string_view LastComponent(std::string_view name) {
 
 // nullopt for a component that no Hugging Face quantizer writes, and for "weight" itself.
 std::optional<Part> CompanionOf(std::string_view component) {
-  for (const auto& [part, suffix] : kPartSuffixes) {
-    if (suffix == component && part != Part::kWeight && part != Part::kRowScale) return part;
-  }
-  return std::nullopt;
+  const auto part = FromWord(kPartSuffixes, component);
+  return part == Part::kWeight || part == Part::kRowScale ? std::nullopt : part;
 }
 
 void Replace(std::string* text, std::string_view placeholder, int32_t number) {
@@ -109,24 +107,15 @@ void Replace(std::string* text, std::string_view placeholder, int32_t number) {
 }  // namespace
 
 std::string_view RoleName(Role role) {
-  for (const auto& [value, name] : kRoleNames) {
-    if (value == role) return name;
-  }
-  return "unknown";
+  return WordOf(kRoleNames, role);
 }
 
 std::optional<Role> RoleFromName(std::string_view name) {
-  for (const auto& [value, text] : kRoleNames) {
-    if (text == name) return value;
-  }
-  return std::nullopt;
+  return FromWord(kRoleNames, name);
 }
 
 std::string_view PartSuffix(Part part) {
-  for (const auto& [value, suffix] : kPartSuffixes) {
-    if (value == part) return suffix;
-  }
-  return "weight";
+  return WordOf(kPartSuffixes, part);
 }
 
 std::string NameOfPart(std::string_view name, Part part) {
@@ -167,15 +156,13 @@ TensorId ModelTable::Identify(std::string_view tensor_name) const {
 }
 
 std::string ModelTable::NameOf(const TensorId& id) const {
-  for (const TensorRule& rule : rules_) {
-    if (rule.role != id.role || rule.mtp != id.mtp) continue;
-    std::string name = rule.pattern;
-    Replace(&name, "{layer}", id.layer);
-    Replace(&name, "{expert}", id.expert);
-    if (id.part == Part::kWeight) return name;
-    return LastComponent(name) == PartSuffix(Part::kWeight) ? NameOfPart(name, id.part) : "";
-  }
-  return "";
+  const TensorRule* rule = RuleOf(id);
+  if (rule == nullptr) return "";
+  std::string name = rule->pattern;
+  Replace(&name, "{layer}", id.layer);
+  Replace(&name, "{expert}", id.expert);
+  if (id.part == Part::kWeight) return name;
+  return LastComponent(name) == PartSuffix(Part::kWeight) ? NameOfPart(name, id.part) : "";
 }
 
 std::string_view ModelTable::FuseOf(const TensorId& id) const {

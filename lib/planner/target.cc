@@ -261,13 +261,7 @@ class TargetChooser {
           .Found("--ep " + std::to_string(ep))
           .Advice("--ep 1, or --tp " + std::to_string(nearest) + " --ep " + std::to_string(nearest));
     }
-    Topology topology;
-    topology.tp = tp;
-    topology.ep = ep;
-    topology.etp = ep > 1 ? 1 : tp;
-    PartitionOptions partition;
-    partition.vocab_multiple = 64;
-    Status fits = CheckTopology(target_.model, topology, partition);
+    Status fits = CheckTensorParallel(target_.model, tp, ep > 1 ? 1 : tp);
     if (!fits.ok()) {
       Error e = fits.TakeError();
       if (!options_.pad)

@@ -18,10 +18,7 @@ std::string Indented(const Json& json) {
 
 // A one-tensor safetensors file.
 std::string TinyShard(const Filler& filler, const std::string& name, std::vector<int64_t> shape) {
-  SynthTensor tensor;
-  tensor.info.name = name;
-  tensor.info.dtype = DType::kBF16;
-  tensor.info.shape = std::move(shape);
+  SynthTensor tensor{.info = {name, DType::kBF16, std::move(shape)}};
   const std::pair<std::string, std::string> metadata[] = {{"format", "pt"}};
   std::string file = LayOutSafetensors(std::span(&tensor.info, 1), metadata);
   const size_t header = file.size();
@@ -36,10 +33,7 @@ void AddDrafter(const SynthPlan& plan, const Filler& filler, std::vector<SmallFi
   text.insert(text.size() - 2, ",");  // the released file has a trailing comma, so it is no strict JSON
   files->push_back({"dflash/config.json", text + "\n"});
   files->push_back({"dflash/dflash.py", "# Stand-in for the drafter of " + plan.preset.name + ".\n"});
-  SynthTensor embedding;
-  embedding.info.name = "mask_embedding";
-  embedding.info.dtype = DType::kBF16;
-  embedding.info.shape = {512};
+  const SynthTensor embedding{.info = {"mask_embedding", DType::kBF16, {512}}};
   std::string bytes(1024, '\0');
   filler.Rows(embedding, 0, 512, std::as_writable_bytes(std::span(bytes)));
   files->push_back({"dflash/mask_embedding.pt", bytes});
@@ -70,9 +64,8 @@ Result<std::vector<SmallFile>> Companions(const SynthPlan& plan) {
       const std::string target = entry.value().get<std::string>();
       modules.insert(target.substr(0, target.find('.')));
     }
-    for (const std::string& module : modules) {
+    for (const std::string& module : modules)
       files.push_back({module + ".py", "# Stand-in for the model code of " + plan.preset.name + ".\n"});
-    }
     Json tokenizer = {{"tokenizer_class", "Qwen2Tokenizer"},
                       {"model_max_length", config.value("max_position_embeddings", 262144)},
                       {"eos_token", "<|im_end|>"},

@@ -79,7 +79,7 @@ class Planner {
     const ChunkGrid grid = GridOf(tensor);
     std::string cells = tensor.name;  // Q, K and V share the cells of their chunks, under the name of the fused tensor
     const Role role = tensor.id.role;
-    if (role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV) {
+    if (IsAttentionProjection(role)) {
       TensorId fused = tensor.id;
       fused.role = Role::kAttnQkv;
       cells = table_.NameOf(fused);
@@ -108,7 +108,7 @@ class Planner {
     grid.cols = tensor.shape[1];
     grid.chunk_rows = grid.part_rows = tensor.shape[0];
     const Role role = tensor.id.role;
-    if (role != Role::kAttnQkv && role != Role::kAttnQ && role != Role::kAttnK && role != Role::kAttnV) return grid;
+    if (!IsAttentionProjection(role)) return grid;
     const AttentionShape& shape = config_.attention_of(tensor.id.layer, tensor.id.mtp);
     grid.chunks = preset_.chunks;
     grid.q_rows = shape.q_rows() / grid.chunks;
@@ -123,14 +123,6 @@ class Planner {
   Status Add(const TensorId& id, const std::string& name, DType dtype, const std::vector<int64_t>& shape, Fill fill,
              const ChunkGrid& grid = {}, const std::string& cells = "") {
     if (!TensorBytes(dtype, shape)) return Unplaceable(name, "its size overflows");
-    SynthTensor tensor;
-    tensor.info.name = name;
-    tensor.info.dtype = dtype;
-    tensor.info.shape = shape;
-    tensor.id = id;
-    tensor.fill = fill;
-    tensor.grid = grid;
-    tensor.cells = cells;
     for (const FileRule& rule : preset_.files) {
       if (rule.mtp && !id.mtp) continue;
       if (!rule.roles.empty() && std::find(rule.roles.begin(), rule.roles.end(), id.role) == rule.roles.end()) continue;
@@ -139,7 +131,7 @@ class Planner {
       Replace(&file, "{half}", 2 * id.layer >= config_.layers ? "1" : "0");
       if (id.layer >= 0) Replace(&file, "{layer}", std::to_string(id.layer));
       if (file.find('{') != std::string::npos) break;
-      files_[file + ".safetensors"].push_back(std::move(tensor));
+      files_[file + ".safetensors"].push_back({{name, dtype, shape}, id, fill, grid, cells});
       return {};
     }
     return Unplaceable(name, "no file rule of the preset matches");

@@ -34,8 +34,7 @@ Json IgnoredLayers(const Preset& preset, int64_t layers) {
   Json list = Json::array();
   for (int64_t n = 0; n < layers; ++n) {
     std::string name = preset.ignored_every;
-    const std::string_view placeholder = kLayerSlot;
-    name.replace(name.find(placeholder), placeholder.size(), std::to_string(n));
+    name.replace(name.find(kLayerSlot), kLayerSlot.size(), std::to_string(n));
     list.push_back(std::move(name));
   }
   for (const std::string& name : preset.ignored_extra) list.push_back(name);

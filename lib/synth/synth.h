@@ -68,10 +68,11 @@ struct ChunkGrid {
 
 struct SynthTensor {
   TensorInfo info;  // begin and end are set when a file is laid out
-  TensorId id;
+  TensorId id = {};
   Fill fill = Fill::kWeight;
-  ChunkGrid grid;     // of kFp8Codes and kFp8Scales
-  std::string cells;  // what the cells of that grid are drawn from: the same for codes, scales and all parts of a chunk
+  ChunkGrid grid = {};  // of kFp8Codes and kFp8Scales
+  // What the cells of that grid are drawn from: the same for codes, scales and all parts of a chunk.
+  std::string cells = {};
 };
 
 struct SynthFile {

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <atomic>
 
-#include "lib/base/workers.h"
 #include "lib/base/durable_file.h"
+#include "lib/base/workers.h"
 #include "lib/model/file_names.h"
 #include "lib/synth/companions.h"
 #include "lib/synth/fill.h"
@@ -19,6 +19,7 @@ struct Slice {
   size_t tensor = 0;
   int64_t first = 0;
   int64_t rows = 0;
+  uint64_t bytes = 0;
 };
 struct Piece {
   uint64_t offset = 0;
@@ -50,14 +51,13 @@ std::vector<Piece> CutPieces(const LaidOut& layout) {
     if (rows == 0 || info.bytes() == 0) continue;
     const uint64_t row_bytes = info.bytes() / static_cast<uint64_t>(rows);
     for (int64_t row = 0; row < rows;) {
-      if (pieces.empty() || pieces.back().bytes + row_bytes > kPieceBytes) {
+      if (pieces.empty() || pieces.back().bytes + row_bytes > kPieceBytes)
         pieces.push_back({info.begin + static_cast<uint64_t>(row) * row_bytes, 0, {}});
-      }
       Piece& piece = pieces.back();
       const uint64_t fit = std::max<uint64_t>(1, (kPieceBytes - std::min(kPieceBytes, piece.bytes)) / row_bytes);
       const int64_t take = std::min<int64_t>(rows - row, static_cast<int64_t>(fit));
-      piece.slices.push_back({t, row, take});
-      piece.bytes += static_cast<uint64_t>(take) * row_bytes;
+      piece.slices.push_back({t, row, take, static_cast<uint64_t>(take) * row_bytes});
+      piece.bytes += piece.slices.back().bytes;
       row += take;
     }
   }
@@ -75,11 +75,8 @@ Status WriteData(WritableFile& out, const SynthFile& file, const LaidOut& layout
       buffer.resize(piece.bytes);
       uint64_t at = 0;
       for (const Slice& slice : piece.slices) {
-        const TensorInfo& info = layout.infos[slice.tensor];
-        const uint64_t rows = info.shape.empty() ? 1 : static_cast<uint64_t>(info.shape[0]);
-        const uint64_t bytes = info.bytes() / rows * static_cast<uint64_t>(slice.rows);
-        filler.Rows(file.tensors[slice.tensor], slice.first, slice.rows, std::span(buffer).subspan(at, bytes));
-        at += bytes;
+        filler.Rows(file.tensors[slice.tensor], slice.first, slice.rows, std::span(buffer).subspan(at, slice.bytes));
+        at += slice.bytes;
       }
       MIMO_RETURN_IF_ERROR(out.WriteAt(piece.offset, buffer));
     }
@@ -90,23 +87,16 @@ Status WriteData(WritableFile& out, const SynthFile& file, const LaidOut& layout
 Status Prepare(FileSystem& fs, const std::string& directory, bool overwrite) {
   MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs.Stat(directory));
   if (!info) return fs.CreateDirectories(directory);
-  Error error;
-  error.code = ErrorCode::kUsage;
-  error.file = directory;
-  if (info->kind != FileKind::kDirectory) {
-    error.what = "the output is no directory";
-    error.advice = "choose another path";
-    return error;
-  }
+  if (info->kind != FileKind::kDirectory)
+    return UsageError("the output is no directory").File(directory).Advice("choose another path");
   MIMO_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(directory));
   if (names.empty()) return {};
   const bool checkpoint = std::find(names.begin(), names.end(), kConfigName) != names.end();
-  if (!overwrite || !checkpoint) {
-    error.what = "the output directory is not empty";
-    error.advice = overwrite ? "it holds no config.json, so it is not removed: choose another path"
-                             : "choose another path or pass --overwrite";
-    return error;
-  }
+  if (!overwrite || !checkpoint)
+    return UsageError("the output directory is not empty")
+        .File(directory)
+        .Advice(overwrite ? "it holds no config.json, so it is not removed: choose another path"
+                          : "choose another path or pass --overwrite");
   for (const std::string& name : names) MIMO_RETURN_IF_ERROR(fs.RemoveAll(JoinPath(directory, name)));
   return {};
 }
@@ -117,10 +107,7 @@ Result<SynthReport> WriteSynthetic(FileSystem& fs, const SynthPlan& plan, const 
   MIMO_RETURN_IF_ERROR(Prepare(fs, directory, plan.options.overwrite));
   const int threads = plan.options.threads > 0 ? plan.options.threads : ThreadsOfMachine();
   const Filler filler(plan.options.seed);
-  SynthReport report;
-  report.tensors = plan.tensors;
-  report.payload_bytes = plan.payload_bytes;
-  report.shards = plan.files.size();
+  SynthReport report{.tensors = plan.tensors, .payload_bytes = plan.payload_bytes, .shards = plan.files.size()};
   for (const SynthFile& file : plan.files) {
     const LaidOut layout = LayOut(file);
     MIMO_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> out,
@@ -133,11 +120,9 @@ Result<SynthReport> WriteSynthetic(FileSystem& fs, const SynthPlan& plan, const 
   }
   MIMO_ASSIGN_OR_RETURN(const std::vector<SmallFile> companions, Companions(plan));
   for (const SmallFile& file : companions) {
-    const size_t slash = file.name.rfind('/');
-    if (slash != std::string::npos) {
-      MIMO_RETURN_IF_ERROR(fs.CreateDirectories(JoinPath(directory, file.name.substr(0, slash))));
-    }
-    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, file.name), file.content));
+    const std::string path = JoinPath(directory, file.name);
+    MIMO_RETURN_IF_ERROR(fs.CreateDirectories(ParentOf(path)));
+    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, path, file.content));
   }
   MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, kIndexName), IndexText(plan)));
   MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, kConfigName), plan.config));

@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/unit/layout/rank_contents.h"
+
 namespace mimo {
 namespace {
 

@@ -203,7 +203,7 @@ TEST(Family, FollowsFromGeometryAndStorage) {
   v2.model_type = "mimo_v2_flash";
   EXPECT_EQ(FamilyOf(v2, DType::kF8E4M3, DType::kF32, false), "MiMo-V2-Flash");
   ModelConfig v26 = flash;
-  v26.text = R"({"moe_router_dtype": "bfloat16"})";
+  v26.router_dtype = "bfloat16";
   EXPECT_EQ(FamilyOf(v26, DType::kBF16, DType::kBF16, false), "MiMo-V2.6-Flash");
   ModelConfig cut = flash;
   cut.layers = 47;

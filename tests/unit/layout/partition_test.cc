@@ -12,6 +12,7 @@
 
 #include "lib/io/dtype.h"
 #include "schemas/embedded.h"
+#include "tests/unit/layout/rank_contents.h"
 
 namespace mimo {
 namespace {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "lib/decode/row_bytes.h"
@@ -40,23 +41,59 @@ bool IsBundled(const Job& job, uint32_t output) {
   return false;
 }
 
-// Row edges of every array of a group, ascending once settled: array, row.
+// Sorted row edges of every array of a group, in one list: those of array a are [begin[a], begin[a + 1]).
 class Edges {
  public:
-  void Add(uint32_t array, int64_t row) { edges_.emplace_back(array, row); }
+  explicit Edges(size_t arrays) : begin_(arrays + 1, 0) {}
+
+  // Call Count for every edge, then Start, then Add for every edge again, then Settle.
+  void Count(uint32_t array) { ++begin_[array + 1]; }
+  void Start() {
+    std::partial_sum(begin_.begin(), begin_.end(), begin_.begin());
+    rows_.resize(begin_.back());
+    next_.assign(begin_.begin(), begin_.end() - 1);
+  }
+  void Add(uint32_t array, int64_t row) { rows_[next_[array]++] = row; }
   void Settle() {
-    std::sort(edges_.begin(), edges_.end());
-    edges_.erase(std::unique(edges_.begin(), edges_.end()), edges_.end());
+    size_t kept = 0;
+    for (size_t a = 0; a + 1 < begin_.size(); ++a) {
+      const auto first = rows_.begin() + static_cast<std::ptrdiff_t>(begin_[a]);
+      const auto last = rows_.begin() + static_cast<std::ptrdiff_t>(next_[a]);
+      if (!std::is_sorted(first, last)) std::sort(first, last);
+      const size_t count = static_cast<size_t>(std::unique(first, last) - first);
+      std::copy_n(first, count, rows_.begin() + static_cast<std::ptrdiff_t>(kept));
+      begin_[a] = kept;
+      kept += count;
+    }
+    begin_.back() = kept;
+    rows_.resize(kept);
   }
   // Position in the list of edge `row`, which must be one.
   size_t Find(uint32_t array, int64_t row) const {
-    return static_cast<size_t>(std::lower_bound(edges_.begin(), edges_.end(), std::pair(array, row)) - edges_.begin());
+    const auto first = rows_.begin() + static_cast<std::ptrdiff_t>(begin_[array]);
+    const auto last = rows_.begin() + static_cast<std::ptrdiff_t>(begin_[array + 1]);
+    return static_cast<size_t>(std::lower_bound(first, last, row) - rows_.begin());
   }
-  int64_t Row(size_t edge) const { return edges_[edge].second; }
-  size_t size() const { return edges_.size(); }
+  int64_t Row(size_t edge) const { return rows_[edge]; }
+  size_t size() const { return rows_.size(); }
+  // These edges and more, each (array, row).
+  Edges With(const std::vector<std::pair<uint32_t, int64_t>>& more) const {
+    Edges edges(begin_.size() - 1);
+    for (uint32_t a = 0; a + 1 < begin_.size(); ++a) edges.begin_[a + 1] = begin_[a + 1] - begin_[a];
+    for (const auto& [array, row] : more) edges.Count(array);
+    edges.Start();
+    for (uint32_t a = 0; a + 1 < begin_.size(); ++a) {
+      for (size_t i = begin_[a]; i < begin_[a + 1]; ++i) edges.Add(a, rows_[i]);
+    }
+    for (const auto& [array, row] : more) edges.Add(array, row);
+    edges.Settle();
+    return edges;
+  }
 
  private:
-  std::vector<std::pair<uint32_t, int64_t>> edges_;
+  std::vector<size_t> begin_;
+  std::vector<size_t> next_;
+  std::vector<int64_t> rows_;
 };
 
 // An interval is named by the position of its first edge.
@@ -90,20 +127,8 @@ class Bundler {
   }
 
   std::vector<RowStrip> Make() {
-    Edges edges;
-    for (const Link& link : links_) {
-      if (link.from != kNone) {
-        edges.Add(link.from, link.from_row);
-        edges.Add(link.from, link.from_row + link.rows);
-      }
-      edges.Add(link.to, link.to_row);
-      edges.Add(link.to, link.to_row + link.rows);
-    }
-    edges.Settle();
-    for (auto missing = Missing(edges); !missing.empty(); missing = Missing(edges)) {
-      for (const auto& [array, row] : missing) edges.Add(array, row);
-      edges.Settle();
-    }
+    Edges edges = PieceEdges();
+    for (auto more = Missing(edges); !more.empty(); more = Missing(edges)) edges = edges.With(more);
     std::vector<RowStrip> bundles = Gather(edges);
     for (const uint32_t o : outputs_) {
       const OutputArray& output = job_.plan.outputs[o];
@@ -136,6 +161,25 @@ class Bundler {
     const StoredArray& array = job_.array(piece.source);
     if (output.transform != Transform::kConvert) return piece.cols == RowElements(array.shape);
     return static_cast<uint64_t>(piece.cols) == ValueColumns(source.codec, array.row_bytes());
+  }
+
+  Edges PieceEdges() const {
+    Edges edges(sources_.size() + outputs_.size());
+    const auto each = [&](auto&& visit) {
+      for (const Link& link : links_) {
+        if (link.from != kNone) {
+          visit(link.from, link.from_row);
+          visit(link.from, link.from_row + link.rows);
+        }
+        visit(link.to, link.to_row);
+        visit(link.to, link.to_row + link.rows);
+      }
+    };
+    each([&](uint32_t array, int64_t) { edges.Count(array); });
+    edges.Start();
+    each([&](uint32_t array, int64_t row) { edges.Add(array, row); });
+    edges.Settle();
+    return edges;
   }
 
   // Edges inside one side of a piece that the other side lacks.
@@ -234,19 +278,23 @@ class Bundler {
   }
 
   std::vector<RowStrip> Sorted(std::vector<RowStrip> bundles) const {
-    using Key = std::pair<std::pair<uint32_t, uint64_t>, size_t>;
+    using Key = std::tuple<uint32_t, uint64_t, size_t>;
     std::vector<Key> keys;
     keys.reserve(bundles.size());
     for (const RowStrip& bundle : bundles) {
-      std::pair<uint32_t, uint64_t> first{UINT32_MAX, 0};
-      for (const RowSource& from : bundle.sources) first = std::min(first, job_.PlaceOf(from.source, from.row));
-      keys.emplace_back(first, keys.size());
+      Key key{UINT32_MAX, 0, keys.size()};
+      for (const RowSource& from : bundle.sources) {
+        const StoredArray& array = job_.array(from.source);
+        const uint64_t at = array.begin + static_cast<uint64_t>(from.row) * array.row_bytes();
+        key = std::min(key, Key{array.file, at, keys.size()});
+      }
+      keys.push_back(key);
     }
     if (std::is_sorted(keys.begin(), keys.end())) return bundles;
     std::vector<RowStrip> sorted;
     sorted.reserve(bundles.size());
     std::sort(keys.begin(), keys.end());
-    for (const Key& key : keys) sorted.push_back(std::move(bundles[key.second]));
+    for (const Key& key : keys) sorted.push_back(std::move(bundles[std::get<2>(key)]));
     return sorted;
   }
 

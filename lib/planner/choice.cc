@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "lib/base/checked.h"
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/recipe_words.h"
 

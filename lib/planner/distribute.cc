@@ -24,8 +24,8 @@ std::string BytesOf(double value, DType dtype) {
 
 class Distributor {
  public:
-  Distributor(PlanBuilder& builder, const DistributeRequest& request)
-      : builder_(builder),
+  Distributor(Draft& draft, const DistributeRequest& request)
+      : draft_(draft),
         request_(request),
         form_(request.form),
         tp_(request.options.tp),
@@ -36,42 +36,34 @@ class Distributor {
       for (int64_t r = 0; r < tp_; ++r) ranks_.push_back(r);
   }
 
-  Status Distribute(std::vector<std::string>* dropped) {
-    planned_ = builder_.TakeOutputs();
-    MIMO_RETURN_IF_ERROR(Sort());
-    for (const uint32_t g : relayouts_) MIMO_RETURN_IF_ERROR(CutCells(planned_.groups[g]));
+  Status Distribute() {
+    for (const SourceArray& source : draft_.sources)
+      if (draft_.reasons()[source.array].empty())
+        draft_.SetReason(source.array, "of ranks that are not written (--ranks)");
+    planned_ = std::move(draft_.groups);
+    draft_.groups.clear();
+    for (DraftGroup& group : planned_) MIMO_RETURN_IF_ERROR(Sort(group));
     for (auto& [key, members] : stacks_) MIMO_RETURN_IF_ERROR(MakeStack(std::get<2>(key), std::get<1>(key), members));
     MIMO_RETURN_IF_ERROR(AddConstants());
     if (ranks_.front() == 0) AddRest();
-    MIMO_RETURN_IF_ERROR(CheckTemplate());
-    builder_.RemoveOutputs(std::vector<uint8_t>(builder_.plan().outputs.size(), 0), [&](uint32_t array, uint32_t) {
-      (*dropped)[array] = "of ranks that are not written (--ranks)";
-    });
-    return {};
+    return CheckTemplate();
   }
 
  private:
   // By (mtp, layer, tensor of the form); layer -1 is outside of layers.
   using StackKey = std::tuple<bool, int32_t, size_t>;
 
-  // Which planned outputs make which arrays of a rank.
-  Status Sort() {
-    std::vector<uint8_t> cells(planned_.groups.size(), 0);
-    for (uint32_t g = 0; g < planned_.groups.size(); ++g) {
-      if (planned_.groups[g].cells.empty()) continue;
-      cells[g] = 1;
-      relayouts_.push_back(g);
-    }
-    for (uint32_t i = 0; i < planned_.outputs.size(); ++i) {
-      const OutputArray& output = planned_.outputs[i];
-      if (cells[output.group] != 0) continue;
+  // Which planned outputs make which arrays of a rank; re-laid attention is cut at once.
+  Status Sort(DraftGroup& group) {
+    if (!group.cells.empty()) return CutCells(group);
+    for (DraftOutput& output : group.outputs) {
       if (output.transform == Transform::kEncode || output.transform == Transform::kBeside)
         return UsageError("rank files cannot be quantized in the same run")
             .Expected("two runs: --recipe or --dtype first, then --format sharded-state")
             .Found(output.name);
       const auto tensor = form_.Find(output.id.role, output.id.part, output.id.mtp);
       if (IsTower(output.id.role) || output.id.role == Role::kUnknown) {
-        rest_.push_back(i);
+        rest_.push_back(&output);
         continue;
       }
       if (!tensor)
@@ -79,7 +71,7 @@ class Distributor {
             .Expected("BF16, block FP8 or MXFP4 weights")
             .Found(output.name)
             .Advice("convert it first: --dtype bf16, or a recipe of the native dialect");
-      stacks_[{output.id.mtp, output.id.layer, *tensor}].push_back(i);
+      stacks_[{output.id.mtp, output.id.layer, *tensor}].push_back(&output);
     }
     return {};
   }
@@ -173,21 +165,21 @@ class Distributor {
     return stored;
   }
 
-  Status MakeStack(size_t index, int32_t layer, const std::vector<uint32_t>& members) {
+  Status MakeStack(size_t index, int32_t layer, const std::vector<const DraftOutput*>& members) {
     const RankTensor& tensor = form_.tensors()[index];
-    const OutputArray& first = planned_.outputs[members[0]];
+    const DraftOutput& first = *members[0];
     const std::string table_name = NameInLayer(tensor.pattern, layer);
     const std::vector<int64_t> shape = ShapeOnRank(tensor, first);
     MIMO_ASSIGN_OR_RETURN(const std::string name, NameOf(tensor.mtp, table_name, shape));
-    builder_.BeginGroup(table_name);
+    draft_.BeginGroup(table_name);
     for (const int64_t rank : ranks_) {
       OutputArray made = OutputLike(first);
       made.name = RankName(rank, name);
       made.id.expert = -1;
       made.dtype = TypeOf(tensor, first.dtype);
       made.shape = shape;
-      for (const uint32_t i : members) {
-        const OutputArray& output = planned_.outputs[i];
+      for (const DraftOutput* member : members) {
+        const OutputArray& output = *member;
         if (output.dtype != first.dtype || output.transform != first.transform)
           return UsageError("weights that a rank holds in one array are stored differently")
               .Expected(first.name)
@@ -200,16 +192,16 @@ class Distributor {
         made.transform = Transform::kConvert;
         made.target_codec = *ValueCodecOf(made.dtype);
         for (const Piece& piece : made.pieces)
-          if (piece.source != kNone) builder_.plan().sources[piece.source].codec = *ValueCodecOf(first.dtype);
+          if (piece.source != kNone) draft_.sources[piece.source].codec = *ValueCodecOf(first.dtype);
       }
-      Add(std::move(made), tensor.mtp, rank, layer, planned_.near[members[0]]);
+      Add(std::move(made), tensor.mtp, rank, layer, first.near);
     }
     return {};
   }
 
   void Add(OutputArray output, bool mtp, int64_t rank, int32_t layer, uint32_t near) {
     if (rank == ranks_.front() && !mtp) made_.push_back(std::string(HeaderName(output.name)));
-    builder_.AddOutput(std::move(output), near, RankFile(mtp, rank, layer));
+    draft_.AddOutput(std::move(output), near, RankFile(mtp, rank, layer));
   }
 
   // MTP layers are no part of the model that a template was dumped from.
@@ -223,11 +215,11 @@ class Distributor {
   }
 
   // A re-laid fused(tp): the cells of chunk r, with its codes and scales, are those of rank r.
-  Status CutCells(const FuseGroup& group) {
-    builder_.BeginGroup(group.label);
-    std::map<std::pair<uint32_t, int64_t>, uint32_t> made;  // (planned output, rank) -> output
-    for (const uint32_t i : group.outputs) {
-      const OutputArray& output = planned_.outputs[i];
+  Status CutCells(const DraftGroup& group) {
+    draft_.BeginGroup(group.label);
+    std::map<std::pair<uint32_t, int64_t>, uint32_t> made;  // (place in the group, rank) -> place in the new one
+    for (uint32_t i = 0; i < group.outputs.size(); ++i) {
+      const DraftOutput& output = group.outputs[i];
       const auto index = form_.Find(output.id.role, output.id.part, output.id.mtp);
       if (!index || output.id.role != Role::kAttnQkv)
         return UsageError("form " + form_.name() + " has no place for this")
@@ -240,29 +232,26 @@ class Distributor {
                             NameOf(tensor.mtp, NameInLayer(tensor.pattern, output.id.layer), part.shape));
       for (const int64_t rank : ranks_) {
         part.name = RankName(rank, name);
-        made[{i, rank}] = static_cast<uint32_t>(builder_.plan().outputs.size());
-        Add(part, tensor.mtp, rank, output.id.layer, planned_.near[i]);
+        made[{i, rank}] = static_cast<uint32_t>(draft_.group().outputs.size());
+        Add(part, tensor.mtp, rank, output.id.layer, output.near);
       }
     }
     const auto cut = [&](uint32_t* output, int64_t* row) {
-      const int64_t each = planned_.outputs[*output].shape[0] / tp_;
+      const int64_t each = group.outputs[*output].shape[0] / tp_;
       const auto found = made.find({*output, *row / each});
       if (found == made.end()) return false;
       *output = found->second;
       *row %= each;
       return true;
     };
-    FuseGroup& target = builder_.group();
-    uint64_t& total = builder_.plan().straddling_blocks;
-    total -= group.straddling_blocks;
+    DraftGroup& target = draft_.group();
     for (CellRow cell : group.cells) {
-      const auto blocks = static_cast<uint64_t>(planned_.outputs[cell.scale_output].shape[1]);
+      const auto blocks = static_cast<uint64_t>(group.outputs[cell.scale_output].shape[1]);
       if (!cut(&cell.scale_output, &cell.scale_row)) continue;
       for (CellSegment& s : cell.segments) cut(&s.output, &s.target_row);
       if (!cell.moved) target.straddling_blocks += blocks;
       target.cells.push_back(std::move(cell));
     }
-    total += target.straddling_blocks;
     return {};
   }
 
@@ -282,7 +271,7 @@ class Distributor {
         const std::string table_name = NameInLayer(constant.pattern, layer);
         Result<std::string> name = NameOf(mtp, table_name, constant.shape);
         if (!name.ok()) continue;  // a build without it
-        builder_.BeginGroup(table_name);
+        draft_.BeginGroup(table_name);
         for (const int64_t rank : ranks_) {
           OutputArray made;
           made.name = RankName(rank, name.value());
@@ -298,11 +287,10 @@ class Distributor {
   }
 
   void AddRest() {
-    for (const uint32_t i : rest_) {
-      builder_.BeginGroup(planned_.outputs[i].name);
-      OutputArray output = std::move(planned_.outputs[i]);
-      output.unchanged = false;  // its file is another
-      builder_.AddOutput(std::move(output), planned_.near[i], kRestFile);
+    for (DraftOutput* output : rest_) {
+      draft_.BeginGroup(output->name);
+      output->unchanged = false;  // its file is another
+      draft_.AddOutput(std::move(*output), output->near, kRestFile);
     }
   }
 
@@ -316,15 +304,14 @@ class Distributor {
         .Advice("dump the template of the text model, without towers or drafters");
   }
 
-  PlanBuilder& builder_;
+  Draft& draft_;
   const DistributeRequest& request_;
   const RankForm& form_;
   const int64_t tp_, ep_, experts_;
   std::vector<int64_t> ranks_;
-  PlannedOutputs planned_;
-  std::vector<uint32_t> relayouts_;  // groups with cells
-  std::map<StackKey, std::vector<uint32_t>> stacks_;
-  std::vector<uint32_t> rest_;
+  std::vector<DraftGroup> planned_;
+  std::map<StackKey, std::vector<const DraftOutput*>> stacks_;
+  std::vector<DraftOutput*> rest_;
   std::vector<std::string> made_;  // names of the first rank's arrays
 };
 
@@ -335,20 +322,19 @@ std::string RankFile(bool mtp, int64_t rank, int32_t layer) {
          std::to_string(mtp ? layer : layer + 1) + ".safetensors";
 }
 
-Status Distribute(PlanBuilder& builder, const DistributeRequest& request, std::vector<std::string>* dropped) {
-  return Distributor(builder, request).Distribute(dropped);
+Status Distribute(Draft& draft, const DistributeRequest& request) {
+  return Distributor(draft, request).Distribute();
 }
 
-Status CutForRanks(PlanBuilder& builder, const PlanOptions& options, bool keeps, Target* target,
-                   std::vector<std::string>* dropped) {
+Status CutForRanks(Draft& draft, const PlanOptions& options, bool keeps, Target* target) {
   MIMO_ASSIGN_OR_RETURN(const RankForm form,
                         RankForm::Load(std::string(WordOf(kTargets, options.to)), options.form_template));
   target->table = form.name();
-  const ModelConfig& config = builder.catalogue().config;
+  const ModelConfig& config = draft.catalogue().config;
   DistributeRequest request{form, *target, options};
   request.quantized_fp8 = keeps && config.quant_method.find("fp8") != std::string::npos;
   request.router_bf16 = config.router_dtype == "bfloat16";
-  return Distribute(builder, request, dropped);
+  return Distribute(draft, request);
 }
 
 }  // namespace mimo

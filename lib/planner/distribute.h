@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 #include "lib/form/rank_form.h"
 #include "lib/planner/target.h"
 
@@ -19,15 +19,13 @@ struct DistributeRequest {
   bool router_bf16 = false;    // config.json's moe_router_dtype
 };
 
-// Replaces the outputs of the builder's plan; they are not placed yet. Tensors that the form has no place for (towers)
-// go to hf-rest.safetensors under their own names, MTP layers to files of their own. `dropped` (by catalogue array)
-// gets the reasons of what is no longer read. kUsage for what the form cannot hold.
-Status Distribute(PlanBuilder& builder, const DistributeRequest& request, std::vector<std::string>* dropped);
+// Replaces the outputs of the draft. Tensors that the form has no place for (towers) go to hf-rest.safetensors under
+// their own names, MTP layers to files of their own. kUsage for what the form cannot hold.
+Status Distribute(Draft& draft, const DistributeRequest& request);
 
 // Distribute with the form that the options name, which `target` gets as its table; `keeps`: every weight keeps what it
 // is stored as. Errors of RankForm::Load too.
-Status CutForRanks(PlanBuilder& builder, const PlanOptions& options, bool keeps, Target* target,
-                   std::vector<std::string>* dropped);
+Status CutForRanks(Draft& draft, const PlanOptions& options, bool keeps, Target* target);
 
 // Names of rank arrays are "rankR/NAME" in plans, manifests and catalogues, NAME in their files.
 std::string RankFile(bool mtp, int64_t rank, int32_t layer);

@@ -5,7 +5,7 @@
 #include <set>
 #include <tuple>
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {

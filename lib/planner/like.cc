@@ -5,7 +5,7 @@
 #include <unordered_map>
 
 #include "lib/draft/attention.h"
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 #include "lib/draft/placement.h"
 #include "lib/form/hf.h"
 #include "lib/form/like.h"
@@ -25,7 +25,7 @@ class LikePlanner {
         like_(*merged.like),
         catalogue_(merged.view->catalogue),
         options_(options),
-        builder_(catalogue_, merged.inventory) {}
+        draft_(catalogue_, merged.inventory) {}
 
   Result<Plan> Make() {
     MIMO_RETURN_IF_ERROR(CheckOptions());
@@ -37,19 +37,18 @@ class LikePlanner {
     for (const Weight& w : like_.reference.weights)
       if (!IsAttentionProjection(w.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(w));
     for (const uint32_t array : like_.unknown) {
-      builder_.BeginGroup(catalogue_.arrays[array].name);
-      builder_.AddUnchanged(array);
+      draft_.BeginGroup(catalogue_.arrays[array].name);
+      draft_.AddUnchanged(array);
     }
     MIMO_RETURN_IF_ERROR(PutInPlace());
     PlacementOptions placement;
     placement.as_near = true;
-    PlaceOutputs(builder_, placement);
-    Plan& plan = builder_.plan();
+    Plan plan = PlaceOutputs(std::move(draft_), placement);
     Describe(&plan);
     MIMO_RETURN_IF_ERROR(ReadFromStored(*merged_.view, merged_.stored, &plan));
     GroupFiles(plan);
     Finish(&plan);
-    return std::move(plan);
+    return plan;
   }
 
  private:
@@ -87,7 +86,7 @@ class LikePlanner {
   }
 
   void Graft(const Weight& w) {
-    builder_.AddKept(w);
+    draft_.AddKept(w);
     ++grafted_;
     if (w.id.mtp)
       graft_notes_.insert("MTP layer " + std::to_string(w.id.layer));
@@ -118,7 +117,7 @@ class LikePlanner {
       if (a.mtp == ref.mtp && a.layer == ref.layer && of_run != kNone && of_run < like_.first_grafted) run = &a;
     }
     if (run == nullptr) {
-      builder_.BeginGroup(Bare(catalogue_.arrays[w.array].name));
+      draft_.BeginGroup(Bare(catalogue_.arrays[w.array].name));
       for (const uint32_t i : {ref.qkv, ref.q, ref.k, ref.v})
         if (i != kNone) Graft(like_.reference.weights[i]);
       return {};
@@ -139,12 +138,12 @@ class LikePlanner {
           ref.fused() ? std::array{ref.qkv, kNone, kNone} : std::array{ref.q, ref.k, ref.v};
       for (size_t i = 0; i < arrays.size(); ++i)
         if (arrays[i] != kNone && !options_.fresh_scales)
-          keep[i] = builder_.Source(like_.reference.weights[arrays[i]].scale);
+          keep[i] = draft_.Source(like_.reference.weights[arrays[i]].scale);
       request.quantize = keep;
     } else {
       return CannotMake(w, "attention");
     }
-    PlanAttention(builder_, request, false);
+    PlanAttention(draft_, request, false);
     ++from_run_;
     return {};
   }
@@ -153,7 +152,7 @@ class LikePlanner {
     const StoredArray& stored = catalogue_.arrays[w.array];
     const uint32_t index = WeightOfRun(w);
     const std::string name = Bare(stored.name);
-    builder_.BeginGroup(name);
+    draft_.BeginGroup(name);
     if (index == kNone) {
       Graft(w);
       return {};
@@ -178,9 +177,9 @@ class LikePlanner {
     request.arrays.code_dtype = stored.dtype;
     request.arrays.scales = scale.id.part;
     request.arrays.scale_dtype = scale.dtype;
-    if (!options_.fresh_scales) request.keep = builder_.Source(w.scale);
-    request.pieces.push_back({builder_.DecodedSource(from), 0, 0, w.rows});
-    builder_.AddEncoded(request, w.array);
+    if (!options_.fresh_scales) request.keep = draft_.Source(w.scale);
+    request.pieces.push_back({draft_.DecodedSource(from), 0, 0, w.rows});
+    draft_.AddEncoded(request, w.array);
     return {};
   }
 
@@ -191,16 +190,16 @@ class LikePlanner {
     output.name = name;
     output.id = w.id;
     if (from.storage == Storage::kPlain && source.dtype == stored.dtype) {
-      output.pieces.push_back({builder_.Source(from.array), 0, 0, stored.rows()});
+      output.pieces.push_back({draft_.Source(from.array), 0, 0, stored.rows()});
     } else {
       const auto codec = ValueCodecOf(stored.dtype);
       const bool plain = from.storage == Storage::kPlain;
       if (!codec || (plain && !ValueCodecOf(source.dtype))) return CannotMake(w, std::string(DTypeName(stored.dtype)));
       output.transform = Transform::kConvert;
       output.target_codec = *codec;
-      output.pieces.push_back({builder_.DecodedSource(from), 0, 0, stored.rows()});
+      output.pieces.push_back({draft_.DecodedSource(from), 0, 0, stored.rows()});
     }
-    builder_.AddOutput(std::move(output), w.array);
+    draft_.AddOutput(std::move(output), w.array);
     return {};
   }
 
@@ -212,17 +211,18 @@ class LikePlanner {
       const bool replaced = array.name.starts_with(kReferencePrefix);
       if (replaced || Real(i)) place[Bare(array.name)] = i;
     }
-    for (uint32_t i = 0; i < builder_.plan().outputs.size(); ++i) {
-      const OutputArray& output = builder_.plan().outputs[i];
-      const auto found = place.find(output.name);
-      const StoredArray* array = found == place.end() ? nullptr : &catalogue_.arrays[found->second];
-      if (array == nullptr || array->dtype != output.dtype || array->shape != output.shape)
-        return UsageError("what --like would write is not what the reference has")
-            .Expected("its names, types and shapes")
-            .Found(output.name)
-            .Advice("a reference in the layout that its config says");
-      builder_.SetNear(i, found->second);
-      place.erase(found);
+    for (DraftGroup& group : draft_.groups) {
+      for (DraftOutput& output : group.outputs) {
+        const auto found = place.find(output.name);
+        const StoredArray* array = found == place.end() ? nullptr : &catalogue_.arrays[found->second];
+        if (array == nullptr || array->dtype != output.dtype || array->shape != output.shape)
+          return UsageError("what --like would write is not what the reference has")
+              .Expected("its names, types and shapes")
+              .Found(output.name)
+              .Advice("a reference in the layout that its config says");
+        output.near = found->second;
+        place.erase(found);
+      }
     }
     if (place.empty()) return {};
     return UsageError("an array of the reference that nothing fills").Expected("none").Found(place.begin()->first);
@@ -278,7 +278,7 @@ class LikePlanner {
   const Like& like_;
   const Catalogue& catalogue_;  // what the merged view shows
   const PlanOptions& options_;
-  PlanBuilder builder_;
+  Draft draft_;
   std::unordered_map<std::string, uint32_t> run_of_;  // weight of the run by name
   std::set<std::string> graft_notes_;
   uint64_t from_run_ = 0, grafted_ = 0;

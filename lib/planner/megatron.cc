@@ -21,14 +21,18 @@ constexpr int64_t kColumns = 128;
 
 class MegatronPlanner {
  public:
-  MegatronPlanner(PlanBuilder& builder, const MegatronForm& form, const ModelConfig& model, const PlanOptions& options)
-      : builder_(builder), form_(form), model_(model), options_(options) {}
+  MegatronPlanner(Draft& draft, const MegatronForm& form, const ModelConfig& model, const PlanOptions& options)
+      : draft_(draft), form_(form), model_(model), options_(options) {}
 
   Status Plan(std::vector<PlannedTensor>* tensors) {
-    planned_ = builder_.TakeOutputs();
-    std::map<std::tuple<bool, int32_t, size_t>, std::vector<uint32_t>> members;
-    for (uint32_t i = 0; i < planned_.outputs.size(); ++i) {
-      const OutputArray& output = planned_.outputs[i];
+    const std::vector<DraftGroup> planned = std::move(draft_.groups);
+    draft_.groups.clear();
+    std::vector<const DraftOutput*> outputs;
+    for (const DraftGroup& group : planned)
+      for (const DraftOutput& output : group.outputs) outputs.push_back(&output);
+    std::map<std::tuple<bool, int32_t, size_t>, Members> members;
+    for (const DraftOutput* planned_output : outputs) {
+      const DraftOutput& output = *planned_output;
       const TensorId& id = output.id;
       const bool moe = !id.mtp && id.layer >= 0 && model_.moe[static_cast<size_t>(id.layer)] != 0;
       const auto tensor = form_.Find(id.role, id.mtp, moe);
@@ -38,14 +42,16 @@ class MegatronPlanner {
             .Expected("the weights of the language model, as values")
             .Found(output.name)
             .Advice("--unknown drop, or --exclude");
-      members[{id.mtp, id.layer, *tensor}].push_back(i);
+      members[{id.mtp, id.layer, *tensor}].push_back(&output);
     }
-    for (const auto& [key, outputs] : members) MIMO_RETURN_IF_ERROR(Make(std::get<2>(key), std::get<1>(key), outputs));
+    for (const auto& [key, of] : members) MIMO_RETURN_IF_ERROR(Make(std::get<2>(key), std::get<1>(key), of));
     *tensors = std::move(tensors_);
     return {};
   }
 
  private:
+  using Members = std::vector<const DraftOutput*>;  // planned outputs that one tensor holds
+
   // A part of the whole tensor as a matrix: rows of the axis before the last.
   struct Rectangle {
     Range rows, cols;
@@ -77,7 +83,7 @@ class MegatronPlanner {
   bool InGroups(const OutputArray& output) {
     return std::any_of(output.pieces.begin(), output.pieces.end(), [&](const Piece& piece) {
       if (piece.source == kNone) return false;
-      const SourceArray& source = builder_.plan().sources[piece.source];
+      const SourceArray& source = draft_.sources[piece.source];
       return source.quantized && ScaleKindOf(source.codec) == kernels::ScaleKind::kGroups;
     });
   }
@@ -86,11 +92,11 @@ class MegatronPlanner {
     return tensor.f32 ? DType::kF32 : first.dtype;
   }
 
-  Status Make(size_t index, int32_t layer, const std::vector<uint32_t>& members) {
+  Status Make(size_t index, int32_t layer, const Members& members) {
     const MegatronTensor& tensor = form_.tensors()[index];
-    const OutputArray& first = planned_.outputs[members[0]];
-    for (const uint32_t i : members) {
-      const OutputArray& output = planned_.outputs[i];
+    const DraftOutput& first = *members[0];
+    for (const DraftOutput* member : members) {
+      const DraftOutput& output = *member;
       if (output.dtype != first.dtype)
         return UsageError("weights that Megatron holds in one tensor are stored differently")
             .Expected(first.name)
@@ -107,7 +113,7 @@ class MegatronPlanner {
       made.shape[0] = RoundUp(made.shape[0], 128 * std::max<int64_t>(options_.tp, 1));
     if (tensor.of.size() > 1) made.shape[0] = MegatronRows(tensor, shape, first.shape[0]);
     MIMO_ASSIGN_OR_RETURN(const std::vector<Rectangle> parts, CutWhole(tensor, shape, made));
-    builder_.BeginGroup(made.key);
+    draft_.BeginGroup(made.key);
     for (const Rectangle& part : parts) Add(tensor, layer, members, part, &made);
     tensors_.push_back(std::move(made));
     return {};
@@ -144,9 +150,8 @@ class MegatronPlanner {
   }
 
   // [E, rows, columns]: a part per expert, half and expert-tensor rank.
-  Status MakeExperts(const MegatronTensor& tensor, int32_t layer, const std::vector<uint32_t>& members,
-                     PlannedTensor made) {
-    const OutputArray& first = planned_.outputs[members[0]];
+  Status MakeExperts(const MegatronTensor& tensor, int32_t layer, const Members& members, PlannedTensor made) {
+    const DraftOutput& first = *members[0];
     const int64_t rows = first.shape[0], cols = first.shape[1], etp = std::max<int64_t>(options_.etp, 1);
     const auto halves = static_cast<int64_t>(tensor.of.size());
     const int64_t units = tensor.cut == Cut::kExpertRows ? rows : cols;
@@ -156,26 +161,26 @@ class MegatronPlanner {
           .Found("--etp " + std::to_string(etp))
           .Advice(made.key);
     made.shape = {model_.experts, rows * halves, cols};
-    std::vector<uint32_t> sorted = members;
-    const auto order = [&](uint32_t i) {
-      const TensorId& id = planned_.outputs[i].id;
-      return std::tuple(id.expert, id.role == tensor.of[0] ? 0 : 1);
+    Members sorted = members;
+    const auto order = [&](const DraftOutput* output) {
+      return std::pair(output->id.expert, output->id.role == tensor.of[0] ? 0 : 1);
     };
-    std::sort(sorted.begin(), sorted.end(), [&](uint32_t a, uint32_t b) { return order(a) < order(b); });
+    std::sort(sorted.begin(), sorted.end(),
+              [&](const DraftOutput* a, const DraftOutput* b) { return order(a) < order(b); });
     if (static_cast<int64_t>(sorted.size()) != model_.experts * halves)
       return UsageError("experts of a layer are left out")
           .Expected(std::to_string(model_.experts) + " experts")
           .Found(made.key)
           .Advice("all or none of them, with --include and --exclude");
-    for (const uint32_t i : sorted) {
-      const OutputArray& output = planned_.outputs[i];
+    for (const DraftOutput* member : sorted) {
+      const DraftOutput& output = *member;
       if (tensor.cut == Cut::kExpertColumns && cols / etp % 32 != 0 && InGroups(output))
         return UsageError("experts under scales of 32 columns cannot be cut inside them")
             .Expected("a multiple of 32 columns")
             .Found(std::to_string(cols / etp) + " (--etp " + std::to_string(etp) + ")")
             .Advice(output.name);
       const int64_t base = output.id.role == tensor.of[0] ? 0 : rows;
-      builder_.BeginGroup(output.name);
+      draft_.BeginGroup(output.name);
       for (int64_t r = 0; r < etp; ++r) {
         const bool by_rows = tensor.cut == Cut::kExpertRows;
         Rectangle part{by_rows ? EvenPart(rows, etp, r) : Range{0, rows},
@@ -186,22 +191,22 @@ class MegatronPlanner {
         part.rows.end += base;
         part.offsets = {output.id.expert, part.rows.begin, part.cols.begin};
         part.sizes = {1, part.rows.size(), part.cols.size()};
-        Add(tensor, layer, {i}, part, &made);
+        Add(tensor, layer, {member}, part, &made);
       }
     }
     tensors_.push_back(std::move(made));
     return {};
   }
 
-  void Add(const MegatronTensor& tensor, int32_t layer, const std::vector<uint32_t>& members, const Rectangle& part,
+  void Add(const MegatronTensor& tensor, int32_t layer, const Members& members, const Rectangle& part,
            PlannedTensor* made) {
-    const OutputArray& first = planned_.outputs[members[0]];
+    const DraftOutput& first = *members[0];
     OutputArray output = OutputLike(first);
     output.name = ChunkName(made->key, part.offsets);
     output.dtype = made->dtype;
     output.shape = part.sizes;
-    for (const uint32_t i : members) {
-      const OutputArray& from = planned_.outputs[i];
+    for (const DraftOutput* member : members) {
+      const DraftOutput& from = *member;
       if (from.transform == Transform::kConvert) {
         output.transform = Transform::kConvert;
         output.target_codec = from.target_codec;
@@ -211,8 +216,8 @@ class MegatronPlanner {
       output.transform = Transform::kConvert;
       output.target_codec = *ValueCodecOf(output.dtype);
     }
-    for (const uint32_t i : members) {
-      const OutputArray& from = planned_.outputs[i];
+    for (const DraftOutput* member : members) {
+      const DraftOutput& from = *member;
       const int64_t rows = from.rows();
       for (const MegatronRun& run : RunsOf(from.id.role, AttentionOf(tensor.mtp, layer), rows)) {
         const int64_t begin = std::max(run.megatron_row, part.rows.begin);
@@ -228,21 +233,20 @@ class MegatronPlanner {
         if (output.transform == Transform::kConvert && from.transform == Transform::kMove)
           for (size_t k = before; k < output.pieces.size(); ++k)
             if (output.pieces[k].source != kNone)
-              builder_.plan().sources[output.pieces[k].source].codec = *ValueCodecOf(from.dtype);
+              draft_.sources[output.pieces[k].source].codec = *ValueCodecOf(from.dtype);
       }
     }
     JoinPieces(&output.pieces);
     const int64_t filled = output.pieces.empty() ? 0 : output.pieces.back().target_row + output.pieces.back().rows;
     if (filled < output.rows()) output.pieces.push_back({kNone, 0, filled, output.rows() - filled});
     made->parts.push_back({output.name, part.offsets, part.sizes});
-    builder_.AddOutput(std::move(output), planned_.near[members[0]], FileOf(tensor.mtp, layer));
+    draft_.AddOutput(std::move(output), first.near, FileOf(tensor.mtp, layer));
   }
 
-  PlanBuilder& builder_;
+  Draft& draft_;
   const MegatronForm& form_;
   const ModelConfig& model_;
   const PlanOptions& options_;
-  PlannedOutputs planned_;
   std::vector<PlannedTensor> tensors_;
 };
 
@@ -269,10 +273,10 @@ void AddExtraStates(const MegatronForm& form, const ModelConfig& model, int mtp_
 
 }  // namespace
 
-Status ToMegatron(PlanBuilder& builder, const ModelConfig& model, const PlanOptions& options,
+Status ToMegatron(Draft& draft, const ModelConfig& model, const PlanOptions& options,
                   std::vector<PlannedTensor>* tensors) {
   MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
-  return MegatronPlanner(builder, *form, model, options).Plan(tensors);
+  return MegatronPlanner(draft, *form, model, options).Plan(tensors);
 }
 
 Status DescribeMegatron(const std::vector<PlannedTensor>& tensors, const ModelConfig& model, Plan* plan) {

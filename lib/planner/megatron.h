@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 #include "lib/form/megatron_form.h"
 #include "lib/planner/target.h"
 
@@ -23,9 +23,9 @@ struct PlannedTensor {
   std::vector<Part> parts;
 };
 
-// Replaces the outputs of the builder's plan; they are not placed yet. `model`: the source's, with its heads before
+// Replaces the outputs of the draft's plan; they are not placed yet. `model`: the source's, with its heads before
 // replication. kUsage for what Megatron cannot hold, and for --tp or --etp that do not divide.
-Status ToMegatron(PlanBuilder& builder, const ModelConfig& model, const PlanOptions& options,
+Status ToMegatron(Draft& draft, const ModelConfig& model, const PlanOptions& options,
                   std::vector<PlannedTensor>* tensors);
 
 // The small files, for a plan whose outputs have their places: .metadata, the extra states, common state and what

@@ -12,26 +12,24 @@ namespace {
 
 class NeuronPlanner {
  public:
-  NeuronPlanner(PlanBuilder& builder, ExpertCodes expert_codes)
-      : builder_(builder),
-        rescale_(expert_codes == ExpertCodes::kRescale),
-        experts_(builder.catalogue().config.experts) {}
+  NeuronPlanner(Draft& draft, ExpertCodes expert_codes)
+      : draft_(draft), rescale_(expert_codes == ExpertCodes::kRescale), experts_(draft.catalogue().config.experts) {}
 
   Status StackExperts() {
-    planned_ = builder_.TakeOutputs();
-    std::map<std::tuple<int32_t, bool, Part>, std::vector<uint32_t>> stacks;
-    for (FuseGroup& group : planned_.groups) {
-      std::vector<uint32_t> kept;
-      for (const uint32_t i : group.outputs) {
-        const TensorId& id = planned_.outputs[i].id;
-        if (!IsExpert(id.role)) {
-          kept.push_back(i);
-          continue;
-        }
+    std::vector<DraftGroup> planned = std::move(draft_.groups);
+    draft_.groups.clear();
+    std::map<std::tuple<int32_t, bool, Part>, std::vector<DraftOutput>> stacks;
+    for (DraftGroup& group : planned) {
+      std::vector<uint8_t> stacked(group.outputs.size(), 0);
+      for (size_t i = 0; i < stacked.size(); ++i) {
+        const TensorId id = group.outputs[i].id;
+        if (!IsExpert(id.role)) continue;
+        stacked[i] = 1;
         const Part part = HoldsElements(id.part) ? Part::kWeight : Part::kRowScale;
-        stacks[{id.layer, id.role != Role::kExpertDown, part}].push_back(i);
+        stacks[{id.layer, id.role != Role::kExpertDown, part}].push_back(std::move(group.outputs[i]));
       }
-      if (!kept.empty()) MIMO_RETURN_IF_ERROR(Rename(group, kept));
+      group.Erase(stacked);
+      if (!group.outputs.empty()) MIMO_RETURN_IF_ERROR(Rename(std::move(group)));
     }
     for (const auto& [key, members] : stacks)
       MIMO_RETURN_IF_ERROR(Stack(std::get<0>(key), std::get<1>(key), std::get<2>(key), members));
@@ -39,12 +37,9 @@ class NeuronPlanner {
   }
 
  private:
-  Status Rename(const FuseGroup& group, const std::vector<uint32_t>& outputs) {
-    builder_.BeginGroup(group.label);
-    std::map<uint32_t, uint32_t> moved = {{kNone, kNone}};
-    for (const uint32_t i : outputs) {
-      OutputArray output = std::move(planned_.outputs[i]);
-      const std::string name = NeuronName(*builder_.catalogue().table, output.id);
+  Status Rename(DraftGroup group) {
+    for (DraftOutput& output : group.outputs) {
+      const std::string name = NeuronName(*draft_.catalogue().table, output.id);
       if (name.empty())
         return UsageError("a tensor that Neuron's form has no place for")
             .Expected("decoder layers, embedding and output layer")
@@ -52,18 +47,14 @@ class NeuronPlanner {
             .Advice("--unknown drop");
       output.name = name;
       output.unchanged = false;
-      const std::string file = NeuronFile(output.id.layer);
-      moved[i] = builder_.AddOutput(std::move(output), planned_.near[i], file);
+      output.file_name = NeuronFile(output.id.layer);
     }
-    for (EncodedWeight e : group.encoded) {
-      for (uint32_t* output : {&e.codes, &e.scales, &e.global, &e.input}) *output = moved.at(*output);
-      builder_.group().encoded.push_back(e);
-    }
+    draft_.groups.push_back(std::move(group));
     return {};
   }
 
-  Status Stack(int32_t layer, bool gate_up, Part part, const std::vector<uint32_t>& members) {
-    const OutputArray& first = planned_.outputs[members[0]];
+  Status Stack(int32_t layer, bool gate_up, Part part, const std::vector<DraftOutput>& members) {
+    const DraftOutput& first = members[0];
     const int64_t rows = first.shape[0], cols = first.shape[1], count = gate_up ? 2 : 1;
     const bool codes = first.dtype == DType::kF8E4M3;
     const bool values = part == Part::kWeight && !codes;
@@ -84,8 +75,7 @@ class NeuronPlanner {
       stack.adjust = Adjust::kScale;
       stack.factor = rescale_ ? static_cast<float>(448.0 / 240.0) : 2.0f;
     }
-    for (const uint32_t i : members) {
-      const OutputArray& output = planned_.outputs[i];
+    for (const DraftOutput& output : members) {
       if (output.shape != first.shape || output.dtype != first.dtype || output.pieces.size() != 1)
         return UsageError("experts of one layer are stored differently")
             .Expected(first.name)
@@ -103,26 +93,25 @@ class NeuronPlanner {
     std::sort(stack.pieces.begin(), stack.pieces.end(), [](const Piece& a, const Piece& b) {
       return std::pair(a.target_row, a.target_col) < std::pair(b.target_row, b.target_col);
     });
-    builder_.BeginGroup(stack.name);
-    builder_.AddOutput(std::move(stack), planned_.near[members[0]], NeuronFile(layer));
+    draft_.BeginGroup(stack.name);
+    draft_.AddOutput(std::move(stack), first.near, NeuronFile(layer));
     return {};
   }
 
   // Values that were only moved so far are now turned over as values.
   void SetCodec(uint32_t source, const OutputArray& output, Codec codec) {
-    if (output.transform == Transform::kMove) builder_.plan().sources[source].codec = codec;
+    if (output.transform == Transform::kMove) draft_.sources[source].codec = codec;
   }
 
-  PlanBuilder& builder_;
+  Draft& draft_;
   const bool rescale_;
   const int64_t experts_;
-  PlannedOutputs planned_;
 };
 
 }  // namespace
 
-Status ToNeuron(PlanBuilder& builder, ExpertCodes expert_codes) {
-  return NeuronPlanner(builder, expert_codes).StackExperts();
+Status ToNeuron(Draft& draft, ExpertCodes expert_codes) {
+  return NeuronPlanner(draft, expert_codes).StackExperts();
 }
 
 }  // namespace mimo

@@ -4,13 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 
 namespace mimo {
 
-// Replaces the outputs of the builder's plan, which hold attention and dense weights as they are to be stored: experts
+// Replaces the outputs of the draft's plan, which hold attention and dense weights as they are to be stored: experts
 // are transposed and stacked, block FP8 codes halved and their scales doubled (kHalve), or divided by 448/240 and
 // multiplied by it (kRescale). kUsage for experts in another codec.
-Status ToNeuron(PlanBuilder& builder, ExpertCodes expert_codes);
+Status ToNeuron(Draft& draft, ExpertCodes expert_codes);
 
 }  // namespace mimo

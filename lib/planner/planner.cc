@@ -6,7 +6,7 @@
 #include <unordered_map>
 
 #include "lib/draft/attention.h"
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 #include "lib/draft/filter.h"
 #include "lib/draft/placement.h"
 #include "lib/draft/resize.h"
@@ -39,59 +39,65 @@ class Planner {
         options_(options),
         facts_(facts),
         viewed_(viewed),
-        builder_(catalogue, inventory) {}
+        draft_(catalogue, inventory) {}
 
   Result<Plan> Make() {
     MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue_, options_));
     chooser_ = &chooser;
     if (viewed_ != nullptr && viewed_->view.trained) chooser.NarrowRuns();
-    dropped_.resize(catalogue_.arrays.size());
     MIMO_ASSIGN_OR_RETURN(target_,
                           ChooseTarget(catalogue_, inventory_, verdict_, options_, chooser, viewed_ != nullptr));
     resizes_ = target_.resizes(catalogue_.config);
     if (options_.fold_value_scale) fold_ = static_cast<float>(*catalogue_.config.value_scale);
-    for (std::string& note : target_.notes) builder_.plan().notes.push_back(std::move(note));
     MIMO_RETURN_IF_ERROR(PlanUnknown());
     MIMO_RETURN_IF_ERROR(PlanAttentionLayers());
     for (const Weight& weight : inventory_.weights)
       if (!IsAttentionProjection(weight.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(weight));
     MIMO_RETURN_IF_ERROR(PlanFused());
     MIMO_RETURN_IF_ERROR(chooser.CheckAllUsed());
-    MIMO_RETURN_IF_ERROR(ApplyFilter(options_, builder_, &dropped_));
+    MIMO_RETURN_IF_ERROR(ApplyFilter(options_, &draft_));
     MIMO_RETURN_IF_ERROR(CheckPromises());
+    const bool lossless = rounded_ == 0 && StraddlingBlocks() == 0;
     if (options_.format == FormKind::kShardedState)
-      MIMO_RETURN_IF_ERROR(CutForRanks(builder_, options_, chooser_->keeps(), &target_, &dropped_));
+      MIMO_RETURN_IF_ERROR(CutForRanks(draft_, options_, chooser_->keeps(), &target_));
     if (options_.to == TargetKind::kNxdi)
-      MIMO_RETURN_IF_ERROR(ToNeuron(builder_, options_.expert_codes.value_or(ExpertCodes::kHalve)));
+      MIMO_RETURN_IF_ERROR(ToNeuron(draft_, options_.expert_codes.value_or(ExpertCodes::kHalve)));
     const bool megatron = options_.to == TargetKind::kMegatron;
     std::vector<PlannedTensor> tensors;
-    if (megatron) MIMO_RETURN_IF_ERROR(ToMegatron(builder_, target_.model, options_, &tensors));
-    builder_.plan().target_layout = target_.qkv;
-    if (viewed_ != nullptr)  // nothing that is shown lies in a file as it is
-      for (OutputArray& output : builder_.plan().outputs) output.unchanged = false;
+    if (megatron) MIMO_RETURN_IF_ERROR(ToMegatron(draft_, target_.model, options_, &tensors));
+    draft_.VisitOutputs([&](DraftOutput& output) { output.unchanged &= viewed_ == nullptr; });  // a view shows no files
     if (target_.restores && catalogue_.origin && catalogue_.origin->index && options_.max_shard_bytes == 0) {
       std::unordered_map<std::string, std::string> home;
       for (const auto& [tensor, file] : catalogue_.origin->index->weight_map) home.emplace(tensor, file);
-      for (uint32_t i = 0; i < builder_.plan().outputs.size(); ++i)
-        if (const auto found = home.find(builder_.plan().outputs[i].name); found != home.end())
-          builder_.SetFile(i, found->second);
+      draft_.VisitOutputs([&](DraftOutput& output) {
+        if (const auto found = home.find(output.name); found != home.end()) output.file_name = found->second;
+      });
     }
     PlacementOptions placement;
     placement.max_shard_bytes = options_.max_shard_bytes;
     if (megatron) placement.container = &TorchItemsContainer();
     if (!target_.restores) placement.layout = target_.qkv.ToString();
-    PlaceOutputs(builder_, placement);
-    builder_.plan().options = options_;
-    if (megatron) MIMO_RETURN_IF_ERROR(DescribeMegatron(tensors, target_.model, &builder_.plan()));
-    MIMO_RETURN_IF_ERROR(DescribeOutput(
-        {catalogue_, inventory_, verdict_, options_, target_, *chooser_, viewed_ != nullptr}, &builder_.plan()));
+    const std::vector<std::string> reasons = draft_.reasons();
+    Plan plan = PlaceOutputs(std::move(draft_), placement);
+    plan.target_layout = target_.qkv;
+    plan.options = options_;
+    plan.lossless = lossless;
+    plan.notes = std::move(target_.notes);
+    if (megatron) MIMO_RETURN_IF_ERROR(DescribeMegatron(tensors, target_.model, &plan));
+    MIMO_RETURN_IF_ERROR(
+        DescribeOutput({catalogue_, inventory_, verdict_, options_, target_, *chooser_, viewed_ != nullptr}, &plan));
     if (viewed_ != nullptr) {
-      MIMO_RETURN_IF_ERROR(ReadFromStored(viewed_->view, viewed_->stored, &builder_.plan()));
-      GroupFiles(builder_.plan());
+      MIMO_RETURN_IF_ERROR(ReadFromStored(viewed_->view, viewed_->stored, &plan));
+      GroupFiles(plan);
     }
     AddNotes({verdict_, target_, options_, chooser_->recipe(), straddling_layers_.size(), maybe_exact_, resizes_},
-             &builder_.plan().notes);
-    return Finish();
+             &plan.notes);
+    plan.form = WordOf(kForms, options_.form());
+    plan.source_layout = verdict_;
+    FinishPlan(
+        viewed_ != nullptr ? viewed_->stored : catalogue_,
+        [&](uint32_t array) { return viewed_ != nullptr ? Unread(array) : reasons[array]; }, &plan);
+    return plan;
   }
 
  private:
@@ -99,10 +105,10 @@ class Planner {
     for (uint32_t array : inventory_.unknown) {
       const StoredArray& stored = catalogue_.arrays[array];
       if (options_.unknown == UnknownPolicy::kCarry) {
-        builder_.BeginGroup(stored.name);
-        builder_.AddUnchanged(array);
+        draft_.BeginGroup(stored.name);
+        draft_.AddUnchanged(array);
       } else if (options_.unknown == UnknownPolicy::kDrop) {
-        dropped_[array] = "unknown tensor, --unknown drop";
+        draft_.SetReason(array, "unknown tensor, --unknown drop");
       } else {
         return BadInput("a tensor that no model table knows")
             .File(JoinPath(catalogue_.root, catalogue_.files[stored.file].name))
@@ -157,7 +163,7 @@ class Planner {
       if (a.qkv == kNone && a.q == kNone) continue;
       if (a.mtp && options_.to == TargetKind::kNxdi) {
         for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
-          if (weight != kNone) Drop(inventory_.weights[weight], kNoMtp);
+          if (weight != kNone) draft_.Drop(inventory_.weights[weight], kNoMtp);
         continue;
       }
       const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
@@ -178,14 +184,14 @@ class Planner {
         continue;
       }
       const bool refuse = options_.on_straddle != StraddlePolicy::kRequantize || options_.lossless;
-      if (PlanAttention(builder_, request, refuse) == AttentionResult::kDone) {
+      if (PlanAttention(draft_, request, refuse) == AttentionResult::kDone) {
         Rounds(first, choice);
         continue;
       }
       straddling_layers_.push_back(std::string(a.mtp ? "mtp " : "") + std::to_string(a.layer));
       if (options_.on_straddle == StraddlePolicy::kBf16 && !options_.lossless) {
         request.decode = Codec::kBf16;
-        PlanAttention(builder_, request, false);
+        PlanAttention(draft_, request, false);
         Choice decoded;
         decoded.kind = Choice::Kind::kPlain;
         Rounds(first, decoded);
@@ -215,8 +221,8 @@ class Planner {
           .Found(name)
           .Advice("--fold-value-scale o");
     if (choice.kind == Choice::Kind::kKeep) {  // values: rounded anew, in their own type
-      builder_.DecodedSource(first);
-      request->decode = builder_.plan().sources[builder_.Source(first.array)].codec;
+      draft_.DecodedSource(first);
+      request->decode = draft_.sources[draft_.Source(first.array)].codec;
     }
     ++rounded_;
     return {};
@@ -241,9 +247,9 @@ class Planner {
   }
 
   void PlanRenamed(const AttentionWeights& a, const Choice& choice) {
-    builder_.BeginGroup(catalogue_.arrays[inventory_.weights[a.fused() ? a.qkv : a.q].array].name);
+    draft_.BeginGroup(catalogue_.arrays[inventory_.weights[a.fused() ? a.qkv : a.q].array].name);
     for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
-      if (weight != kNone) builder_.AddRenamed(inventory_.weights[weight], choice.arrays);
+      if (weight != kNone) draft_.AddRenamed(inventory_.weights[weight], choice.arrays);
   }
 
   // Keeps count of what rounds. Exact paths are known only when the data is seen; under --lossless the run checks them.
@@ -265,22 +271,17 @@ class Planner {
 
   static constexpr char kNoMtp[] = "Neuron's form has no MTP layers";
 
-  void Drop(const Weight& weight, const std::string& reason) {
-    for (const uint32_t array : {weight.array, weight.scale, weight.global, weight.input})
-      if (array != kNone) dropped_[array] = reason;
-  }
-
   Status PlanWeight(const Weight& weight) {
     const StoredArray& stored = catalogue_.arrays[weight.array];
     const bool neuron = options_.to == TargetKind::kNxdi;
     if (IsTower(weight.id.role) && (neuron || options_.to == TargetKind::kMegatron || options_.text_only)) {
-      Drop(weight, neuron               ? "Neuron's form has no towers"
-                   : options_.text_only ? "tower, --text-only"
-                                        : "Megatron's model has no towers");
+      draft_.Drop(weight, neuron               ? "Neuron's form has no towers"
+                          : options_.text_only ? "tower, --text-only"
+                                               : "Megatron's model has no towers");
       return {};
     }
     if (weight.id.mtp && neuron) {
-      Drop(weight, kNoMtp);
+      draft_.Drop(weight, kNoMtp);
       return {};
     }
     // "attention_sink_bias" has no parts; "weight_packed" is "weight" to everyone but its reader.
@@ -321,24 +322,24 @@ class Planner {
           .Found(name);
     switch (choice.kind) {
       case Choice::Kind::kKeep:
-        builder_.BeginGroup(stored.name);
+        draft_.BeginGroup(stored.name);
         if (changed) {
-          AddResized(builder_, weight, shape);
+          AddResized(draft_, weight, shape);
         } else if (HasBlockGrid(weight.storage) && weight.block_rows != target_.block_rows) {
-          AddRegridded(builder_, weight, target_.block_rows);
+          AddRegridded(draft_, weight, target_.block_rows);
         } else {
-          builder_.AddKept(weight);
+          draft_.AddKept(weight);
         }
         if (folds) FoldKept(weight);
         break;
       case Choice::Kind::kRename:
-        builder_.BeginGroup(stored.name);
-        builder_.AddRenamed(weight, choice.arrays);
+        draft_.BeginGroup(stored.name);
+        draft_.AddRenamed(weight, choice.arrays);
         break;
       case Choice::Kind::kPlain:
-        builder_.BeginGroup(stored.name);
+        draft_.BeginGroup(stored.name);
         PlanPlain(weight, choice.codec, name, shape);
-        if (folds) Scale(&builder_.plan().outputs.back());
+        if (folds) Scale(&draft_.group().outputs.back());
         break;
       case Choice::Kind::kEncode: {
         EncodedRequest request;
@@ -349,7 +350,7 @@ class Planner {
         request.encoding = choice.encoding;
         request.arrays = choice.arrays;
         request.input_scale = choice.input_scale;
-        request.pieces.push_back({builder_.DecodedSource(weight), 0, 0, weight.rows});
+        request.pieces.push_back({draft_.DecodedSource(weight), 0, 0, weight.rows});
         // Only NVFP4 has something to share; without it every weight is a group of its own.
         const std::string_view fuse =
             choice.encoding.codec == Codec::kNvfp4 ? catalogue_.table->FuseOf(weight.id) : std::string_view();
@@ -370,16 +371,15 @@ class Planner {
 
   // The arrays of a kept weight were just added: block FP8 takes the factor in its scales, values are rounded anew.
   void FoldKept(const Weight& weight) {
-    std::vector<OutputArray>& outputs = builder_.plan().outputs;
+    OutputArray& output = draft_.group().outputs.back();
     if (weight.scale != kNone) {
-      Scale(&outputs.back());
+      Scale(&output);
       return;
     }
-    OutputArray& output = outputs.back();
     Scale(&output);
-    builder_.DecodedSource(weight);
+    draft_.DecodedSource(weight);
     output.transform = Transform::kConvert;
-    output.target_codec = builder_.plan().sources[output.pieces[0].source].codec;
+    output.target_codec = draft_.sources[output.pieces[0].source].codec;
   }
 
   std::vector<int64_t> ElementShape(const Weight& weight) const {
@@ -399,21 +399,21 @@ class Planner {
     const std::vector<int64_t> stored = ElementShape(weight);
     const auto last = [](const std::vector<int64_t>& s) { return s.empty() ? 1 : s.back(); };
     output.pieces =
-        ResizedPieces(builder_.DecodedSource(weight), MatrixRows(stored), last(stored), output.rows(), last(shape));
-    builder_.AddOutput(std::move(output), weight.array);
+        ResizedPieces(draft_.DecodedSource(weight), MatrixRows(stored), last(stored), output.rows(), last(shape));
+    draft_.AddOutput(std::move(output), weight.array);
   }
 
   // Weights that engines run as one are encoded together, under one global scale.
   Status PlanFused() {
     for (auto& [key, members] : fused_) {
-      builder_.BeginGroup(members[0].label);
+      draft_.BeginGroup(members[0].label);
       for (FusedMember& member : members) {
         if (member.request.input_scale != members[0].request.input_scale)
           return UsageError("different input scales for weights that engines run as one")
               .Expected("equal input scales")
               .Found(member.request.name)
               .Advice("give " + members[0].request.name + " the same");
-        builder_.AddEncoded(member.request, member.near);
+        draft_.AddEncoded(member.request, member.near);
       }
     }
     fused_.clear();
@@ -437,25 +437,19 @@ class Planner {
           .Expected("nothing that rounds (--lossless)")
           .Found(std::to_string(rounded_) + " weights whose values do not fit the target type exactly")
           .Advice("keep them (--dtype keep), or leave --lossless out");
-    builder_.plan().lossless = rounded_ == 0 && builder_.plan().straddling_blocks == 0;
     return {};
+  }
+
+  uint64_t StraddlingBlocks() const {
+    uint64_t blocks = 0;
+    for (const DraftGroup& group : draft_.groups) blocks += group.straddling_blocks;
+    return blocks;
   }
 
   // Why an array behind a view is not read.
   std::string Unread(uint32_t array) const {
     if (viewed_->view.constants[array] != 0) return "a constant of the engine";
     return "a replica, padding, or a part of what is dropped";
-  }
-
-  Plan Finish() {
-    Plan& plan = builder_.plan();
-    const Catalogue& stored = viewed_ != nullptr ? viewed_->stored : catalogue_;
-    plan.options = options_;
-    plan.form = WordOf(kForms, options_.form());
-    plan.source_layout = verdict_;
-    FinishPlan(
-        stored, [&](uint32_t array) { return viewed_ != nullptr ? Unread(array) : dropped_[array]; }, &plan);
-    return std::move(plan);
   }
 
   const Catalogue& catalogue_;
@@ -465,11 +459,10 @@ class Planner {
   const SurveyFacts& facts_;
   const ViewedPlan* viewed_;
   StorageChooser* chooser_ = nullptr;
-  PlanBuilder builder_;
+  Draft draft_;
   Target target_;
   std::optional<float> fold_;                   // attention_value_scale, when it goes into weights
   bool resizes_ = false;                        // the dimensions of the output differ from those of the source
-  std::vector<std::string> dropped_;            // reasons, by catalogue array
   std::vector<std::string> straddling_layers_;  // whose blocks would be re-quantized, when that is not wanted
   uint64_t rounded_ = 0;                        // weights whose decoded values need rounding
   uint64_t maybe_exact_ = 0;                    // weights that an exact path may take

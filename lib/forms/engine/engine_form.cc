@@ -92,11 +92,7 @@ Status ChooseBlocks(AttentionStorage attention, Planning* p) {
 }  // namespace
 
 bool EngineForm::IsAskedFor(const PlanOptions& options) const {
-  return options.to == TargetKind::kVllm || options.to == TargetKind::kSglang;
-}
-
-bool EngineForm::PadsVocabulary(const PlanOptions& options) {
-  return options.to == TargetKind::kSglang;
+  return IsEngine(TargetWord(options));
 }
 
 Status EngineForm::Check(const Planning& p) const {
@@ -132,7 +128,7 @@ Result<EngineTarget> EngineForm::TargetOf(const Planning& p) {
 
 Status EngineForm::Aim(const Choice&, Planning* p) const {
   Target* target = &p->target;
-  MIMO_RETURN_IF_ERROR(ShareOut(PadsVocabulary(p->options), p));
+  MIMO_RETURN_IF_ERROR(ShareOut(p));
   MIMO_ASSIGN_OR_RETURN(const EngineTarget engine, TargetOf(*p));
   const std::string at = engine.text + " at TP " + std::to_string(p->options.tp);
   const bool automatic = p->options.attention == AttentionStorage::kAuto;

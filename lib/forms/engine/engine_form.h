@@ -17,8 +17,6 @@ class EngineForm : public Form {
  protected:
   // What the engine wants at this size. kUsage for an unknown version, or blocks that it does not take.
   static Result<EngineTarget> TargetOf(const Planning& p);
-  // Whether the engine pads the vocabulary to what its ranks need.
-  static bool PadsVocabulary(const PlanOptions& options);
 };
 
 }  // namespace mimo

@@ -1,5 +1,6 @@
 #include "lib/forms/engine/engine_targets.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 namespace mimo {
@@ -30,6 +31,16 @@ Result<EngineTarget> Choose(const std::string& engine, const Json& version, cons
 }
 
 }  // namespace
+
+bool IsEngine(const std::string& name) {
+  return Json::parse(EmbeddedText(kTargetTable)).at("engines").contains(name);
+}
+
+bool PadsVocabulary(const std::string& engine) {
+  const Json table = Json::parse(EmbeddedText(kTargetTable));
+  const Json& padding = table.at("pads_vocabulary");
+  return std::find(padding.begin(), padding.end(), engine) != padding.end();
+}
 
 Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts) {
   Error error;

@@ -29,6 +29,11 @@ struct EngineTarget {
   std::vector<std::pair<int64_t, int64_t>> fp8_blocks;  // block shapes that it takes
 };
 
+// Whether the table has versions of an engine called so; and whether that engine pads the vocabulary to what its ranks
+// need, so that files need not.
+bool IsEngine(const std::string& name);
+bool PadsVocabulary(const std::string& engine);
+
 // The first rule of the version whose conditions hold. `version` is its id or the end of it ("0.33.0"), "" for the
 // newest known. kUsage for an unknown version: names those that there are.
 Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "lib/forms/engine/engine_targets.h"
+#include "lib/forms/refusals.h"
 #include "lib/layout/partition.h"
 #include "lib/model/role_groups.h"
 
@@ -47,7 +49,7 @@ Status CheckBlocks(const std::string& what, int64_t rows, int64_t tp, int64_t gr
 
 }  // namespace
 
-Status ShareOut(bool pads_vocab, Planning* p) {
+Status ShareOut(Planning* p) {
   const int64_t tp = p->options.tp, ep = std::max<int64_t>(p->options.ep, 1);
   const bool pad = p->options.pad;
   ModelConfig& model = p->target.model;
@@ -66,7 +68,7 @@ Status ShareOut(bool pads_vocab, Planning* p) {
     if (!pad) e.advice += std::string(e.advice.empty() ? "" : ", ") + "or --pad, which adds zero heads and columns";
     return e;
   }
-  if (!pads_vocab && RoundUp(model.vocab, 64) % tp != 0)
+  if (!PadsVocabulary(TargetWord(p->options)) && RoundUp(model.vocab, 64) % tp != 0)
     return UsageError("the vocabulary cannot be cut into " + std::to_string(tp) + " parts")
         .Expected("a multiple of " + std::to_string(tp) + " once it is padded to a multiple of 64")
         .Found(std::to_string(model.vocab) + " rows")

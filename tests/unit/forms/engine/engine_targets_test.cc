@@ -132,5 +132,13 @@ TEST(EngineTargets, EveryVersionDecidesEveryCase) {
   }
 }
 
+TEST(EngineTargets, TheTableNamesTheEngines) {
+  EXPECT_TRUE(IsEngine("vllm"));
+  EXPECT_TRUE(IsEngine("sglang"));
+  for (const char* none : {"hf", "nxdi", "megatron", ""}) EXPECT_FALSE(IsEngine(none)) << none;
+  EXPECT_TRUE(PadsVocabulary("sglang"));
+  EXPECT_FALSE(PadsVocabulary("vllm"));
+}
+
 }  // namespace
 }  // namespace mimo

@@ -6,8 +6,8 @@
 
 #include "lib/base/checked.h"
 #include "lib/base/durable_file.h"
-#include "lib/form/checkpoint.h"
-#include "lib/form/like.h"
+#include "lib/forms/registry/open_checkpoint.h"
+#include "lib/forms/merge/merge.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
 #include "lib/plan/words.h"
@@ -180,8 +180,6 @@ Status ChooseRecipe(Arguments& a) {
     return UsageError("contradicting options").Expected("--dtype or --recipe").Found("both");
   const std::string name = plain ? a.recipe : std::string(*FromWord(kRecipesOfDTypes, a.dtype));
   a.plan.dtype = plain.value_or(DTypeChoice::kKeep);
-  if (a.plan.to == TargetKind::kMegatron && plain == DTypeChoice::kKeep && name.empty())
-    a.plan.dtype = DTypeChoice::kBf16;
   if (name.empty()) {
     MIMO_RETURN_IF_ERROR(TakeBlock(&a.flags, &a.plan));
     if (a.flags.any())
@@ -328,7 +326,7 @@ int Convert(Arguments& a) {
       return fail(s.error());
   const PlanSummary summary = Summarize(checkpoint.stored, *plan);
   const std::vector<Operations> operations = OperationsOf(checkpoint.stored, *plan);
-  const std::string dtype = a.plan.recipe ? a.dtype : std::string(WordOf(kDTypeChoices, a.plan.dtype));
+  const std::string dtype = a.plan.recipe ? a.dtype : std::string(WordOf(kDTypeChoices, plan->options.dtype));
   const std::string stored_as = !a.plan_in.empty()  ? "as planned"
                                 : !a.recipe.empty() ? "recipe " + a.recipe
                                                     : "dtype " + dtype;

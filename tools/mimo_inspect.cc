@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <optional>
 
-#include "lib/form/checkpoint.h"
+#include "lib/forms/registry/open_checkpoint.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
-#include "lib/form/rank_form.h"
+#include "lib/forms/ranks/rank_form.h"
 #include "lib/plan/words.h"
 #include "tools/cli.h"
 
@@ -78,22 +78,12 @@ void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options) {
 }
 
 Status FinishTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options) {
-  const std::string format = "--format " + std::string(WordOf(kFormats, flags.format));
-  const bool megatron = options->to == TargetKind::kMegatron, usual = flags.format == FormKind::kHf;
-  if (!usual && !megatron) options->format = flags.format;
-  if (megatron && !usual && flags.format != FormKind::kTorchDist)
-    return UsageError("not a format of Megatron's").Expected("--format torch_dist").Found(format);
-  if (!megatron && options->iteration != 0)
-    return UsageError("--iteration belongs to Megatron")
-        .Expected("--to megatron")
-        .Found("--to " + std::string(WordOf(kTargets, options->to)));
+  if (flags.format != FormKind::kHf) options->format = flags.format;
   if (options->to == TargetKind::kHf && flags.to_option->count() > 0 && !qkv_given) options->qkv = QkvWish("restore");
   if (!flags.ranks.empty()) {
     MIMO_ASSIGN_OR_RETURN(options->ranks, ParseRanks(flags.ranks));
   }
   if (!flags.template_path.empty()) {
-    if (flags.format != FormKind::kShardedState)
-      return UsageError("--template names the arrays of rank files").Expected("--format sharded-state").Found(format);
     MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, flags.template_path, kMaxTemplateBytes));
     MIMO_ASSIGN_OR_RETURN(options->form_template, CanonicalTemplate(text, flags.template_path));
   }

@@ -15,11 +15,11 @@ constexpr Role kSplitRoles[3] = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
 
 class AttentionPlanner {
  public:
-  AttentionPlanner(PlanBuilder& builder, const AttentionRequest& request)
-      : builder_(builder), request_(request), moves_(ComposeRows(request.source, request.target)) {
+  AttentionPlanner(Draft& draft, const AttentionRequest& request)
+      : draft_(draft), request_(request), moves_(ComposeRows(request.source, request.target)) {
     const AttentionWeights& a = *request.weights;
     weights_ = a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
-    first_ = &builder.inventory().weights[weights_[0]];
+    first_ = &draft.inventory().weights[weights_[0]];
     fp8_ = HasBlockGrid(first_->storage);
   }
 
@@ -47,7 +47,7 @@ class AttentionPlanner {
   }
 
  private:
-  const Weight& SourceWeight(size_t array) const { return builder_.inventory().weights[weights_[array]]; }
+  const Weight& SourceWeight(size_t array) const { return draft_.inventory().weights[weights_[array]]; }
   bool SameRows() const { return moves_ == ComposeRows(request_.target, request_.target); }
 
   std::string Label() const {
@@ -60,7 +60,7 @@ class AttentionPlanner {
     output.id = first_->id;
     output.id.role = request_.target.layout.fused() ? Role::kAttnQkv : kSplitRoles[array];
     output.id.part = part;
-    output.name = builder_.catalogue().table->NameOf(output.id);
+    output.name = draft_.catalogue().table->NameOf(output.id);
     output.dtype = dtype;
     output.shape = part == Part::kWeight ? std::vector<int64_t>{request_.target.rows[array], first_->cols}
                                          : std::vector<int64_t>{request_.target.scale_rows[array],
@@ -86,23 +86,23 @@ class AttentionPlanner {
       }
       const Weight& weight = SourceWeight(move.source_array);
       const bool decoded = request_.decode || request_.encode;
-      const uint32_t source = decoded ? builder_.DecodedSource(weight) : builder_.Source(weight.array);
+      const uint32_t source = decoded ? draft_.DecodedSource(weight) : draft_.Source(weight.array);
       pieces.push_back({source, move.source_row, move.target_row, move.rows});
     }
     return pieces;
   }
 
   void PlanUnchanged() {
-    builder_.BeginGroup(Label());
+    draft_.BeginGroup(Label());
     for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
-      builder_.AddKept(SourceWeight(i));
+      draft_.AddKept(SourceWeight(i));
     }
   }
 
   // Rows of values, or of codes with scales of their own: each array moves alike. Global scales go with their rows; the
   // planner has seen to it that the rows of one target come from one source (PlanAttention's contract).
   void PlanMoved() {
-    builder_.BeginGroup(Label());
+    draft_.BeginGroup(Label());
     for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
       std::vector<Piece> pieces = Pieces(i);
       MoveRows(i, &Weight::array, pieces);
@@ -113,7 +113,7 @@ class AttentionPlanner {
   }
 
   OutputArray Moved(size_t target, uint32_t stored) const {
-    const StoredArray& array = builder_.catalogue().arrays[stored];
+    const StoredArray& array = draft_.catalogue().arrays[stored];
     OutputArray output = NewOutput(target, array.id.part, array.dtype);
     output.shape = array.shape;
     return output;
@@ -126,24 +126,24 @@ class AttentionPlanner {
     for (const RowMove& move : moves_)
       if (move.target_array == target) {
         Piece& piece = pieces[at++];
-        if (piece.source != kNone) piece.source = builder_.Source(SourceWeight(move.source_array).*part);
+        if (piece.source != kNone) piece.source = draft_.Source(SourceWeight(move.source_array).*part);
       }
     output.pieces = std::move(pieces);
-    builder_.AddOutput(std::move(output), Near(target));
+    draft_.AddOutput(std::move(output), Near(target));
   }
 
   void MoveScalar(size_t target, uint32_t Weight::*part) {
     for (const RowMove& move : moves_) {
       if (move.target_array != target) continue;
       OutputArray output = Moved(target, first_->*part);
-      output.pieces.push_back({builder_.Source(SourceWeight(move.source_array).*part), 0, 0, 1});
-      builder_.AddOutput(std::move(output), Near(target));
+      output.pieces.push_back({draft_.Source(SourceWeight(move.source_array).*part), 0, 0, 1});
+      draft_.AddOutput(std::move(output), Near(target));
       return;
     }
   }
 
   void PlanDecoded() {
-    builder_.BeginGroup(Label());
+    draft_.BeginGroup(Label());
     for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
       OutputArray output = NewOutput(i, Part::kWeight, DTypeOf(*request_.decode));
       output.transform = Transform::kConvert;
@@ -153,13 +153,13 @@ class AttentionPlanner {
         output.adjust = Adjust::kScale;
         output.factor = *request_.fold;
       }
-      builder_.AddOutput(std::move(output), Near(i));
+      draft_.AddOutput(std::move(output), Near(i));
     }
     if (fp8_) SetSourceBands();
   }
 
   void PlanEncoded() {
-    builder_.BeginGroup(Label());
+    draft_.BeginGroup(Label());
     for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
       const OutputArray weight = NewOutput(i, Part::kWeight, DType::kU8);
       EncodedRequest encoded;
@@ -174,7 +174,7 @@ class AttentionPlanner {
       encoded.arrays = request_.encode->arrays;
       encoded.input_scale = request_.encode->input_scales[i];
       encoded.pieces = Pieces(i);
-      builder_.AddEncoded(encoded, Near(i));
+      draft_.AddEncoded(encoded, Near(i));
     }
     if (fp8_) SetSourceBands();
   }
@@ -182,7 +182,7 @@ class AttentionPlanner {
   // The source's own grid, where it is not simply row / 128 under the array's own scales.
   void SetSourceBands() {
     for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
-      const uint32_t index = builder_.DecodedSource(SourceWeight(i));
+      const uint32_t index = draft_.DecodedSource(SourceWeight(i));
       std::vector<SourceBand> bands;
       bool uniform = true;
       for (const ScaleBand& band : request_.source.bands) {
@@ -191,10 +191,10 @@ class AttentionPlanner {
         uniform &= band.scale_array == i && band.row_begin == band.scale_row * block &&
                    (band.row_end - band.row_begin == block || band.row_end == request_.source.rows[i]);
         bands.push_back(
-            {band.row_begin, band.row_end, builder_.Source(SourceWeight(band.scale_array).scale), band.scale_row});
+            {band.row_begin, band.row_end, draft_.Source(SourceWeight(band.scale_array).scale), band.scale_row});
       }
       if (!uniform) {
-        SourceArray& source = builder_.plan().sources[index];
+        SourceArray& source = draft_.sources[index];
         source.bands = std::move(bands);
         source.scale = kNone;
       }
@@ -266,20 +266,20 @@ class AttentionPlanner {
   }
 
   void PlanRelayout(std::vector<CellRow> cells) {
-    builder_.BeginGroup(Label());
+    draft_.BeginGroup(Label());
     std::array<uint32_t, 3> codes{}, scales{};
     for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
       OutputArray weight = NewOutput(i, Part::kWeight, DType::kF8E4M3);
       weight.transform = Transform::kRelayout;
       weight.target_codec = Codec::kFp8Block;
-      codes[i] = builder_.AddOutput(std::move(weight), Near(i));
+      codes[i] = draft_.AddOutput(std::move(weight), Near(i));
       OutputArray scale = NewOutput(i, Part::kScaleInv, DType::kF32);
       scale.transform = Transform::kScales;
       scale.target_codec = Codec::kFp32;
-      scales[i] = builder_.AddOutput(std::move(scale), Near(i));
+      scales[i] = draft_.AddOutput(std::move(scale), Near(i));
     }
     const auto blocks = static_cast<uint64_t>(CeilDiv(first_->cols, first_->block_cols));
-    FuseGroup& group = builder_.group();
+    DraftGroup& group = draft_.group();
     for (CellRow& cell : cells) {
       if (request_.quantize) {
         cell.moved = false;
@@ -292,21 +292,20 @@ class AttentionPlanner {
         if (s.source == kNone) continue;
         const Weight& weight = SourceWeight(s.source);
         if (request_.quantize) {
-          s.source = builder_.DecodedSource(weight);
+          s.source = draft_.DecodedSource(weight);
           s.scale = kNone;
           s.scale_row = 0;
           continue;
         }
-        s.source = builder_.GridSource(weight);
-        s.scale = builder_.Source(SourceWeight(s.scale).scale);
+        s.source = draft_.GridSource(weight);
+        s.scale = draft_.Source(SourceWeight(s.scale).scale);
       }
       if (!cell.moved && !request_.quantize) group.straddling_blocks += blocks;
     }
     group.cells = std::move(cells);
-    builder_.plan().straddling_blocks += group.straddling_blocks;
   }
 
-  PlanBuilder& builder_;
+  Draft& draft_;
   const AttentionRequest& request_;
   std::vector<RowMove> moves_;
   std::array<uint32_t, 3> weights_{};
@@ -316,8 +315,8 @@ class AttentionPlanner {
 
 }  // namespace
 
-AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles) {
-  return AttentionPlanner(builder, request).Plan(refuse_straddles);
+AttentionResult PlanAttention(Draft& draft, const AttentionRequest& request, bool refuse_straddles) {
+  return AttentionPlanner(draft, request).Plan(refuse_straddles);
 }
 
 }  // namespace mimo

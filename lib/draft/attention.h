@@ -4,7 +4,7 @@
 #include <array>
 #include <optional>
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 
 namespace mimo {
 
@@ -31,6 +31,6 @@ enum class AttentionResult : uint8_t { kDone, kStraddles };
 // Adds the group and its outputs. Rows of NVFP4 attention may only be moved where each target array takes rows of one
 // source array: each has one global scale. With `refuse_straddles`, adds nothing and answers kStraddles when a block
 // would be re-quantized.
-AttentionResult PlanAttention(PlanBuilder& builder, const AttentionRequest& request, bool refuse_straddles);
+AttentionResult PlanAttention(Draft& draft, const AttentionRequest& request, bool refuse_straddles);
 
 }  // namespace mimo

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/base/pattern.h"
+#include "lib/model/role_groups.h"
 
 namespace mimo {
 
@@ -74,47 +75,44 @@ Status NameFilter::Add(const std::vector<std::string>& texts, const char* flag, 
 }
 
 // Whether the weights of a group cannot be told apart: they share scales.
-bool SharesScales(const Plan& plan, const FuseGroup& group) {
-  return group.SharesGlobal() || std::any_of(group.outputs.begin(), group.outputs.end(), [&](uint32_t i) {
-           const TensorId& id = plan.outputs[i].id;
-           return id.part == Part::kScaleInv && (id.role == Role::kAttnQ || id.role == Role::kAttnK ||
-                                                 id.role == Role::kAttnV || id.role == Role::kAttnQkv);
+bool SharesScales(const DraftGroup& group) {
+  return group.SharesGlobal() || std::any_of(group.outputs.begin(), group.outputs.end(), [](const DraftOutput& output) {
+           return output.id.part == Part::kScaleInv && IsAttentionProjection(output.id.role);
          });
 }
 
 }  // namespace
 
-Status ApplyFilter(const PlanOptions& options, PlanBuilder& builder, std::vector<std::string>* dropped) {
+Status ApplyFilter(const PlanOptions& options, Draft* draft) {
   MIMO_ASSIGN_OR_RETURN(NameFilter filter, NameFilter::Make(options));
   if (filter.empty()) return {};
-  Plan& plan = builder.plan();
-  std::vector<std::string> reason(plan.outputs.size());
-  std::vector<std::string> group_reason(plan.groups.size());
-  for (size_t g = 0; g < plan.groups.size(); ++g) {
-    size_t in = 0, weights = 0;
-    for (uint32_t i : plan.groups[g].outputs) {
-      if (!HoldsElements(plan.outputs[i].id.part)) continue;
+  for (DraftGroup& group : draft->groups) {
+    std::vector<uint8_t> gone(group.outputs.size(), 0);
+    std::string reason;  // of the last weight that stays out
+    size_t weights = 0, out = 0;
+    for (size_t i = 0; i < gone.size(); ++i) {
+      if (!HoldsElements(group.outputs[i].id.part)) continue;
       ++weights;
-      reason[i] = filter.Rejects(plan.outputs[i].name);
-      in += reason[i].empty();
-      if (!reason[i].empty()) group_reason[g] = reason[i];
+      const std::string why = filter.Rejects(group.outputs[i].name);
+      if (why.empty()) continue;
+      reason = why;
+      gone[i] = 1;
+      ++out;
     }
-    if (in > 0 && in < weights && SharesScales(plan, plan.groups[g]))
-      return UsageError("--include/--exclude keep a part of " + plan.groups[g].label)
+    if (out == 0) continue;
+    if (out < weights && SharesScales(group))
+      return UsageError("--include/--exclude keep a part of " + group.label)
           .Expected("all of its projections, or none: they share scales")
-          .Found(std::to_string(in) + " of " + std::to_string(weights))
+          .Found(std::to_string(weights - out) + " of " + std::to_string(weights))
           .Advice("widen the pattern, or add --dtype bf16");
+    // What lies beside a weight follows the group.
+    for (size_t i = 0; i < gone.size(); ++i) gone[i] |= !HoldsElements(group.outputs[i].id.part);
+    draft->VisitReads(group, [&](uint32_t source) { draft->SetReason(draft->sources[source].array, reason); });
+    group.Erase(gone);
   }
   MIMO_RETURN_IF_ERROR(filter.CheckAllMatched());
-  std::vector<uint8_t> gone(plan.outputs.size(), 0);
-  for (size_t g = 0; g < plan.groups.size(); ++g) {
-    for (uint32_t i : plan.groups[g].outputs) {
-      const std::string& why = HoldsElements(plan.outputs[i].id.part) ? reason[i] : group_reason[g];
-      gone[i] = why.empty() ? 0 : 1;
-    }
-  }
-  builder.RemoveOutputs(gone, [&](uint32_t array, uint32_t group) { (*dropped)[array] = group_reason[group]; });
-  if (plan.outputs.empty())
+  std::erase_if(draft->groups, [](const DraftGroup& group) { return group.outputs.empty(); });
+  if (draft->groups.empty())
     return UsageError("--include/--exclude leave nothing").Expected("at least one tensor").Found("none");
   return {};
 }

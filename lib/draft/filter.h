@@ -5,13 +5,13 @@
 #include <vector>
 
 #include "lib/base/status.h"
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 
 namespace mimo {
 
-// Takes out of the plan what the options leave out; patterns see output names. `dropped` (by catalogue array) gets the
-// reasons of what is no longer read. kUsage for what is no regular expression, a pattern that matches nothing, a part
-// of a group whose scales are shared, or when nothing is left.
-Status ApplyFilter(const PlanOptions& options, PlanBuilder& builder, std::vector<std::string>* dropped);
+// Takes out of the draft what the options leave out, with the reason; patterns see output names. kUsage for what is no
+// regular expression, a pattern that matches nothing, a part of a group whose scales are shared, or when nothing is
+// left.
+Status ApplyFilter(const PlanOptions& options, Draft* draft);
 
 }  // namespace mimo

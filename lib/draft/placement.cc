@@ -21,53 +21,62 @@ std::string ShardName(size_t index, size_t count) {
   return "model-" + digits(index + 1) + "-of-" + digits(count) + ".safetensors";
 }
 
+// An output and the number of its group, in the order in which they were planned.
+struct Planned {
+  DraftOutput* output;
+  uint32_t group;
+};
+
 class Placer {
  public:
-  Placer(PlanBuilder& builder, const PlacementOptions& options)
-      : builder_(builder),
-        catalogue_(builder.catalogue()),
-        plan_(builder.plan()),
-        options_(options),
-        container_(*options.container) {}
+  Placer(Draft draft, const PlacementOptions& options)
+      : draft_(std::move(draft)), catalogue_(draft_.catalogue()), options_(options), container_(*options.container) {}
 
-  void Place() {
-    std::vector<std::string> file_of = options_.max_shard_bytes == 0 ? SourceFiles() : Shards(options_.max_shard_bytes);
-    MakeFiles(file_of);
+  Plan Place() {
+    std::erase_if(draft_.groups, [](const DraftGroup& group) { return group.outputs.empty(); });
+    for (uint32_t g = 0; g < draft_.groups.size(); ++g)
+      for (DraftOutput& output : draft_.groups[g].outputs) planned_.push_back({&output, g});
+    if (options_.max_shard_bytes == 0)
+      NameSourceFiles();
+    else
+      NameShards(options_.max_shard_bytes);
+    MakeFiles();
     for (PlanFile& file : plan_.files) LayOut(&file);
-    SortOutputs();
+    NumberOutputs();
+    NumberGroups();
+    NumberSources();
     GroupFiles(plan_);
+    return std::move(plan_);
   }
 
  private:
-  uint32_t SourceFile(uint32_t output) const { return catalogue_.arrays[builder_.near(output)].file; }
+  DraftOutput& output(uint32_t i) const { return *planned_[i].output; }
+  uint32_t SourceFile(uint32_t i) const { return catalogue_.arrays[output(i).near].file; }
 
-  std::vector<std::string> SourceFiles() const {
-    std::vector<std::string> names(plan_.outputs.size());
-    for (uint32_t i = 0; i < names.size(); ++i)
-      names[i] = builder_.file(i).empty() ? catalogue_.files[SourceFile(i)].name : builder_.file(i);
-    return names;
+  void NameSourceFiles() {
+    for (uint32_t i = 0; i < planned_.size(); ++i)
+      if (std::string& name = output(i).file_name; name.empty()) name = catalogue_.files[SourceFile(i)].name;
   }
 
   static std::string_view Module(const std::string& name) { return std::string_view(name).substr(0, name.rfind('.')); }
 
   // Shards are filled in source order; the arrays of one weight stay together.
-  std::vector<std::string> Shards(uint64_t limit) const {
-    std::vector<uint32_t> order(plan_.outputs.size());
+  void NameShards(uint64_t limit) {
+    std::vector<uint32_t> order(planned_.size());
     std::iota(order.begin(), order.end(), 0u);
     std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-      return std::tuple(SourceFile(a), std::cref(plan_.outputs[a].name).get()) <
-             std::tuple(SourceFile(b), std::cref(plan_.outputs[b].name).get());
+      return std::tuple(SourceFile(a), std::cref(output(a).name).get()) <
+             std::tuple(SourceFile(b), std::cref(output(b).name).get());
     });
-    std::vector<size_t> shard_of(plan_.outputs.size());
+    std::vector<size_t> shard_of(planned_.size());
     size_t shard = 0;
     uint64_t bytes = 0;
     for (size_t i = 0; i < order.size();) {
       size_t end = i + 1;
-      const auto output = [&](size_t k) -> const OutputArray& { return plan_.outputs[order[k]]; };
-      const auto size = [&](size_t k) { return output(k).end - output(k).begin; };
+      const auto size = [&](size_t k) { return output(order[k]).end - output(order[k]).begin; };
       uint64_t unit = size(i);
-      while (end < order.size() && output(end).group == output(i).group &&
-             Module(output(end).name) == Module(output(i).name))
+      while (end < order.size() && planned_[order[end]].group == planned_[order[i]].group &&
+             Module(output(order[end]).name) == Module(output(order[i]).name))
         unit += size(end++);
       if (bytes > 0 && bytes + unit > limit) {
         ++shard;
@@ -76,17 +85,15 @@ class Placer {
       bytes += unit;
       for (; i < end; ++i) shard_of[order[i]] = shard;
     }
-    std::vector<std::string> names(plan_.outputs.size());
-    for (size_t i = 0; i < names.size(); ++i) names[i] = ShardName(shard_of[i], shard + 1);
-    return names;
+    for (uint32_t i = 0; i < planned_.size(); ++i) output(i).file_name = ShardName(shard_of[i], shard + 1);
   }
 
-  void MakeFiles(const std::vector<std::string>& file_of) {
+  void MakeFiles() {
     std::map<std::string, PlanFile> files;
-    for (uint32_t i = 0; i < file_of.size(); ++i) {
-      PlanFile& file = files[file_of[i]];
+    for (uint32_t i = 0; i < planned_.size(); ++i) {
+      PlanFile& file = files[output(i).file_name];
       file.outputs.push_back(i);
-      if (container_.HasHeader() && catalogue_.files[SourceFile(i)].name == file_of[i])
+      if (container_.HasHeader() && catalogue_.files[SourceFile(i)].name == output(i).file_name)
         file.source_file = SourceFile(i);
     }
     std::vector<size_t> arrays_in(catalogue_.files.size(), 0);
@@ -97,7 +104,7 @@ class Placer {
       file.container = &container_;
       file.unchanged = file.source_file != kNone && file.outputs.size() == arrays_in[file.source_file] &&
                        std::all_of(file.outputs.begin(), file.outputs.end(), [&](uint32_t i) {
-                         return plan_.outputs[i].unchanged && SourceFile(i) == file.source_file;
+                         return output(i).unchanged && SourceFile(i) == file.source_file;
                        });
       plan_.files.push_back(std::move(file));
     }
@@ -107,19 +114,17 @@ class Placer {
     if (file->unchanged || options_.as_near) {
       file->bytes = catalogue_.files[file->source_file].bytes;
       for (uint32_t i : file->outputs) {
-        const StoredArray& array = catalogue_.arrays[builder_.near(i)];
-        plan_.outputs[i].begin = array.begin;
-        plan_.outputs[i].end = array.begin + array.bytes;
+        const StoredArray& array = catalogue_.arrays[output(i).near];
+        output(i).begin = array.begin;
+        output(i).end = array.begin + array.bytes;
       }
     } else {
       if (container_.SortsByName())
         std::sort(file->outputs.begin(), file->outputs.end(),
-                  [&](uint32_t a, uint32_t b) { return plan_.outputs[a].name < plan_.outputs[b].name; });
+                  [&](uint32_t a, uint32_t b) { return output(a).name < output(b).name; });
       std::vector<TensorInfo> arrays;
-      for (uint32_t i : file->outputs) {
-        const OutputArray& output = plan_.outputs[i];
-        arrays.push_back({std::string(HeaderName(output.name)), output.dtype, output.shape});
-      }
+      for (uint32_t i : file->outputs)
+        arrays.push_back({std::string(HeaderName(output(i).name)), output(i).dtype, output(i).shape});
       const auto metadata = FileMetadata(file->source_file == kNone ? decltype(CatalogueFile::metadata){}
                                                                     : catalogue_.files[file->source_file].metadata,
                                          options_.layout);
@@ -127,67 +132,100 @@ class Placer {
       file->header = std::move(layout.header);
       file->bytes = layout.bytes;
       for (size_t k = 0; k < arrays.size(); ++k) {
-        OutputArray& output = plan_.outputs[file->outputs[k]];
-        output.begin = arrays[k].begin;
-        output.end = arrays[k].end;
+        output(file->outputs[k]).begin = arrays[k].begin;
+        output(file->outputs[k]).end = arrays[k].end;
       }
     }
     std::sort(file->outputs.begin(), file->outputs.end(), [&](uint32_t a, uint32_t b) {
-      const OutputArray &x = plan_.outputs[a], &y = plan_.outputs[b];
-      return std::tie(x.begin, x.name) < std::tie(y.begin, y.name);
+      return std::tie(output(a).begin, output(a).name) < std::tie(output(b).begin, output(b).name);
     });
   }
 
-  // Outputs in (file, begin) order; every reference follows.
-  void SortOutputs() {
-    std::vector<uint32_t> new_index(plan_.outputs.size());
-    std::vector<OutputArray> sorted;
-    sorted.reserve(plan_.outputs.size());
+  // By (file, begin).
+  void NumberOutputs() {
+    number_.resize(planned_.size());
+    plan_.outputs.reserve(planned_.size());
     for (uint32_t f = 0; f < plan_.files.size(); ++f) {
       for (uint32_t& i : plan_.files[f].outputs) {
-        new_index[i] = static_cast<uint32_t>(sorted.size());
-        plan_.outputs[i].file = f;
-        sorted.push_back(std::move(plan_.outputs[i]));
-        i = new_index[i];
+        number_[i] = static_cast<uint32_t>(plan_.outputs.size());
+        plan_.outputs.push_back(std::move(output(i)));
+        plan_.outputs.back().file = f;
+        i = number_[i];
       }
     }
-    plan_.outputs = std::move(sorted);
-    for (FuseGroup& group : plan_.groups) {
-      for (uint32_t& i : group.outputs) i = new_index[i];
+  }
+
+  // In the order of their first output, so that running them in order reads and writes forward.
+  void NumberGroups() {
+    uint32_t first = 0;  // planned output of the group
+    for (DraftGroup& planned : draft_.groups) {
+      FuseGroup& group = plan_.groups.emplace_back();
+      group.label = std::move(planned.label);
+      group.straddling_blocks = planned.straddling_blocks;
+      plan_.straddling_blocks += planned.straddling_blocks;
+      for (uint32_t i = 0; i < planned.outputs.size(); ++i) group.outputs.push_back(number_[first + i]);
       std::sort(group.outputs.begin(), group.outputs.end());
-      for (CellRow& cell : group.cells) {
-        cell.scale_output = new_index[cell.scale_output];
-        for (CellSegment& s : cell.segments) s.output = new_index[s.output];
-      }
-      for (EncodedWeight& e : group.encoded)
-        for (uint32_t* output : {&e.codes, &e.scales, &e.global, &e.input})
-          if (*output != kNone) *output = new_index[*output];
+      VisitOutputNumbers(planned.cells, planned.encoded, [&](uint32_t& output) { output = number_[first + output]; });
+      group.cells = std::move(planned.cells);
+      group.encoded = std::move(planned.encoded);
       std::sort(group.encoded.begin(), group.encoded.end(),
                 [](const EncodedWeight& a, const EncodedWeight& b) { return a.codes < b.codes; });
       std::sort(group.cells.begin(), group.cells.end(), [](const CellRow& a, const CellRow& b) {
         return std::pair(a.scale_output, a.scale_row) < std::pair(b.scale_output, b.scale_row);
       });
+      first += static_cast<uint32_t>(planned.outputs.size());
     }
-    // Groups in the order of their first output, so that running them in order reads and writes forward.
-    std::vector<uint32_t> order(plan_.groups.size());
-    std::iota(order.begin(), order.end(), 0u);
-    std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
-      return plan_.groups[a].outputs.front() < plan_.groups[b].outputs.front();
-    });
-    std::vector<FuseGroup> groups;
-    groups.reserve(order.size());
-    for (uint32_t old : order) {
-      for (uint32_t i : plan_.groups[old].outputs) plan_.outputs[i].group = static_cast<uint32_t>(groups.size());
-      groups.push_back(std::move(plan_.groups[old]));
-    }
-    plan_.groups = std::move(groups);
+    std::sort(plan_.groups.begin(), plan_.groups.end(),
+              [](const FuseGroup& a, const FuseGroup& b) { return a.outputs.front() < b.outputs.front(); });
+    for (uint32_t g = 0; g < plan_.groups.size(); ++g)
+      for (const uint32_t i : plan_.groups[g].outputs) plan_.outputs[i].group = g;
   }
 
-  PlanBuilder& builder_;
+  // Those that are read, in their order.
+  void NumberSources() {
+    plan_.sources = std::move(draft_.sources);
+    std::vector<uint32_t> number(plan_.sources.size(), kNone);
+    for (const FuseGroup& group : plan_.groups)
+      VisitGroupReads(plan_, group, [&](uint32_t source) { number[source] = 0; });
+    std::vector<SourceArray> read;
+    for (uint32_t s = 0; s < number.size(); ++s) {
+      if (number[s] == kNone) continue;
+      number[s] = static_cast<uint32_t>(read.size());
+      read.push_back(std::move(plan_.sources[s]));
+    }
+    const auto renumber = [&](uint32_t& source) {
+      if (source != kNone) source = number[source];
+    };
+    plan_.sources = std::move(read);
+    for (SourceArray& source : plan_.sources) {
+      renumber(source.scale);
+      renumber(source.global);
+      for (SourceBand& band : source.bands) renumber(band.scale);
+    }
+    for (OutputArray& output : plan_.outputs)
+      for (Piece& piece : output.pieces) renumber(piece.source);
+    for (FuseGroup& group : plan_.groups) {
+      for (CellRow& cell : group.cells) {
+        renumber(cell.keep);
+        for (CellSegment& s : cell.segments)
+          for (uint32_t* source : {&s.source, &s.scale}) renumber(*source);
+      }
+      for (EncodedWeight& e : group.encoded) renumber(e.keep);
+    }
+    for (EqualRows e : draft_.equal) {
+      renumber(e.first);
+      renumber(e.second);
+      if (e.first != kNone && e.second != kNone) plan_.equal.push_back(e);
+    }
+  }
+
+  Draft draft_;
   const Catalogue& catalogue_;
-  Plan& plan_;
   const PlacementOptions& options_;
   const Container& container_;
+  std::vector<Planned> planned_;
+  std::vector<uint32_t> number_;  // of each planned output in the plan
+  Plan plan_;
 };
 
 }  // namespace
@@ -225,8 +263,8 @@ void GroupFiles(Plan& plan) {
     group.file_group = plan.files[plan.outputs[group.outputs.front()].file].file_group;
 }
 
-void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options) {
-  Placer(builder, options).Place();
+Plan PlaceOutputs(Draft draft, const PlacementOptions& options) {
+  return Placer(std::move(draft), options).Place();
 }
 
 std::vector<std::pair<std::string, std::string>> FileMetadata(

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 
 namespace mimo {
 
@@ -15,8 +15,10 @@ struct PlacementOptions {
   bool as_near = false;  // every output lies where the array near it does, in its file, under its header
   std::string layout;    // for the headers of written files; "" leaves it out
 };
-// Files, offsets, headers and file groups. Sorts the outputs and renumbers groups' references.
-void PlaceOutputs(PlanBuilder& builder, const PlacementOptions& options);
+// Files, offsets, headers and file groups of the plan, whose sources, outputs and groups get their numbers: outputs by
+// file and offset, groups by their first output, sources as the draft first used them. Its options, texts, notes and
+// fates are the caller's.
+Plan PlaceOutputs(Draft draft, const PlacementOptions& options);
 // The last part of it alone, for a plan whose sources have changed.
 void GroupFiles(Plan& plan);
 

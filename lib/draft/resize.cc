@@ -57,16 +57,16 @@ Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weig
   return shape;
 }
 
-void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<int64_t>& shape) {
-  const Catalogue& catalogue = builder.catalogue();
+void AddResized(Draft& draft, const Weight& weight, const std::vector<int64_t>& shape) {
+  const Catalogue& catalogue = draft.catalogue();
   const auto add = [&](uint32_t array, std::vector<int64_t> wanted, std::string pad) {
     const StoredArray& stored = catalogue.arrays[array];
     OutputArray output = OutputLike(stored);
     output.shape = std::move(wanted);
     output.pad = std::move(pad);
     output.pieces =
-        ResizedPieces(builder.Source(array), stored.rows(), Last(stored.shape), output.rows(), Last(output.shape));
-    builder.AddOutput(std::move(output), array);
+        ResizedPieces(draft.Source(array), stored.rows(), Last(stored.shape), output.rows(), Last(output.shape));
+    draft.AddOutput(std::move(output), array);
   };
   std::vector<int64_t> codes = shape;
   if (IsPacked(weight.storage)) codes.back() /= 2;
@@ -78,22 +78,22 @@ void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<in
     add(weight.scale, {rows, CeilDiv(shape[1], columns)}, ScaleOfOne(*codec));
   }
   for (const uint32_t array : {weight.global, weight.input})
-    if (array != kNone) builder.AddUnchanged(array);
+    if (array != kNone) draft.AddUnchanged(array);
 }
 
-void AddRegridded(PlanBuilder& builder, const Weight& weight, int64_t block_rows) {
-  builder.AddUnchanged(weight.array);
-  const StoredArray& stored = builder.catalogue().arrays[weight.scale];
+void AddRegridded(Draft& draft, const Weight& weight, int64_t block_rows) {
+  draft.AddUnchanged(weight.array);
+  const StoredArray& stored = draft.catalogue().arrays[weight.scale];
   OutputArray scales = OutputLike(stored);
   scales.shape[0] = CeilDiv(weight.rows, block_rows);
-  const uint32_t source = builder.Source(weight.scale);
+  const uint32_t source = draft.Source(weight.scale);
   for (int64_t row = 0; row < scales.shape[0]; ++row) {
     const int64_t first = row * block_rows / weight.block_rows;
     const int64_t last = (std::min((row + 1) * block_rows, weight.rows) - 1) / weight.block_rows;
     scales.pieces.push_back({source, first, row, 1});
-    if (last > first) builder.plan().equal.push_back({source, source, first, first + 1, last - first});
+    if (last > first) draft.equal.push_back({source, source, first, first + 1, last - first});
   }
-  builder.AddOutput(std::move(scales), weight.scale);
+  draft.AddOutput(std::move(scales), weight.scale);
 }
 
 }  // namespace mimo

@@ -2,7 +2,7 @@
 // divide them (reference target-layouts.md section 10), or dropped again; FP8 blocks of another height.
 #pragma once
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 
 namespace mimo {
 
@@ -15,10 +15,10 @@ std::vector<Piece> ResizedPieces(uint32_t source, int64_t source_rows, int64_t s
 Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weight& weight, const ModelConfig& model);
 
 // Every array of a weight that is kept, resized to `shape` (elements): zero codes and values under scales of one.
-void AddResized(PlanBuilder& builder, const Weight& weight, const std::vector<int64_t>& shape);
+void AddResized(Draft& draft, const Weight& weight, const std::vector<int64_t>& shape);
 
 // Every array of a block FP8 weight that is kept, its scales for blocks of `block_rows` rows: repeated for lower
 // blocks, and one of several for higher ones, which must be equal (Plan::equal).
-void AddRegridded(PlanBuilder& builder, const Weight& weight, int64_t block_rows);
+void AddRegridded(Draft& draft, const Weight& weight, int64_t block_rows);
 
 }  // namespace mimo

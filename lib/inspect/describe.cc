@@ -154,7 +154,7 @@ class CheckpointDescriber {
 
 std::string FormText(const Description& description) {
   std::string text(WordOf(kForms, description.form));
-  if (description.form == FormKind::kShardedState) text += " of " + std::to_string(description.ranks) + " ranks";
+  if (IsOfRanks(description.form)) text += " of " + std::to_string(description.ranks) + " ranks";
   return text;
 }
 

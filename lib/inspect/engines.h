@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "lib/base/status.h"
-#include "lib/form/rules.h"
+#include "lib/forms/rules.h"
 #include "lib/layout/decide.h"
 #include "lib/model/inventory.h"
 

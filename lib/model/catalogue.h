@@ -29,7 +29,7 @@ struct CatalogueFile {
   uint64_t data_begin = 0;  // length of the header with its prefix
   Hash128 header_hash;      // of those bytes
   std::vector<std::pair<std::string, std::string>> metadata;
-  // Where it lies when that is not Catalogue::root (arrays of a second checkpoint, lib/form/like.h).
+  // Where it lies when that is not Catalogue::root (arrays of a second checkpoint, lib/forms/merge/merge.h).
   std::string root = {};
 };
 

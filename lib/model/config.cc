@@ -218,12 +218,12 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   marker.kv_heads = fields.RequiredInteger("kv_heads");
   marker.swa_kv_heads = fields.RequiredInteger("swa_kv_heads");
   if (const std::string form = fields.String("form"); !form.empty()) {
-    marker.form = FromWord(kForms, form).value_or(FormKind::kTorch);
-    if (marker.form == FormKind::kDcp || marker.form == FormKind::kTorch)
-      fields.Fail("form", "\"hf\", \"sharded-state\", \"nxdi\" or \"torch_dist\"", "\"" + form + "\"");
+    const std::optional<FormKind> known = FromWord(kWrittenForms, form);
+    marker.form = known.value_or(FormKind::kHf);
+    if (!known) fields.Fail("form", "\"" + Joined(kWrittenForms, "\", \"", "\" or \"") + "\"", "\"" + form + "\"");
   }
   marker.table = fields.String("table");
-  if (marker.form == FormKind::kShardedState) {
+  if (IsOfRanks(marker.form)) {
     marker.tp = fields.RequiredInteger("tp");
     marker.ep = fields.RequiredInteger("ep");
   }

@@ -23,6 +23,14 @@ inline constexpr Words<FormKind, 6> kForms{{{FormKind::kHf, "hf"},
                                             {FormKind::kDcp, "dcp"},
                                             {FormKind::kTorch, "torch"}}};
 
+// Those that are written, and so stand in markers.
+inline constexpr auto kWrittenForms =
+    Only(kForms, {FormKind::kHf, FormKind::kShardedState, FormKind::kNxdi, FormKind::kTorchDist});
+// Whether a form is made of the files of ranks, whose number its marker must say.
+constexpr bool IsOfRanks(FormKind form) {
+  return form == FormKind::kShardedState;
+}
+
 // How FP8 codes of experts come into the range of Neuron's FP8.
 enum class ExpertCodes : uint8_t { kHalve, kRescale };
 inline constexpr Words<ExpertCodes, 2> kExpertCodes{

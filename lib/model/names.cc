@@ -123,6 +123,13 @@ std::string NameOfPart(std::string_view name, Part part) {
   return result += PartSuffix(part);
 }
 
+std::string NameInLayer(const std::string& pattern, int32_t layer) {
+  std::string name = pattern;
+  if (const size_t at = name.find(kLayerSlot); at != std::string::npos)
+    name.replace(at, kLayerSlot.size(), std::to_string(layer));
+  return name;
+}
+
 std::string_view HeaderName(std::string_view name) {
   if (!name.starts_with("rank")) return name;
   size_t at = 4;

@@ -16,6 +16,8 @@ namespace mimo {
 
 // Where patterns of tensor names have the number of the layer.
 inline constexpr std::string_view kLayerSlot = "{layer}";
+// `pattern` with {layer} filled in.
+std::string NameInLayer(const std::string& pattern, int32_t layer);
 
 enum class Role : uint8_t {
   kEmbed,

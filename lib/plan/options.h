@@ -50,13 +50,6 @@ struct PlanOptions {
   bool like = false;  // config, layout and what the source lacks come from a second checkpoint (--like)
 
   bool operator==(const PlanOptions&) const = default;
-  // Of the output.
-  FormKind form() const {
-    if (format) return *format;
-    return to == TargetKind::kNxdi       ? FormKind::kNxdi
-           : to == TargetKind::kMegatron ? FormKind::kTorchDist
-                                         : FormKind::kHf;
-  }
 };
 
 }  // namespace mimo

@@ -7,9 +7,9 @@ namespace mimo {
 
 // Calls visit(uint32_t) with `source` and with the sources of its scales and global. Padding reads nothing.
 template <class Visit>
-void VisitDecoded(const Plan& plan, uint32_t source, Visit visit) {
+void VisitDecoded(const std::vector<SourceArray>& sources, uint32_t source, Visit visit) {
   if (source == kNone) return;
-  const SourceArray& s = plan.sources[source];
+  const SourceArray& s = sources[source];
   visit(source);
   if (s.scale != kNone) visit(s.scale);
   if (s.global != kNone) visit(s.global);
@@ -29,10 +29,10 @@ inline bool Decodes(const OutputArray& output, const SourceArray& source) {
 
 // Calls visit(uint32_t) with every source that a piece of `output` reads.
 template <class Visit>
-void VisitPiece(const Plan& plan, const OutputArray& output, const Piece& piece, Visit visit) {
+void VisitPiece(const std::vector<SourceArray>& sources, const OutputArray& output, const Piece& piece, Visit visit) {
   if (piece.source == kNone) return;
-  if (Decodes(output, plan.sources[piece.source])) {
-    VisitDecoded(plan, piece.source, visit);
+  if (Decodes(output, sources[piece.source])) {
+    VisitDecoded(sources, piece.source, visit);
   } else {
     visit(piece.source);
   }
@@ -59,7 +59,7 @@ inline bool IsFromValues(const CellRow& cell) {
 template <class Visit>
 void VisitGroupReads(const Plan& plan, const FuseGroup& group, Visit visit) {
   for (const uint32_t i : group.outputs) {
-    for (const Piece& piece : plan.outputs[i].pieces) VisitPiece(plan, plan.outputs[i], piece, visit);
+    for (const Piece& piece : plan.outputs[i].pieces) VisitPiece(plan.sources, plan.outputs[i], piece, visit);
   }
   for (const CellRow& cell : group.cells) VisitCell(cell, visit);
   for (const EncodedWeight& weight : group.encoded) {

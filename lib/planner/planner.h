@@ -2,7 +2,7 @@
 #pragma once
 
 #include "lib/base/status.h"
-#include "lib/form/checkpoint.h"
+#include "lib/forms/checkpoint.h"
 #include "lib/layout/decide.h"
 #include "lib/layout/survey.h"
 #include "lib/model/inventory.h"

@@ -1,7 +1,7 @@
-// A plan made from a view (lib/form/view.h), in terms of the arrays that are stored.
+// A plan made from a view (lib/forms/view.h), in terms of the arrays that are stored.
 #pragma once
 
-#include "lib/form/view.h"
+#include "lib/forms/view.h"
 #include "lib/plan/plan.h"
 
 namespace mimo {

@@ -125,7 +125,7 @@ class Writer {
         }
         for (const Piece& piece : plan_.outputs[weight.codes].pieces) {
           const auto from = [&](uint32_t source) { add(weight.scales, source); };
-          VisitDecoded(plan_, piece.source, from);
+          VisitDecoded(plan_.sources, piece.source, from);
         }
         // A shared global is made from all of them; an input scale from none.
         if (weight.global == kNone) continue;

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "lib/form/hf.h"
+#include "lib/forms/hf/hf_config.h"
 #include "lib/model/config.h"
 #include "lib/model/index.h"
 

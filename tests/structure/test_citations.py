@@ -162,7 +162,7 @@ class Citations(unittest.TestCase):
         self.assertGreater(count, 15)
 
     def test_every_file_that_a_document_names_exists(self):
-        """`lib/layout/row_map.{h,cc}`, `schemas/forms/*.json`, `lib/planner/neuron` (with any ending)."""
+        """`lib/layout/row_map.{h,cc}`, `schemas/forms/*.json`, `lib/draft/resize` (with any ending)."""
         found = []
         for path in documents():
             for name in re.findall(r"(?<![\w./-])(?:lib|kernels|tools|tests|schemas|scripts|docs)/[\w./*{},-]*",

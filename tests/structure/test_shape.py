@@ -1,4 +1,5 @@
-"""What keeps the sources easy to read: files stay small, options are values and not words, headers stay light."""
+"""What keeps the sources easy to read: files and functions stay small, options are values and not words, headers stay light,
+forms are asked and not compared by name."""
 
 import os
 import re
@@ -9,6 +10,14 @@ MOST_LINES = 500
 OPTIONS = "to|format|qkv|source_qkv|attention|fold_value_scale|expert_codes|dtype|recipe|on_straddle|unknown"
 COMPARED = re.compile(rf'\b(?:options_?|plan)\s*(?:\.|->)\s*(?:options\.)?(?:{OPTIONS})\s*[=!]=\s*"')
 HEAVY = re.compile(r'#include <(?:regex|nlohmann/json\.hpp)>')
+MOST_LINES_OF_A_FUNCTION = 80
+# Comments, strings, characters and directives: what has braces that are none.
+NO_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|R"\(.*?\)"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|^[ \t]*#(?:\\\n|[^\n])*', re.S | re.M)
+TYPE = re.compile(r"(?:template\s*<.*>\s*)?(?:namespace|class|struct|enum|union|extern)\b")
+# Forms and targets but for Hugging Face's, which is the default of everything; and where their names may stand.
+FORM_NAME = re.compile(r"(?:TargetKind|FormKind)::k(?!Hf\b)\w+")
+FORM_TABLES = {"lib/model/forms.h", "lib/plan/words.h"}
+FORM_ROOMS = re.compile(r"lib/forms/\w+/")
 
 
 def product_files():
@@ -24,7 +33,47 @@ def text_of(path):
         return file.read()
 
 
+def functions(text):
+    """(line, lines) of every function that is defined in a C++ source as clang-format leaves it."""
+    text = NO_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), text)
+    found, blocks, statement, start = [], [], "", 0
+    for number, line in enumerate(text.split("\n"), 1):
+        for char in line + " ":
+            if char == "{":
+                head = statement.strip()
+                inside = bool(blocks) and blocks[-1][1]
+                function = not inside and not TYPE.match(head) and ")" in head and "=" not in head.split("(")[0]
+                blocks.append((start, inside or function, function))
+            elif char == "}" and blocks:
+                begin, _, function = blocks.pop()
+                if function:
+                    found.append((begin, number - begin + 1))
+            if char in "{};":
+                statement = ""
+            else:
+                if not statement.strip():
+                    start = number
+                statement += char
+    return found
+
+
 class Shape(unittest.TestCase):
+    def test_no_function_is_long(self):
+        long = [f"{path}:{line}: {lines} lines" for path in product_files()
+                for line, lines in functions(text_of(path)) if lines > MOST_LINES_OF_A_FUNCTION]
+        self.assertEqual(long, [])
+
+    def test_functions_are_found(self):
+        text = 'namespace n {\nstruct S {\n  int F(\n      int a) const {\n    if (a) {\n      return \'{\';\n    }\n  }\n};\n' \
+               '#define M {\nconstexpr int kX[] = {f("{")};\ntemplate <class T>\nvoid G() {\n}\n}\n'
+        self.assertEqual(functions(text), [(3, 6), (12, 3)])
+
+    def test_forms_are_named_in_their_rooms_and_tables_alone(self):
+        named = [f"{path}: {found}" for path in product_files()
+                 if path not in FORM_TABLES and not FORM_ROOMS.match(path)
+                 for found in FORM_NAME.findall(text_of(path))]
+        self.assertEqual(named, [])
+
     def test_no_file_is_long(self):
         long = [f"{path}: {lines} lines" for path in product_files()
                 if (lines := text_of(path).count("\n")) > MOST_LINES]

@@ -53,10 +53,8 @@ TEST(Resize, ElementsKeepTheirPlacesAndTheRestIsPadding) {
 
 struct Built {
   made::Understood u;
-  std::unique_ptr<PlanBuilder> builder;
-  explicit Built(const Model& model) : u(made::Understand(model)) {
-    builder = std::make_unique<PlanBuilder>(u.catalogue, u.inventory);
-  }
+  Draft draft;
+  explicit Built(const Model& model) : u(made::Understand(model)), draft(u.catalogue, u.inventory) {}
   const Weight& Named(const std::string& name) const {
     const uint32_t array = u.catalogue.by_name.at(name);
     for (const Weight& w : u.inventory.weights)
@@ -64,8 +62,14 @@ struct Built {
     ADD_FAILURE() << name;
     return u.inventory.weights[0];
   }
-  // The outputs in the order in which they were added, before they are placed.
-  const std::vector<OutputArray>& outputs() const { return builder->plan().outputs; }
+  // Outputs and sources in the order in which they were added.
+  Plan plan() const {
+    Plan plan;
+    plan.sources = draft.sources;
+    for (const DraftGroup& group : draft.groups)
+      for (const DraftOutput& output : group.outputs) plan.outputs.push_back(output);
+    return plan;
+  }
 };
 
 TEST(Resize, ShapesFollowTheModelTable) {
@@ -104,13 +108,14 @@ TEST(Resize, ShapesFollowTheModelTable) {
 // Each array of a weight: what its elements are, and what fills the rest.
 void ExpectResized(Built& b, const std::string& name, const std::vector<int64_t>& shape,
                    const std::vector<std::tuple<std::string, std::vector<int64_t>, std::string>>& expected) {
-  b.builder->BeginGroup(name);
-  AddResized(*b.builder, b.Named(name), shape);
-  ASSERT_EQ(b.outputs().size(), expected.size());
-  const made::PlanOrigins origins(b.u.catalogue, b.builder->plan());
+  b.draft.BeginGroup(name);
+  AddResized(b.draft, b.Named(name), shape);
+  const Plan plan = b.plan();
+  ASSERT_EQ(plan.outputs.size(), expected.size());
+  const made::PlanOrigins origins(b.u.catalogue, plan);
   for (size_t i = 0; i < expected.size(); ++i) {
     const auto& [array, wanted, pad] = expected[i];
-    const OutputArray& output = b.outputs()[i];
+    const OutputArray& output = plan.outputs[i];
     EXPECT_EQ(output.name, array);
     EXPECT_EQ(output.shape, wanted) << array;
     EXPECT_EQ(output.pad, pad) << array;
@@ -159,21 +164,22 @@ TEST(Regrid, EveryRowFindsItsScale) {
       const std::string name = "model.layers.0.mlp.gate_proj.weight";
       const Weight& weight = b.Named(name);
       ASSERT_EQ(weight.block_rows, 32);
-      b.builder->BeginGroup(name);
-      AddRegridded(*b.builder, weight, height);
-      ASSERT_EQ(b.outputs().size(), 2u);
-      EXPECT_TRUE(b.outputs()[0].unchanged);
-      const OutputArray& scales = b.outputs()[1];
+      b.draft.BeginGroup(name);
+      AddRegridded(b.draft, weight, height);
+      const Plan plan = b.plan();
+      ASSERT_EQ(plan.outputs.size(), 2u);
+      EXPECT_TRUE(plan.outputs[0].unchanged);
+      const OutputArray& scales = plan.outputs[1];
       EXPECT_EQ(scales.name, name + "_scale_inv");
       EXPECT_EQ(scales.shape, (std::vector<int64_t>{(rows + height - 1) / height, 2}));
-      const made::PlanOrigins origins(b.u.catalogue, b.builder->plan());
+      const made::PlanOrigins origins(b.u.catalogue, plan);
       // Rows of scales that are compared are of one set.
       std::vector<int64_t> set(static_cast<size_t>((rows + 31) / 32));
       std::iota(set.begin(), set.end(), 0);
       const uint32_t array = b.u.catalogue.by_name.at(name + "_scale_inv");
-      for (const EqualRows& equal : b.builder->plan().equal) {
-        ASSERT_EQ(b.builder->plan().sources[equal.first].array, array);
-        ASSERT_EQ(b.builder->plan().sources[equal.second].array, array);
+      for (const EqualRows& equal : b.draft.equal) {
+        ASSERT_EQ(plan.sources[equal.first].array, array);
+        ASSERT_EQ(plan.sources[equal.second].array, array);
         for (int64_t i = 0; i < equal.rows; ++i) {
           ASSERT_LT(static_cast<size_t>(equal.first_row + i), set.size());
           ASSERT_LT(static_cast<size_t>(equal.second_row + i), set.size());
@@ -188,10 +194,10 @@ TEST(Regrid, EveryRowFindsItsScale) {
       }
       // And no more is asked for than that: where blocks only become lower, nothing has to be equal.
       if (32 % height == 0) {
-        EXPECT_TRUE(b.builder->plan().equal.empty());
+        EXPECT_TRUE(b.draft.equal.empty());
       }
       if (height == 64 && rows == 256) {
-        EXPECT_EQ(b.builder->plan().equal.size(), 4u);
+        EXPECT_EQ(b.draft.equal.size(), 4u);
       }
     }
   }

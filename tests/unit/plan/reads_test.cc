@@ -26,7 +26,7 @@ TEST(Reads, DecodingReadsScalesOfBandsAndGrids) {
   const Plan plan = full_plan::MakePlan(catalogue);
   const auto decoded = [&](uint32_t source) {
     std::vector<uint32_t> read;
-    VisitDecoded(plan, source, [&](uint32_t s) { read.push_back(s); });
+    VisitDecoded(plan.sources, source, [&](uint32_t s) { read.push_back(s); });
     return read;
   };
   EXPECT_EQ(decoded(0), (std::vector<uint32_t>{0, 1, 1, 1}));  // three bands

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "lib/draft/builder.h"
+#include "lib/draft/draft.h"
 #include "lib/io/dtype.h"
 #include "lib/plan/plan_json.h"
 

@@ -6,9 +6,10 @@
 
 #include <set>
 
-#include "lib/form/view.h"
+#include "lib/forms/ranks/rank_view.h"
+#include "lib/forms/registry/registry.h"
 #include "lib/plan/plan_json.h"
-#include "tests/unit/planner/rank_model.h"
+#include "tests/unit/forms/ranks/rank_model.h"
 
 namespace mimo {
 namespace {
@@ -128,7 +129,7 @@ void ExpectThereAndBack(const Model& model, const PlanOptions& options, bool hea
   ASSERT_TRUE(forward.ok()) << forward.error().Message();
   const made::PlanOrigins there(u.catalogue, forward.value());
   const Catalogue written = Written(u.catalogue, forward.value());
-  ASSERT_EQ(FormOf(written), FormKind::kShardedState);
+  ASSERT_EQ(FormOfStored(written).kind(), FormKind::kShardedState);
   const auto view = ViewOfRanks(written);
   ASSERT_TRUE(view.ok()) << view.error().Message();
   const auto inventory = TakeInventory(view.value().catalogue);

@@ -1,0 +1,184 @@
+#include "lib/forms/choice.h"
+
+#include <algorithm>
+
+#include "lib/base/checked.h"
+#include "lib/forms/form.h"
+#include "lib/model/role_groups.h"
+#include "lib/recipe/recipe_words.h"
+
+namespace mimo {
+
+namespace {
+
+// The arrays of a weight as they are named in the source.
+bool NamedAs(const Catalogue& catalogue, const Weight& weight, const WeightArrays& arrays) {
+  const auto is = [&](uint32_t array, Part part) { return array == kNone || catalogue.arrays[array].id.part == part; };
+  return is(weight.array, arrays.codes) && is(weight.scale, arrays.scales) &&
+         (weight.global == kNone || (arrays.global && is(weight.global, *arrays.global))) &&
+         (weight.input == kNone || (arrays.input && is(weight.input, *arrays.input)));
+}
+
+std::string ModuleOf(const std::string& weight_name) {
+  return weight_name.substr(0, weight_name.rfind('.'));
+}
+
+}  // namespace
+
+Result<StorageChooser> StorageChooser::Make(const Catalogue& catalogue, const PlanOptions& options) {
+  StorageChooser chooser(catalogue, options);
+  chooser.dialect_ = catalogue.config.quant_method == "modelopt"             ? Dialect::kModelOpt
+                     : catalogue.config.quant_method == "compressed-tensors" ? Dialect::kCompressedTensors
+                                                                             : Dialect::kNative;
+  if (!options.recipe) return chooser;
+  if (options.dtype != DTypeChoice::kKeep)
+    return UsageError("a recipe and --dtype contradict each other").Expected("one of them").Found("both");
+  chooser.recipe_ = &*options.recipe;
+  chooser.matcher_ = std::make_unique<RecipeMatcher>(*chooser.recipe_);
+  chooser.dialect_ = chooser.recipe_->dialect;
+  return chooser;
+}
+
+Result<StoredAs> StorageChooser::Wanted(const Weight& weight, const TensorId& id, const std::string& name) {
+  if (recipe_ != nullptr) return matcher_->Match(id, name);
+  // The router decides which experts run: --dtype leaves it as it is stored.
+  if (weight.storage == Storage::kPlain && (id.role == Role::kRouter || id.role == Role::kRouterBias))
+    return StoredAs::kKeep;
+  switch (dtype_) {
+    case DTypeChoice::kBf16:
+      return StoredAs::kBf16;
+    case DTypeChoice::kFp16:
+      return StoredAs::kFp16;
+    case DTypeChoice::kFp32:
+      return StoredAs::kFp32;
+    case DTypeChoice::kKeep:
+      break;
+  }
+  return StoredAs::kKeep;
+}
+
+bool StorageChooser::IsWidened(const Weight& weight) const {
+  if (weight.storage != Storage::kPlain || catalogue_->arrays[weight.array].dtype != DType::kF32) return false;
+  const TensorRule* rule = catalogue_->table->RuleOf(weight.id);
+  return rule != nullptr && rule->storage != "f32" && rule->storage != "router";
+}
+
+Choice StorageChooser::Narrowed() const {
+  switch (dtype_) {
+    case DTypeChoice::kFp32:
+      return Choice();
+    case DTypeChoice::kFp16:
+      return Choice::Plain(Codec::kFp16);
+    case DTypeChoice::kKeep:  // what the published model has
+    case DTypeChoice::kBf16:
+      break;
+  }
+  return Choice::Plain(Codec::kBf16);
+}
+
+Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, const std::string& name) {
+  if (narrows_ && IsWidened(weight)) return Narrowed();
+  MIMO_ASSIGN_OR_RETURN(const StoredAs wanted, Wanted(weight, id, name));
+  const std::optional<Codec> codec = CodecOf(wanted);
+  if (!codec && weight.per_row()) return Choice::Plain(Codec::kBf16);  // no other reader knows them
+  if (!codec) return Kept(weight);
+  if (!IsValueCodec(*codec)) return Encoded(weight, wanted, name);
+  Choice choice;
+  choice.codec = *codec;
+  const DType dtype = catalogue_->arrays[weight.array].dtype;
+  const bool half = dtype == DType::kBF16 || dtype == DType::kF16;  // F32 stays F32
+  if (weight.storage != Storage::kPlain || (half && dtype != DTypeOf(*codec))) choice.kind = Choice::Kind::kPlain;
+  return choice;
+}
+
+// What is kept takes the names of the output's dialect, where it has any for it.
+Choice StorageChooser::Kept(const Weight& weight) const {
+  Choice choice;
+  const std::optional<Codec> codec = CodecOf(weight.storage);
+  if (recipe_ == nullptr || !codec) return choice;
+  const std::optional<WeightArrays> arrays = ArraysOf(dialect_, *codec);
+  if (!arrays || NamedAs(*catalogue_, weight, *arrays)) return choice;
+  choice.kind = Choice::Kind::kRename;
+  choice.arrays = *arrays;
+  return choice;
+}
+
+Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, const std::string& name) {
+  Choice choice;
+  choice.codec = *CodecOf(wanted);
+  choice.encoding = EncodingOf(*recipe_, wanted);
+  const std::optional<WeightArrays> arrays = ArraysOf(dialect_, choice.codec);
+  if (!arrays)
+    return UsageError("the recipe asks for " + std::string(WordOf(kStoredAs, wanted)) + " in a dialect without it")
+        .Expected("another dialect, or another type")
+        .Found(std::string(WordOf(kDialects, dialect_)))
+        .Advice("see docs/recipes.md");
+  choice.arrays = *arrays;
+  if (catalogue_->arrays[weight.array].shape.size() != 2 || !name.ends_with(".weight"))
+    return UsageError("the recipe quantizes what is not the matrix of a linear module")
+        .Expected("MODULE.weight, two dimensions")
+        .Found(name)
+        .Advice("narrow the rule that matches it");
+  const kernels::Encoding& e = choice.encoding;
+  const bool same_cells =
+      choice.codec != Codec::kFp8Block || (e.block_rows == 128 && e.block_cols == 128 && !e.power_of_two);
+  if (CodecOf(weight.storage) == choice.codec && same_cells) {
+    choice.kind = NamedAs(*catalogue_, weight, choice.arrays) ? Choice::Kind::kKeep : Choice::Kind::kRename;
+    return choice;
+  }
+  const int64_t group = kernels::GroupColumns(e);
+  if (!HasBlockScales(choice.codec) && weight.cols % group != 0)
+    return UsageError("a weight whose rows are not whole groups of " + std::string(WordOf(kStoredAs, wanted)) + ": " +
+                      name)
+        .Expected("a multiple of " + std::to_string(group) + " columns")
+        .Found(std::to_string(weight.cols) + " columns")
+        .Advice("keep it, or choose another type for it in a recipe");
+  choice.kind = Choice::Kind::kEncode;
+  if (choice.codec == Codec::kNvfp4) choice.input_scale = InputScale(name);
+  return choice;
+}
+
+std::optional<float> StorageChooser::InputScale(const std::string& name) {
+  if (!recipe_->w4a4) return std::nullopt;
+  const std::string module = ModuleOf(name);
+  const auto& given = recipe_->input_scales;
+  const auto found = std::lower_bound(given.begin(), given.end(), module,
+                                      [](const auto& entry, const std::string& key) { return entry.first < key; });
+  if (found == given.end() || found->first != module) return recipe_->input_scale;
+  scaled_modules_.insert(module);
+  return found->second;
+}
+
+Status StorageChooser::CheckAllUsed() const {
+  if (recipe_ == nullptr) return {};
+  MIMO_RETURN_IF_ERROR(matcher_->CheckAllMatched());
+  for (const auto& [module, scale] : recipe_->input_scales)
+    if (!scaled_modules_.contains(module))
+      return UsageError("an input scale for a module that is not made NVFP4")
+          .Expected("modules of the output")
+          .Found(module)
+          .Advice("list the names with --dry-run --verbose");
+  return {};
+}
+
+Result<Choice> ChooseStorage(Planning* p, const Weight& weight, const TensorId& id, const std::string& name) {
+  MIMO_ASSIGN_OR_RETURN(const std::optional<Choice> of_form, p->form.Store(*p, weight, id, name));
+  return of_form ? *of_form : p->chooser.Choose(weight, id, name);
+}
+
+bool MayBeExact(const Weight& weight, DType plain, const Choice& choice) {
+  if (choice.kind == Choice::Kind::kPlain) {
+    if (weight.storage == Storage::kMxfp4) return choice.codec != Codec::kFp16;
+    return weight.storage == Storage::kPlain && choice.codec == Codec::kFp32 && plain != DType::kF32;
+  }
+  if (choice.kind == Choice::Kind::kEncode) {
+    const Codec to = choice.encoding.codec;
+    return (weight.storage == Storage::kMxfp4 && (to == Codec::kNvfp4 || to == Codec::kFp8Block)) ||
+           (weight.storage == Storage::kFp8Block && to == Codec::kMxfp8);
+  }
+  if (choice.kind == Choice::Kind::kRename)
+    return weight.global == kNone || weight.global_divides == choice.arrays.global_divides;
+  return true;
+}
+
+}  // namespace mimo

@@ -1,0 +1,67 @@
+#include "lib/forms/engine/engine_targets.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr char kTargetTable[] = "targets.json";
+
+Result<EngineTarget> Choose(const std::string& engine, const Json& version, const Facts& facts) {
+  EngineTarget target;
+  target.engine = engine;
+  target.version = version.at("id");
+  target.text = engine + " " + version.at("version").get<std::string>();
+  for (const Json& block : version.at("fp8_blocks")) target.fp8_blocks.emplace_back(block.at(0), block.at(1));
+  for (const Json& rule : version.at("attention")) {
+    MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(rule.at("when").get<std::vector<std::string>>(), facts));
+    if (!holds) continue;
+    const std::string word = rule.at("attention");
+    const auto attention = FromWord(kEngineAttentions, word);
+    if (!attention) return BadInput("malformed table: attention " + word).File(kTargetTable);
+    target.attention = *attention;
+    target.load = rule.at("load");
+    target.note = rule.at("note");
+    break;
+  }
+  return target;
+}
+
+}  // namespace
+
+bool IsEngine(const std::string& name) {
+  return Json::parse(EmbeddedText(kTargetTable)).at("engines").contains(name);
+}
+
+bool PadsVocabulary(const std::string& engine) {
+  const Json table = Json::parse(EmbeddedText(kTargetTable));
+  const Json& padding = table.at("pads_vocabulary");
+  return std::find(padding.begin(), padding.end(), engine) != padding.end();
+}
+
+Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts) {
+  Error error;
+  try {
+    const Json table = Json::parse(EmbeddedText(kTargetTable));
+    std::string known;
+    for (const Json& entry : table.at("engines").at(engine)) {
+      const std::string id = entry.at("id");
+      if (version.empty() || id == version || id == engine + "-" + version) return Choose(engine, entry, facts);
+      known += (known.empty() ? "" : ", ") + id;
+    }
+    error.code = ErrorCode::kUsage;
+    error.what = "an engine version that schemas/targets.json does not know";
+    error.expected = known;
+    error.found = version;
+    error.advice = "leave --engine-version out for the newest";
+  } catch (const Json::exception& problem) {
+    error.what = std::string("malformed table: ") + problem.what();
+    error.file = kTargetTable;
+  }
+  return error;
+}
+
+}  // namespace mimo

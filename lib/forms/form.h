@@ -1,0 +1,112 @@
+// A form: a way in which a checkpoint lies on disk. Each is one stateless object in a room of its own (lib/forms/ROOM),
+// found in a registry (lib/forms/registry), and is asked whatever the form decides, as a source and as an output.
+// Where a form does not say otherwise it is as that of Hugging Face: as a source every form is shown as a Hugging Face
+// checkpoint, as an output every form is arranged from the plan of one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "lib/base/file_system.h"
+#include "lib/draft/draft.h"
+#include "lib/draft/placement.h"
+#include "lib/forms/checkpoint.h"
+#include "lib/forms/choice.h"
+#include "lib/forms/target.h"
+
+namespace mimo {
+
+class Form;
+struct HfDescription;
+
+// What filling a draft found out.
+struct Tally {
+  std::vector<std::string> straddling_layers;  // whose blocks would be re-quantized, when that is not wanted
+  uint64_t rounded = 0;                        // weights whose decoded values need rounding
+  uint64_t maybe_exact = 0;                    // weights that an exact path may take
+};
+
+// A plan in the making. What it refers to outlives it.
+struct Planning {
+  // What is converted.
+  const Form& form;            // of the output
+  const Catalogue& catalogue;  // the source as a Hugging Face checkpoint: what is stored, or what a view shows
+  const Inventory& inventory;  // of `catalogue`
+  const LayoutVerdict& layout;
+  const PlanOptions& options;
+  const SurveyFacts& facts;
+  const Catalogue& stored;  // what is read
+  const View* view;         // how the catalogue is shown; null: it is what is stored
+  const Like* like;         // of a merged checkpoint: some weights are the reference's, under its layout
+  // What was decided and planned so far.
+  StorageChooser chooser;
+  Target target;
+  Draft draft;
+  Tally tally;
+  std::vector<std::string> notes;  // what people should know of the plan beyond its figures
+};
+
+// What of a Hugging Face directory a form has.
+struct FormTraits {
+  bool plain = true;         // it is for no engine in particular: what the source was may be restored as it was
+  bool index = true;         // there is a model.safetensors.index.json
+  bool quantization = true;  // config.json says what the plan stores quantized
+};
+
+class Form {
+ public:
+  virtual ~Form() = default;
+
+  virtual FormKind kind() const { return FormKind::kHf; }  // its word in plans and markers
+  virtual FormTraits traits() const { return {}; }
+
+  // ---- as a source
+
+  // Whether `root` is a directory of this form that no catalogue of tensor files can be opened of. kBadInput for one
+  // that is not complete.
+  virtual Result<bool> RecognisesDirectory(FileSystem& fs, const std::string& root) const;
+  // Whether a directory without a marker is of this form, by the names of its files and arrays. What no form
+  // recognises is Hugging Face's.
+  virtual bool Recognises(const Catalogue& stored) const;
+  // Understands a directory that was recognised: its view, inventory and layout, as far as possible; for Hugging Face
+  // the survey of the data and the decision about the layout. Checkpoint::stored is open already, unless the form
+  // recognises directories.
+  virtual Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
+                      OpenedCheckpoint* opened) const;
+
+  // ---- as an output, in the order in which a plan is made
+
+  // Whether these options ask for this form.
+  virtual bool IsAskedFor(const PlanOptions& options) const;
+  // Options that were not given become what the form takes them to be.
+  virtual void Complete(PlanOptions* options) const;
+  // kUsage for options and topologies that the form refuses, and those that contradict each other.
+  virtual Status Check(const Planning& p) const;
+  // Layout and dimensions of the output, what is decoded, and notes on what its reader will do with it: all of the
+  // target but what StartTarget (target.h) has filled in. `attention`: what attention is to be stored as. kUsage for a
+  // layout that does not fit the model, and ranks that cannot share it out (with the nearest number that can).
+  virtual Status Aim(const Choice& attention, Planning* p) const;
+  // Why a weight is not of the output; "" when it is.
+  virtual std::string WhyDropped(const Planning& p, const TensorId& id) const;
+  // What the form and not the recipe stores a weight as; nullopt leaves it to recipe and --dtype.
+  virtual Result<std::optional<Choice>> Store(const Planning& p, const Weight& weight, const TensorId& id,
+                                              const std::string& name) const;
+  // Every output, as a Hugging Face checkpoint has it.
+  virtual Status Fill(Planning* p) const;
+  // The outputs of the draft become the form's own. kUsage for what it has no place for.
+  virtual Status Arrange(Planning* p) const;
+  // Files that outputs go to, and how they lie in them.
+  virtual PlacementOptions Place(Planning* p) const;
+  // The texts of a placed plan (config, index, what else the form has), what is carried along, and what the payload is.
+  virtual Status Describe(const Planning& p, Plan* plan) const;
+  // What config.json says in this form besides or instead of what follows from the plan.
+  virtual void Amend(const Planning& p, HfDescription* description) const;
+  // Adds notes about the finished plan.
+  virtual void Note(Planning* p) const;
+  // Why nothing reads a stored array of a plan that was made from a view.
+  virtual std::string WhyUnread(const Planning& p, uint32_t array) const;
+};
+
+}  // namespace mimo

@@ -1,0 +1,198 @@
+#include "lib/forms/hf/describe.h"
+
+#include <algorithm>
+
+#include "lib/forms/hf/hf_config.h"
+#include "lib/forms/hf/hf_output.h"
+#include "lib/model/file_names.h"
+#include "lib/model/role_groups.h"
+#include "lib/plan/words.h"
+
+namespace mimo {
+namespace {
+
+// torch_dtype of config.json; "" leaves the source's.
+constexpr Words<DTypeChoice, 4> kTorchDTypes{{{DTypeChoice::kKeep, ""},
+                                              {DTypeChoice::kBf16, "bfloat16"},
+                                              {DTypeChoice::kFp16, "float16"},
+                                              {DTypeChoice::kFp32, "float32"}}};
+
+class DirectoryDescriber {
+ public:
+  DirectoryDescriber(const Planning& p, Plan* plan)
+      : p_(p),
+        traits_(p.form.traits()),
+        config_(p.catalogue.config),
+        options_(p.options),
+        target_(p.target),
+        chooser_(p.chooser),
+        plan_(*plan) {}
+
+  Status Describe() {
+    MIMO_RETURN_IF_ERROR(ChooseBase());
+    edited_ = Edits();
+    MIMO_ASSIGN_OR_RETURN(const HfDescription hf, DescribeHf());
+    std::string config = base_.text;
+    if (edited_) {
+      MIMO_ASSIGN_OR_RETURN(config, EditHfConfig(base_, hf));
+    }
+    std::vector<std::pair<std::string, std::string>> where;
+    for (const OutputArray& output : plan_.outputs) {
+      if (traits_.index) where.emplace_back(output.name, plan_.files[output.file].name);
+      plan_.payload_bytes += output.end - output.begin;
+    }
+    std::sort(where.begin(), where.end());
+    plan_.texts.push_back({kConfigName, std::move(config)});
+    if (traits_.index) plan_.texts.push_back({kIndexName, Index(hf, where)});
+    std::string quant_config;
+    if (edited_ && !hf.keeps_quantization) {
+      MIMO_ASSIGN_OR_RETURN(quant_config, HfQuantConfig(hf.quantization));
+    }
+    if (!quant_config.empty()) plan_.texts.push_back({kQuantConfigName, std::move(quant_config)});
+    KeepOrigin();
+    Carry();
+    return {};
+  }
+
+ private:
+  // What the config is an edit of: that of the source, or of what the source was made from.
+  Status ChooseBase() {
+    // What a view shows differs from the text of its config.
+    MIMO_ASSIGN_OR_RETURN(base_, ParseModelConfig(config_.text, config_.path));
+    base_layout_ = p_.layout.layout;
+    base_index_ = &p_.catalogue.index;
+    if (target_.restores && config_.marker->source) base_layout_ = LayoutOf(*config_.marker->source);
+    // The config of ranks lacks what their engine must not see.
+    if (p_.catalogue.origin && (target_.restores || p_.view != nullptr)) {
+      MIMO_ASSIGN_OR_RETURN(base_, ParseModelConfig(p_.catalogue.origin->config, kOriginConfigName));
+      if (p_.catalogue.origin->index) base_index_ = &p_.catalogue.origin->index->info;
+    }
+    return {};
+  }
+
+  // Whether the config differs from the base. Comparing the edited text with that of the base cannot tell: an edit adds
+  // "mimo_layout" and writes every key anew, also where it changes nothing that is stored; and an output that was asked
+  // to be stored anew says so even where every weight happens to keep its type.
+  bool Edits() const {
+    const bool asked =
+        !chooser_.keeps() || options_.text_only || !traits_.plain || options_.fold_value_scale.has_value();
+    const bool restored = target_.restores && p_.catalogue.origin;  // the base is the text of what is restored
+    const bool other_base = restored ? config_.marker->recoded : p_.view != nullptr || target_.restores;
+    return asked || other_base || target_.qkv != base_layout_ || target_.block_rows != base_.block_rows ||
+           (!restored && target_.resizes(config_));
+  }
+
+  Result<HfDescription> DescribeHf() {
+    HfDescription hf;
+    hf.layout = target_.qkv;
+    hf.global = target_.model.global;
+    hf.window = target_.model.window;
+    hf.vocab = target_.model.vocab;
+    hf.intermediate = target_.model.intermediate;
+    hf.moe_intermediate = target_.model.moe_intermediate;
+    hf.text_only = options_.text_only || LacksTowers();
+    if (traits_.quantization)
+      hf.quantization = DescribeQuantization(p_.catalogue, p_.inventory, plan_, chooser_.dialect());
+    if (chooser_.keeps()) {
+      hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
+      hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
+    }
+    hf.dtype = WordOf(kTorchDTypes, options_.dtype);
+    hf.folded_value_scale = options_.fold_value_scale || (config_.marker && !config_.marker->folded.empty());
+    LayoutMarker& marker = hf.marker;
+    if (!traits_.plain || (!target_.restores && config_.marker)) {
+      if (config_.marker) marker = *config_.marker;
+      marker.form = p_.form.kind();
+      marker.table.clear();
+      marker.tp = marker.ep = 0;
+      marker.expert_codes.reset();
+      marker.router.reset();
+      marker.recoded |= !chooser_.keeps() || target_.decodes || options_.on_straddle == StraddlePolicy::kBf16;
+      if (!marker.source && !traits_.plain) marker.source = MarkOf(p_.layout.layout);
+      if (!traits_.plain && target_.resizes(config_) && !marker.unpadded) marker.unpadded = Unpadded();
+    }
+    if (options_.fold_value_scale) marker.folded = WordOf(kFoldIntos, *options_.fold_value_scale);
+    p_.form.Amend(p_, &hf);
+    return hf;
+  }
+
+  // What forms without towers are shown as: their config must not promise them.
+  bool LacksTowers() const {
+    if (p_.view == nullptr || !(base_.has_vision || base_.has_audio)) return false;
+    return std::none_of(plan_.outputs.begin(), plan_.outputs.end(),
+                        [](const OutputArray& output) { return IsTower(output.id.role); });
+  }
+
+  UnpaddedDimensions Unpadded() const {
+    const AttentionShape global = LogicalShape(config_, false), window = LogicalShape(config_, true);
+    return {global.heads,         global.kv_heads,          window.heads, window.kv_heads,
+            config_.intermediate, config_.moe_intermediate, config_.vocab};
+  }
+
+  // The index of the source again where every tensor is back in its place.
+  std::string Index(const HfDescription& hf, const std::vector<std::pair<std::string, std::string>>& where) const {
+    if (target_.restores && !edited_ && p_.catalogue.origin->index) {
+      auto known = p_.catalogue.origin->index->weight_map;
+      std::sort(known.begin(), known.end());
+      if (known == where) return base_index_->text;
+    }
+    return BuildHfIndex(*base_index_, hf, plan_.payload_bytes, where);
+  }
+
+  void KeepOrigin() {
+    if (target_.restores) return;
+    if (p_.catalogue.origin) {
+      plan_.texts.push_back({kOriginConfigName, p_.catalogue.origin->config});
+      if (p_.catalogue.origin->index) plan_.texts.push_back({kOriginIndexName, p_.catalogue.origin->index->info.text});
+    } else if (!traits_.plain) {
+      plan_.texts.push_back({kOriginConfigName, config_.text});
+      plan_.texts.push_back({kOriginIndexName, SourceIndex()});
+    }
+  }
+
+  // The index of the source, or one made for it where it has none, so that it is known which file held what.
+  std::string SourceIndex() const {
+    if (p_.catalogue.index.present) return p_.catalogue.index.text;
+    std::vector<std::pair<std::string, std::string>> where;
+    for (const StoredArray& array : p_.catalogue.arrays)
+      where.emplace_back(array.name, p_.catalogue.files[array.file].name);
+    HfDescription plain;
+    plain.layout = {QkvKind::kSplitIndependent, 1};
+    return BuildHfIndex(p_.catalogue.index, plain, p_.catalogue.payload_bytes(), where);
+  }
+
+  void Carry() {
+    for (const CarriedFile& file : p_.catalogue.carried) {
+      if (options_.text_only && file.name.rfind("audio_tokenizer/", 0) == 0) continue;
+      if (edited_ && file.name == kQuantConfigName) continue;  // it would contradict config.json
+      if (file.name.rfind(kOriginDirectory, 0) == 0) continue;
+      plan_.carried.push_back(file.name);
+    }
+  }
+
+  const Planning& p_;
+  const FormTraits traits_;
+  const ModelConfig& config_;
+  const PlanOptions& options_;
+  const Target& target_;
+  const StorageChooser& chooser_;
+  Plan& plan_;
+  ModelConfig base_;
+  QkvLayout base_layout_;
+  const IndexInfo* base_index_ = nullptr;
+  bool edited_ = false;
+};
+
+}  // namespace
+
+Status DescribeDirectory(const Planning& p, Plan* plan) {
+  return DirectoryDescriber(p, plan).Describe();
+}
+
+bool RouterIsBf16(const Planning& p) {
+  for (const Weight& weight : p.inventory.weights)
+    if (weight.id.role == Role::kRouter) return p.catalogue.arrays[weight.array].dtype == DType::kBF16;
+  return false;
+}
+
+}  // namespace mimo

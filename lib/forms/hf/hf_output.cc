@@ -1,0 +1,176 @@
+#include "lib/forms/hf/hf_output.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "lib/draft/draft.h"
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+
+namespace {
+
+// Weights that a reader builds a linear layer for.
+bool IsLinear(const OutputArray& output) {
+  const Role role = output.id.role;
+  if (role == Role::kVision || role == Role::kAudio)
+    return output.shape.size() == 2 && output.name.ends_with(".weight") &&
+           output.name.find("embed") == std::string::npos;
+  return IsLayerLinear(role) || role == Role::kRouter || role == Role::kLmHead;
+}
+
+struct Module {
+  const OutputArray* values = nullptr;
+  std::optional<Codec> codec;  // none: plain
+  bool input_scale = false;
+  bool power_of_two = false;
+};
+
+class QuantizationDescriber {
+ public:
+  QuantizationDescriber(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan)
+      : catalogue_(catalogue), plan_(plan) {
+    codec_of_.resize(catalogue.arrays.size());
+    for (const Weight& weight : inventory.weights) codec_of_[weight.array] = CodecOf(weight.storage);
+    for (const FuseGroup& group : plan.groups)
+      for (const EncodedWeight& e : group.encoded) encodings_[e.codes] = &e.encoding;
+  }
+
+  HfQuantization Describe(Dialect dialect) {
+    Collect();
+    HfQuantization result;
+    result.dialect = dialect;
+    const std::vector<std::pair<std::string, Module>> modules = InModelOrder();
+    CollectDrafter(dialect, modules);
+    std::set<std::string> listed;
+    for (const auto& [name, module] : modules) {
+      if (!module.codec && dialect == Dialect::kNative && !ListedInNative(module.values->id.role)) continue;
+      for (const std::string& asked : WithDrafter(module, Names(dialect, name, module))) {
+        if (!listed.insert(asked).second) continue;
+        if (module.codec) {
+          result.quantized.push_back({asked, *module.codec, module.input_scale, module.power_of_two});
+        } else {
+          result.unquantized.push_back(asked);
+        }
+      }
+    }
+    for (const auto& [codes, encoding] : encodings_) {
+      if (encoding->codec != Codec::kFp8Block) continue;
+      result.fp8_block_rows = encoding->block_rows;
+      result.fp8_block_cols = encoding->block_cols;
+    }
+    return result;
+  }
+
+ private:
+  std::optional<Codec> CodecOfOutput(uint32_t index) const {
+    const OutputArray& output = plan_.outputs[index];
+    switch (output.transform) {
+      case Transform::kEncode:
+        return output.target_codec;
+      case Transform::kRelayout:
+        return Codec::kFp8Block;
+      case Transform::kMove:
+        for (const Piece& piece : output.pieces)
+          if (piece.source != kNone) return codec_of_[plan_.sources[piece.source].array];
+        return std::nullopt;
+      case Transform::kConvert:  // values
+      case Transform::kScales:   // beside the elements of a weight
+      case Transform::kBeside:
+      case Transform::kInvert:
+      case Transform::kTranspose:  // of Neuron directories
+      case Transform::kConstant:
+        break;
+    }
+    return std::nullopt;
+  }
+
+  void Collect() {
+    for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
+      const OutputArray& output = plan_.outputs[i];
+      const std::string name = output.name.substr(0, output.name.rfind('.'));
+      if (output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal) {
+        modules_[name].input_scale = true;
+      } else if (HoldsElements(output.id.part) && IsLinear(output)) {
+        Module& module = modules_[name];
+        module.values = &output;
+        module.codec = CodecOfOutput(i);
+        module.power_of_two =
+            module.codec == Codec::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";  // as it was stored
+        if (const auto e = encodings_.find(i); e != encodings_.end()) module.power_of_two = e->second->power_of_two;
+      }
+    }
+    std::erase_if(modules_, [](const auto& entry) { return entry.second.values == nullptr; });
+  }
+
+  std::vector<std::pair<std::string, Module>> InModelOrder() const {
+    std::vector<std::pair<std::string, Module>> sorted(modules_.begin(), modules_.end());
+    const auto key = [](const Module& m) {
+      const TensorId& id = m.values->id;
+      return std::tuple(id.mtp, id.layer, id.expert, id.role);
+    };
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [&](const auto& a, const auto& b) { return key(a.second) < key(b.second); });
+    return sorted;
+  }
+
+  static bool ListedInNative(Role role) { return role != Role::kRouter && role != Role::kLmHead && !IsTower(role); }
+
+  // The names under which readers ask for a module, its own first. They look attention up as q, k and v or as qkv, by
+  // the architecture and not by what is stored; where algorithms are listed by module, some know merged modules only by
+  // their own names (docs/recipes.md).
+  std::vector<std::string> Names(Dialect dialect, const std::string& name, const Module& module) const {
+    const Role role = module.values->id.role;
+    const std::string parent = name.substr(0, name.rfind('.') + 1);
+    const auto up = modules_.find(parent + "up_proj");
+    const bool merged = role == Role::kMlpGate && up != modules_.end() && up->second.codec == module.codec;
+    if (module.codec && dialect != Dialect::kModelOpt) return {name};
+    if (merged) return {name, parent + "gate_up_proj"};
+    if (!IsAttentionProjection(role)) return {name};
+    if (module.codec) return role == Role::kAttnQ ? std::vector{name, parent + "qkv_proj"} : std::vector{name};
+    if (role == Role::kAttnK || role == Role::kAttnV) return {};  // named with Q
+    return {parent + "q_proj", parent + "k_proj", parent + "v_proj", parent + "qkv_proj"};
+  }
+
+  // SGLang's drafter calls every MTP layer model.decoder, as the ignore lists of the released checkpoints do.
+  static std::string DrafterName(const std::string& name) {
+    constexpr std::string_view kPrefix = "model.mtp.layers.";
+    return "model.decoder" + name.substr(name.find('.', kPrefix.size()));
+  }
+
+  // Names that all MTP layers agree about.
+  void CollectDrafter(Dialect dialect, const std::vector<std::pair<std::string, Module>>& modules) {
+    for (const auto& [name, module] : modules) {
+      if (!module.values->id.mtp || (module.codec && dialect != Dialect::kModelOpt)) continue;
+      for (const std::string& asked : Names(dialect, name, module)) drafter_[DrafterName(asked)].insert(module.codec);
+    }
+  }
+
+  std::vector<std::string> WithDrafter(const Module& module, std::vector<std::string> names) const {
+    if (!module.values->id.mtp) return names;
+    const size_t own = names.size();
+    for (size_t i = 0; i < own; ++i) {
+      const auto found = drafter_.find(DrafterName(names[i]));
+      if (found != drafter_.end() && found->second.size() == 1) names.push_back(found->first);
+    }
+    return names;
+  }
+
+  const Catalogue& catalogue_;
+  const Plan& plan_;
+  std::vector<std::optional<Codec>> codec_of_;  // by catalogue array, for arrays of codes
+  std::map<uint32_t, const kernels::Encoding*> encodings_;
+  std::map<std::string, Module> modules_;
+  std::map<std::string, std::set<std::optional<Codec>>> drafter_;
+};
+
+}  // namespace
+
+HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
+                                    Dialect dialect) {
+  return QuantizationDescriber(catalogue, inventory, plan).Describe(dialect);
+}
+
+}  // namespace mimo

@@ -1,0 +1,372 @@
+#include "lib/forms/hf/logical_plan.h"
+
+#include <map>
+#include <tuple>
+
+#include "lib/draft/attention.h"
+#include "lib/draft/resize.h"
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+namespace {
+
+class LogicalPlanner {
+ public:
+  explicit LogicalPlanner(Planning* p)
+      : p_(*p),
+        catalogue_(p->catalogue),
+        inventory_(p->inventory),
+        options_(p->options),
+        target_(p->target),
+        draft_(p->draft),
+        tally_(p->tally),
+        resizes_(p->target.resizes(p->catalogue.config)) {
+    if (options_.fold_value_scale) fold_ = static_cast<float>(*catalogue_.config.value_scale);
+  }
+
+  Status Fill() {
+    MIMO_RETURN_IF_ERROR(PlanUnknown());
+    for (const AttentionWeights& a : inventory_.attention) MIMO_RETURN_IF_ERROR(PlanAttentionLayer(a));
+    for (const Weight& weight : inventory_.weights)
+      if (!IsAttentionProjection(weight.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(weight));
+    return PlanFused();
+  }
+
+ private:
+  Status PlanUnknown() {
+    for (uint32_t array : inventory_.unknown) {
+      const StoredArray& stored = catalogue_.arrays[array];
+      if (options_.unknown == UnknownPolicy::kCarry) {
+        draft_.BeginGroup(stored.name);
+        draft_.AddUnchanged(array);
+      } else if (options_.unknown == UnknownPolicy::kDrop) {
+        draft_.SetReason(array, "unknown tensor, --unknown drop");
+      } else {
+        return BadInput("a tensor that no model table knows")
+            .File(JoinPath(catalogue_.root, catalogue_.files[stored.file].name))
+            .Tensor(stored.name)
+            .Expected("tensors of the MiMo-V2 family only")
+            .Found(std::to_string(inventory_.unknown.size()) + " unknown")
+            .Advice("pass --unknown carry to copy such tensors as they are, or --unknown drop");
+      }
+    }
+    return {};
+  }
+
+  // What the projections of a layer are stored as: one choice for all, for engines run them as one.
+  Result<Choice> ChooseAttention(const AttentionWeights& a, AttentionRequest* request) {
+    const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
+    std::vector<Role> roles = {Role::kAttnQkv};
+    if (!target_.qkv.fused()) roles = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
+    std::array<std::optional<float>, 3> input_scales;
+    Choice chosen;
+    for (size_t i = 0; i < roles.size(); ++i) {
+      TensorId id = first.id;
+      id.role = roles[i];
+      const std::string name = catalogue_.table->NameOf(id);
+      MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseStorage(&p_, first, id, name));
+      input_scales[i] = choice.input_scale;
+      if (i == 0) chosen = choice;
+      if (choice.kind != chosen.kind || (choice.kind == Choice::Kind::kPlain && choice.codec != chosen.codec) ||
+          (choice.kind == Choice::Kind::kEncode && choice.encoding != chosen.encoding) ||
+          choice.input_scale != chosen.input_scale)
+        return UsageError("a recipe tells the attention projections of one layer apart")
+            .Expected("one type for q, k and v")
+            .Found(name + " differs from " + std::string(RoleName(roles[0])))
+            .Advice("widen the rule");
+    }
+    if (chosen.kind == Choice::Kind::kEncode && chosen.encoding.codec == Codec::kFp8Block &&
+        target_.qkv.kind == QkvKind::kSplit)
+      return UsageError("block FP8 that is made anew has a grid for each of q, k and v")
+          .Expected("--qkv split:independent or fused")
+          .Found(target_.qkv.ToString());
+    if (target_.decodes && chosen.kind == Choice::Kind::kKeep && first.storage != Storage::kPlain) {
+      chosen.kind = Choice::Kind::kPlain;
+      chosen.codec = Codec::kBf16;
+    }
+    if (chosen.kind == Choice::Kind::kPlain) request->decode = chosen.codec;
+    if (chosen.kind == Choice::Kind::kEncode)
+      request->encode = AttentionRequest::Encode{chosen.encoding, chosen.arrays, input_scales};
+    return chosen;
+  }
+
+  Status PlanAttentionLayer(const AttentionWeights& a) {
+    const uint32_t first_weight = a.fused() ? a.qkv : a.q;
+    if (first_weight == kNone) return {};
+    const Weight& first = inventory_.weights[first_weight];
+    if (const std::string why = p_.form.WhyDropped(p_, first.id); !why.empty()) {
+      for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
+        if (weight != kNone) draft_.Drop(inventory_.weights[weight], why);
+      return {};
+    }
+    const bool windowed = IsWindowed(catalogue_.config, a);
+    AttentionRequest request;
+    request.weights = &a;
+    const bool grafted = p_.like != nullptr && first_weight >= p_.like->first_grafted;
+    const QkvLayout& layout = grafted ? p_.like->layout : p_.layout.layout;
+    request.source = BuildQkvMap(layout, LogicalShape(catalogue_.config, windowed), first.block_rows);
+    request.target = BuildQkvMap(target_.qkv, target_.model.attention(windowed), target_.block_rows);
+    request.target_block_rows = target_.block_rows;
+    MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
+    MIMO_RETURN_IF_ERROR(CheckMovable(a, choice));
+    if (options_.fold_value_scale == FoldInto::kV) MIMO_RETURN_IF_ERROR(FoldIntoV(first, choice, &request));
+    if (choice.kind == Choice::Kind::kRename) {
+      PlanRenamed(a, choice);
+      return {};
+    }
+    const bool refuse = options_.on_straddle != StraddlePolicy::kRequantize || options_.lossless;
+    if (PlanAttention(draft_, request, refuse) == AttentionResult::kDone) {
+      Rounds(first, choice);
+      return {};
+    }
+    tally_.straddling_layers.push_back(std::string(a.mtp ? "mtp " : "") + std::to_string(a.layer));
+    if (options_.on_straddle == StraddlePolicy::kBf16 && !options_.lossless) {
+      request.decode = Codec::kBf16;
+      PlanAttention(draft_, request, false);
+      Choice decoded;
+      decoded.kind = Choice::Kind::kPlain;
+      Rounds(first, decoded);
+    }
+    return {};
+  }
+
+  // V of block FP8 takes the factor in the scales of its blocks; where it shares them, the block is quantized again.
+  Status FoldIntoV(const Weight& first, const Choice& choice, AttentionRequest* request) {
+    request->fold = fold_;
+    const std::string name = catalogue_.arrays[first.array].name;
+    if (choice.kind == Choice::Kind::kEncode || choice.kind == Choice::Kind::kRename)
+      return UsageError("V cannot take in the value scale while it is quantized")
+          .Expected("two runs: --fold-value-scale v first, then the recipe")
+          .Found(name);
+    const bool codes = HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep;
+    if (codes) return {};
+    if (target_.qkv.fused())
+      return UsageError("V of unquantized fused attention cannot be scaled apart from Q and K")
+          .Expected("--qkv split")
+          .Found(name)
+          .Advice("or --fold-value-scale o");
+    if (first.storage != Storage::kPlain && !HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep)
+      return UsageError("V in this codec cannot take in the value scale")
+          .Expected("block FP8 or values")
+          .Found(name)
+          .Advice("--fold-value-scale o");
+    if (choice.kind == Choice::Kind::kKeep) {  // values: rounded anew, in their own type
+      draft_.DecodedSource(first);
+      request->decode = draft_.sources[draft_.Source(first.array)].codec;
+    }
+    ++tally_.rounded;
+    return {};
+  }
+
+  // Global scales cannot be joined without new arithmetic, and names are changed array by array.
+  Status CheckMovable(const AttentionWeights& a, const Choice& choice) const {
+    const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
+    const bool moves = choice.kind == Choice::Kind::kKeep || choice.kind == Choice::Kind::kRename;
+    const bool same = p_.layout.layout == target_.qkv && !resizes_;
+    if (!moves || same) return {};
+    const std::string name = catalogue_.arrays[first.array].name;
+    if (first.storage == Storage::kNvfp4 && !a.fused())
+      return UsageError("NVFP4 projections with global scales of their own cannot be fused as they are")
+          .Expected("--qkv keep, or attention of another type")
+          .Found(name);
+    if (choice.kind == Choice::Kind::kRename)
+      return UsageError("quantized attention cannot change its layout and its dialect at once")
+          .Expected("--qkv keep, or the dialect of the source")
+          .Found(name);
+    return {};
+  }
+
+  void PlanRenamed(const AttentionWeights& a, const Choice& choice) {
+    draft_.BeginGroup(catalogue_.arrays[inventory_.weights[a.fused() ? a.qkv : a.q].array].name);
+    for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
+      if (weight != kNone) draft_.AddRenamed(inventory_.weights[weight], choice.arrays);
+  }
+
+  // Keeps count of what rounds. Exact paths are known only when the data is seen; under --lossless the run checks them.
+  void Rounds(const Weight& weight, const Choice& choice) {
+    const bool exact = MayBeExact(weight, catalogue_.arrays[weight.array].dtype, choice);
+    // The survey has seen the scales of attention; those of experts are of the same making.
+    const SurveyFacts& facts = p_.facts;
+    const bool powers_of_two = facts.attention_scales > 0 && facts.power_of_two_scales == facts.attention_scales;
+    if (choice.kind == Choice::Kind::kEncode)
+      tally_.maybe_exact += exact && (weight.storage == Storage::kMxfp4 || powers_of_two);
+    if (!exact) ++tally_.rounded;
+  }
+
+  // Whether the checkpoint whose config a run takes stores this plain weight so.
+  bool ReferenceHas(const std::string& name, DType dtype) const {
+    if (p_.like == nullptr) return false;
+    const StoredArray* array = catalogue_.Find(kReferencePrefix + name);
+    return array != nullptr && array->dtype == dtype;
+  }
+
+  // What a plain weight is kept as: some types are another form's or the run's, and are undone.
+  void ChooseType(const Weight& weight, const std::string& name, Choice* choice) {
+    const DType dtype = catalogue_.arrays[weight.array].dtype;
+    const auto become = [&](Codec codec) {
+      choice->kind = Choice::Kind::kPlain;
+      choice->codec = codec;
+    };
+    if (weight.id.role == Role::kRouter && choice->kind == Choice::Kind::kKeep && dtype == DType::kF32) {
+      tally_.rounded += target_.rounds_router;
+      const bool rounded = options_.dtype == DTypeChoice::kKeep || options_.dtype == DTypeChoice::kBf16;
+      if (rounded && (target_.narrows_router || ReferenceHas(name, DType::kBF16))) become(Codec::kBf16);
+    } else if (weight.storage == Storage::kPlain && dtype != DType::kF32 && ValueCodecOf(dtype) &&
+               ReferenceHas(name, DType::kF32)) {
+      become(Codec::kFp32);
+    }
+  }
+
+  Status PlanWeight(const Weight& weight) {
+    const StoredArray& stored = catalogue_.arrays[weight.array];
+    if (const std::string why = p_.form.WhyDropped(p_, weight.id); !why.empty()) {
+      draft_.Drop(weight, why);
+      return {};
+    }
+    // "attention_sink_bias" has no parts; "weight_packed" is "weight" to everyone but its reader.
+    const std::string name = stored.id.part == Part::kPacked ? NameOfPart(stored.name, Part::kWeight) : stored.name;
+    MIMO_ASSIGN_OR_RETURN(Choice choice, ChooseStorage(&p_, weight, weight.id, name));
+    Rounds(weight, choice);
+    ChooseType(weight, name, &choice);
+    std::vector<int64_t> shape = ElementShape(weight);
+    bool changed = false;
+    if (resizes_) {
+      MIMO_ASSIGN_OR_RETURN(std::vector<int64_t> resized, ResizedShape(catalogue_, weight, target_.model));
+      changed = resized != shape;
+      shape = std::move(resized);
+    }
+    const bool folds = fold_ && options_.fold_value_scale == FoldInto::kO && weight.id.role == Role::kAttnO;
+    if (folds) ++tally_.rounded;
+    const bool made = choice.kind == Choice::Kind::kRename || choice.kind == Choice::Kind::kEncode;
+    if (folds && made)
+      return UsageError("a weight that takes in the value scale cannot be quantized in the same run")
+          .Expected("two runs: --fold-value-scale o first, then the recipe")
+          .Found(name);
+    if (changed && made)
+      return UsageError("a weight that gets zeros cannot be quantized in the same run")
+          .Expected("two runs: --recipe or --dtype first, then --pad")
+          .Found(name);
+    if (choice.kind == Choice::Kind::kEncode) {
+      PlanEncoded(weight, choice, name);
+      return {};
+    }
+    draft_.BeginGroup(stored.name);
+    if (choice.kind == Choice::Kind::kRename) {
+      draft_.AddRenamed(weight, choice.arrays);
+    } else if (choice.kind == Choice::Kind::kPlain) {
+      PlanPlain(weight, choice.codec, name, shape);
+      if (folds) Scale(&draft_.group().outputs.back());
+    } else {
+      if (changed) {
+        AddResized(draft_, weight, shape);
+      } else if (HasBlockGrid(weight.storage) && weight.block_rows != target_.block_rows) {
+        AddRegridded(draft_, weight, target_.block_rows);
+      } else {
+        draft_.AddKept(weight);
+      }
+      if (folds) FoldKept(weight);
+    }
+    return {};
+  }
+
+  // Weights that engines run as one wait for each other (PlanFused).
+  void PlanEncoded(const Weight& weight, const Choice& choice, const std::string& name) {
+    EncodedRequest request;
+    request.id = weight.id;
+    request.name = name;
+    request.rows = weight.rows;
+    request.cols = weight.cols;
+    request.encoding = choice.encoding;
+    request.arrays = choice.arrays;
+    request.input_scale = choice.input_scale;
+    request.pieces.push_back({draft_.DecodedSource(weight), 0, 0, weight.rows});
+    // Only NVFP4 has something to share; without it every weight is a group of its own.
+    const std::string_view fuse =
+        choice.encoding.codec == Codec::kNvfp4 ? catalogue_.table->FuseOf(weight.id) : std::string_view();
+    const std::string label = fuse.empty() ? name : name.substr(0, name.rfind('.', name.rfind('.') - 1));
+    fused_[{weight.id.mtp, weight.id.layer, weight.id.expert, fuse.empty() ? name : std::string(fuse)}].push_back(
+        {label, std::move(request), weight.array});
+  }
+
+  void Scale(OutputArray* output) const {
+    output->adjust = Adjust::kScale;
+    output->factor = *fold_;
+    output->unchanged = false;
+  }
+
+  // The arrays of a kept weight were just added: block FP8 takes the factor in its scales, values are rounded anew.
+  void FoldKept(const Weight& weight) {
+    OutputArray& output = draft_.group().outputs.back();
+    if (weight.scale != kNone) {
+      Scale(&output);
+      return;
+    }
+    Scale(&output);
+    draft_.DecodedSource(weight);
+    output.transform = Transform::kConvert;
+    output.target_codec = draft_.sources[output.pieces[0].source].codec;
+  }
+
+  std::vector<int64_t> ElementShape(const Weight& weight) const {
+    std::vector<int64_t> shape = catalogue_.arrays[weight.array].shape;
+    if (weight.storage != Storage::kPlain) shape.back() = weight.cols;
+    return shape;
+  }
+
+  void PlanPlain(const Weight& weight, Codec codec, const std::string& name, const std::vector<int64_t>& shape) {
+    OutputArray output;
+    output.name = name;
+    output.id = weight.id;
+    output.target_codec = codec;
+    output.dtype = DTypeOf(codec);
+    output.shape = shape;
+    output.transform = Transform::kConvert;
+    const std::vector<int64_t> stored = ElementShape(weight);
+    const auto last = [](const std::vector<int64_t>& s) { return s.empty() ? 1 : s.back(); };
+    output.pieces =
+        ResizedPieces(draft_.DecodedSource(weight), MatrixRows(stored), last(stored), output.rows(), last(shape));
+    draft_.AddOutput(std::move(output), weight.array);
+  }
+
+  // Weights that engines run as one are encoded together, under one global scale.
+  Status PlanFused() {
+    for (auto& [key, members] : fused_) {
+      draft_.BeginGroup(members[0].label);
+      for (FusedMember& member : members) {
+        if (member.request.input_scale != members[0].request.input_scale)
+          return UsageError("different input scales for weights that engines run as one")
+              .Expected("equal input scales")
+              .Found(member.request.name)
+              .Advice("give " + members[0].request.name + " the same");
+        draft_.AddEncoded(member.request, member.near);
+      }
+    }
+    fused_.clear();
+    return {};
+  }
+
+  Planning& p_;
+  const Catalogue& catalogue_;
+  const Inventory& inventory_;
+  const PlanOptions& options_;
+  const Target& target_;
+  Draft& draft_;
+  Tally& tally_;
+  const bool resizes_;         // the dimensions of the output differ from those of the source
+  std::optional<float> fold_;  // attention_value_scale, when it goes into weights
+  struct FusedMember {
+    std::string label;
+    EncodedRequest request;
+    uint32_t near = kNone;
+  };
+  // By (mtp, layer, expert, what they fuse to).
+  std::map<std::tuple<bool, int32_t, int32_t, std::string>, std::vector<FusedMember>> fused_;
+};
+
+}  // namespace
+
+Status FillLogicalPlan(Planning* p) {
+  return LogicalPlanner(p).Fill();
+}
+
+}  // namespace mimo

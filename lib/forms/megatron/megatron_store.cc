@@ -1,0 +1,358 @@
+#include "lib/forms/megatron/megatron_store.h"
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "lib/forms/megatron/megatron_files.h"
+#include "lib/io/torch/dcp_metadata.h"
+#include "lib/io/torch/item.h"
+#include "lib/model/file_names.h"
+
+namespace mimo {
+namespace {
+
+constexpr uint64_t kMaxTrackerBytes = 4096;
+constexpr uint64_t kMaxJsonBytes = 64 << 20;
+constexpr uint64_t kMaxMetadataBytes = 4ull << 30;
+constexpr char kHalfWritten[] = "the save is not complete: take another iteration, or save again";
+
+Result<bool> Exists(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
+  return info.has_value();
+}
+
+// What the tracker of Megatron-LM names: "iter_0000100" or "release".
+Result<std::string> Tracked(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, path, kMaxTrackerBytes));
+  while (!text.empty() && (text.back() == '\n' || text.back() == '\r' || text.back() == ' ')) text.pop_back();
+  if (text == "release") return text;
+  int64_t iteration = -1;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), iteration);
+  if (problem != std::errc() || end != text.data() + text.size() || iteration < 0)
+    return BadInput("the tracker names no iteration")
+        .File(path)
+        .Expected("a number, or release")
+        .Found("\"" + text.substr(0, 80) + "\"")
+        .Advice("name the iteration's directory itself");
+  return MegatronIterationDirectory(iteration);
+}
+
+// The step in the tracker of Megatron-Bridge.
+Result<std::string> TrackedByBridge(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForRead(path));
+  MIMO_ASSIGN_OR_RETURN(const TorchFile saved, ReadTorchFile(*file, path));
+  const TorchValue* step = saved.value.Find("step");
+  const auto* tensor = step == nullptr ? nullptr : std::get_if<TorchTensor>(&step->data);
+  if (tensor == nullptr || tensor->dtype != DType::kI64)
+    return BadInput("the tracker names no step")
+        .File(path)
+        .Expected("an int64 tensor \"step\"")
+        .Found("none")
+        .Advice("name the iteration's directory itself");
+  MIMO_ASSIGN_OR_RETURN(const TensorPlace place, PlaceOf(saved, *tensor, path));
+  int64_t value = -1;
+  if (place.bytes == sizeof value)
+    MIMO_RETURN_IF_ERROR(file->ReadAt(place.begin, std::as_writable_bytes(std::span(&value, 1))));
+  if (value < 0)
+    return BadInput("the tracker names no step")
+        .File(path)
+        .Expected("a step of 0 or more")
+        .Found(std::to_string(value));
+  return MegatronIterationDirectory(value);
+}
+
+// Whether there is a metadata.json of Megatron-Core's, not some other file of that name. kBadInput: of another back
+// end.
+Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const bool there, Exists(fs, path));
+  if (!there) return false;
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxJsonBytes));
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  const auto backend = json.is_object() ? json.find("sharded_backend") : json.end();
+  if (!json.is_object() || backend == json.end()) return false;
+  if (*backend == "torch_dist") return true;
+  return BadInput("a distributed checkpoint of another back end")
+      .File(path)
+      .Expected("\"sharded_backend\": \"torch_dist\"")
+      .Found(backend->dump())
+      .Advice("save it with --ckpt-format torch_dist");
+}
+
+// nullopt when the directory is of no format.
+Result<std::optional<FormKind>> FormatOf(FileSystem& fs, const std::string& directory) {
+  MIMO_ASSIGN_OR_RETURN(const bool json, HasBackend(fs, JoinPath(directory, kMegatronMetadataName)));
+  MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kDcpMetadataName)));
+  if (json && !metadata)
+    return BadInput("a distributed checkpoint without its metadata")
+        .File(JoinPath(directory, kDcpMetadataName))
+        .Expected(
+            ".metadata beside "
+            "metadata.json")
+        .Found("no such file")
+        .Advice(kHalfWritten);
+  if (metadata) return std::optional(json ? FormKind::kTorchDist : FormKind::kDcp);
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(directory));
+  for (const std::string& name : names) {
+    if (name.starts_with("mp_rank_")) return std::optional(FormKind::kTorch);
+    if (name.ends_with(".distcp"))
+      return BadInput("a distributed checkpoint without its metadata")
+          .File(JoinPath(directory, kDcpMetadataName))
+          .Expected(".metadata beside " + name)
+          .Found("no such file")
+          .Advice(kHalfWritten);
+  }
+  return std::optional<FormKind>();
+}
+
+class DcpReader {
+ public:
+  DcpReader(FileSystem& fs, const std::string& directory, MegatronStore* store)
+      : fs_(fs), directory_(directory), store_(*store), stored_(store->stored) {}
+
+  Status Read() {
+    const std::string relative = Prefix() + kDcpMetadataName;
+    const std::string path = JoinPath(stored_.root, relative);
+    MIMO_ASSIGN_OR_RETURN(const std::string pickle, ReadWholeFile(fs_, path, kMaxMetadataBytes));
+    MIMO_ASSIGN_OR_RETURN(const DcpMetadata metadata, ReadDcpMetadata(pickle, path));
+    hash_ = HashBytes(std::as_bytes(std::span(pickle)));
+    MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
+    for (const auto& foreign : metadata.foreign) {
+      if (IsTrainingState(foreign.key) || !form->Identify(foreign.key)) {
+        store_.skipped.push_back(foreign.key);
+        continue;
+      }
+      Error e = BadInput("a weight of a type that cannot be read")
+                    .File(path)
+                    .Expected("BF16, F32, F16 or FP8")
+                    .Found(foreign.dtype);
+      e.tensor = foreign.key;
+      return e;
+    }
+    bool nested = false, model = false;
+    std::vector<const DcpTensor*> wanted;
+    for (const DcpTensor& tensor : metadata.tensors) {
+      if (IsTrainingState(tensor.key)) {
+        store_.skipped.push_back(tensor.key);
+        continue;
+      }
+      const bool ours = form->Identify(tensor.key).has_value();
+      model |= ours;
+      nested |= ours && (tensor.key.starts_with("model.") || tensor.key.starts_with("module."));
+      wanted.push_back(&tensor);
+    }
+    if (!model)
+      return BadInput("no tensor of a language model")
+          .File(path)
+          .Expected("keys such as decoder.layers.0.self_attention.linear_qkv.weight")
+          .Found(wanted.empty() ? "no tensors" : wanted[0]->key)
+          .Advice("name the directory of a Megatron checkpoint");
+    // torch_dist writes metadata.json last; the formats without it name their tensors below "model".
+    if (store_.format == FormKind::kDcp && !nested)
+      return BadInput("a torch_dist checkpoint without metadata.json")
+          .File(JoinPath(stored_.root, Prefix() + kMegatronMetadataName))
+          .Expected("metadata.json beside .metadata")
+          .Found("no such file")
+          .Advice(kHalfWritten);
+    for (const DcpTensor* tensor : wanted) MIMO_RETURN_IF_ERROR(Add(*tensor, *form));
+    return {};
+  }
+
+ private:
+  std::string Prefix() const { return directory_.empty() ? "" : directory_ + "/"; }
+
+  Status Add(const DcpTensor& tensor, const MegatronForm& form) {
+    SavedTensor saved;
+    saved.key = tensor.key;
+    saved.name = form.Identify(tensor.key);
+    saved.dtype = tensor.dtype;
+    saved.shape = tensor.shape;
+    for (const DcpChunk& chunk : tensor.chunks) {
+      MIMO_ASSIGN_OR_RETURN(const uint32_t file, Open(chunk.range.file));
+      const std::string path = JoinPath(stored_.root, stored_.files[file].name);
+      const auto end = chunk.range.offset + chunk.range.bytes;
+      if (end < chunk.range.offset || end > stored_.files[file].bytes)
+        return BadInput("a file is shorter than .metadata says")
+            .File(path)
+            .Expected(std::to_string(end) + " bytes or more")
+            .Found(std::to_string(stored_.files[file].bytes) + " bytes")
+            .Advice(kHalfWritten);
+      MIMO_ASSIGN_OR_RETURN(const TensorPlace place,
+                            ReadTorchItem(*handle_, chunk.range.offset, chunk.range.bytes, path));
+      if (place.dtype != tensor.dtype || place.shape != chunk.sizes) {
+        Error e = BadInput("an item holds another tensor than .metadata says")
+                      .File(path)
+                      .Expected(std::string(DTypeName(tensor.dtype)))
+                      .Found(std::string(DTypeName(place.dtype)) + " or another shape")
+                      .Advice(kHalfWritten);
+        e.tensor = ChunkName(tensor.key, chunk.offsets);
+        return e;
+      }
+      StoredArray array;
+      array.name = ChunkName(tensor.key, chunk.offsets);
+      array.dtype = place.dtype;
+      array.shape = place.shape;
+      array.file = file;
+      array.begin = place.begin;
+      array.bytes = place.bytes;
+      saved.chunks.push_back({static_cast<uint32_t>(stored_.arrays.size()), 0, chunk.offsets, chunk.sizes});
+      stored_.arrays.push_back(std::move(array));
+    }
+    store_.tensors.push_back(std::move(saved));
+    return {};
+  }
+
+  // Leaves the file open in handle_.
+  Result<uint32_t> Open(const std::string& name) {
+    const auto [known, fresh] = files_.emplace(name, static_cast<uint32_t>(stored_.files.size()));
+    if (fresh) {
+      CatalogueFile file;
+      file.name = Prefix() + name;
+      MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(JoinPath(stored_.root, file.name)));
+      if (!info)
+        return BadInput("a file that .metadata names is missing")
+            .File(JoinPath(stored_.root, file.name))
+            .Expected("the file")
+            .Found("none")
+            .Advice(kHalfWritten);
+      file.bytes = info->size;
+      file.header_hash = hash_;
+      stored_.files.push_back(std::move(file));
+    }
+    if (open_ != known->second) {
+      MIMO_ASSIGN_OR_RETURN(handle_, fs_.OpenForRead(JoinPath(stored_.root, stored_.files[known->second].name)));
+      open_ = known->second;
+    }
+    return known->second;
+  }
+
+  FileSystem& fs_;
+  const std::string directory_;
+  MegatronStore& store_;
+  Catalogue& stored_;
+  Hash128 hash_;
+  std::map<std::string, uint32_t> files_;
+  std::unique_ptr<ReadableFile> handle_;
+  uint32_t open_ = 0xFFFFFFFFu;
+};
+
+// Arrays are sorted by name; chunks follow them.
+Status Finish(MegatronStore* store) {
+  const std::vector<StoredArray> before = store->stored.arrays;
+  MIMO_RETURN_IF_ERROR(SortArrays(&store->stored));
+  std::vector<uint32_t> moved(before.size());
+  for (size_t i = 0; i < before.size(); ++i) moved[i] = store->stored.by_name.at(before[i].name);
+  for (SavedTensor& tensor : store->tensors)
+    for (MegatronChunk& chunk : tensor.chunks) chunk.array = moved[chunk.array];
+  for (Replica& replica : store->replicas) {
+    replica.first = moved[replica.first];
+    replica.second = moved[replica.second];
+  }
+  return {};
+}
+
+// config.json, tokenizer and code lie in the root of an iteration, or nowhere: then `like` has them.
+Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::string& directory, const Catalogue* like) {
+  MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, kConfigName)));
+  if (like == nullptr && !own)
+    return BadInput("a training checkpoint does not say what model it is of")
+        .File(root)
+        .Expected("config.json beside it")
+        .Found("none")
+        .Advice("--like REF takes config, code and tokenizer from a Hugging Face checkpoint of the same model");
+  if (like != nullptr) {
+    Catalogue shell;
+    shell.root = root;
+    shell.config = like->config;
+    shell.table = like->table;
+    return shell;
+  }
+  MIMO_ASSIGN_OR_RETURN(Catalogue shell, OpenWithoutTensors(fs, root));
+  std::erase_if(shell.carried, [&](const CarriedFile& file) {
+    const std::string top = file.name.substr(0, file.name.find('/'));
+    return top.starts_with("iter_") || top == "release" || top == directory || top == kTrackerName ||
+           top == kLatestTrainStateName || top.starts_with("mp_rank_") || top.ends_with(".distcp") ||
+           top == kDcpMetadataName || top == kMegatronMetadataName || top == kCommonStateName || top == "progress.txt";
+  });
+  return shell;
+}
+
+}  // namespace
+
+Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::string& root) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(root));
+  if (!info || info->kind != FileKind::kDirectory) return std::optional<MegatronPlace>();
+  MIMO_ASSIGN_OR_RETURN(const bool tracker, Exists(fs, JoinPath(root, kTrackerName)));
+  MIMO_ASSIGN_OR_RETURN(const bool bridge, Exists(fs, JoinPath(root, kLatestTrainStateName)));
+  if (tracker || bridge) {
+    MegatronPlace place;
+    MIMO_ASSIGN_OR_RETURN(place.directory, tracker ? Tracked(fs, JoinPath(root, kTrackerName))
+                                                   : TrackedByBridge(fs, JoinPath(root, kLatestTrainStateName)));
+    const std::string path = JoinPath(root, place.directory);
+    MIMO_ASSIGN_OR_RETURN(const bool there, Exists(fs, path));
+    if (!there)
+      return BadInput("the tracker names an iteration that is not there")
+          .File(path)
+          .Expected("its directory")
+          .Found("none")
+          .Advice("name another iteration's directory itself");
+    MIMO_ASSIGN_OR_RETURN(const std::optional<FormKind> format, FormatOf(fs, path));
+    if (!format)
+      return BadInput("the iteration that the tracker names is not complete")
+          .File(path)
+          .Expected("metadata.json, or mp_rank_* directories")
+          .Found("none")
+          .Advice(kHalfWritten);
+    place.format = *format;
+    return std::optional(place);
+  }
+  MIMO_ASSIGN_OR_RETURN(const std::optional<FormKind> format, FormatOf(fs, root));
+  if (format) return std::optional(MegatronPlace{"", *format});
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(root));
+  const auto is_tensors = [](const std::string& name) { return name.ends_with(".safetensors"); };
+  if (std::any_of(names.begin(), names.end(), is_tensors)) return std::optional<MegatronPlace>();
+  for (const std::string& name : names)
+    if (name == "release" || (name.starts_with("iter_") && name.size() >= 12))
+      return BadInput("iterations without a tracker")
+          .File(JoinPath(root, kTrackerName))
+          .Expected("the tracker that a complete save leaves")
+          .Found("no such file")
+          .Advice("name the iteration's directory itself, such as " + JoinPath(root, name));
+  return std::optional<MegatronPlace>();
+}
+
+Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, const MegatronPlace& place,
+                                   const Catalogue* like) {
+  MegatronStore store;
+  store.format = place.format;
+  MegatronPlace from = place;
+  std::string base = root;
+  if (place.directory.empty() && like == nullptr) {  // an iteration: its root may have the config
+    MIMO_ASSIGN_OR_RETURN(const bool own, Exists(fs, JoinPath(root, kConfigName)));
+    const auto last = [](const std::string& path) { return path.substr(path.rfind('/') + 1); };
+    std::string bare = root;
+    while (bare.size() > 1 && bare.back() == '/') bare.pop_back();
+    if (last(bare) == "." || last(bare) == "..") {
+      MIMO_ASSIGN_OR_RETURN(bare, fs.RealPath(bare));
+    }
+    const std::string name = last(bare);
+    const size_t slash = bare.size() - name.size();  // behind it
+    const std::string parent = slash == 0 ? "." : slash == 1 ? "/" : bare.substr(0, slash - 1);
+    MIMO_ASSIGN_OR_RETURN(const bool beside, Exists(fs, JoinPath(parent, kConfigName)));
+    if (!own && beside) {
+      base = parent;
+      from.directory = name;
+    }
+  }
+  MIMO_ASSIGN_OR_RETURN(store.stored, Shell(fs, base, from.directory, like));
+  if (place.format == FormKind::kTorch) {
+    MIMO_RETURN_IF_ERROR(ReadLegacy(fs, from.directory, &store));
+  } else {
+    MIMO_RETURN_IF_ERROR(DcpReader(fs, from.directory, &store).Read());
+  }
+  MIMO_RETURN_IF_ERROR(Finish(&store));
+  return store;
+}
+
+}  // namespace mimo

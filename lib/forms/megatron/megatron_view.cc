@@ -1,0 +1,231 @@
+// A Megatron checkpoint shown as a split Hugging Face checkpoint of plain values: every weight is rectangles of the
+// parts that were saved, whatever the topology.
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "lib/forms/megatron/megatron_store.h"
+#include "lib/layout/decide.h"
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+namespace {
+
+class MegatronViewer {
+ public:
+  MegatronViewer(const MegatronStore& store, const MegatronForm& form)
+      : store_(store), form_(form), model_(store.stored.config) {
+    model_.global = LogicalShape(store.stored.config, false);
+    model_.window = LogicalShape(store.stored.config, true);
+    if (const auto& marker = store.stored.config.marker; marker && marker->unpadded)
+      model_.vocab = marker->unpadded->vocab;
+  }
+
+  Result<View> Show() {
+    view_.form = store_.format;
+    view_.trained = true;
+    view_.catalogue = EmptyShown(store_.stored);
+    view_.scale_of.assign(store_.stored.arrays.size(), kNone);
+    view_.constants.assign(store_.stored.arrays.size(), 0);
+    view_.replicas = store_.replicas;
+    ShowConfig();
+    MIMO_RETURN_IF_ERROR(Sort());
+    MIMO_ASSIGN_OR_RETURN(const std::vector<ExpectedTensor> expected,
+                          ExpectedTensors(*store_.stored.table, model_, false, mtp_layers_));
+    shown_.assign(store_.tensors.size(), 0);
+    for (const ExpectedTensor& tensor : expected) MIMO_RETURN_IF_ERROR(ShowTensor(tensor));
+    for (size_t i = 0; i < store_.tensors.size(); ++i)  // nothing of a model is left out in silence
+      if (store_.tensors[i].name && shown_[i] == 0)
+        return Bad(store_.tensors[i].key, "a tensor that the config has no place for")
+            .Expected("a layer, an expert or a part of it")
+            .Found("this one");
+    FinishView(&view_);
+    return std::move(view_);
+  }
+
+ private:
+  // By (tensor of the form, layer, expert, half).
+  using Key = std::tuple<size_t, int32_t, int32_t, char>;
+
+  // What is shown is the model without quantization; its config text is left to the planner.
+  void ShowConfig() {
+    ModelConfig& config = view_.catalogue.config;
+    config.global = model_.global;
+    config.window = model_.window;
+    config.vocab = model_.vocab;
+    config.projection_layout.clear();
+    config.quant_method.clear();
+    config.store_dtype.clear();
+    config.scale_fmt.clear();
+    if (!config.marker) return;
+    config.marker->fused = false;
+    config.marker->chunks = 1;
+    config.marker->independent = true;
+    config.marker->form = FormKind::kHf;
+  }
+
+  Error Bad(const std::string& key, std::string what) const {
+    return BadInput(std::move(what))
+        .File(store_.stored.root)
+        .Tensor(key)
+        .Advice("the config is of another model; --like names one of this");
+  }
+
+  Status Sort() {
+    std::set<int32_t> mtp;
+    for (size_t i = 0; i < store_.tensors.size(); ++i) {
+      const SavedTensor& tensor = store_.tensors[i];
+      if (!tensor.name) {
+        MIMO_RETURN_IF_ERROR(ShowUnknown(tensor));
+        continue;
+      }
+      const MegatronName& name = *tensor.name;
+      const int32_t layer = name.stacked_layers ? -1 : name.layer;
+      if (!by_key_.emplace(Key{name.tensor, layer, name.expert, name.half}, i).second)
+        return Bad(tensor.key, "two tensors that are one to us")
+            .Expected("each tensor once")
+            .Found("another spelling of its name");
+      if (form_.tensors()[name.tensor].mtp) mtp.insert(name.layer);
+    }
+    mtp_layers_ = static_cast<int>(mtp.size());
+    if (!mtp.empty() && *mtp.rbegin() >= mtp_layers_)
+      return Bad("mtp.layers." + std::to_string(*mtp.rbegin()), "an MTP layer is missing")
+          .Expected("MTP layers from 0 on")
+          .Found(std::to_string(mtp.size()) + " of them");
+    return {};
+  }
+
+  // Under its own name: it is for the planner to refuse, carry or drop it.
+  Status ShowUnknown(const SavedTensor& tensor) {
+    if (tensor.chunks.size() != 1)
+      return Bad(tensor.key, "a tensor that no model table knows")
+          .Expected("the tensors of a MiMo-V2 language model")
+          .Found("this one");
+    StoredArray array = store_.stored.arrays[tensor.chunks[0].array];
+    const int64_t rows = array.rows(), cols = array.shape.empty() ? 1 : array.shape.back();
+    array.name = tensor.key;
+    ShowArray(&view_, std::move(array), "model_extras.safetensors", {{tensor.chunks[0].array, 0, 0, rows, cols, 0, 0}},
+              false);
+    return {};
+  }
+
+  const SavedTensor* Find(size_t tensor, int32_t layer, int32_t expert, char half) {
+    for (const int32_t l : {layer, -1}) {
+      for (const int32_t e : {expert, -1}) {
+        for (const char h : {half, '\0'}) {
+          const auto found = by_key_.find(Key{tensor, l, e, h});
+          if (found == by_key_.end()) continue;
+          shown_[found->second] = 1;
+          return &store_.tensors[found->second];
+        }
+      }
+    }
+    return nullptr;
+  }
+
+  Status ShowTensor(const ExpectedTensor& expected) {
+    const TensorId& id = expected.id;
+    const bool moe = !id.mtp && id.layer >= 0 && model_.moe[static_cast<size_t>(id.layer)] != 0;
+    const auto index = form_.Find(id.role, id.mtp, moe);
+    if (!index) return {};
+    const MegatronTensor& tensor = form_.tensors()[*index];
+    const bool up = id.role == Role::kMlpUp || id.role == Role::kExpertUp;
+    const bool gate = id.role == Role::kMlpGate || id.role == Role::kExpertGate;
+    const SavedTensor* saved = Find(*index, id.layer, id.expert, up ? 'v' : gate ? 'w' : '\0');
+    if (saved == nullptr) return {};  // TakeInventory says what is missing
+    const MegatronName& name = *saved->name;
+
+    // The axes in front: layer, expert.
+    std::vector<int64_t> lead;
+    if (name.stacked_layers) lead.push_back(id.layer);
+    if (tensor.experts() && name.expert < 0) lead.push_back(id.expert);
+    const bool matrix = expected.shape.size() > 1;
+    const int64_t rows = matrix ? expected.shape[0] : 1, cols = expected.shape.back();
+    const AttentionShape& shape = id.layer < 0 ? model_.global : model_.attention_of(id.layer, id.mtp);
+    const bool alone = name.half != 0;
+    MIMO_RETURN_IF_ERROR(
+        CheckShape(*saved, tensor, lead, matrix, alone ? rows : MegatronRows(tensor, shape, rows), cols));
+    const std::vector<MegatronRun> runs = alone ? std::vector<MegatronRun>{{0, 0, rows}} : RunsOf(id.role, shape, rows);
+    std::vector<Fragment> fragments;
+    int64_t covered = 0;
+    for (const MegatronChunk& chunk : saved->chunks)
+      covered += AddFragments(chunk, lead, matrix, runs, cols, &fragments);
+    if (covered != rows * cols)
+      return Bad(saved->key, "parts of a tensor are missing")
+          .Expected(std::to_string(rows * cols) + " elements of " + expected.name)
+          .Found(std::to_string(covered));
+    StoredArray shown;
+    shown.name = expected.name;
+    shown.id = id;
+    shown.dtype = saved->dtype;
+    shown.shape = expected.shape;
+    const std::string file = id.mtp         ? "model_mtp.safetensors"
+                             : id.layer < 0 ? "model_extras.safetensors"
+                                            : "model_layer" + std::to_string(id.layer) + ".safetensors";
+    ShowArray(&view_, std::move(shown), file, std::move(fragments), false);
+    return {};
+  }
+
+  // Vocabulary may be padded; everything else is as the config says.
+  Status CheckShape(const SavedTensor& saved, const MegatronTensor& tensor, const std::vector<int64_t>& lead,
+                    bool matrix, int64_t rows, int64_t cols) const {
+    std::vector<int64_t> wanted;
+    if (saved.name->stacked_layers) wanted.push_back(model_.layers);
+    if (tensor.experts() && saved.name->expert < 0) wanted.push_back(model_.experts);
+    if (matrix) wanted.push_back(rows);
+    wanted.push_back(cols);
+    std::vector<int64_t> found = saved.shape;
+    if (tensor.cut == Cut::kVocab && found.size() == wanted.size() && found[lead.size()] > rows)
+      found[lead.size()] = rows;
+    if (found == wanted) return {};
+    const auto text = [](const std::vector<int64_t>& dimensions) {
+      std::string s;
+      for (const int64_t d : dimensions) s += (s.empty() ? "[" : ", ") + std::to_string(d);
+      return s + "]";
+    };
+    return Bad(saved.key, "a tensor of another shape than the config says")
+        .Expected(text(wanted))
+        .Found(text(saved.shape));
+  }
+
+  // Elements of the weight that the chunk holds.
+  static int64_t AddFragments(const MegatronChunk& chunk, const std::vector<int64_t>& lead, bool matrix,
+                              const std::vector<MegatronRun>& runs, int64_t cols, std::vector<Fragment>* fragments) {
+    int64_t before = 0;  // matrices of the chunk in front of this one
+    for (size_t d = 0; d < lead.size(); ++d) {
+      const int64_t at = lead[d] - chunk.offsets[d];
+      if (at < 0 || at >= chunk.sizes[d]) return 0;
+      before = before * chunk.sizes[d] + at;
+    }
+    const int64_t row0 = matrix ? chunk.offsets[lead.size()] : 0, chunk_rows = matrix ? chunk.sizes[lead.size()] : 1;
+    const int64_t col0 = chunk.offsets.back(), col_end = std::min(col0 + chunk.sizes.back(), cols);
+    int64_t covered = 0;
+    for (const MegatronRun& run : runs) {
+      const int64_t begin = std::max(run.megatron_row, row0);
+      const int64_t end = std::min(run.megatron_row + run.rows, row0 + chunk_rows);
+      if (begin >= end || col0 >= col_end) continue;
+      fragments->push_back({chunk.array, run.row + begin - run.megatron_row, col0, end - begin, col_end - col0,
+                            chunk.array_row + before * chunk_rows + begin - row0, 0});
+      covered += (end - begin) * (col_end - col0);
+    }
+    return covered;
+  }
+
+  const MegatronStore& store_;
+  const MegatronForm& form_;
+  ModelConfig model_;
+  std::map<Key, size_t> by_key_;
+  std::vector<uint8_t> shown_;  // by tensor of the store: its values are in the view
+  int mtp_layers_ = 0;
+  View view_;
+};
+
+}  // namespace
+
+Result<View> ViewOfMegatron(const MegatronStore& store) {
+  MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
+  return MegatronViewer(store, *form).Show();
+}
+
+}  // namespace mimo

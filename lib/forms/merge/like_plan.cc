@@ -1,0 +1,234 @@
+#include "lib/forms/merge/like_plan.h"
+
+#include <algorithm>
+#include <set>
+#include <unordered_map>
+
+#include "lib/draft/attention.h"
+#include "lib/model/role_groups.h"
+#include "lib/recipe/recipe.h"
+
+namespace mimo {
+namespace {
+
+class LikePlanner {
+ public:
+  explicit LikePlanner(Planning* p)
+      : p_(*p), like_(*p->like), catalogue_(p->catalogue), options_(p->options), draft_(p->draft) {}
+
+  Status Fill() {
+    for (uint32_t i = 0; i < like_.first_grafted; ++i) run_of_.emplace(NameOf(p_.inventory.weights[i]), i);
+    for (const AttentionWeights& a : like_.reference.attention) MIMO_RETURN_IF_ERROR(PlanAttentionOf(a));
+    for (const Weight& w : like_.reference.weights)
+      if (!IsAttentionProjection(w.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(w));
+    for (const uint32_t array : like_.unknown) {
+      draft_.BeginGroup(catalogue_.arrays[array].name);
+      draft_.AddUnchanged(array);
+    }
+    MIMO_RETURN_IF_ERROR(PutInPlace());
+    p_.tally.rounded = from_run_;  // the data says which values fit
+    Note(&p_.notes);
+    return {};
+  }
+
+ private:
+  std::string NameOf(const Weight& w) const {
+    const std::string name = catalogue_.table->NameOf(w.id);
+    return name.empty() || IsTower(w.id.role) ? Bare(catalogue_.arrays[w.array].name) : name;
+  }
+
+  static std::string Bare(const std::string& name) {
+    return name.starts_with(kReferencePrefix) ? name.substr(sizeof kReferencePrefix - 1) : name;
+  }
+
+  // The weight of the run that takes the place of one of the reference; kNone: the run has none.
+  uint32_t WeightOfRun(const Weight& w) const {
+    const auto found = run_of_.find(NameOf(w));
+    return found == run_of_.end() ? kNone : found->second;
+  }
+
+  void Graft(const Weight& w) {
+    draft_.AddKept(w);
+    ++grafted_;
+    if (w.id.mtp)
+      graft_notes_.insert("MTP layer " + std::to_string(w.id.layer));
+    else if (IsTower(w.id.role))
+      graft_notes_.insert(std::string(RoleName(w.id.role)));
+    else
+      graft_notes_.insert(catalogue_.arrays[w.array].name);
+  }
+
+  Status CannotMake(const Weight& w, const std::string& what) const {
+    return UsageError("the reference stores a weight as nothing that --like can make from values")
+        .Expected("BF16, FP16, FP32, block FP8 or MXFP4")
+        .Found(what + " in " + Bare(catalogue_.arrays[w.array].name))
+        .Advice("--like REF --dtype bf16 --qkv split, then a recipe in a second run");
+  }
+
+  std::optional<Codec> Values(const Weight& w) const {
+    return w.storage == Storage::kPlain ? ValueCodecOf(catalogue_.arrays[w.array].dtype) : std::nullopt;
+  }
+
+  Status PlanAttentionOf(const AttentionWeights& ref) {
+    const uint32_t first = ref.fused() ? ref.qkv : ref.q;
+    if (first == kNone) return {};
+    const Weight& w = like_.reference.weights[first];
+    const AttentionWeights* run = nullptr;
+    for (const AttentionWeights& a : p_.inventory.attention) {
+      const uint32_t of_run = a.fused() ? a.qkv : a.q;
+      if (a.mtp == ref.mtp && a.layer == ref.layer && of_run != kNone && of_run < like_.first_grafted) run = &a;
+    }
+    if (run == nullptr) {
+      draft_.BeginGroup(Bare(catalogue_.arrays[w.array].name));
+      for (const uint32_t i : {ref.qkv, ref.q, ref.k, ref.v})
+        if (i != kNone) Graft(like_.reference.weights[i]);
+      return {};
+    }
+    const bool windowed = IsWindowed(catalogue_.config, ref);
+    const AttentionShape shape = LogicalShape(catalogue_.config, windowed);
+    const Weight& from = p_.inventory.weights[run->fused() ? run->qkv : run->q];
+    AttentionRequest request;
+    request.weights = run;
+    request.source = BuildQkvMap(p_.layout.layout, shape, from.block_rows);
+    request.target = BuildQkvMap(like_.layout, shape, w.block_rows);
+    request.target_block_rows = w.block_rows;
+    if (const auto codec = Values(w)) {
+      request.decode = *codec;
+    } else if (w.storage == Storage::kFp8Block && Values(from) && !w.per_row() && w.block_cols == from.block_cols) {
+      std::array<uint32_t, 3> keep = {kNone, kNone, kNone};
+      const std::array<uint32_t, 3> arrays =
+          ref.fused() ? std::array{ref.qkv, kNone, kNone} : std::array{ref.q, ref.k, ref.v};
+      for (size_t i = 0; i < arrays.size(); ++i)
+        if (arrays[i] != kNone && !options_.fresh_scales)
+          keep[i] = draft_.Source(like_.reference.weights[arrays[i]].scale);
+      request.quantize = keep;
+    } else {
+      return CannotMake(w, "attention");
+    }
+    PlanAttention(draft_, request, false);
+    ++from_run_;
+    return {};
+  }
+
+  Status PlanWeight(const Weight& w) {
+    const StoredArray& stored = catalogue_.arrays[w.array];
+    const uint32_t index = WeightOfRun(w);
+    const std::string name = Bare(stored.name);
+    draft_.BeginGroup(name);
+    if (index == kNone) {
+      Graft(w);
+      return {};
+    }
+    ++from_run_;
+    const Weight& from = p_.inventory.weights[index];
+    if (w.storage == Storage::kPlain) return PlanPlain(w, from, name);
+    if (!Values(from) || (w.storage != Storage::kFp8Block && w.storage != Storage::kMxfp4))
+      return CannotMake(w, std::string(DTypeName(stored.dtype)));
+    const StoredArray& scale = catalogue_.arrays[w.scale];
+    EncodedRequest request;
+    request.id = w.id;
+    request.name = NameOfPart(name, Part::kWeight);
+    request.rows = w.rows;
+    request.cols = w.cols;
+    request.encoding.codec = *CodecOf(w.storage);
+    request.encoding.rule = w.storage == Storage::kMxfp4 ? Recipe().mx_rule : kernels::ScaleRule::kMax;
+    request.encoding.block_rows = static_cast<uint32_t>(w.block_rows);
+    request.encoding.block_cols = static_cast<uint32_t>(w.block_cols);
+    request.encoding.power_of_two = w.storage == Storage::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";
+    request.arrays.codes = stored.id.part;
+    request.arrays.code_dtype = stored.dtype;
+    request.arrays.scales = scale.id.part;
+    request.arrays.scale_dtype = scale.dtype;
+    if (!options_.fresh_scales) request.keep = draft_.Source(w.scale);
+    request.pieces.push_back({draft_.DecodedSource(from), 0, 0, w.rows});
+    draft_.AddEncoded(request, w.array);
+    return {};
+  }
+
+  Status PlanPlain(const Weight& w, const Weight& from, const std::string& name) {
+    const StoredArray& stored = catalogue_.arrays[w.array];
+    const StoredArray& source = catalogue_.arrays[from.array];
+    OutputArray output = OutputLike(stored);
+    output.name = name;
+    output.id = w.id;
+    if (from.storage == Storage::kPlain && source.dtype == stored.dtype) {
+      output.pieces.push_back({draft_.Source(from.array), 0, 0, stored.rows()});
+    } else {
+      const auto codec = ValueCodecOf(stored.dtype);
+      const bool plain = from.storage == Storage::kPlain;
+      if (!codec || (plain && !ValueCodecOf(source.dtype))) return CannotMake(w, std::string(DTypeName(stored.dtype)));
+      output.transform = Transform::kConvert;
+      output.target_codec = *codec;
+      output.pieces.push_back({draft_.DecodedSource(from), 0, 0, stored.rows()});
+    }
+    draft_.AddOutput(std::move(output), w.array);
+    return {};
+  }
+
+  // Every output takes the place of the reference's array of its name; all of these have one.
+  Status PutInPlace() {
+    std::unordered_map<std::string, uint32_t> place;
+    for (uint32_t i = 0; i < catalogue_.arrays.size(); ++i) {
+      const StoredArray& array = catalogue_.arrays[i];
+      const bool replaced = array.name.starts_with(kReferencePrefix);
+      if (replaced || Real(i)) place[Bare(array.name)] = i;
+    }
+    for (DraftGroup& group : draft_.groups) {
+      for (DraftOutput& output : group.outputs) {
+        const auto found = place.find(output.name);
+        const StoredArray* array = found == place.end() ? nullptr : &catalogue_.arrays[found->second];
+        if (array == nullptr || array->dtype != output.dtype || array->shape != output.shape)
+          return UsageError("what --like would write is not what the reference has")
+              .Expected("its names, types and shapes")
+              .Found(output.name)
+              .Advice("a reference in the layout that its config says");
+        output.near = found->second;
+        place.erase(found);
+      }
+    }
+    if (place.empty()) return {};
+    return UsageError("an array of the reference that nothing fills").Expected("none").Found(place.begin()->first);
+  }
+
+  // Of the reference's own files.
+  bool Real(uint32_t array) const {
+    const std::vector<Fragment>& fragments = p_.view->fragments[array];
+    return fragments.size() == 1 && p_.stored.arrays[fragments[0].array].file < p_.view->real_files;
+  }
+
+  void Note(std::vector<std::string>* notes) const {
+    std::string text = std::to_string(from_run_) +
+                       " weights (attention counts by layer) are the run's, in the codecs of the reference, under " +
+                       (options_.fresh_scales ? "scales made anew" : "its scales where the values fit");
+    notes->push_back(std::move(text));
+    if (grafted_ > 0) {
+      text = std::to_string(grafted_) + " weights that the run does not have are the reference's:";
+      size_t shown = 0;
+      for (const std::string& what : graft_notes_) {
+        if (++shown > 12) {
+          text += " ...";
+          break;
+        }
+        text += (shown == 1 ? " " : ", ") + what;
+      }
+      notes->push_back(std::move(text));
+    }
+  }
+
+  Planning& p_;
+  const Like& like_;
+  const Catalogue& catalogue_;  // what the merged view shows
+  const PlanOptions& options_;
+  Draft& draft_;
+  std::unordered_map<std::string, uint32_t> run_of_;  // weight of the run by name
+  std::set<std::string> graft_notes_;
+  uint64_t from_run_ = 0, grafted_ = 0;
+};
+
+}  // namespace
+
+Status FillLikePlan(Planning* p) {
+  return LikePlanner(p).Fill();
+}
+
+}  // namespace mimo

@@ -1,0 +1,269 @@
+#include "lib/forms/merge/merge.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+#include <unordered_map>
+
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+namespace {
+
+constexpr char kFallbackFile[] = "model.safetensors";
+
+class Merger {
+ public:
+  Merger(Checkpoint run, Checkpoint reference) : run_(std::move(run)), ref_(std::move(reference)) {}
+
+  Result<Checkpoint> Merge() {
+    if (ref_.view) {
+      return UsageError("--like names what is no Hugging Face checkpoint")
+          .File(ref_.stored.root)
+          .Expected("a directory of config.json and .safetensors files")
+          .Found("form " + std::string(WordOf(kForms, ref_.view->form)));
+    }
+    for (const Weight& w : run_.inventory.weights) run_has_.emplace(KeyOf(run_, w), &w);
+    for (const AttentionWeights& a : run_.inventory.attention)
+      if (a.qkv != kNone || a.q != kNone) run_attention_.insert({a.mtp, a.layer});
+    MIMO_RETURN_IF_ERROR(CheckShapes());
+    MIMO_RETURN_IF_ERROR(JoinStored());
+    MIMO_RETURN_IF_ERROR(JoinShown());
+    JoinInventories();
+    out_.layout = run_.layout;
+    out_.facts = ref_.facts;
+    return std::move(out_);
+  }
+
+ private:
+  // Towers have no rule: their names tell them apart.
+  static std::string KeyOf(const Checkpoint& c, const Weight& w) {
+    const std::string name = c.catalogue().table->NameOf(w.id);
+    return name.empty() || IsTower(w.id.role) ? c.catalogue().arrays[w.array].name : name;
+  }
+
+  // Whether the run has what this weight of the reference is.
+  bool Replaced(const Weight& w) const {
+    if (IsAttentionProjection(w.id.role)) return run_attention_.contains({w.id.mtp, w.id.layer});
+    return run_has_.contains(KeyOf(ref_, w));
+  }
+
+  Status CheckShapes() const {
+    const auto bad = [&](const std::string& tensor, const std::string& expected, const std::string& found) {
+      return BadInput("the run and --like are of different models")
+          .File(run_.stored.root)
+          .Tensor(tensor)
+          .Expected(expected)
+          .Found(found)
+          .Advice("name the checkpoint that the run was trained from");
+    };
+    const auto text = [](int64_t rows, int64_t cols) {
+      return "[" + std::to_string(rows) + ", " + std::to_string(cols) + "]";
+    };
+    for (const Weight& w : ref_.inventory.weights) {
+      if (IsAttentionProjection(w.id.role)) continue;
+      const auto found = run_has_.find(KeyOf(ref_, w));
+      if (found != run_has_.end() && (found->second->rows != w.rows || found->second->cols != w.cols))
+        return bad(found->first, text(w.rows, w.cols), text(found->second->rows, found->second->cols));
+    }
+    for (const bool windowed : {false, true}) {
+      const AttentionShape a = LogicalShape(run_.catalogue().config, windowed);
+      const AttentionShape b = LogicalShape(ref_.catalogue().config, windowed);
+      if (a != b)
+        return bad(windowed ? "sliding-window attention" : "full attention",
+                   std::to_string(b.heads) + " Q and " + std::to_string(b.kv_heads) + " KV heads",
+                   std::to_string(a.heads) + " and " + std::to_string(a.kv_heads));
+    }
+    return {};
+  }
+
+  Status JoinStored() {
+    Catalogue& stored = out_.stored;
+    stored.root = ref_.stored.root;
+    stored.config = ref_.stored.config;
+    stored.table = ref_.stored.table;
+    stored.index = ref_.stored.index;
+    stored.origin = ref_.stored.origin;
+    stored.carried = ref_.stored.carried;
+    stored.files = ref_.stored.files;
+    stored.oddities = ref_.stored.oddities;
+    for (const std::string& oddity : run_.stored.oddities) stored.oddities.push_back(oddity);
+    const auto shift = static_cast<uint32_t>(stored.files.size());
+    for (CatalogueFile file : run_.stored.files) {
+      if (file.root.empty()) file.root = run_.stored.root;
+      stored.files.push_back(std::move(file));
+    }
+    stored.arrays = ref_.stored.arrays;
+    for (StoredArray array : run_.stored.arrays) {
+      array.name = kRunPrefix + array.name;
+      array.file += shift;
+      stored.arrays.push_back(std::move(array));
+    }
+    return SortArrays(&stored);
+  }
+
+  uint32_t StoredOfRun(uint32_t array) const {
+    return out_.stored.by_name.at(kRunPrefix + run_.stored.arrays[array].name);
+  }
+
+  static Fragment Whole(const StoredArray& array, uint32_t stored) {
+    return {stored, 0, 0, array.rows(), array.shape.empty() ? 1 : array.shape.back(), 0, 0};
+  }
+
+  // A shown array before its place in the order is known.
+  struct Shown {
+    StoredArray array;
+    std::vector<Fragment> fragments;
+    uint8_t transposed = 0;
+  };
+
+  Status JoinShown() {
+    out_.view = std::make_unique<View>();
+    View& view = *out_.view;
+    view.form = run_.view ? run_.view->form : FormKind::kHf;
+    view.real_files = static_cast<uint32_t>(ref_.stored.files.size());
+    view.catalogue = EmptyShown(ref_.stored);
+    view.catalogue.index = ref_.stored.index;
+    view.catalogue.files = ref_.stored.files;
+    view.scale_of.assign(out_.stored.arrays.size(), kNone);
+    view.constants.assign(out_.stored.arrays.size(), 0);
+    if (run_.view) {
+      view.halved_codes = run_.view->halved_codes;
+      view.skipped = run_.view->skipped;
+      view.trained = run_.view->trained;
+      for (uint32_t i = 0; i < run_.stored.arrays.size(); ++i) {
+        if (run_.view->scale_of[i] != kNone) view.scale_of[StoredOfRun(i)] = StoredOfRun(run_.view->scale_of[i]);
+        view.constants[StoredOfRun(i)] = run_.view->constants[i];
+      }
+      for (Replica r : run_.view->replicas) {
+        r.first = StoredOfRun(r.first);
+        r.second = StoredOfRun(r.second);
+        view.replicas.push_back(r);
+      }
+    }
+    std::vector<Shown> shown;
+    ShowReference(&shown);
+    ShowRun(&shown);
+    std::sort(shown.begin(), shown.end(), [](const Shown& a, const Shown& b) { return a.array.name < b.array.name; });
+    for (Shown& s : shown) {
+      view.catalogue.arrays.push_back(std::move(s.array));
+      view.fragments.push_back(std::move(s.fragments));
+      view.transposed.push_back(s.transposed);
+    }
+    return SortArrays(&view.catalogue);
+  }
+
+  void ShowReference(std::vector<Shown>* shown) {
+    std::vector<uint8_t> replaced(ref_.stored.arrays.size(), 0);
+    for (const Weight& w : ref_.inventory.weights)
+      if (Replaced(w))
+        for (const uint32_t array : {w.array, w.scale, w.global, w.input})
+          if (array != kNone) replaced[array] = 1;
+    ref_shown_.resize(replaced.size());
+    for (uint32_t i = 0; i < replaced.size(); ++i) {
+      Shown s;
+      s.array = ref_.stored.arrays[i];
+      const uint32_t stored = out_.stored.by_name.at(s.array.name);
+      if (replaced[i] != 0) s.array.name = kReferencePrefix + s.array.name;
+      ref_shown_[i] = s.array.name;
+      s.fragments = {Whole(s.array, stored)};
+      shown->push_back(std::move(s));
+    }
+  }
+
+  // Arrays of the run go where the reference has theirs; q, k and v where it has qkv.
+  void ShowRun(std::vector<Shown>* shown) {
+    std::map<std::pair<bool, int32_t>, uint32_t> attention_file;
+    for (const StoredArray& array : ref_.stored.arrays)
+      if (IsAttentionProjection(array.id.role))
+        attention_file.emplace(std::pair(array.id.mtp, array.id.layer), array.file);
+    std::vector<CatalogueFile>& files = out_.view->catalogue.files;
+    uint32_t fallback = kNone;
+    const Catalogue& run = run_.catalogue();
+    for (uint32_t i = 0; i < run.arrays.size(); ++i) {
+      Shown s;
+      s.array = run.arrays[i];
+      const auto attention = attention_file.find({s.array.id.mtp, s.array.id.layer});
+      if (const StoredArray* same = ref_.stored.Find(s.array.name)) {
+        s.array.file = same->file;
+      } else if (IsAttentionProjection(s.array.id.role) && attention != attention_file.end()) {
+        s.array.file = attention->second;
+      } else {
+        if (fallback == kNone) {
+          fallback = static_cast<uint32_t>(files.size());
+          CatalogueFile file;
+          file.name = kFallbackFile;
+          files.push_back(std::move(file));
+        }
+        s.array.file = fallback;
+      }
+      if (run_.view) {
+        s.fragments = run_.view->fragments[i];
+        for (Fragment& f : s.fragments) f.array = StoredOfRun(f.array);
+        s.transposed = run_.view->transposed[i];
+      } else {
+        s.fragments = {Whole(s.array, StoredOfRun(i))};
+      }
+      shown->push_back(std::move(s));
+    }
+  }
+
+  void JoinInventories() {
+    const auto& by_name = out_.view->catalogue.by_name;
+    const auto of_run = [&](uint32_t array) {
+      return array == kNone ? kNone : by_name.at(run_.catalogue().arrays[array].name);
+    };
+    const auto of_reference = [&](uint32_t array) { return array == kNone ? kNone : by_name.at(ref_shown_[array]); };
+    const auto renumber = [](Weight w, const auto& of) {
+      for (uint32_t* array : {&w.array, &w.scale, &w.global, &w.input}) *array = of(*array);
+      return w;
+    };
+    Inventory& merged = out_.inventory;
+    merged = run_.inventory;
+    for (Weight& w : merged.weights) w = renumber(w, of_run);
+    for (uint32_t& array : merged.unknown) array = of_run(array);
+    out_.like = std::make_unique<Like>();
+    Like& like = *out_.like;
+    like.layout = ref_.layout.layout;
+    like.reference = ref_.inventory;
+    like.first_grafted = static_cast<uint32_t>(merged.weights.size());
+    std::vector<uint32_t> moved(ref_.inventory.weights.size(), kNone);
+    for (uint32_t i = 0; i < ref_.inventory.weights.size(); ++i) {
+      const Weight& w = ref_.inventory.weights[i];
+      like.reference.weights[i] = renumber(w, of_reference);
+      if (Replaced(w)) continue;
+      moved[i] = static_cast<uint32_t>(merged.weights.size());
+      merged.weights.push_back(like.reference.weights[i]);
+    }
+    for (AttentionWeights a : ref_.inventory.attention) {
+      if (run_attention_.contains({a.mtp, a.layer})) continue;
+      for (uint32_t* weight : {&a.qkv, &a.q, &a.k, &a.v})
+        if (*weight != kNone) *weight = moved[*weight];
+      merged.attention.push_back(a);
+    }
+    std::stable_sort(merged.attention.begin(), merged.attention.end(),
+                     [](const AttentionWeights& a, const AttentionWeights& b) {
+                       return std::tie(a.mtp, a.layer) < std::tie(b.mtp, b.layer);
+                     });
+    merged.mtp_layers = std::max(merged.mtp_layers, ref_.inventory.mtp_layers);
+    for (const uint32_t array : ref_.inventory.unknown) {
+      like.unknown.push_back(of_reference(array));
+      merged.unknown.push_back(of_reference(array));
+    }
+  }
+
+  Checkpoint run_, ref_;
+  Checkpoint out_;
+  std::unordered_map<std::string, const Weight*> run_has_;
+  std::set<std::pair<bool, int32_t>> run_attention_;
+  std::vector<std::string> ref_shown_;  // name by array of the reference
+};
+
+}  // namespace
+
+Result<Checkpoint> MergeLike(Checkpoint run, Checkpoint reference) {
+  return Merger(std::move(run), std::move(reference)).Merge();
+}
+
+}  // namespace mimo

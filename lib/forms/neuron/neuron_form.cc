@@ -1,0 +1,112 @@
+#include "lib/forms/neuron/neuron_form.h"
+
+#include <algorithm>
+
+#include "lib/base/checked.h"
+#include "lib/forms/hf/hf_config.h"
+#include "lib/forms/neuron/neuron_names.h"
+#include "lib/forms/neuron/neuron_view.h"
+#include "lib/forms/neuron/stack_experts.h"
+#include "lib/forms/open_view.h"
+#include "lib/forms/refusals.h"
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+
+bool NeuronForm::Recognises(const Catalogue& stored) const {
+  return std::any_of(stored.arrays.begin(), stored.arrays.end(), [](const StoredArray& array) {
+    const auto stack = StackOfNeuronName(array.name);
+    return stack && stack->gate_up && stack->part == Part::kWeight;
+  });
+}
+
+Status NeuronForm::Open(FileSystem&, const std::string&, const OpenOptions& options, OpenedCheckpoint* opened) const {
+  MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));
+  const Catalogue& stored = opened->checkpoint.stored;
+  MIMO_ASSIGN_OR_RETURN(View view, ViewOfNeuron(stored));
+  return OpenView(std::move(view), {QkvKind::kSplitIndependent, 1}, BasisOf(stored), "a preprocessed Neuron directory",
+                  opened);
+}
+
+bool NeuronForm::IsAskedFor(const PlanOptions& options) const {
+  return options.to == TargetKind::kNxdi;
+}
+
+Status NeuronForm::Check(const Planning& p) const {
+  const PlanOptions& options = p.options;
+  MIMO_RETURN_IF_ERROR(RefuseFormat(options));
+  MIMO_RETURN_IF_ERROR(RefuseIteration(options));
+  MIMO_RETURN_IF_ERROR(RefuseTemplate(options));
+  MIMO_RETURN_IF_ERROR(RefuseEngineOptions(options, AttentionStorage::kBf16));
+  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(options));
+  MIMO_RETURN_IF_ERROR(RefuseShardSize(options));
+  if (options.fp8_block_rows > 0)
+    return UsageError("Neuron's blocks are 128 x 128")
+        .Expected("no --fp8-block")
+        .Found(std::to_string(options.fp8_block_rows) + " rows");
+  MIMO_RETURN_IF_ERROR(RefuseRanks(options));
+  MIMO_RETURN_IF_ERROR(CheckFold(p));
+  return RefuseQkv(options);
+}
+
+Status NeuronForm::Aim(const Choice&, Planning* p) const {
+  p->target.qkv = {QkvKind::kSplitIndependent, 1};
+  return {};
+}
+
+std::string NeuronForm::WhyDropped(const Planning&, const TensorId& id) const {
+  return IsTower(id.role) ? "Neuron's form has no towers" : id.mtp ? "Neuron's form has no MTP layers" : "";
+}
+
+// A scale per row for attention and dense layers, values for the output projection.
+Result<std::optional<Choice>> NeuronForm::Store(const Planning& p, const Weight& weight, const TensorId& id,
+                                                const std::string& name) const {
+  if (p.options.dtype != DTypeChoice::kKeep) return std::optional<Choice>();
+  const bool quantized = weight.storage != Storage::kPlain;
+  if (IsExpert(id.role)) {
+    if (!quantized || HasBlockGrid(weight.storage)) return std::optional(Choice());
+    return UsageError("Neuron has no form for these experts")
+        .Expected("block FP8 or BF16 experts")
+        .Found(name)
+        .Advice("--dtype bf16 writes a BF16 directory");
+  }
+  const bool by_rows =
+      IsAttentionProjection(id.role) ? p.options.attention != AttentionStorage::kBf16 : IsDenseMlp(id.role);
+  if (!by_rows) return std::optional(quantized ? Choice::Plain(Codec::kBf16) : Choice());
+  Choice choice;
+  choice.kind = Choice::Kind::kEncode;
+  choice.encoding.codec = Codec::kFp8Block;
+  choice.encoding.neuron = true;
+  choice.encoding.block_rows = 1;
+  choice.encoding.block_cols = static_cast<uint32_t>(CeilDiv(weight.cols, 32) * 32);
+  choice.arrays.code_dtype = DType::kF8E4M3;
+  choice.arrays.scales = Part::kRowScale;
+  choice.arrays.scale_dtype = DType::kF32;
+  return std::optional(choice);
+}
+
+Status NeuronForm::Arrange(Planning* p) const {
+  return StackExperts(p->draft, p->options.expert_codes.value_or(ExpertCodes::kHalve));
+}
+
+void NeuronForm::Note(Planning* p) const {
+  Form::Note(p);
+  p->notes.push_back("MTP layers and towers are dropped: Neuron's form has no place for them");
+  if (p->options.dtype != DTypeChoice::kKeep)
+    p->notes.push_back(
+        "NxDI renames the router's bias only when neuron_config.quantized is set: check that it is loaded");
+  else if (p->options.attention != AttentionStorage::kBf16)
+    p->notes.push_back(
+        "the published V2.5-Pro scripts keep q, k and v in BF16 (--attention bf16), for FP8 did not work there");
+}
+
+void NeuronForm::Amend(const Planning& p, HfDescription* description) const {
+  const bool keeps = p.options.dtype == DTypeChoice::kKeep;
+  if (keeps) description->marker.expert_codes = p.options.expert_codes.value_or(ExpertCodes::kHalve);
+  description->marker.recoded = true;
+  description->architecture = "MiMoV2FlashForCausalLM";  // the class that NxDI has
+  description->keeps_quantization = keeps;
+  description->text_only = true;
+}
+
+}  // namespace mimo

@@ -1,0 +1,27 @@
+// The preprocessed Neuron directory (reference target-layouts.md 7.1).
+#pragma once
+
+#include "lib/forms/form.h"
+
+namespace mimo {
+
+class NeuronForm : public Form {
+ public:
+  FormKind kind() const override { return FormKind::kNxdi; }
+  FormTraits traits() const override { return {.plain = false}; }
+  bool Recognises(const Catalogue& stored) const override;
+  Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
+              OpenedCheckpoint* opened) const override;
+
+  bool IsAskedFor(const PlanOptions& options) const override;
+  Status Check(const Planning& p) const override;
+  Status Aim(const Choice& attention, Planning* p) const override;
+  std::string WhyDropped(const Planning& p, const TensorId& id) const override;
+  Result<std::optional<Choice>> Store(const Planning& p, const Weight& weight, const TensorId& id,
+                                      const std::string& name) const override;
+  Status Arrange(Planning* p) const override;
+  void Note(Planning* p) const override;
+  void Amend(const Planning& p, HfDescription* description) const override;
+};
+
+}  // namespace mimo

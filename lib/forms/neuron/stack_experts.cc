@@ -1,0 +1,117 @@
+#include "lib/forms/neuron/stack_experts.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "lib/forms/neuron/neuron_names.h"
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+namespace {
+
+class NeuronPlanner {
+ public:
+  NeuronPlanner(Draft& draft, ExpertCodes expert_codes)
+      : draft_(draft), rescale_(expert_codes == ExpertCodes::kRescale), experts_(draft.catalogue().config.experts) {}
+
+  Status StackExperts() {
+    std::vector<DraftGroup> planned = std::move(draft_.groups);
+    draft_.groups.clear();
+    std::map<std::tuple<int32_t, bool, Part>, std::vector<DraftOutput>> stacks;
+    for (DraftGroup& group : planned) {
+      std::vector<uint8_t> stacked(group.outputs.size(), 0);
+      for (size_t i = 0; i < stacked.size(); ++i) {
+        const TensorId id = group.outputs[i].id;
+        if (!IsExpert(id.role)) continue;
+        stacked[i] = 1;
+        const Part part = HoldsElements(id.part) ? Part::kWeight : Part::kRowScale;
+        stacks[{id.layer, id.role != Role::kExpertDown, part}].push_back(std::move(group.outputs[i]));
+      }
+      group.Erase(stacked);
+      if (!group.outputs.empty()) MIMO_RETURN_IF_ERROR(Rename(std::move(group)));
+    }
+    for (const auto& [key, members] : stacks)
+      MIMO_RETURN_IF_ERROR(Stack(std::get<0>(key), std::get<1>(key), std::get<2>(key), members));
+    return {};
+  }
+
+ private:
+  Status Rename(DraftGroup group) {
+    for (DraftOutput& output : group.outputs) {
+      const std::string name = NeuronName(*draft_.catalogue().table, output.id);
+      if (name.empty())
+        return UsageError("a tensor that Neuron's form has no place for")
+            .Expected("decoder layers, embedding and output layer")
+            .Found(output.name)
+            .Advice("--unknown drop");
+      output.name = name;
+      output.unchanged = false;
+      output.file_name = NeuronFile(output.id.layer);
+    }
+    draft_.groups.push_back(std::move(group));
+    return {};
+  }
+
+  Status Stack(int32_t layer, bool gate_up, Part part, const std::vector<DraftOutput>& members) {
+    const DraftOutput& first = members[0];
+    const int64_t rows = first.shape[0], cols = first.shape[1], count = gate_up ? 2 : 1;
+    const bool codes = first.dtype == DType::kF8E4M3;
+    const bool values = part == Part::kWeight && !codes;
+    if (values && first.dtype != DType::kBF16)
+      return UsageError("Neuron has no form for these experts")
+          .Expected("block FP8 or BF16")
+          .Found(first.name)
+          .Advice("--dtype bf16 writes a BF16 directory");
+    OutputArray stack = OutputLike(first);
+    stack.name = NeuronStackName(gate_up, layer, part);
+    stack.id.expert = -1;
+    stack.id.part = part;
+    stack.shape = {experts_, cols, count * rows};
+    stack.transform = Transform::kTranspose;
+    stack.target_codec = ValueCodecOf(first.dtype).value_or(Codec::kFp8Block);
+    if (codes) stack.adjust = rescale_ ? Adjust::kNeuron : Adjust::kHalve;
+    if (part == Part::kRowScale) {
+      stack.adjust = Adjust::kScale;
+      stack.factor = rescale_ ? static_cast<float>(448.0 / 240.0) : 2.0f;
+    }
+    for (const DraftOutput& output : members) {
+      if (output.shape != first.shape || output.dtype != first.dtype || output.pieces.size() != 1)
+        return UsageError("experts of one layer are stored differently")
+            .Expected(first.name)
+            .Found(output.name)
+            .Advice("store them alike first");
+      Piece piece;
+      piece.source = output.pieces[0].source;
+      piece.rows = cols;
+      piece.cols = rows;
+      piece.target_row = output.id.expert * cols;
+      piece.target_col = output.id.role == Role::kExpertUp ? rows : 0;
+      stack.pieces.push_back(piece);
+      if (!codes) SetCodec(piece.source, output, stack.target_codec);
+    }
+    std::sort(stack.pieces.begin(), stack.pieces.end(), [](const Piece& a, const Piece& b) {
+      return std::pair(a.target_row, a.target_col) < std::pair(b.target_row, b.target_col);
+    });
+    draft_.BeginGroup(stack.name);
+    draft_.AddOutput(std::move(stack), first.near, NeuronFile(layer));
+    return {};
+  }
+
+  // Values that were only moved so far are now turned over as values.
+  void SetCodec(uint32_t source, const OutputArray& output, Codec codec) {
+    if (output.transform == Transform::kMove) draft_.sources[source].codec = codec;
+  }
+
+  Draft& draft_;
+  const bool rescale_;
+  const int64_t experts_;
+};
+
+}  // namespace
+
+Status StackExperts(Draft& draft, ExpertCodes expert_codes) {
+  return NeuronPlanner(draft, expert_codes).StackExperts();
+}
+
+}  // namespace mimo

@@ -1,0 +1,89 @@
+// A form that stores each rank's own arrays: which arrays a rank has, what of the model each holds, and how they are
+// called. A table per engine version (schemas/forms/), read both ways; a template of names from an installed engine
+// can rename them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "lib/base/status.h"
+#include "lib/io/dtype.h"
+#include "lib/layout/partition.h"
+#include "lib/model/names.h"
+
+namespace mimo {
+
+struct RankTensor {
+  std::string pattern;   // "model.layers.{layer}.mlp.gate_up_proj.weight"
+  std::vector<Role> of;  // what it holds, in stacking order
+  Part part = Part::kWeight;
+  Cut cut = Cut::kReplicated;
+  bool experts = false;  // [experts of the rank, rows, columns]
+  bool mtp = false;
+  std::string dtype;  // "": as stored; "F32"; "router": config.json's moe_router_dtype
+};
+
+struct RankConstant {
+  std::string pattern;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  double value = 0;
+  std::vector<std::string> when;  // conditions over quant_method (lib/forms/rules.h)
+  bool mtp = false;
+};
+
+class RankForm {
+ public:
+  // The newest table of an engine, e.g. "vllm"; with a canonical template, under its names. kBadInput: a table or a
+  // template that is none, or the template of another engine.
+  static Result<RankForm> Load(const std::string& engine, const std::string& form_template);
+
+  const std::string& name() const { return name_; }  // "vllm-0.33", or the version of the template
+  int64_t vocab_multiple() const { return vocab_multiple_; }
+  const std::vector<RankTensor>& tensors() const { return tensors_; }
+  const std::vector<RankConstant>& constants() const { return constants_; }
+  // The array that holds arrays of `role` and `part`, as an index into tensors(); nullopt when there is none. A fused
+  // QKV is looked up as Q.
+  std::optional<size_t> Find(Role role, Part part, bool mtp) const;
+
+  // What the engine calls an array, given what the table calls it. With a template kUsage for a name that it has not
+  // under any alias, or has with another shape.
+  Result<std::string> NameOf(const std::string& table_name, const std::vector<int64_t>& shape) const;
+  // The other way: what the table calls an array of an engine, with its layer; nullopt for none of its tensors.
+  struct Match {
+    size_t tensor = 0;
+    int32_t layer = -1;
+  };
+  std::optional<Match> Identify(std::string_view name) const;
+  bool IsConstant(std::string_view name) const;
+  // Names of the template that nothing has asked for yet, constants of the table left out; in template order.
+  std::vector<std::string> Unfilled(const std::vector<std::string>& made) const;
+
+ private:
+  friend Result<RankForm> ParseRankForm(std::string_view json);
+  struct Wanted {
+    DType dtype;
+    std::vector<int64_t> shape;
+  };
+  std::vector<std::string> Aliases(const std::string& table_name) const;
+  std::string name_;
+  int64_t vocab_multiple_ = 1;
+  std::vector<RankTensor> tensors_;
+  std::vector<RankConstant> constants_;
+  std::vector<std::string> prefixes_;
+  std::vector<std::pair<std::string, std::string>> infixes_;  // with, without
+  std::vector<std::pair<std::string, std::string>> renamed_;
+  bool templated_ = false;
+  std::vector<std::string> template_order_;
+  std::unordered_map<std::string, Wanted> template_;
+};
+Result<RankForm> ParseRankForm(std::string_view json);
+
+// A dump of scripts/dump_template.py, checked, without what does not matter. kBadInput says what is wrong with it.
+Result<std::string> CanonicalTemplate(const std::string& text, const std::string& path);
+
+}  // namespace mimo

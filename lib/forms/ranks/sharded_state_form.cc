@@ -1,0 +1,94 @@
+#include "lib/forms/ranks/sharded_state_form.h"
+
+#include <algorithm>
+
+#include "lib/forms/engine/share_out.h"
+#include "lib/forms/hf/describe.h"
+#include "lib/forms/open_view.h"
+#include "lib/forms/ranks/distribute.h"
+#include "lib/forms/ranks/rank_view.h"
+#include "lib/forms/refusals.h"
+#include "lib/plan/words.h"
+
+namespace mimo {
+
+bool ShardedStateForm::Recognises(const Catalogue& stored) const {
+  return std::any_of(stored.arrays.begin(), stored.arrays.end(),
+                     [](const StoredArray& array) { return HeaderName(array.name) != array.name; });
+}
+
+Status ShardedStateForm::Open(FileSystem&, const std::string&, const OpenOptions& options,
+                              OpenedCheckpoint* opened) const {
+  MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));
+  const Catalogue& stored = opened->checkpoint.stored;
+  MIMO_ASSIGN_OR_RETURN(View view, ViewOfRanks(stored));
+  const int64_t chunks = view.chunks;
+  return OpenView(std::move(view), {QkvKind::kFused, chunks}, BasisOf(stored),
+                  "files of " + std::to_string(chunks) + " ranks, chunk r is rank r's", opened);
+}
+
+bool ShardedStateForm::IsAskedFor(const PlanOptions& options) const {
+  return options.format == FormKind::kShardedState;
+}
+
+Status ShardedStateForm::Check(const Planning& p) const {
+  const PlanOptions& options = p.options;
+  if (options.to == TargetKind::kSglang)
+    return UsageError("SGLang's sharded state cannot be written outside of SGLang")
+        .Expected("--to sglang without --format: a Hugging Face directory for --tp")
+        .Found(
+            "--format sharded-state: its loader post-processes the model before it copies the files, so "
+            "they must hold weights as one GPU and back end left them");
+  if (options.to != TargetKind::kVllm)
+    return UsageError("only vLLM has this format")
+        .Expected("--to vllm --format sharded-state")
+        .Found("--to " + TargetWord(options));
+  if (options.attention != AttentionStorage::kAuto)
+    return UsageError("a rank's attention is chunk r of fused(--tp)")
+        .Expected("--attention auto")
+        .Found("--attention " + std::string(WordOf(kAttentionStorages, options.attention)))
+        .Advice("--dtype bf16 decodes the whole model");
+  if (options.tp == 0)
+    return UsageError("--to " + TargetWord(options) + " needs to know the ranks").Expected("--tp N").Found("none");
+  MIMO_RETURN_IF_ERROR(RefuseIteration(options));
+  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(options));
+  if (options.on_straddle == StraddlePolicy::kBf16)
+    return UsageError("rank files hold attention of one type")
+        .Expected("--on-straddle requant or refuse")
+        .Found("bf16")
+        .Advice("--dtype bf16 decodes the whole model");
+  MIMO_RETURN_IF_ERROR(RefuseShardSize(options));
+  MIMO_RETURN_IF_ERROR(RefuseExpertCodes(options));
+  if (!options.ranks.empty() && (options.ranks.front() < 0 || options.ranks.back() >= options.tp))
+    return UsageError("--ranks names a rank that there is not")
+        .Expected("ranks 0 to " + std::to_string(options.tp - 1))
+        .Found(std::to_string(options.ranks.back()));
+  MIMO_RETURN_IF_ERROR(CheckFold(p));
+  return RefuseQkv(options);
+}
+
+Status ShardedStateForm::Aim(const Choice&, Planning* p) const {
+  MIMO_RETURN_IF_ERROR(ShareOut(p));
+  MIMO_ASSIGN_OR_RETURN(const EngineTarget engine, TargetOf(*p));  // checks version and blocks
+  p->target.rounds_router = p->catalogue.config.router_dtype == "bfloat16";
+  p->target.qkv = {QkvKind::kFused, p->options.tp};  // chunk r is rank r, quantized or not
+  return CheckFits(*p, "--tp " + std::to_string(p->options.tp));
+}
+
+Status ShardedStateForm::Arrange(Planning* p) const {
+  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(TargetWord(p->options), p->options.form_template));
+  p->target.table = form.name();
+  return Distribute(form, p);
+}
+
+void ShardedStateForm::Amend(const Planning& p, HfDescription* description) const {
+  description->ranks = true;
+  description->text_only = true;
+  description->keeps_quantization = p.chooser.keeps();  // quantized as the source says, or not at all
+  description->marker.tp = p.options.tp;
+  description->marker.ep = std::max<int64_t>(p.options.ep, 1);
+  description->marker.table = p.target.table;
+  if (RouterIsBf16(p) && p.catalogue.config.router_dtype != "bfloat16") description->marker.router = DType::kBF16;
+}
+
+}  // namespace mimo

@@ -1,0 +1,80 @@
+#include "lib/forms/target.h"
+
+#include <algorithm>
+
+#include "lib/forms/form.h"
+
+namespace mimo {
+namespace {
+
+std::string HeadsText(const std::vector<AttentionShape>& shapes) {
+  std::string text;
+  for (const AttentionShape& s : shapes)
+    text += (text.empty() ? "" : " and ") + std::to_string(s.heads) + " Q, " + std::to_string(s.kv_heads) + " KV heads";
+  return text;
+}
+
+}  // namespace
+
+bool Target::resizes(const ModelConfig& source) const {
+  return model.global.heads != source.global.heads || model.window.heads != source.window.heads ||
+         model.intermediate != source.intermediate || model.moe_intermediate != source.moe_intermediate ||
+         model.vocab != source.vocab;
+}
+
+Result<Choice> ChooseAttentionStorage(Planning* p) {
+  for (const AttentionWeights& a : p->inventory.attention) {
+    const uint32_t first = a.fused() ? a.qkv : a.q;
+    if (first == kNone) continue;
+    const Weight& weight = p->inventory.weights[first];
+    if (p->inventory.quantized_attention && !HasBlockGrid(weight.storage)) continue;
+    return ChooseStorage(p, weight, weight.id, p->catalogue.arrays[weight.array].name);
+  }
+  return Choice();
+}
+
+Target StartTarget(const Planning& p, const Choice& attention) {
+  const ModelConfig& config = p.catalogue.config;
+  Target target;
+  target.model = config;
+  target.model.global = LogicalShape(config, false);
+  target.model.window = LogicalShape(config, true);
+  target.block_rows = p.options.fp8_block_rows > 0 ? p.options.fp8_block_rows : config.block_rows;
+  const bool kept = attention.kind == Choice::Kind::kKeep || attention.kind == Choice::Kind::kRename;
+  target.keeps_fp8 = p.inventory.quantized_attention && kept;
+  return target;
+}
+
+std::vector<AttentionShape> AttentionShapes(const Planning& p) {
+  std::vector<AttentionShape> shapes;
+  const std::vector<AttentionWeights>& layers = p.inventory.attention;
+  for (const bool windowed : {false, true})
+    if (std::any_of(layers.begin(), layers.end(),
+                    [&](const AttentionWeights& a) { return IsWindowed(p.catalogue.config, a) == windowed; }))
+      shapes.push_back(p.target.model.attention(windowed));
+  return shapes;
+}
+
+bool Fits(const Planning& p, const QkvLayout& layout) {
+  const auto shapes = AttentionShapes(p);
+  return std::all_of(shapes.begin(), shapes.end(), [&](const AttentionShape& s) { return LayoutFits(layout, s); });
+}
+
+Status CheckFits(const Planning& p, const std::string& wish) {
+  if (Fits(p, p.target.qkv)) return {};
+  return UsageError(wish + " does not fit this model")
+      .Expected("a chunk count that divides the Q heads, and that divides the KV heads or is a multiple of them: " +
+                HeadsText(AttentionShapes(p)))
+      .Found(p.target.qkv.ToString());
+}
+
+bool SameAsIndependent(const Planning& p) {
+  for (const AttentionShape& s : AttentionShapes(p)) {
+    const QkvMap a = BuildQkvMap(p.target.qkv, s, p.target.block_rows);
+    const QkvMap b = BuildQkvMap({QkvKind::kSplitIndependent, 1}, s, p.target.block_rows);
+    if (ComposeRows(a, b) != ComposeRows(b, b) || a.bands != b.bands) return false;
+  }
+  return true;
+}
+
+}  // namespace mimo

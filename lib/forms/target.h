@@ -1,0 +1,48 @@
+// What a conversion aims at: the layout of attention and the dimensions of the output.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lib/forms/choice.h"
+
+namespace mimo {
+
+struct Planning;
+
+struct Target {
+  QkvLayout qkv;
+  bool keeps_fp8 = false;       // attention is block FP8, in and out
+  bool decodes = false;         // an engine's attention becomes BF16, whatever it is stored as
+  bool restores = false;        // the layout that the checkpoint says it was made from
+  bool narrows_router = false;  // an F32 router that is kept becomes BF16 again, which another form widened
+  bool rounds_router = false;   // the form rounds an F32 router
+  ModelConfig model;            // dimensions of the output, padding included; KV heads before replication
+  int64_t block_rows = 128;     // of block FP8 weights that are kept
+  std::string table;            // the table or template that names the form's arrays, where it has several
+
+  bool resizes(const ModelConfig& source) const;  // the dimensions differ from those of the source
+};
+
+// Whether the layer's attention is sliding-window: MTP layers always are.
+inline bool IsWindowed(const ModelConfig& config, const AttentionWeights& a) {
+  return a.mtp || config.windowed[static_cast<size_t>(a.layer)] != 0;
+}
+
+// What attention is to be stored as. The first layer speaks for all: a rule that tells layers apart by name is still
+// honoured layer by layer, in the layout that is chosen from this.
+Result<Choice> ChooseAttentionStorage(Planning* p);
+
+// The target as far as no form decides it: the source's dimensions, blocks as asked for, whether attention stays FP8.
+Target StartTarget(const Planning& p, const Choice& attention);
+
+// The kinds of attention that the model has (full, sliding-window), with the dimensions of the target.
+std::vector<AttentionShape> AttentionShapes(const Planning& p);
+// Whether `layout` fits all attention of the target.
+bool Fits(const Planning& p, const QkvLayout& layout);
+// kUsage when the target's layout does not fit; `wish` is what asked for it.
+Status CheckFits(const Planning& p, const std::string& wish);
+// Whether the target's layout is split attention whose grids are each array's own.
+bool SameAsIndependent(const Planning& p);
+
+}  // namespace mimo

@@ -24,13 +24,18 @@ void MaxCodes(const uint8_t* codes, uint64_t row_bytes, uint64_t rows, uint64_t 
 }
 
 uint64_t CountNanCodes(const uint8_t* codes, uint64_t n) {
+  const auto count = [&](uint64_t begin, uint64_t end) {
+    uint64_t nans = 0;
+    for (uint64_t i = begin; i < end; ++i) nans += E4m3IsNan(codes[i]);
+    return nans;
+  };
   uint64_t nans = 0, at = 0;
   for (; at + kMxGroup <= n; at += kMxGroup) {  // usually there is none: a look at the whole group
     uint8_t any = 0;
     for (uint64_t i = at; i < at + kMxGroup; ++i) any |= E4m3IsNan(codes[i]);
-    if (any != 0) nans += static_cast<uint64_t>(std::count_if(codes + at, codes + at + kMxGroup, E4m3IsNan));
+    if (any != 0) nans += count(at, at + kMxGroup);
   }
-  return nans + static_cast<uint64_t>(std::count_if(codes + at, codes + n, E4m3IsNan));
+  return nans + count(at, n);
 }
 
 }  // namespace mimo::kernels

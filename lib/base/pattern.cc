@@ -14,7 +14,8 @@ Pattern::Pattern(std::string text, std::shared_ptr<const Engine> engine)
 
 Result<Pattern> Pattern::Make(const std::string& text) {
   try {
-    return Pattern(text, std::make_shared<Engine>(std::regex(text, std::regex::ECMAScript | std::regex::optimize)));
+    Engine engine{std::regex(text, std::regex::ECMAScript | std::regex::optimize)};
+    return Pattern(text, std::make_shared<Engine>(std::move(engine)));
   } catch (const std::regex_error& error) {
     return UsageError("not a regular expression").Expected("ECMAScript syntax").Found(text).Advice(error.what());
   }

@@ -4,6 +4,7 @@
 #include <map>
 #include <tuple>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/draft/cut_pieces.h"
 #include "lib/forms/megatron/megatron_files.h"
 #include "lib/io/torch/dcp_metadata.h"
@@ -125,7 +126,7 @@ class TorchDistPlanner {
 
   Result<std::vector<Rectangle>> CutWhole(const MegatronTensor& tensor, const AttentionShape& shape,
                                           const Tensor& made) const {
-    const int64_t rows = MatrixRows(made.shape), cols = LastDimension(made.shape);
+    const int64_t rows = MatrixRows(made.shape), cols = RowElements(made.shape);
     const bool matrix = made.shape.size() > 1;
     int64_t row_parts = 1, col_parts = 1;
     if (tensor.cut == Cut::kHeads) {

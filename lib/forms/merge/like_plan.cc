@@ -91,7 +91,6 @@ class LikePlanner {
     request.weights = run;
     request.source = BuildQkvMap(p_.layout.layout, shape, from.block_rows);
     request.target = BuildQkvMap(like_.layout, shape, w.block_rows);
-    request.target_block_rows = w.block_rows;
     if (const auto codec = Values(w)) {
       request.decode = *codec;
     } else if (w.storage == Storage::kFp8Block && Values(from) && !w.per_row() && w.block_cols == from.block_cols) {

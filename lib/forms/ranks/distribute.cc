@@ -5,6 +5,7 @@
 #include <map>
 #include <tuple>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/draft/cut_pieces.h"
 #include "lib/forms/rules.h"
 #include "lib/model/role_groups.h"
@@ -80,7 +81,7 @@ class Distributor {
   // Where each part of a planned output of `rows` x `cols` stored elements goes on a rank; `member` is its place in the
   // stacking order. Divisibility has been checked when the target was chosen.
   std::vector<Placed> PlacesOf(const RankTensor& tensor, const OutputArray& output, int64_t rank) const {
-    const int64_t rows = output.rows(), cols = LastDimension(output.shape);
+    const int64_t rows = output.rows(), cols = RowElements(output.shape);
     const auto role = std::find(tensor.of.begin(), tensor.of.end(), output.id.role);
     const int64_t member = role == tensor.of.end() ? 0 : role - tensor.of.begin();
     const Range all_rows{0, rows}, all_cols{0, cols};

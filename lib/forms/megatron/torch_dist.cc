@@ -48,8 +48,7 @@ class TorchDistPlanner {
 
   Result<size_t> TensorOf(const DraftOutput& output) const {
     const TensorId& id = output.id;
-    const bool moe = !id.mtp && id.layer >= 0 && model_.moe[static_cast<size_t>(id.layer)] != 0;
-    const auto tensor = form_.Find(id.role, id.mtp, moe);
+    const auto tensor = form_.Find(id, model_);
     const bool values = output.transform == Transform::kMove || output.transform == Transform::kConvert;
     if (tensor && id.part == Part::kWeight && values) return *tensor;
     return UsageError("Megatron has no place for a tensor")

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "lib/forms/neuron/neuron_names.h"
+#include "lib/forms/view.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -47,7 +48,7 @@ class NeuronPlanner {
             .Advice("--unknown drop");
       output.name = name;
       output.unchanged = false;
-      output.file_name = NeuronFile(output.id.layer);
+      output.file_name = FileOfLayer(false, output.id.layer);
     }
     draft_.groups.push_back(std::move(group));
     return {};
@@ -94,7 +95,7 @@ class NeuronPlanner {
       return std::pair(a.target_row, a.target_col) < std::pair(b.target_row, b.target_col);
     });
     draft_.BeginGroup(stack.name);
-    draft_.AddOutput(std::move(stack), first.near, NeuronFile(layer));
+    draft_.AddOutput(std::move(stack), first.near, FileOfLayer(false, layer));
     return {};
   }
 

@@ -174,7 +174,7 @@ struct Heads {
 };
 
 TEST(MegatronForm, RowsOfLinearQkvAreInGroups) {
-  const MegatronTensor& qkv = Form().tensors()[*Form().Find(Role::kAttnQ, false, false)];
+  const MegatronTensor& qkv = Form().tensors()[*Form().Find({.role = Role::kAttnQ}, ModelConfig())];
   for (const Heads& m : {Heads{64, 4, 192, 128}, Heads{64, 8, 192, 128}, Heads{128, 8, 192, 128}, Heads{6, 3, 5, 2},
                          Heads{4, 4, 3, 7}, Heads{7, 1, 2, 2}}) {
     const AttentionShape shape{m.a, m.g, m.d, m.v};

@@ -91,25 +91,9 @@ Status ChooseBlocks(AttentionStorage attention, Planning* p) {
 
 }  // namespace
 
-bool EngineForm::IsAskedFor(const PlanOptions& options) const {
-  return options.to == TargetKind::kVllm || options.to == TargetKind::kSglang;
-}
-
-bool EngineForm::PadsVocabulary(const PlanOptions& options) {
-  return options.to == TargetKind::kSglang;
-}
-
 Status EngineForm::Check(const Planning& p) const {
-  MIMO_RETURN_IF_ERROR(RefuseFormat(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseIteration(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseTemplate(p.options));
-  if (p.options.tp == 0)
-    return UsageError("--to " + TargetWord(p.options) + " needs to know the ranks").Expected("--tp N").Found("none");
-  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseExpertCodes(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseRanks(p.options));
-  MIMO_RETURN_IF_ERROR(CheckFold(p));
-  return RefuseQkv(p.options);
+  return CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate, RequireRanks, RefuseTrainingTopology,
+                       RefuseExpertCodes, RefuseRanks, CheckFold, RefuseQkv});
 }
 
 Result<EngineTarget> EngineForm::TargetOf(const Planning& p) {

@@ -10,7 +10,9 @@ namespace mimo {
 class EngineForm : public Form {
  public:
   FormTraits traits() const override { return {.plain = false}; }
-  bool IsAskedFor(const PlanOptions& options) const override;
+  bool IsAskedFor(const PlanOptions& options) const override {
+    return options.to == TargetKind::kVllm || options.to == TargetKind::kSglang;
+  }
   Status Check(const Planning& p) const override;
   Status Aim(const Choice& attention, Planning* p) const override;
 
@@ -18,7 +20,7 @@ class EngineForm : public Form {
   // What the engine wants at this size. kUsage for an unknown version, or blocks that it does not take.
   static Result<EngineTarget> TargetOf(const Planning& p);
   // Whether the engine pads the vocabulary to what its ranks need.
-  static bool PadsVocabulary(const PlanOptions& options);
+  static bool PadsVocabulary(const PlanOptions& options) { return options.to == TargetKind::kSglang; }
 };
 
 }  // namespace mimo

@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "lib/forms/hf/describe.h"
-#include "lib/forms/hf/logical_plan.h"
-#include "lib/forms/hf/notes.h"
+#include "lib/forms/hf/hf_config.h"
 #include "lib/forms/refusals.h"
 #include "lib/model/role_groups.h"
 
@@ -88,14 +86,6 @@ Status ChooseLayout(const Choice& attention, Planning* p) {
 
 }  // namespace
 
-Result<bool> Form::RecognisesDirectory(FileSystem&, const std::string&) const {
-  return false;
-}
-
-bool Form::Recognises(const Catalogue&) const {
-  return false;
-}
-
 Status Form::Open(FileSystem& fs, const std::string&, const OpenOptions& options, OpenedCheckpoint* opened) const {
   using Reached = OpenedCheckpoint::Reached;
   Checkpoint& checkpoint = opened->checkpoint;
@@ -117,21 +107,9 @@ Status Form::Open(FileSystem& fs, const std::string&, const OpenOptions& options
   return {};
 }
 
-bool Form::IsAskedFor(const PlanOptions& options) const {
-  return options.to == TargetKind::kHf;
-}
-
-void Form::Complete(PlanOptions*) const {}
-
 Status Form::Check(const Planning& p) const {
-  MIMO_RETURN_IF_ERROR(RefuseFormat(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseIteration(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseTemplate(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseEngineOptions(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseExpertCodes(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseRanks(p.options));
-  return CheckFold(p);
+  return CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate, RefuseEngineOptions, RefuseTrainingTopology,
+                       RefuseExpertCodes, RefuseRanks, CheckFold});
 }
 
 Status Form::Aim(const Choice& attention, Planning* p) const {
@@ -144,18 +122,6 @@ Status Form::Aim(const Choice& attention, Planning* p) const {
 
 std::string Form::WhyDropped(const Planning& p, const TensorId& id) const {
   return p.options.text_only && IsTower(id.role) ? "tower, --text-only" : "";
-}
-
-Result<std::optional<Choice>> Form::Store(const Planning&, const Weight&, const TensorId&, const std::string&) const {
-  return std::optional<Choice>();
-}
-
-Status Form::Fill(Planning* p) const {
-  return FillLogicalPlan(p);
-}
-
-Status Form::Arrange(Planning*) const {
-  return {};
 }
 
 PlacementOptions Form::Place(Planning* p) const {
@@ -173,16 +139,6 @@ PlacementOptions Form::Place(Planning* p) const {
     });
   }
   return placement;
-}
-
-Status Form::Describe(const Planning& p, Plan* plan) const {
-  return DescribeDirectory(p, plan);
-}
-
-void Form::Amend(const Planning&, HfDescription*) const {}
-
-void Form::Note(Planning* p) const {
-  AddNotes(p);
 }
 
 std::string Form::WhyUnread(const Planning& p, uint32_t array) const {

@@ -1,11 +1,11 @@
-#include "lib/forms/hf/logical_plan.h"
-
+// Every weight of a conversion as a Hugging Face checkpoint has it: the draft that forms arrange into their own.
 
 #include <map>
 #include <tuple>
 
 #include "lib/draft/attention.h"
 #include "lib/draft/resize.h"
+#include "lib/forms/form.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -342,7 +342,7 @@ class LogicalPlanner {
 
 }  // namespace
 
-Status FillLogicalPlan(Planning* p) {
+Status Form::Fill(Planning* p) const {
   return LogicalPlanner(p).Fill();
 }
 

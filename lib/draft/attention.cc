@@ -17,13 +17,12 @@ class AttentionPlanner {
  public:
   AttentionPlanner(Draft& draft, const AttentionRequest& request)
       : draft_(draft), request_(request), moves_(ComposeRows(request.source, request.target)) {
-    const AttentionWeights& a = *request.weights;
-    weights_ = a.fused() ? std::array{a.qkv, kNone, kNone} : std::array{a.q, a.k, a.v};
+    weights_ = request.weights->in_order();
     first_ = &draft.inventory().weights[weights_[0]];
     fp8_ = HasBlockGrid(first_->storage);
   }
 
-  AttentionResult Plan(bool refuse_straddles) {
+  bool Plan(bool refuse_straddles) {
     const bool same = request_.source.layout.fused() == request_.target.layout.fused() && SameRows() &&
                       request_.source.rows == request_.target.rows &&
                       (!fp8_ || request_.source.bands == request_.target.bands) && !request_.fold;
@@ -38,12 +37,12 @@ class AttentionPlanner {
     } else if (fp8_) {
       std::vector<CellRow> cells = Cells();
       const bool straddles = std::any_of(cells.begin(), cells.end(), [](const CellRow& c) { return !c.moved; });
-      if (straddles && refuse_straddles) return AttentionResult::kStraddles;
+      if (straddles && refuse_straddles) return false;
       PlanRelayout(std::move(cells));
     } else {
       PlanMoved();
     }
-    return AttentionResult::kDone;
+    return true;
   }
 
  private:
@@ -76,7 +75,8 @@ class AttentionPlanner {
     return first_->array;
   }
 
-  std::vector<Piece> Pieces(size_t array) {
+  // Of the arrays of the source's weights that are `part`.
+  std::vector<Piece> Pieces(size_t array, uint32_t Weight::*part = &Weight::array) {
     std::vector<Piece> pieces;
     for (const RowMove& move : moves_) {
       if (move.target_array != array) continue;
@@ -86,7 +86,7 @@ class AttentionPlanner {
       }
       const Weight& weight = SourceWeight(move.source_array);
       const bool decoded = request_.decode || request_.encode;
-      const uint32_t source = decoded ? draft_.DecodedSource(weight) : draft_.Source(weight.array);
+      const uint32_t source = decoded ? draft_.DecodedSource(weight) : draft_.Source(weight.*part);
       pieces.push_back({source, move.source_row, move.target_row, move.rows});
     }
     return pieces;
@@ -94,9 +94,7 @@ class AttentionPlanner {
 
   void PlanUnchanged() {
     draft_.BeginGroup(Label());
-    for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) {
-      draft_.AddKept(SourceWeight(i));
-    }
+    for (size_t i = 0; i < static_cast<size_t>(request_.source.arrays); ++i) draft_.AddKept(SourceWeight(i));
   }
 
   // Rows of values, or of codes with scales of their own: each array moves alike. Global scales go with their rows; the
@@ -104,41 +102,18 @@ class AttentionPlanner {
   void PlanMoved() {
     draft_.BeginGroup(Label());
     for (size_t i = 0; i < static_cast<size_t>(request_.target.arrays); ++i) {
-      std::vector<Piece> pieces = Pieces(i);
-      MoveRows(i, &Weight::array, pieces);
-      if (first_->scale != kNone) MoveRows(i, &Weight::scale, pieces);
-      if (first_->global != kNone) MoveScalar(i, &Weight::global);
-      if (first_->input != kNone) MoveScalar(i, &Weight::input);
-    }
-  }
-
-  OutputArray Moved(size_t target, uint32_t stored) const {
-    const StoredArray& array = draft_.catalogue().arrays[stored];
-    OutputArray output = NewOutput(target, array.id.part, array.dtype);
-    output.shape = array.shape;
-    return output;
-  }
-
-  void MoveRows(size_t target, uint32_t Weight::*part, std::vector<Piece> pieces) {
-    OutputArray output = Moved(target, first_->*part);
-    output.shape[0] = request_.target.rows[target];
-    size_t at = 0;
-    for (const RowMove& move : moves_)
-      if (move.target_array == target) {
-        Piece& piece = pieces[at++];
-        if (piece.source != kNone) piece.source = draft_.Source(SourceWeight(move.source_array).*part);
+      for (const auto part : {&Weight::array, &Weight::scale, &Weight::global, &Weight::input}) {
+        if (first_->*part == kNone) continue;
+        const StoredArray& stored = draft_.catalogue().arrays[first_->*part];
+        OutputArray output = NewOutput(i, stored.id.part, stored.dtype);
+        output.shape = stored.shape;
+        output.pieces = Pieces(i, part);
+        if (part == &Weight::global || part == &Weight::input)
+          output.pieces = {{output.pieces[0].source, 0, 0, 1}};
+        else
+          output.shape[0] = request_.target.rows[i];
+        draft_.AddOutput(std::move(output), Near(i));
       }
-    output.pieces = std::move(pieces);
-    draft_.AddOutput(std::move(output), Near(target));
-  }
-
-  void MoveScalar(size_t target, uint32_t Weight::*part) {
-    for (const RowMove& move : moves_) {
-      if (move.target_array != target) continue;
-      OutputArray output = Moved(target, first_->*part);
-      output.pieces.push_back({draft_.Source(SourceWeight(move.source_array).*part), 0, 0, 1});
-      draft_.AddOutput(std::move(output), Near(target));
-      return;
     }
   }
 
@@ -315,7 +290,7 @@ class AttentionPlanner {
 
 }  // namespace
 
-AttentionResult PlanAttention(Draft& draft, const AttentionRequest& request, bool refuse_straddles) {
+bool PlanAttention(Draft& draft, const AttentionRequest& request, bool refuse_straddles) {
   return AttentionPlanner(draft, request).Plan(refuse_straddles);
 }
 

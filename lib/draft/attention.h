@@ -12,8 +12,7 @@ namespace mimo {
 struct AttentionRequest {
   const AttentionWeights* weights = nullptr;
   QkvMap source;
-  QkvMap target;  // heads beyond the source's are padding
-  int64_t target_block_rows = 128;
+  QkvMap target;                // heads beyond the source's are padding
   std::optional<Codec> decode;  // to plain values of this type; otherwise codes (or plain values) are moved
   struct Encode {
     kernels::Encoding encoding;
@@ -27,10 +26,9 @@ struct AttentionRequest {
   std::optional<float> fold;  // V becomes V times this (attention_value_scale)
 };
 
-enum class AttentionResult : uint8_t { kDone, kStraddles };
 // Adds the group and its outputs. Rows of NVFP4 attention may only be moved where each target array takes rows of one
-// source array: each has one global scale. With `refuse_straddles`, adds nothing and answers kStraddles when a block
+// source array: each has one global scale. With `refuse_straddles`, adds nothing and answers false when a block
 // would be re-quantized.
-AttentionResult PlanAttention(Draft& draft, const AttentionRequest& request, bool refuse_straddles);
+bool PlanAttention(Draft& draft, const AttentionRequest& request, bool refuse_straddles);
 
 }  // namespace mimo

@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <tuple>
 
+#include "lib/decode/row_bytes.h"
+
 namespace mimo {
 
 void CutPieces(const OutputArray& output, const Placed& placed, std::vector<Piece>* pieces) {
-  const int64_t cols = LastDimension(output.shape);
+  const int64_t cols = RowElements(output.shape);
   for (const Piece& piece : output.pieces) {
     const int64_t width = piece.cols == 0 ? cols : piece.cols;
     const int64_t row_begin = std::max(piece.target_row, placed.rows.begin);
@@ -28,10 +30,14 @@ void CutPieces(const OutputArray& output, const Placed& placed, std::vector<Piec
   }
 }
 
-void JoinPieces(std::vector<Piece>* pieces) {
+void SortPieces(std::vector<Piece>* pieces) {
   std::sort(pieces->begin(), pieces->end(), [](const Piece& a, const Piece& b) {
     return std::tie(a.target_row, a.target_col) < std::tie(b.target_row, b.target_col);
   });
+}
+
+void JoinPieces(std::vector<Piece>* pieces) {
+  SortPieces(pieces);
   std::vector<Piece> joined;
   for (const Piece& piece : *pieces) {
     if (!joined.empty()) {
@@ -47,6 +53,11 @@ void JoinPieces(std::vector<Piece>* pieces) {
     joined.push_back(piece);
   }
   *pieces = std::move(joined);
+}
+
+void PadRows(int64_t rows, std::vector<Piece>* pieces) {
+  const int64_t filled = pieces->empty() ? 0 : pieces->back().target_row + pieces->back().rows;
+  if (filled < rows) pieces->push_back({kNone, 0, filled, rows - filled});
 }
 
 }  // namespace mimo

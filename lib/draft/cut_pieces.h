@@ -15,14 +15,15 @@ struct Placed {
   int64_t target_col = 0;
 };
 
-// Elements of the last dimension.
-inline int64_t LastDimension(const std::vector<int64_t>& shape) {
-  return shape.empty() ? 1 : shape.back();
-}
-
 void CutPieces(const OutputArray& output, const Placed& placed, std::vector<Piece>* pieces);
 
-// Joins neighbours that are one piece: rows that follow each other in source and target.
+// Ascending by (target_row, target_col).
+void SortPieces(std::vector<Piece>* pieces);
+
+// Sorts, and joins neighbours that are one piece: rows that follow each other in source and target.
 void JoinPieces(std::vector<Piece>* pieces);
+
+// Padding behind the last of sorted pieces, up to `rows` rows.
+void PadRows(int64_t rows, std::vector<Piece>* pieces);
 
 }  // namespace mimo

@@ -11,11 +11,36 @@ namespace {
 
 class NameFilter {
  public:
-  static Result<NameFilter> Make(const PlanOptions& options);
+  static Result<NameFilter> Make(const PlanOptions& options) {
+    NameFilter filter;
+    MIMO_RETURN_IF_ERROR(Add(options.include, "--include", &filter.include_));
+    MIMO_RETURN_IF_ERROR(Add(options.exclude, "--exclude", &filter.exclude_));
+    return filter;
+  }
+
   bool empty() const { return include_.empty() && exclude_.empty(); }
+
   // Why `name` stays out; "" when it is in.
-  std::string Rejects(const std::string& name);
-  Status CheckAllMatched() const;
+  std::string Rejects(const std::string& name) {
+    bool in = include_.empty();
+    for (Wish& w : include_) in |= w.Matches(name);
+    std::string reason = in ? "" : "not included";
+    for (Wish& w : exclude_)
+      if (w.Matches(name)) reason = "excluded by " + w.pattern.text();
+    return reason;
+  }
+
+  Status CheckAllMatched() const {
+    for (const auto* wishes : {&include_, &exclude_})
+      for (const Wish& w : *wishes)
+        if (!w.matched)
+          return UsageError(std::string(wishes == &include_ ? "--include" : "--exclude") +
+                            " matches no tensor of the output")
+              .Expected("a regular expression found in at least one tensor name")
+              .Found(w.pattern.text())
+              .Advice("list the names with --dry-run --verbose");
+    return {};
+  }
 
  private:
   struct Wish {
@@ -28,51 +53,21 @@ class NameFilter {
     }
   };
 
-  static Status Add(const std::vector<std::string>& texts, const char* flag, std::vector<Wish>* wishes);
+  static Status Add(const std::vector<std::string>& texts, const std::string& flag, std::vector<Wish>* wishes) {
+    for (const std::string& text : texts) {
+      Result<Pattern> pattern = Pattern::Make(text);
+      if (!pattern.ok()) {
+        Error error = pattern.TakeError();
+        error.what = flag + " is " + error.what;
+        return error;
+      }
+      wishes->push_back({std::move(pattern).value()});
+    }
+    return {};
+  }
 
   std::vector<Wish> include_, exclude_;
 };
-
-Result<NameFilter> NameFilter::Make(const PlanOptions& options) {
-  NameFilter filter;
-  MIMO_RETURN_IF_ERROR(Add(options.include, "--include", &filter.include_));
-  MIMO_RETURN_IF_ERROR(Add(options.exclude, "--exclude", &filter.exclude_));
-  return filter;
-}
-
-std::string NameFilter::Rejects(const std::string& name) {
-  bool in = include_.empty();
-  for (Wish& w : include_) in |= w.Matches(name);
-  std::string reason = in ? "" : "not included";
-  for (Wish& w : exclude_)
-    if (w.Matches(name)) reason = "excluded by " + w.pattern.text();
-  return reason;
-}
-
-Status NameFilter::CheckAllMatched() const {
-  for (const auto* wishes : {&include_, &exclude_})
-    for (const Wish& w : *wishes)
-      if (!w.matched)
-        return UsageError(std::string(wishes == &include_ ? "--include" : "--exclude") +
-                          " matches no tensor of the output")
-            .Expected("a regular expression found in at least one tensor name")
-            .Found(w.pattern.text())
-            .Advice("list the names with --dry-run --verbose");
-  return {};
-}
-
-Status NameFilter::Add(const std::vector<std::string>& texts, const char* flag, std::vector<Wish>* wishes) {
-  for (const std::string& text : texts) {
-    Result<Pattern> pattern = Pattern::Make(text);
-    if (!pattern.ok()) {
-      Error error = pattern.TakeError();
-      error.what = std::string(flag) + " is " + error.what;
-      return error;
-    }
-    wishes->push_back({std::move(pattern).value()});
-  }
-  return {};
-}
 
 // Whether the weights of a group cannot be told apart: they share scales.
 bool SharesScales(const DraftGroup& group) {

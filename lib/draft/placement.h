@@ -12,8 +12,8 @@ namespace mimo {
 struct PlacementOptions {
   uint64_t max_shard_bytes = 0;  // 0: the source's files, but for outputs that name theirs
   const Container* container = &SafetensorsContainer();
-  bool as_near = false;  // every output lies where the array near it does, in its file, under its header
-  std::string layout;    // for the headers of written files; "" leaves it out
+  bool as_near = false;     // every output lies where the array near it does, in its file, under its header
+  std::string layout = {};  // for the headers of written files; "" leaves it out
 };
 // Files, offsets, headers and file groups of the plan, whose sources, outputs and groups get their numbers: outputs by
 // file and offset, groups by their first output, sources as the draft first used them. Its options, texts, notes and

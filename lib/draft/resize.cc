@@ -3,52 +3,43 @@
 #include <algorithm>
 
 #include "lib/base/checked.h"
+#include "lib/decode/row_bytes.h"
 
 namespace mimo {
 namespace {
 
-// The bytes of a scale of one.
-std::string ScaleOfOne(Codec codec) {
-  switch (codec) {
-    case Codec::kFp8Block:
-      return std::string("\x00\x00\x80\x3f", 4);
-    case Codec::kNvfp4:
-      return "\x38";
-    case Codec::kMxfp4:
-    case Codec::kMxfp8:
-      return "\x7f";
-    case Codec::kFp32:  // no scales
-    case Codec::kFp16:
-    case Codec::kBf16:
-      break;
-  }
-  return "";
-}
-
-int64_t Last(const std::vector<int64_t>& shape) {
-  return shape.empty() ? 1 : shape.back();
-}
+// The bytes of a scale of one; none where there are no scales.
+constexpr Words<Codec, 7> kScalesOfOne{{{Codec::kFp8Block, {"\x00\x00\x80\x3f", 4}},
+                                        {Codec::kNvfp4, "\x38"},
+                                        {Codec::kMxfp4, "\x7f"},
+                                        {Codec::kMxfp8, "\x7f"},
+                                        {Codec::kFp32, ""},
+                                        {Codec::kFp16, ""},
+                                        {Codec::kBf16, ""}}};
+static_assert(NamesEach(kScalesOfOne));
 
 }  // namespace
 
-std::vector<Piece> ResizedPieces(uint32_t source, int64_t source_rows, int64_t source_cols, int64_t rows,
-                                 int64_t cols) {
-  const int64_t kept_rows = std::min(source_rows, rows), kept_cols = std::min(source_cols, cols);
+std::vector<Piece> ResizedPieces(uint32_t source, const std::vector<int64_t>& from, const std::vector<int64_t>& to) {
+  const int64_t rows = MatrixRows(to), cols = RowElements(to);
+  const int64_t kept_rows = std::min(MatrixRows(from), rows), kept_cols = std::min(RowElements(from), cols);
   std::vector<Piece> pieces;
-  const bool whole = source_cols == cols;
+  const bool whole = RowElements(from) == cols;
   pieces.push_back({source, 0, 0, kept_rows, 0, 0, whole ? 0 : kept_cols});
   if (cols > kept_cols) pieces.push_back({kNone, 0, 0, kept_rows, 0, kept_cols, cols - kept_cols});
   if (rows > kept_rows) pieces.push_back({kNone, 0, kept_rows, rows - kept_rows, 0, 0, 0});
   return pieces;
 }
 
+std::vector<int64_t> ElementShape(const Catalogue& catalogue, const Weight& weight) {
+  std::vector<int64_t> shape = catalogue.arrays[weight.array].shape;
+  if (weight.storage != Storage::kPlain) shape.back() = weight.cols;
+  return shape;
+}
+
 Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weight& weight, const ModelConfig& model) {
   const TensorRule* rule = catalogue.table->RuleOf(weight.id);
-  if (rule == nullptr) {
-    std::vector<int64_t> shape = catalogue.arrays[weight.array].shape;
-    if (weight.storage != Storage::kPlain) shape.back() = weight.cols;
-    return shape;
-  }
+  if (rule == nullptr) return ElementShape(catalogue, weight);
   std::vector<int64_t> shape;
   for (const std::string& symbol : rule->shape) {
     MIMO_ASSIGN_OR_RETURN(const int64_t extent, Dimension(symbol, model, weight.id.layer, weight.id.mtp));
@@ -64,8 +55,7 @@ void AddResized(Draft& draft, const Weight& weight, const std::vector<int64_t>& 
     OutputArray output = OutputLike(stored);
     output.shape = std::move(wanted);
     output.pad = std::move(pad);
-    output.pieces =
-        ResizedPieces(draft.Source(array), stored.rows(), Last(stored.shape), output.rows(), Last(output.shape));
+    output.pieces = ResizedPieces(draft.Source(array), stored.shape, output.shape);
     draft.AddOutput(std::move(output), array);
   };
   std::vector<int64_t> codes = shape;
@@ -75,7 +65,7 @@ void AddResized(Draft& draft, const Weight& weight, const std::vector<int64_t>& 
     const bool blocks = HasBlockScales(*codec);
     const int64_t columns = blocks ? weight.block_cols : GroupOf(*codec);
     const int64_t rows = blocks ? CeilDiv(shape[0], weight.block_rows) : shape[0];
-    add(weight.scale, {rows, CeilDiv(shape[1], columns)}, ScaleOfOne(*codec));
+    add(weight.scale, {rows, CeilDiv(shape[1], columns)}, std::string(WordOf(kScalesOfOne, *codec)));
   }
   for (const uint32_t array : {weight.global, weight.input})
     if (array != kNone) draft.AddUnchanged(array);

@@ -6,10 +6,12 @@
 
 namespace mimo {
 
-// Pieces of a matrix of `rows` x `cols` elements whose first rows and columns are those of `source`, a matrix of
-// `source_rows` x `source_cols`; the rest is padding.
-std::vector<Piece> ResizedPieces(uint32_t source, int64_t source_rows, int64_t source_cols, int64_t rows, int64_t cols);
+// Pieces of a matrix of shape `to` whose first rows and columns are those of `source`, of shape `from`; the rest is
+// padding.
+std::vector<Piece> ResizedPieces(uint32_t source, const std::vector<int64_t>& from, const std::vector<int64_t>& to);
 
+// The shape of a weight in elements, two to a byte of packed codes.
+std::vector<int64_t> ElementShape(const Catalogue& catalogue, const Weight& weight);
 // The shape of `weight` (elements) in an output whose dimensions are those of `model`; its own where no rule of the
 // model table speaks of it (towers).
 Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weight& weight, const ModelConfig& model);

@@ -19,9 +19,12 @@ bool NamedAs(const Catalogue& catalogue, const Weight& weight, const WeightArray
          (weight.input == kNone || (arrays.input && is(weight.input, *arrays.input)));
 }
 
-std::string ModuleOf(const std::string& weight_name) {
-  return weight_name.substr(0, weight_name.rfind('.'));
-}
+// What --dtype asks for.
+constexpr std::pair<DTypeChoice, StoredAs> kAsked[] = {{DTypeChoice::kKeep, StoredAs::kKeep},
+                                                       {DTypeChoice::kBf16, StoredAs::kBf16},
+                                                       {DTypeChoice::kFp16, StoredAs::kFp16},
+                                                       {DTypeChoice::kFp32, StoredAs::kFp32}};
+static_assert(NamesEach(kAsked));
 
 }  // namespace
 
@@ -44,17 +47,7 @@ Result<StoredAs> StorageChooser::Wanted(const Weight& weight, const TensorId& id
   // The router decides which experts run: --dtype leaves it as it is stored.
   if (weight.storage == Storage::kPlain && (id.role == Role::kRouter || id.role == Role::kRouterBias))
     return StoredAs::kKeep;
-  switch (dtype_) {
-    case DTypeChoice::kBf16:
-      return StoredAs::kBf16;
-    case DTypeChoice::kFp16:
-      return StoredAs::kFp16;
-    case DTypeChoice::kFp32:
-      return StoredAs::kFp32;
-    case DTypeChoice::kKeep:
-      break;
-  }
-  return StoredAs::kKeep;
+  return std::ranges::find(kAsked, dtype_, &std::pair<DTypeChoice, StoredAs>::first)->second;
 }
 
 bool StorageChooser::IsWidened(const Weight& weight) const {
@@ -64,16 +57,8 @@ bool StorageChooser::IsWidened(const Weight& weight) const {
 }
 
 Choice StorageChooser::Narrowed() const {
-  switch (dtype_) {
-    case DTypeChoice::kFp32:
-      return Choice();
-    case DTypeChoice::kFp16:
-      return Choice::Plain(Codec::kFp16);
-    case DTypeChoice::kKeep:  // what the published model has
-    case DTypeChoice::kBf16:
-      break;
-  }
-  return Choice::Plain(Codec::kBf16);
+  if (dtype_ == DTypeChoice::kFp32) return Choice();
+  return Choice::Plain(dtype_ == DTypeChoice::kFp16 ? Codec::kFp16 : Codec::kBf16);  // the published model has BF16
 }
 
 Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, const std::string& name) {
@@ -140,7 +125,7 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
 
 std::optional<float> StorageChooser::InputScale(const std::string& name) {
   if (!recipe_->w4a4) return std::nullopt;
-  const std::string module = ModuleOf(name);
+  const std::string module = name.substr(0, name.rfind('.'));
   const auto& given = recipe_->input_scales;
   const auto found = std::lower_bound(given.begin(), given.end(), module,
                                       [](const auto& entry, const std::string& key) { return entry.first < key; });

@@ -27,17 +27,14 @@ struct Choice {
   };
   Kind kind = Kind::kKeep;
   Codec codec = Codec::kBf16;
-  kernels::Encoding encoding;
-  WeightArrays arrays;               // kRename, kEncode
-  std::optional<float> input_scale;  // kEncode: of activations, as a multiplier
+  kernels::Encoding encoding = {};
+  WeightArrays arrays = {};               // kRename, kEncode
+  std::optional<float> input_scale = {};  // kEncode: of activations, as a multiplier
 
   // Decoded, to values of this type.
-  static Choice Plain(Codec codec) {
-    Choice choice;
-    choice.kind = Kind::kPlain;
-    choice.codec = codec;
-    return choice;
-  }
+  static Choice Plain(Codec codec) { return {.kind = Kind::kPlain, .codec = codec}; }
+  // Whether values or codes stay as they are, whatever they are called.
+  bool moves() const { return kind == Kind::kKeep || kind == Kind::kRename; }
 };
 
 class StorageChooser {

@@ -42,10 +42,10 @@ struct Planning {
   const Like* like;         // of a merged checkpoint: some weights are the reference's, under its layout
   // What was decided and planned so far.
   StorageChooser chooser;
-  Target target;
-  Draft draft;
-  Tally tally;
-  std::vector<std::string> notes;  // what people should know of the plan beyond its figures
+  Target target = {};
+  Draft draft{catalogue, inventory};
+  Tally tally = {};
+  std::vector<std::string> notes = {};  // what people should know of the plan beyond its figures
 };
 
 // What of a Hugging Face directory a form has.
@@ -66,10 +66,10 @@ class Form {
 
   // Whether `root` is a directory of this form that no catalogue of tensor files can be opened of. kBadInput for one
   // that is not complete.
-  virtual Result<bool> RecognisesDirectory(FileSystem& fs, const std::string& root) const;
+  virtual Result<bool> RecognisesDirectory(FileSystem&, const std::string& /*root*/) const { return false; }
   // Whether a directory without a marker is of this form, by the names of its files and arrays. What no form
   // recognises is Hugging Face's.
-  virtual bool Recognises(const Catalogue& stored) const;
+  virtual bool Recognises(const Catalogue& /*stored*/) const { return false; }
   // Understands a directory that was recognised: its view, inventory and layout, as far as possible; for Hugging Face
   // the survey of the data and the decision about the layout. Checkpoint::stored is open already, unless the form
   // recognises directories.
@@ -79,9 +79,9 @@ class Form {
   // ---- as an output, in the order in which a plan is made
 
   // Whether these options ask for this form.
-  virtual bool IsAskedFor(const PlanOptions& options) const;
+  virtual bool IsAskedFor(const PlanOptions& options) const { return options.to == TargetKind::kHf; }
   // Options that were not given become what the form takes them to be.
-  virtual void Complete(PlanOptions* options) const;
+  virtual void Complete(PlanOptions* /*options*/) const {}
   // kUsage for options and topologies that the form refuses, and those that contradict each other.
   virtual Status Check(const Planning& p) const;
   // Layout and dimensions of the output, what is decoded, and notes on what its reader will do with it: all of the
@@ -91,19 +91,24 @@ class Form {
   // Why a weight is not of the output; "" when it is.
   virtual std::string WhyDropped(const Planning& p, const TensorId& id) const;
   // What the form and not the recipe stores a weight as; nullopt leaves it to recipe and --dtype.
-  virtual Result<std::optional<Choice>> Store(const Planning& p, const Weight& weight, const TensorId& id,
-                                              const std::string& name) const;
-  // Every output, as a Hugging Face checkpoint has it.
+  virtual Result<std::optional<Choice>> Store(const Planning&, const Weight&, const TensorId&,
+                                              const std::string& /*name*/) const {
+    return std::optional<Choice>();
+  }
+  // Every output as a Hugging Face checkpoint has it, and the tally: the tensors that no table knows (as --unknown
+  // says), attention layer by layer, then all other weights. kUsage for what cannot be stored as it was asked for,
+  // kBadInput for unknown tensors under --unknown refuse.
   virtual Status Fill(Planning* p) const;
   // The outputs of the draft become the form's own. kUsage for what it has no place for.
-  virtual Status Arrange(Planning* p) const;
+  virtual Status Arrange(Planning*) const { return {}; }
   // Files that outputs go to, and how they lie in them.
   virtual PlacementOptions Place(Planning* p) const;
-  // The texts of a placed plan (config, index, what else the form has), what is carried along, and what the payload is.
+  // The texts of a placed plan (config, index, what else the form has: traits, Amend), what is carried along, and what
+  // the payload is. Errors of EditHfConfig.
   virtual Status Describe(const Planning& p, Plan* plan) const;
   // What config.json says in this form besides or instead of what follows from the plan.
-  virtual void Amend(const Planning& p, HfDescription* description) const;
-  // Adds notes about the finished plan.
+  virtual void Amend(const Planning&, HfDescription*) const {}
+  // Adds what people should know of the finished plan beyond its figures.
   virtual void Note(Planning* p) const;
   // Why nothing reads a stored array of a plan that was made from a view.
   virtual std::string WhyUnread(const Planning& p, uint32_t array) const;

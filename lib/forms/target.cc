@@ -24,9 +24,8 @@ bool Target::resizes(const ModelConfig& source) const {
 
 Result<Choice> ChooseAttentionStorage(Planning* p) {
   for (const AttentionWeights& a : p->inventory.attention) {
-    const uint32_t first = a.fused() ? a.qkv : a.q;
-    if (first == kNone) continue;
-    const Weight& weight = p->inventory.weights[first];
+    if (a.first() == kNone) continue;
+    const Weight& weight = p->inventory.weights[a.first()];
     if (p->inventory.quantized_attention && !HasBlockGrid(weight.storage)) continue;
     return ChooseStorage(p, weight, weight.id, p->catalogue.arrays[weight.array].name);
   }
@@ -40,8 +39,7 @@ Target StartTarget(const Planning& p, const Choice& attention) {
   target.model.global = LogicalShape(config, false);
   target.model.window = LogicalShape(config, true);
   target.block_rows = p.options.fp8_block_rows > 0 ? p.options.fp8_block_rows : config.block_rows;
-  const bool kept = attention.kind == Choice::Kind::kKeep || attention.kind == Choice::Kind::kRename;
-  target.keeps_fp8 = p.inventory.quantized_attention && kept;
+  target.keeps_fp8 = p.inventory.quantized_attention && attention.moves();
   return target;
 }
 
@@ -49,8 +47,9 @@ std::vector<AttentionShape> AttentionShapes(const Planning& p) {
   std::vector<AttentionShape> shapes;
   const std::vector<AttentionWeights>& layers = p.inventory.attention;
   for (const bool windowed : {false, true})
-    if (std::any_of(layers.begin(), layers.end(),
-                    [&](const AttentionWeights& a) { return IsWindowed(p.catalogue.config, a) == windowed; }))
+    if (std::any_of(layers.begin(), layers.end(), [&](const AttentionWeights& a) {
+          return p.catalogue.config.windowed_at(a.layer, a.mtp) == windowed;
+        }))
       shapes.push_back(p.target.model.attention(windowed));
   return shapes;
 }
@@ -68,10 +67,16 @@ Status CheckFits(const Planning& p, const std::string& wish) {
       .Found(p.target.qkv.ToString());
 }
 
+bool RouterIsBf16(const Planning& p) {
+  for (const Weight& weight : p.inventory.weights)
+    if (weight.id.role == Role::kRouter) return p.catalogue.arrays[weight.array].dtype == DType::kBF16;
+  return false;
+}
+
 bool SameAsIndependent(const Planning& p) {
   for (const AttentionShape& s : AttentionShapes(p)) {
     const QkvMap a = BuildQkvMap(p.target.qkv, s, p.target.block_rows);
-    const QkvMap b = BuildQkvMap({QkvKind::kSplitIndependent, 1}, s, p.target.block_rows);
+    const QkvMap b = BuildQkvMap(kOwnGrids, s, p.target.block_rows);
     if (ComposeRows(a, b) != ComposeRows(b, b) || a.bands != b.bands) return false;
   }
   return true;

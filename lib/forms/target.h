@@ -24,11 +24,6 @@ struct Target {
   bool resizes(const ModelConfig& source) const;  // the dimensions differ from those of the source
 };
 
-// Whether the layer's attention is sliding-window: MTP layers always are.
-inline bool IsWindowed(const ModelConfig& config, const AttentionWeights& a) {
-  return a.mtp || config.windowed[static_cast<size_t>(a.layer)] != 0;
-}
-
 // What attention is to be stored as. The first layer speaks for all: a rule that tells layers apart by name is still
 // honoured layer by layer, in the layout that is chosen from this.
 Result<Choice> ChooseAttentionStorage(Planning* p);
@@ -42,6 +37,8 @@ std::vector<AttentionShape> AttentionShapes(const Planning& p);
 bool Fits(const Planning& p, const QkvLayout& layout);
 // kUsage when the target's layout does not fit; `wish` is what asked for it.
 Status CheckFits(const Planning& p, const std::string& wish);
+// Whether the source stores its routers as BF16.
+bool RouterIsBf16(const Planning& p);
 // Whether the target's layout is split attention whose grids are each array's own.
 bool SameAsIndependent(const Planning& p);
 

@@ -1,13 +1,23 @@
 #include "lib/forms/view.h"
 
 #include <algorithm>
-#include <numeric>
+#include <map>
 #include <tuple>
+
+#include "lib/decode/row_bytes.h"
 
 namespace mimo {
 
-Catalogue EmptyShown(const Catalogue& stored) {
-  Catalogue shown;
+bool View::IsReal(uint32_t shown, const Catalogue& stored) const {
+  return fragments[shown].size() == 1 && stored.arrays[fragments[shown][0].array].file < real_files;
+}
+
+View EmptyView(const Catalogue& stored, FormKind form) {
+  View view;
+  view.form = form;
+  view.scale_of.assign(stored.arrays.size(), kNone);
+  view.constants.assign(stored.arrays.size(), 0);
+  Catalogue& shown = view.catalogue;
   shown.root = stored.root;
   shown.config = stored.config;
   shown.table = stored.table;
@@ -15,62 +25,46 @@ Catalogue EmptyShown(const Catalogue& stored) {
   shown.carried = stored.carried;
   if (stored.origin && stored.origin->index) shown.index = stored.origin->index->info;
   shown.index.missing_files.clear();
-  return shown;
+  return view;
 }
 
-void ShowArray(View* view, StoredArray array, const std::string& fallback, std::vector<Fragment> fragments,
-               bool transposed) {
-  Catalogue& shown = view->catalogue;
-  // By name for now; FinishView replaces it.
-  CatalogueFile file;
-  file.name = fallback;
-  if (shown.files.empty() || shown.files.back().name != fallback) shown.files.push_back(std::move(file));
-  array.file = static_cast<uint32_t>(shown.files.size() - 1);
-  std::sort(fragments.begin(), fragments.end(),
-            [](const Fragment& a, const Fragment& b) { return std::tie(a.row, a.col) < std::tie(b.row, b.col); });
-  shown.arrays.push_back(std::move(array));
-  view->fragments.push_back(std::move(fragments));
-  view->transposed.push_back(transposed ? 1 : 0);
+Fragment WholeOf(const StoredArray& shown, uint32_t index) {
+  return {index, 0, 0, shown.rows(), RowElements(shown.shape), 0, 0};
 }
 
-void FinishView(View* view) {
-  Catalogue& shown = view->catalogue;
+void AddShown(std::vector<Shown> shown, View* view) {
+  std::sort(shown.begin(), shown.end(), [](const Shown& a, const Shown& b) { return a.array.name < b.array.name; });
+  for (Shown& s : shown) {
+    std::sort(s.fragments.begin(), s.fragments.end(),
+              [](const Fragment& a, const Fragment& b) { return std::tie(a.row, a.col) < std::tie(b.row, b.col); });
+    view->catalogue.arrays.push_back(std::move(s.array));
+    view->fragments.push_back(std::move(s.fragments));
+    view->transposed.push_back(s.transposed ? 1 : 0);
+  }
+}
+
+void FinishView(std::vector<Shown> shown, View* view) {
+  Catalogue& catalogue = view->catalogue;
   std::unordered_map<std::string, std::string> home;
-  if (shown.origin && shown.origin->index)
-    for (const auto& [tensor, file] : shown.origin->index->weight_map) home.emplace(tensor, file);
-  std::vector<std::string> file_of(shown.arrays.size());
-  std::vector<std::string> names;
-  for (size_t i = 0; i < shown.arrays.size(); ++i) {
-    const auto found = home.find(shown.arrays[i].name);
-    file_of[i] = found == home.end() ? shown.files[shown.arrays[i].file].name : found->second;
-    names.push_back(file_of[i]);
+  if (catalogue.origin && catalogue.origin->index)
+    for (const auto& [tensor, file] : catalogue.origin->index->weight_map) home.emplace(tensor, file);
+  std::map<std::string, uint32_t> files;
+  for (Shown& s : shown) {
+    if (const auto found = home.find(s.array.name); found != home.end()) s.file = found->second;
+    files.emplace(s.file, 0);
   }
-  std::sort(names.begin(), names.end());
-  names.erase(std::unique(names.begin(), names.end()), names.end());
-  shown.files.clear();
-  for (const std::string& name : names) {
-    CatalogueFile file;
-    file.name = name;
-    shown.files.push_back(std::move(file));
+  for (auto& [name, number] : files) {
+    number = static_cast<uint32_t>(catalogue.files.size());
+    catalogue.files.emplace_back().name = name;
   }
-  std::vector<uint32_t> order(shown.arrays.size());
-  std::iota(order.begin(), order.end(), 0u);
-  std::sort(order.begin(), order.end(),
-            [&](uint32_t a, uint32_t b) { return shown.arrays[a].name < shown.arrays[b].name; });
-  std::vector<StoredArray> arrays;
-  std::vector<std::vector<Fragment>> fragments;
-  std::vector<uint8_t> transposed;
-  for (const uint32_t i : order) {
-    StoredArray array = std::move(shown.arrays[i]);
-    array.file = static_cast<uint32_t>(std::lower_bound(names.begin(), names.end(), file_of[i]) - names.begin());
-    shown.by_name.emplace(array.name, static_cast<uint32_t>(arrays.size()));
-    arrays.push_back(std::move(array));
-    fragments.push_back(std::move(view->fragments[i]));
-    transposed.push_back(view->transposed[i]);
-  }
-  shown.arrays = std::move(arrays);
-  view->fragments = std::move(fragments);
-  view->transposed = std::move(transposed);
+  for (Shown& s : shown) s.array.file = files.at(s.file);
+  AddShown(std::move(shown), view);
+  for (uint32_t i = 0; i < catalogue.arrays.size(); ++i) catalogue.by_name.emplace(catalogue.arrays[i].name, i);
+}
+
+std::string FileOfLayer(bool mtp, int32_t layer) {
+  if (mtp) return "model_mtp.safetensors";
+  return layer < 0 ? "model_extras.safetensors" : "model_layer" + std::to_string(layer) + ".safetensors";
 }
 
 }  // namespace mimo

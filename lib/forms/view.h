@@ -43,14 +43,29 @@ struct View {
   std::string skipped;             // what was left out unseen, for people; "" nothing
   bool trained = false;            // the values of a training run
   bool halved_codes = false;       // expert codes are half of what they were, and their scales twice
+
+  // Whether a shown array is one of those files', as it is stored.
+  bool IsReal(uint32_t shown, const Catalogue& stored) const;
 };
 
-// The catalogue of a view before it has arrays: config, table, origin and carried files of `stored`.
-Catalogue EmptyShown(const Catalogue& stored);
-// Adds an array to a view; `file` is where the origin's index puts it, else `fallback`.
-void ShowArray(View* view, StoredArray array, const std::string& fallback, std::vector<Fragment> fragments,
-               bool transposed);
-// Sorts the arrays by name and builds the lookup. The view is complete.
-void FinishView(View* view);
+// A view of `stored` before it shows arrays: the catalogue has config, table, origin and carried files.
+View EmptyView(const Catalogue& stored, FormKind form);
+
+// An array of a view in the making.
+struct Shown {
+  StoredArray array;
+  std::vector<Fragment> fragments;
+  std::string file = {};  // where it goes when the origin's index does not say
+  bool transposed = false;
+};
+// The whole of stored array `index`, which `shown` is in the view.
+Fragment WholeOf(const StoredArray& shown, uint32_t index);
+// Adds arrays by name, whose files are numbers already. The lookup is the caller's.
+void AddShown(std::vector<Shown> shown, View* view);
+// Adds arrays by name with their files, and builds the lookup. The view is complete.
+void FinishView(std::vector<Shown> shown, View* view);
+
+// Where an array goes whose file nothing names, as the family calls its files: by layer, -1 for those of none.
+std::string FileOfLayer(bool mtp, int32_t layer);
 
 }  // namespace mimo

@@ -42,7 +42,7 @@ Result<QkvLayout> LayoutOfWish(const QkvWish& wish, const Catalogue& catalogue) 
     case QkvWish::Kind::kSplit:
       return QkvLayout{QkvKind::kSplit, wish.chunks.value_or(usual)};
     case QkvWish::Kind::kIndependent:
-      return QkvLayout{QkvKind::kSplitIndependent, 1};
+      return kOwnGrids;
     case QkvWish::Kind::kFused:
       return QkvLayout{QkvKind::kFused, wish.chunks.value_or(usual)};
     case QkvWish::Kind::kKeep:

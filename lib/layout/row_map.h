@@ -31,6 +31,8 @@ struct QkvLayout {
   bool fused() const { return kind == QkvKind::kFused; }
   std::string ToString() const;  // "fused(4)", "split(4)", "split(independent)"
 };
+// Each of q, k and v with a grid of its own; the usual layout of values.
+inline constexpr QkvLayout kOwnGrids{QkvKind::kSplitIndependent, 1};
 
 // Arrays of a layout, in order: fused {qkv}, split {q, k, v}. `rows` consecutive rows starting at `array_row` of array
 // `array` hold rows [logical_row, logical_row + rows) of `projection`, heads ascending.

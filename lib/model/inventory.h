@@ -67,6 +67,7 @@ struct AttentionWeights {
   uint32_t qkv = kNone;
   uint32_t q = kNone, k = kNone, v = kNone;
   bool fused() const { return qkv != kNone; }
+  uint32_t first() const { return fused() ? qkv : q; }
   // Fused {qkv}, split {q, k, v}, as the arrays of lib/layout/row_map.h are numbered.
   std::array<uint32_t, 3> in_order() const { return fused() ? std::array{qkv, kNone, kNone} : std::array{q, k, v}; }
 };

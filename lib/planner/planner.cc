@@ -1,8 +1,10 @@
 #include "lib/planner/planner.h"
 
+#include <algorithm>
+
 #include "lib/draft/filter.h"
 #include "lib/forms/registry/registry.h"
-#include "lib/planner/fates.h"
+#include "lib/plan/plan_json.h"
 #include "lib/planner/resolve.h"
 
 namespace mimo {
@@ -30,10 +32,22 @@ Status CheckPromises(const Planning& p) {
   return {};
 }
 
-bool Straddles(const Draft& draft) {
-  for (const DraftGroup& group : draft.groups)
-    if (group.straddling_blocks > 0) return true;
-  return false;
+// What became of each array of the catalogue, whose plan it is, and its digest: nothing of the plan may change
+// afterwards. `dropped`: reasons of a draft, by array of the catalogue; "": not needed.
+void FinishPlan(const Planning& p, const std::vector<std::string>& dropped, Plan* plan) {
+  plan->source_fingerprint = p.stored.Fingerprint();
+  std::vector<uint8_t> used(p.stored.arrays.size(), 0);
+  for (const SourceArray& source : plan->sources) used[source.array] = 1;
+  for (uint32_t i = 0; i < used.size(); ++i) {
+    SourceFate fate{i, Fate::kUsed, ""};
+    if (used[i] == 0) {
+      fate.fate = Fate::kDropped;
+      fate.reason = p.view == nullptr ? dropped[i] : p.form.WhyUnread(p, i);
+      if (fate.reason.empty()) fate.reason = "not needed";
+    }
+    plan->fates.push_back(std::move(fate));
+  }
+  plan->digest = PlanDigest(p.stored, *plan);
 }
 
 // One form is asked: what it aims at, the plan as Hugging Face has it, that plan arranged and placed, described, and at
@@ -50,7 +64,8 @@ Result<Plan> MakePlanOf(Planning p) {
   MIMO_RETURN_IF_ERROR(p.chooser.CheckAllUsed());
   MIMO_RETURN_IF_ERROR(ApplyFilter(p.options, &p.draft));
   MIMO_RETURN_IF_ERROR(CheckPromises(p));
-  const bool lossless = p.tally.rounded == 0 && !Straddles(p.draft);
+  const bool straddles = std::any_of(p.draft.groups.begin(), p.draft.groups.end(),
+                                     [](const DraftGroup& group) { return group.straddling_blocks > 0; });
   MIMO_RETURN_IF_ERROR(form.Arrange(&p));
   const PlacementOptions placement = form.Place(&p);
   const std::vector<std::string> dropped = p.draft.reasons();
@@ -60,7 +75,7 @@ Result<Plan> MakePlanOf(Planning p) {
   plan.options = p.options;
   plan.source_layout = p.layout;
   plan.target_layout = p.target.qkv;
-  plan.lossless = lossless;
+  plan.lossless = p.tally.rounded == 0 && !straddles;
   MIMO_RETURN_IF_ERROR(form.Describe(p, &plan));
   if (p.view != nullptr) {
     MIMO_RETURN_IF_ERROR(ReadFromStored(*p.view, p.stored, &plan));
@@ -68,8 +83,7 @@ Result<Plan> MakePlanOf(Planning p) {
   }
   form.Note(&p);
   plan.notes = std::move(p.notes);
-  FinishPlan(
-      p.stored, [&](uint32_t array) { return p.view == nullptr ? dropped[array] : form.WhyUnread(p, array); }, &plan);
+  FinishPlan(p, dropped, &plan);
   return plan;
 }
 
@@ -81,20 +95,9 @@ Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, co
   PlanOptions completed = options;
   const Form& form = FormOfOutput(like != nullptr, &completed);
   MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue, completed));
-  return MakePlanOf({form,
-                     catalogue,
-                     inventory,
-                     source,
-                     completed,
-                     facts,
-                     viewed == nullptr ? catalogue : viewed->stored,
-                     viewed == nullptr ? nullptr : &viewed->view,
-                     like,
-                     std::move(chooser),
-                     {},
-                     Draft(catalogue, inventory),
-                     {},
-                     {}});
+  const Catalogue& stored = viewed == nullptr ? catalogue : viewed->stored;
+  const View* view = viewed == nullptr ? nullptr : &viewed->view;
+  return MakePlanOf({form, catalogue, inventory, source, completed, facts, stored, view, like, std::move(chooser)});
 }
 
 Result<Plan> MakePlan(const Checkpoint& c, const PlanOptions& options) {

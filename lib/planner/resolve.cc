@@ -1,8 +1,9 @@
 #include "lib/planner/resolve.h"
 
 #include <algorithm>
-#include <tuple>
 
+#include "lib/decode/row_bytes.h"
+#include "lib/draft/cut_pieces.h"
 #include "lib/plan/reads.h"
 #include "lib/recipe/codec_types.h"
 
@@ -11,10 +12,6 @@ namespace {
 
 constexpr char kTwoRuns[] = "two runs: --to hf first, then the rest";
 
-int64_t Last(const std::vector<int64_t>& shape) {
-  return shape.empty() ? 1 : shape.back();
-}
-
 class StoredReader {
  public:
   StoredReader(const View& view, const Catalogue& stored, Plan* plan) : view_(view), stored_(stored), plan_(*plan) {}
@@ -22,22 +19,20 @@ class StoredReader {
   Status ReplaceSources() {
     shown_ = std::move(plan_.sources);
     plan_.sources.clear();
-    moved_.assign(stored_.arrays.size(), kNone);
-    decoded_.assign(stored_.arrays.size(), kNone);
+    source_of_.assign(stored_.arrays.size(), kNone);
     for (OutputArray& output : plan_.outputs) MIMO_RETURN_IF_ERROR(ResolveOutput(&output));
     for (FuseGroup& group : plan_.groups) {
       for (CellRow& cell : group.cells) MIMO_RETURN_IF_ERROR(ResolveCell(&cell));
       for (EncodedWeight& weight : group.encoded) {
-        if (weight.keep == kNone) continue;
-        MIMO_ASSIGN_OR_RETURN(const auto keep, RowOf(weight.keep, 0));
-        weight.keep = Source(keep.first);
+        int64_t row = 0;
+        if (weight.keep != kNone) MIMO_RETURN_IF_ERROR(MoveToStored(&weight.keep, &row));
       }
     }
     for (PlanFile& file : plan_.files)
       if (file.source_file >= view_.real_files) file.source_file = kNone;
     // Replicas of what is not read need no comparison.
     for (const Replica& r : view_.replicas) {
-      if (!read(r.first) && !read(r.second)) continue;
+      if (source_of_[r.first] == kNone && source_of_[r.second] == kNone) continue;
       const uint32_t first = Source(r.first), second = Source(r.second);
       plan_.equal.push_back({first, second, r.first_row, r.second_row, r.rows});
     }
@@ -45,26 +40,21 @@ class StoredReader {
   }
 
  private:
-  bool read(uint32_t array) const { return moved_[array] != kNone || decoded_[array] != kNone; }
-
   uint32_t Source(uint32_t array) {
-    if (moved_[array] == kNone) {
-      moved_[array] = decoded_[array] != kNone ? decoded_[array] : static_cast<uint32_t>(plan_.sources.size());
-      if (decoded_[array] == kNone) {
-        SourceArray source;
-        source.array = array;
-        source.block_rows = stored_.config.block_rows;
-        source.block_cols = stored_.config.block_cols;
-        plan_.sources.push_back(std::move(source));
-      }
+    uint32_t& index = source_of_[array];
+    if (index == kNone) {
+      index = static_cast<uint32_t>(plan_.sources.size());
+      SourceArray& source = plan_.sources.emplace_back();
+      source.array = array;
+      source.block_rows = stored_.config.block_rows;
+      source.block_cols = stored_.config.block_cols;
     }
-    return moved_[array];
+    return index;
   }
 
   // Codes of a rank under its own scales: row / block, for ranks are cut at blocks, and chunks begin their grids anew.
   uint32_t Decoded(uint32_t array, const SourceArray& shown) {
     const uint32_t index = Source(array);
-    decoded_[array] = index;
     if (!shown.quantized) {
       plan_.sources[index].codec = shown.codec;
       return index;
@@ -79,42 +69,29 @@ class StoredReader {
     return index;
   }
 
-  // An array that is shown as it is stored.
-  bool IsReal(uint32_t shown) const {
-    const std::vector<Fragment>& fragments = view_.fragments[shown];
-    return fragments.size() == 1 && stored_.arrays[fragments[0].array].file < view_.real_files;
-  }
-
   // Its codec and grid are those of the plan so far; scales are real as well.
   uint32_t RealSource(const SourceArray& shown) {
-    const auto array_of = [&](uint32_t source) { return view_.fragments[shown_[source].array][0].array; };
-    const uint32_t index = Source(view_.fragments[shown.array][0].array);
-    const uint32_t scale = shown.scale == kNone ? kNone : Source(array_of(shown.scale));
-    const uint32_t global = shown.global == kNone ? kNone : Source(array_of(shown.global));
-    std::vector<SourceBand> bands = shown.bands;
-    for (SourceBand& band : bands) band.scale = Source(array_of(band.scale));
-    SourceArray& source = plan_.sources[index];
-    const uint32_t array = source.array;
-    source = shown;
-    source.array = array;
-    source.scale = scale;
-    source.global = global;
-    source.bands = std::move(bands);
+    const auto source_of = [&](uint32_t source) {
+      return source == kNone ? kNone : Source(view_.fragments[shown_[source].array][0].array);
+    };
+    SourceArray real = shown;
+    real.array = view_.fragments[shown.array][0].array;
+    const uint32_t index = Source(real.array);
+    real.scale = source_of(shown.scale);
+    real.global = source_of(shown.global);
+    for (SourceBand& band : real.bands) band.scale = source_of(band.scale);
+    plan_.sources[index] = std::move(real);
     return index;
   }
 
   Status ResolveOutput(OutputArray* output) {
     std::vector<Piece> pieces;
-    for (const Piece& piece : output->pieces) {
-      if (piece.source == kNone) {
+    for (const Piece& piece : output->pieces)
+      if (piece.source == kNone)
         pieces.push_back(piece);
-        continue;
-      }
-      MIMO_RETURN_IF_ERROR(ResolvePiece(output, piece, &pieces));
-    }
-    std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
-      return std::tie(a.target_row, a.target_col) < std::tie(b.target_row, b.target_col);
-    });
+      else
+        MIMO_RETURN_IF_ERROR(ResolvePiece(output, piece, &pieces));
+    SortPieces(&pieces);
     output->pieces = std::move(pieces);
     output->unchanged &= plan_.files[output->file].source_file < view_.real_files;
     return {};
@@ -137,15 +114,14 @@ class StoredReader {
           .Expected(kTwoRuns)
           .Found(output->name);
     if (turned) SetTransposed(output);
-    if (IsReal(shown.array)) {
+    if (view_.IsReal(shown.array, stored_)) {
       pieces->push_back(piece);
       pieces->back().source = RealSource(shown);
       return {};
     }
     const int64_t per = PerElement(*output, shown);
     const StoredArray& array = view_.catalogue.arrays[shown.array];
-    const int64_t cols = Last(array.shape) * per;
-    const int64_t width = piece.cols == 0 ? cols : piece.cols;
+    const int64_t width = piece.cols == 0 ? RowElements(array.shape) * per : piece.cols;
     for (const Fragment& f : view_.fragments[shown.array]) {
       const int64_t row_begin = std::max(f.row, piece.source_row);
       const int64_t row_end = std::min(f.row + f.rows, piece.source_row + piece.rows);
@@ -162,8 +138,8 @@ class StoredReader {
       const int64_t row_in = row_begin - f.row, col_in = col_begin - f.col * per;
       part.source_row = f.stored_row + (turned ? col_in : row_in);
       part.source_col = f.stored_col * per + (turned ? row_in : col_in);
-      const bool whole = !turned && part.cols == Last(output->shape) && part.source_col == 0 &&
-                         part.cols == Last(stored_.arrays[f.array].shape) * per && part.target_col == 0;
+      const bool whole = !turned && part.cols == RowElements(output->shape) && part.source_col == 0 &&
+                         part.cols == RowElements(stored_.arrays[f.array].shape) * per && part.target_col == 0;
       if (whole) part.cols = 0;
       pieces->push_back(part);
     }
@@ -183,15 +159,27 @@ class StoredReader {
     }
   }
 
+  Error NotInWholeRows(uint32_t shown) const {
+    return UsageError("a block grid over what is not stored in whole rows")
+        .Expected(kTwoRuns)
+        .Found(view_.catalogue.arrays[shown].name);
+  }
+
   // The stored rows behind `row` of a shown array whose fragments are whole rows.
   Result<std::pair<uint32_t, int64_t>> RowOf(uint32_t shown_source, int64_t row) const {
     const uint32_t shown = shown_[shown_source].array;
     for (const Fragment& f : view_.fragments[shown])
       if (row >= f.row && row < f.row + f.rows && f.col == 0 && f.stored_col == 0 && view_.transposed[shown] == 0)
         return std::pair(f.array, f.stored_row + row - f.row);
-    return UsageError("a block grid over what is not stored in whole rows")
-        .Expected(kTwoRuns)
-        .Found(view_.catalogue.arrays[shown].name);
+    return NotInWholeRows(shown);
+  }
+
+  // The same as a plan source.
+  Status MoveToStored(uint32_t* source, int64_t* row) {
+    MIMO_ASSIGN_OR_RETURN(const auto place, RowOf(*source, *row));
+    *source = Source(place.first);
+    *row = place.second;
+    return {};
   }
 
   // Rows of values, cut where they are stored apart.
@@ -210,39 +198,28 @@ class StoredReader {
       found += part.rows;
       segments->push_back(part);
     }
-    if (found == segment.rows) return {};
-    return UsageError("a block grid over what is not stored in whole rows")
-        .Expected(kTwoRuns)
-        .Found(view_.catalogue.arrays[shown.array].name);
+    if (found != segment.rows) return NotInWholeRows(shown.array);
+    return {};
   }
 
   Status ResolveCell(CellRow* cell) {
-    if (cell->keep != kNone) {
-      MIMO_ASSIGN_OR_RETURN(const auto keep, RowOf(cell->keep, cell->keep_row));
-      cell->keep = Source(keep.first);
-      cell->keep_row = keep.second;
-    }
+    if (cell->keep != kNone) MIMO_RETURN_IF_ERROR(MoveToStored(&cell->keep, &cell->keep_row));
     std::vector<CellSegment> segments;
-    for (CellSegment& s : cell->segments) {
-      if (s.source == kNone || s.scale != kNone) {
-        segments.push_back(s);
+    for (CellSegment s : cell->segments) {
+      if (s.source != kNone && s.scale == kNone) {
+        MIMO_RETURN_IF_ERROR(ResolveValues(s, &segments));
         continue;
       }
-      MIMO_RETURN_IF_ERROR(ResolveValues(s, &segments));
+      if (s.source != kNone) {
+        const SourceArray& shown = shown_[s.source];
+        MIMO_RETURN_IF_ERROR(MoveToStored(&s.source, &s.source_row));
+        MIMO_RETURN_IF_ERROR(MoveToStored(&s.scale, &s.scale_row));
+        plan_.sources[s.source].block_rows = shown.block_rows;
+        plan_.sources[s.source].block_cols = shown.block_cols;
+      }
+      segments.push_back(s);
     }
     cell->segments = std::move(segments);
-    for (CellSegment& s : cell->segments) {
-      if (s.source == kNone || s.scale == kNone) continue;
-      const SourceArray& shown = shown_[s.source];
-      MIMO_ASSIGN_OR_RETURN(const auto codes, RowOf(s.source, s.source_row));
-      MIMO_ASSIGN_OR_RETURN(const auto scales, RowOf(s.scale, s.scale_row));
-      s.source = Source(codes.first);
-      s.source_row = codes.second;
-      s.scale = Source(scales.first);
-      s.scale_row = scales.second;
-      plan_.sources[s.source].block_rows = shown.block_rows;
-      plan_.sources[s.source].block_cols = shown.block_cols;
-    }
     return {};
   }
 
@@ -250,7 +227,7 @@ class StoredReader {
   const Catalogue& stored_;
   Plan& plan_;
   std::vector<SourceArray> shown_;
-  std::vector<uint32_t> moved_, decoded_;  // stored array -> plan source
+  std::vector<uint32_t> source_of_;  // by stored array: its plan source
 };
 
 }  // namespace

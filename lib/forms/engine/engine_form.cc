@@ -8,8 +8,6 @@
 namespace mimo {
 namespace {
 
-constexpr QkvLayout kIndependent{QkvKind::kSplitIndependent, 1};
-
 // How many chunks fused attention has follows from the ranks and the model.
 AttentionStorage StorageOf(EngineAttention attention) {
   switch (attention) {
@@ -70,7 +68,7 @@ Status ChooseBlocks(AttentionStorage attention, Planning* p) {
     }
   }
   if (attention == AttentionStorage::kBf16) {
-    target->qkv = kIndependent;
+    target->qkv = kOwnGrids;
     target->decodes = true;
     target->keeps_fp8 = false;
     return {};
@@ -85,7 +83,7 @@ Status ChooseBlocks(AttentionStorage attention, Planning* p) {
         .Found(std::to_string(target->model.global.q_rows() / tp) + " Q rows per rank, so that K shares a block with Q")
         .Advice("--attention fused, or --tp " + std::to_string(tp / 2));
   target->qkv = split;
-  if (SameAsIndependent(*p)) target->qkv = kIndependent;
+  if (SameAsIndependent(*p)) target->qkv = kOwnGrids;
   return CheckFits(*p, wish);
 }
 
@@ -96,16 +94,8 @@ bool EngineForm::IsAskedFor(const PlanOptions& options) const {
 }
 
 Status EngineForm::Check(const Planning& p) const {
-  MIMO_RETURN_IF_ERROR(RefuseFormat(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseIteration(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseTemplate(p.options));
-  if (p.options.tp == 0)
-    return UsageError("--to " + TargetWord(p.options) + " needs to know the ranks").Expected("--tp N").Found("none");
-  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseExpertCodes(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseRanks(p.options));
-  MIMO_RETURN_IF_ERROR(CheckFold(p));
-  return RefuseQkv(p.options);
+  return CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate, RequireRanks, RefuseTrainingTopology,
+                       RefuseExpertCodes, RefuseRanks, CheckFold, RefuseQkv});
 }
 
 Result<EngineTarget> EngineForm::TargetOf(const Planning& p) {
@@ -138,7 +128,7 @@ Status EngineForm::Aim(const Choice&, Planning* p) const {
     return {};
   }
   if (!target->keeps_fp8) {
-    target->qkv = kIndependent;
+    target->qkv = kOwnGrids;
     p->notes.push_back(at + ": unquantized q, k and v load as they are");
     return {};
   }

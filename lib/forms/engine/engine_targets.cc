@@ -43,7 +43,6 @@ bool PadsVocabulary(const std::string& engine) {
 }
 
 Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts) {
-  Error error;
   try {
     const Json table = Json::parse(EmbeddedText(kTargetTable));
     std::string known;
@@ -52,16 +51,13 @@ Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::st
       if (version.empty() || id == version || id == engine + "-" + version) return Choose(engine, entry, facts);
       known += (known.empty() ? "" : ", ") + id;
     }
-    error.code = ErrorCode::kUsage;
-    error.what = "an engine version that schemas/targets.json does not know";
-    error.expected = known;
-    error.found = version;
-    error.advice = "leave --engine-version out for the newest";
+    return UsageError("an engine version that schemas/targets.json does not know")
+        .Expected(known)
+        .Found(version)
+        .Advice("leave --engine-version out for the newest");
   } catch (const Json::exception& problem) {
-    error.what = std::string("malformed table: ") + problem.what();
-    error.file = kTargetTable;
+    return BadInput(std::string("malformed table: ") + problem.what()).File(kTargetTable);
   }
-  return error;
 }
 
 }  // namespace mimo

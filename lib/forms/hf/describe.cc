@@ -1,7 +1,7 @@
-#include "lib/forms/hf/describe.h"
-
+// What a planned directory, of whatever form, says about itself: config.json, the index, and what travels along.
 #include <algorithm>
 
+#include "lib/forms/form.h"
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/hf/hf_output.h"
 #include "lib/model/file_names.h"
@@ -157,7 +157,7 @@ class DirectoryDescriber {
     for (const StoredArray& array : p_.catalogue.arrays)
       where.emplace_back(array.name, p_.catalogue.files[array.file].name);
     HfDescription plain;
-    plain.layout = {QkvKind::kSplitIndependent, 1};
+    plain.layout = kOwnGrids;
     return BuildHfIndex(p_.catalogue.index, plain, p_.catalogue.payload_bytes(), where);
   }
 
@@ -185,14 +185,8 @@ class DirectoryDescriber {
 
 }  // namespace
 
-Status DescribeDirectory(const Planning& p, Plan* plan) {
+Status Form::Describe(const Planning& p, Plan* plan) const {
   return DirectoryDescriber(p, plan).Describe();
-}
-
-bool RouterIsBf16(const Planning& p) {
-  for (const Weight& weight : p.inventory.weights)
-    if (weight.id.role == Role::kRouter) return p.catalogue.arrays[weight.array].dtype == DType::kBF16;
-  return false;
 }
 
 }  // namespace mimo

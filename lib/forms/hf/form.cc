@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "lib/forms/hf/describe.h"
-#include "lib/forms/hf/logical_plan.h"
-#include "lib/forms/hf/notes.h"
+#include "lib/forms/hf/hf_config.h"
 #include "lib/forms/refusals.h"
 #include "lib/model/role_groups.h"
 
@@ -53,13 +51,12 @@ bool WasQuantized(const Catalogue& catalogue) {
 Status ChooseLayout(const Choice& attention, Planning* p) {
   Target* target = &p->target;
   const Recipe* recipe = p->chooser.recipe();
-  constexpr QkvLayout kIndependent{QkvKind::kSplitIndependent, 1};
   QkvWish wish = p->options.qkv;
   if (wish.kind == QkvWish::Kind::kKeep && recipe != nullptr && recipe->qkv) wish = *recipe->qkv;
   if (target->restores && p->catalogue.config.marker->source) {
     target->qkv = LayoutOf(*p->catalogue.config.marker->source);
     // Fused FP8 whose scales are gone would be taken for plain [Q;K;V]; values have no grid.
-    if (!target->keeps_fp8 && WasQuantized(p->catalogue)) target->qkv = kIndependent;
+    if (!target->keeps_fp8 && WasQuantized(p->catalogue)) target->qkv = kOwnGrids;
     return CheckFits(*p, "the source's layout");
   }
   if (wish.kind == QkvWish::Kind::kRestore) wish = QkvWish();
@@ -69,11 +66,11 @@ Status ChooseLayout(const Choice& attention, Planning* p) {
   if (wish.kind == QkvWish::Kind::kKeep) {
     target->qkv = source;
   } else if (split && !target->keeps_fp8) {
-    target->qkv = kIndependent;
+    target->qkv = kOwnGrids;
   } else if (split) {
     // The cut of the chunks as they are loses nothing; replicas are dropped.
     target->qkv = source.fused() ? QkvLayout{QkvKind::kSplit, std::min(source.chunks, kv_heads)} : source;
-    if (target->qkv.kind == QkvKind::kSplit && SameAsIndependent(*p)) target->qkv = kIndependent;
+    if (target->qkv.kind == QkvKind::kSplit && SameAsIndependent(*p)) target->qkv = kOwnGrids;
   } else if (wish.kind == QkvWish::Kind::kFused && !wish.chunks) {
     target->qkv = source.fused() ? source : QkvLayout{QkvKind::kFused, kv_heads};
   } else {
@@ -81,20 +78,11 @@ Status ChooseLayout(const Choice& attention, Planning* p) {
   }
   // A grid that is made anew is each tensor's own: that of the chunks was an accident of how the release was made.
   const bool fresh_grid = attention.kind == Choice::Kind::kEncode && attention.encoding.codec == Codec::kFp8Block;
-  if (fresh_grid && wish.kind == QkvWish::Kind::kKeep && target->qkv.kind == QkvKind::kSplit)
-    target->qkv = kIndependent;
+  if (fresh_grid && wish.kind == QkvWish::Kind::kKeep && target->qkv.kind == QkvKind::kSplit) target->qkv = kOwnGrids;
   return CheckFits(*p, "--qkv " + wish.text);
 }
 
 }  // namespace
-
-Result<bool> Form::RecognisesDirectory(FileSystem&, const std::string&) const {
-  return false;
-}
-
-bool Form::Recognises(const Catalogue&) const {
-  return false;
-}
 
 Status Form::Open(FileSystem& fs, const std::string&, const OpenOptions& options, OpenedCheckpoint* opened) const {
   using Reached = OpenedCheckpoint::Reached;
@@ -117,21 +105,9 @@ Status Form::Open(FileSystem& fs, const std::string&, const OpenOptions& options
   return {};
 }
 
-bool Form::IsAskedFor(const PlanOptions& options) const {
-  return options.to == TargetKind::kHf;
-}
-
-void Form::Complete(PlanOptions*) const {}
-
 Status Form::Check(const Planning& p) const {
-  MIMO_RETURN_IF_ERROR(RefuseFormat(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseIteration(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseTemplate(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseEngineOptions(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseExpertCodes(p.options));
-  MIMO_RETURN_IF_ERROR(RefuseRanks(p.options));
-  return CheckFold(p);
+  return CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate, RefuseEngineOptions, RefuseTrainingTopology,
+                       RefuseExpertCodes, RefuseRanks, CheckFold});
 }
 
 Status Form::Aim(const Choice& attention, Planning* p) const {
@@ -144,18 +120,6 @@ Status Form::Aim(const Choice& attention, Planning* p) const {
 
 std::string Form::WhyDropped(const Planning& p, const TensorId& id) const {
   return p.options.text_only && IsTower(id.role) ? "tower, --text-only" : "";
-}
-
-Result<std::optional<Choice>> Form::Store(const Planning&, const Weight&, const TensorId&, const std::string&) const {
-  return std::optional<Choice>();
-}
-
-Status Form::Fill(Planning* p) const {
-  return FillLogicalPlan(p);
-}
-
-Status Form::Arrange(Planning*) const {
-  return {};
 }
 
 PlacementOptions Form::Place(Planning* p) const {
@@ -173,16 +137,6 @@ PlacementOptions Form::Place(Planning* p) const {
     });
   }
   return placement;
-}
-
-Status Form::Describe(const Planning& p, Plan* plan) const {
-  return DescribeDirectory(p, plan);
-}
-
-void Form::Amend(const Planning&, HfDescription*) const {}
-
-void Form::Note(Planning* p) const {
-  AddNotes(p);
 }
 
 std::string Form::WhyUnread(const Planning& p, uint32_t array) const {

@@ -115,7 +115,7 @@ MarkedLayout MarkOf(const QkvLayout& layout) {
 
 QkvLayout LayoutOf(const MarkedLayout& marked) {
   if (marked.fused) return {QkvKind::kFused, marked.chunks};
-  return marked.independent ? QkvLayout{QkvKind::kSplitIndependent, 1} : QkvLayout{QkvKind::kSplit, marked.chunks};
+  return marked.independent ? kOwnGrids : QkvLayout{QkvKind::kSplit, marked.chunks};
 }
 
 Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription& d) {

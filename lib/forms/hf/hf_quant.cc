@@ -13,39 +13,37 @@ namespace {
 
 using nlohmann::ordered_json;
 
-std::string_view CodecName(Codec codec) {
-  switch (codec) {
-    case Codec::kFp8Block:
-      return "block FP8";
-    case Codec::kMxfp4:
-      return "MXFP4";
-    case Codec::kMxfp8:
-      return "MXFP8";
-    case Codec::kNvfp4:
-      return "NVFP4";
-    case Codec::kFp32:
-    case Codec::kFp16:
-    case Codec::kBf16:
-      break;
-  }
-  return "a plain type";
-}
+// What a codec is called: to people, as a format of compressed-tensors, and as an algorithm of ModelOpt.
+struct CodecNames {
+  const char* text;
+  const char* format;
+  const char* algorithm;  // "": none (CheckCodecs)
+};
+constexpr std::pair<Codec, CodecNames> kCodecNames[] = {
+    {Codec::kFp8Block, {"block FP8", "float-quantized", "FP8_PB_WO"}},
+    {Codec::kMxfp4, {"MXFP4", "mxfp4-pack-quantized", ""}},
+    {Codec::kMxfp8, {"MXFP8", "mxfp8-quantized", "MXFP8"}},
+    {Codec::kNvfp4, {"NVFP4", "nvfp4-pack-quantized", "W4A16_NVFP4"}},
+    {Codec::kFp32, {"a plain type", "dense", ""}},
+    {Codec::kFp16, {"a plain type", "dense", ""}},
+    {Codec::kBf16, {"a plain type", "dense", ""}},
+};
+static_assert(NamesEach(kCodecNames));
 
-Error CannotDescribe(Dialect dialect, const QuantizedModule& module, std::string advice) {
-  return UsageError("the dialect " + std::string(WordOf(kDialects, dialect)) + " has no " +
-                    std::string(CodecName(module.codec)) + " weights")
-      .Tensor(module.name)
-      .Found(std::string(CodecName(module.codec)))
-      .Advice(std::move(advice));
+const CodecNames& NamesOf(Codec codec) {
+  return std::ranges::find(kCodecNames, codec, &std::pair<Codec, CodecNames>::first)->second;
 }
 
 Status CheckCodecs(const HfQuantization& q) {
   for (const QuantizedModule& module : q.quantized) {
     if (ArraysOf(q.dialect, module.codec)) continue;
-    return CannotDescribe(q.dialect, module,
-                          q.dialect == Dialect::kModelOpt
-                              ? "store it as NVFP4, MXFP8 or BF16, or choose the dialect compressed-tensors or native"
-                              : "store it as FP8, MXFP4 or BF16, or choose the dialect modelopt or compressed-tensors");
+    const std::string codec = NamesOf(module.codec).text;
+    return UsageError("the dialect " + std::string(WordOf(kDialects, q.dialect)) + " has no " + codec + " weights")
+        .Tensor(module.name)
+        .Found(codec)
+        .Advice(q.dialect == Dialect::kModelOpt
+                    ? "store it as NVFP4, MXFP8 or BF16, or choose the dialect compressed-tensors or native"
+                    : "store it as FP8, MXFP4 or BF16, or choose the dialect modelopt or compressed-tensors");
   }
   return {};
 }
@@ -100,8 +98,7 @@ ordered_json NativeConfig(const HfQuantization& q, const ordered_json& source) {
   return config;
 }
 
-// ---- how modules are listed
-// ------------------------------------------------------------------------------------------
+// ---- how modules are listed -----------------------------------------------------------------------------------------
 
 // "model.layers.1.mlp.experts" of "model.layers.1.mlp.experts.7.up_proj"; "" of what is no expert.
 std::string ExpertsOf(const std::string& name) {
@@ -130,23 +127,10 @@ class AlikeExperts {
   std::set<std::string> mixed_;
 };
 
-// ---- ModelOpt
-// ----------------------------------------------------------------------------------------------------------
+// ---- ModelOpt -------------------------------------------------------------------------------------------------------
 
 std::string AlgorithmOf(const QuantizedModule& module) {
-  switch (module.codec) {
-    case Codec::kNvfp4:
-      return module.input_scale ? "NVFP4" : "W4A16_NVFP4";
-    case Codec::kMxfp8:
-      return "MXFP8";
-    case Codec::kFp8Block:
-    case Codec::kMxfp4:  // the dialect has none: CheckCodecs
-    case Codec::kFp32:
-    case Codec::kFp16:
-    case Codec::kBf16:
-      break;
-  }
-  return "FP8_PB_WO";
+  return module.codec == Codec::kNvfp4 && module.input_scale ? "NVFP4" : NamesOf(module.codec).algorithm;
 }
 
 int64_t GroupSizeOf(const HfQuantization& q, const std::string& algorithm) {
@@ -235,26 +219,7 @@ ordered_json ModelOptConfig(const HfQuantization& q) {
   return config;
 }
 
-// ---- compressed-tensors
-// -------------------------------------------------------------------------------------------------
-
-std::string_view CompressedFormat(Codec codec) {
-  switch (codec) {
-    case Codec::kFp8Block:
-      return "float-quantized";
-    case Codec::kMxfp4:
-      return "mxfp4-pack-quantized";
-    case Codec::kMxfp8:
-      return "mxfp8-quantized";
-    case Codec::kNvfp4:
-      return "nvfp4-pack-quantized";
-    case Codec::kFp32:
-    case Codec::kFp16:
-    case Codec::kBf16:
-      break;
-  }
-  return "dense";
-}
+// ---- compressed-tensors ---------------------------------------------------------------------------------------------
 
 // The presets of compressed-tensors: NVFP4A16 and NVFP4, MXFP4A16, MXFP8, FP8_BLOCK.
 ordered_json CompressedGroup(const HfQuantization& q, Codec codec, bool input_scale) {
@@ -262,7 +227,7 @@ ordered_json CompressedGroup(const HfQuantization& q, Codec codec, bool input_sc
   ordered_json weights = {
       {"num_bits", kernels::ElementBits(codec)}, {"type", "float"}, {"symmetric", true}, {"dynamic", false}};
   ordered_json group = ordered_json::object();
-  group["format"] = CompressedFormat(codec);
+  group["format"] = NamesOf(codec).format;
   if (codec == Codec::kFp8Block) {
     weights["strategy"] = "block";
     weights["block_structure"] = {q.fp8_block_rows, q.fp8_block_cols};

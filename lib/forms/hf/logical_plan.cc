@@ -1,10 +1,11 @@
-#include "lib/forms/hf/logical_plan.h"
+// Every weight of a conversion as a Hugging Face checkpoint has it: the draft that forms arrange into their own.
 
 #include <map>
 #include <tuple>
 
 #include "lib/draft/attention.h"
 #include "lib/draft/resize.h"
+#include "lib/forms/form.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -55,7 +56,7 @@ class LogicalPlanner {
 
   // What the projections of a layer are stored as: one choice for all, for engines run them as one.
   Result<Choice> ChooseAttention(const AttentionWeights& a, AttentionRequest* request) {
-    const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
+    const Weight& first = inventory_.weights[a.first()];
     std::vector<Role> roles = {Role::kAttnQkv};
     if (!target_.qkv.fused()) roles = {Role::kAttnQ, Role::kAttnK, Role::kAttnV};
     std::array<std::optional<float>, 3> input_scales;
@@ -80,10 +81,8 @@ class LogicalPlanner {
       return UsageError("block FP8 that is made anew has a grid for each of q, k and v")
           .Expected("--qkv split:independent or fused")
           .Found(target_.qkv.ToString());
-    if (target_.decodes && chosen.kind == Choice::Kind::kKeep && first.storage != Storage::kPlain) {
-      chosen.kind = Choice::Kind::kPlain;
-      chosen.codec = Codec::kBf16;
-    }
+    if (target_.decodes && chosen.kind == Choice::Kind::kKeep && first.storage != Storage::kPlain)
+      chosen = Choice::Plain(Codec::kBf16);
     if (chosen.kind == Choice::Kind::kPlain) request->decode = chosen.codec;
     if (chosen.kind == Choice::Kind::kEncode)
       request->encode = AttentionRequest::Encode{chosen.encoding, chosen.arrays, input_scales};
@@ -91,22 +90,20 @@ class LogicalPlanner {
   }
 
   Status PlanAttentionLayer(const AttentionWeights& a) {
-    const uint32_t first_weight = a.fused() ? a.qkv : a.q;
-    if (first_weight == kNone) return {};
-    const Weight& first = inventory_.weights[first_weight];
+    if (a.first() == kNone) return {};
+    const Weight& first = inventory_.weights[a.first()];
     if (const std::string why = p_.form.WhyDropped(p_, first.id); !why.empty()) {
-      for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
+      for (const uint32_t weight : a.in_order())
         if (weight != kNone) draft_.Drop(inventory_.weights[weight], why);
       return {};
     }
-    const bool windowed = IsWindowed(catalogue_.config, a);
+    const bool windowed = catalogue_.config.windowed_at(a.layer, a.mtp);
     AttentionRequest request;
     request.weights = &a;
-    const bool grafted = p_.like != nullptr && first_weight >= p_.like->first_grafted;
+    const bool grafted = p_.like != nullptr && a.first() >= p_.like->first_grafted;
     const QkvLayout& layout = grafted ? p_.like->layout : p_.layout.layout;
     request.source = BuildQkvMap(layout, LogicalShape(catalogue_.config, windowed), first.block_rows);
     request.target = BuildQkvMap(target_.qkv, target_.model.attention(windowed), target_.block_rows);
-    request.target_block_rows = target_.block_rows;
     MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
     MIMO_RETURN_IF_ERROR(CheckMovable(a, choice));
     if (options_.fold_value_scale == FoldInto::kV) MIMO_RETURN_IF_ERROR(FoldIntoV(first, choice, &request));
@@ -115,7 +112,7 @@ class LogicalPlanner {
       return {};
     }
     const bool refuse = options_.on_straddle != StraddlePolicy::kRequantize || options_.lossless;
-    if (PlanAttention(draft_, request, refuse) == AttentionResult::kDone) {
+    if (PlanAttention(draft_, request, refuse)) {
       Rounds(first, choice);
       return {};
     }
@@ -123,9 +120,7 @@ class LogicalPlanner {
     if (options_.on_straddle == StraddlePolicy::kBf16 && !options_.lossless) {
       request.decode = Codec::kBf16;
       PlanAttention(draft_, request, false);
-      Choice decoded;
-      decoded.kind = Choice::Kind::kPlain;
-      Rounds(first, decoded);
+      Rounds(first, Choice::Plain(Codec::kBf16));
     }
     return {};
   }
@@ -138,14 +133,13 @@ class LogicalPlanner {
       return UsageError("V cannot take in the value scale while it is quantized")
           .Expected("two runs: --fold-value-scale v first, then the recipe")
           .Found(name);
-    const bool codes = HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep;
-    if (codes) return {};
+    if (HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep) return {};
     if (target_.qkv.fused())
       return UsageError("V of unquantized fused attention cannot be scaled apart from Q and K")
           .Expected("--qkv split")
           .Found(name)
           .Advice("or --fold-value-scale o");
-    if (first.storage != Storage::kPlain && !HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep)
+    if (first.storage != Storage::kPlain && choice.kind == Choice::Kind::kKeep)
       return UsageError("V in this codec cannot take in the value scale")
           .Expected("block FP8 or values")
           .Found(name)
@@ -160,10 +154,9 @@ class LogicalPlanner {
 
   // Global scales cannot be joined without new arithmetic, and names are changed array by array.
   Status CheckMovable(const AttentionWeights& a, const Choice& choice) const {
-    const Weight& first = inventory_.weights[a.fused() ? a.qkv : a.q];
-    const bool moves = choice.kind == Choice::Kind::kKeep || choice.kind == Choice::Kind::kRename;
+    const Weight& first = inventory_.weights[a.first()];
     const bool same = p_.layout.layout == target_.qkv && !resizes_;
-    if (!moves || same) return {};
+    if (!choice.moves() || same) return {};
     const std::string name = catalogue_.arrays[first.array].name;
     if (first.storage == Storage::kNvfp4 && !a.fused())
       return UsageError("NVFP4 projections with global scales of their own cannot be fused as they are")
@@ -177,8 +170,8 @@ class LogicalPlanner {
   }
 
   void PlanRenamed(const AttentionWeights& a, const Choice& choice) {
-    draft_.BeginGroup(catalogue_.arrays[inventory_.weights[a.fused() ? a.qkv : a.q].array].name);
-    for (const uint32_t weight : {a.qkv, a.q, a.k, a.v})
+    draft_.BeginGroup(catalogue_.arrays[inventory_.weights[a.first()].array].name);
+    for (const uint32_t weight : a.in_order())
       if (weight != kNone) draft_.AddRenamed(inventory_.weights[weight], choice.arrays);
   }
 
@@ -203,17 +196,14 @@ class LogicalPlanner {
   // What a plain weight is kept as: some types are another form's or the run's, and are undone.
   void ChooseType(const Weight& weight, const std::string& name, Choice* choice) {
     const DType dtype = catalogue_.arrays[weight.array].dtype;
-    const auto become = [&](Codec codec) {
-      choice->kind = Choice::Kind::kPlain;
-      choice->codec = codec;
-    };
     if (weight.id.role == Role::kRouter && choice->kind == Choice::Kind::kKeep && dtype == DType::kF32) {
       tally_.rounded += target_.rounds_router;
       const bool rounded = options_.dtype == DTypeChoice::kKeep || options_.dtype == DTypeChoice::kBf16;
-      if (rounded && (target_.narrows_router || ReferenceHas(name, DType::kBF16))) become(Codec::kBf16);
+      if (rounded && (target_.narrows_router || ReferenceHas(name, DType::kBF16)))
+        *choice = Choice::Plain(Codec::kBf16);
     } else if (weight.storage == Storage::kPlain && dtype != DType::kF32 && ValueCodecOf(dtype) &&
                ReferenceHas(name, DType::kF32)) {
-      become(Codec::kFp32);
+      *choice = Choice::Plain(Codec::kFp32);
     }
   }
 
@@ -228,7 +218,7 @@ class LogicalPlanner {
     MIMO_ASSIGN_OR_RETURN(Choice choice, ChooseStorage(&p_, weight, weight.id, name));
     Rounds(weight, choice);
     ChooseType(weight, name, &choice);
-    std::vector<int64_t> shape = ElementShape(weight);
+    std::vector<int64_t> shape = ElementShape(catalogue_, weight);
     bool changed = false;
     if (resizes_) {
       MIMO_ASSIGN_OR_RETURN(std::vector<int64_t> resized, ResizedShape(catalogue_, weight, target_.model));
@@ -297,20 +287,11 @@ class LogicalPlanner {
   // The arrays of a kept weight were just added: block FP8 takes the factor in its scales, values are rounded anew.
   void FoldKept(const Weight& weight) {
     OutputArray& output = draft_.group().outputs.back();
-    if (weight.scale != kNone) {
-      Scale(&output);
-      return;
-    }
     Scale(&output);
+    if (weight.scale != kNone) return;
     draft_.DecodedSource(weight);
     output.transform = Transform::kConvert;
     output.target_codec = draft_.sources[output.pieces[0].source].codec;
-  }
-
-  std::vector<int64_t> ElementShape(const Weight& weight) const {
-    std::vector<int64_t> shape = catalogue_.arrays[weight.array].shape;
-    if (weight.storage != Storage::kPlain) shape.back() = weight.cols;
-    return shape;
   }
 
   void PlanPlain(const Weight& weight, Codec codec, const std::string& name, const std::vector<int64_t>& shape) {
@@ -321,10 +302,7 @@ class LogicalPlanner {
     output.dtype = DTypeOf(codec);
     output.shape = shape;
     output.transform = Transform::kConvert;
-    const std::vector<int64_t> stored = ElementShape(weight);
-    const auto last = [](const std::vector<int64_t>& s) { return s.empty() ? 1 : s.back(); };
-    output.pieces =
-        ResizedPieces(draft_.DecodedSource(weight), MatrixRows(stored), last(stored), output.rows(), last(shape));
+    output.pieces = ResizedPieces(draft_.DecodedSource(weight), ElementShape(catalogue_, weight), shape);
     draft_.AddOutput(std::move(output), weight.array);
   }
 
@@ -341,7 +319,6 @@ class LogicalPlanner {
         draft_.AddEncoded(member.request, member.near);
       }
     }
-    fused_.clear();
     return {};
   }
 
@@ -365,7 +342,7 @@ class LogicalPlanner {
 
 }  // namespace
 
-Status FillLogicalPlan(Planning* p) {
+Status Form::Fill(Planning* p) const {
   return LogicalPlanner(p).Fill();
 }
 

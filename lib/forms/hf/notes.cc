@@ -1,10 +1,10 @@
-#include "lib/forms/hf/notes.h"
-
+// Notes that every form shares.
+#include "lib/forms/form.h"
 #include "lib/forms/hf/hf_config.h"
 
 namespace mimo {
 
-void AddNotes(Planning* p) {
+void Form::Note(Planning* p) const {
   std::vector<std::string>& notes = p->notes;
   const FormTraits traits = p->form.traits();
   const Target& target = p->target;

@@ -1,5 +1,6 @@
 #include "lib/forms/megatron/megatron_files.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -8,6 +9,7 @@
 
 #include "lib/io/torch/item.h"
 #include "lib/io/torch/value.h"
+#include "lib/layout/partition.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -128,10 +130,15 @@ int64_t VocabularyDivisor(int64_t vocab) {
   return divisor;
 }
 
+// A number of ranks; 0 is one that was not given.
+int64_t AtLeastOne(int64_t ranks) {
+  return std::max<int64_t>(ranks, 1);
+}
+
 void AddVocabulary(const MegatronFilesRequest& request, OrderedJson& model) {
-  const int64_t multiple = 128 * request.tp;
+  const int64_t multiple = 128 * AtLeastOne(request.options.tp);
   const int64_t vocab = request.config.vocab;
-  const bool padded = request.vocab_rows != vocab && request.vocab_rows == (vocab + multiple - 1) / multiple * multiple;
+  const bool padded = request.vocab_rows != vocab && request.vocab_rows == RoundUp(vocab, multiple);
   model["vocab_size"] = padded ? vocab : request.vocab_rows;
   model["make_vocab_size_divisible_by"] = padded ? 128 : VocabularyDivisor(request.vocab_rows);
   model["should_pad_vocab"] = padded;
@@ -179,9 +186,10 @@ void AddExperts(const ModelConfig& config, ConfigNumbers& numbers, OrderedJson& 
 Result<std::string> RunConfig(const MegatronFilesRequest& request) {
   const ModelConfig& config = request.config;
   ConfigNumbers numbers(config);
-  const bool bf16 = request.params_dtype == DTypeChoice::kBf16;
-  const bool fp16 = request.params_dtype == DTypeChoice::kFp16;
-  if (request.params_dtype == DTypeChoice::kKeep)
+  const PlanOptions& options = request.options;
+  const bool bf16 = options.dtype == DTypeChoice::kBf16;
+  const bool fp16 = options.dtype == DTypeChoice::kFp16;
+  if (options.dtype == DTypeChoice::kKeep)
     return UsageError("no dtype of Megatron parameters").Expected("bf16, fp16 or fp32").Found("keep");
 
   OrderedJson model;
@@ -207,10 +215,10 @@ Result<std::string> RunConfig(const MegatronFilesRequest& request) {
   model["bf16"] = bf16;
   model["fp16"] = fp16;
   model["params_dtype"] = Callable(bf16 ? "torch.bfloat16" : fp16 ? "torch.float16" : "torch.float32");
-  model["tensor_model_parallel_size"] = request.tp;
-  model["pipeline_model_parallel_size"] = request.pp;
-  model["expert_model_parallel_size"] = request.ep;
-  model["expert_tensor_parallel_size"] = request.etp;
+  model["tensor_model_parallel_size"] = AtLeastOne(options.tp);
+  model["pipeline_model_parallel_size"] = AtLeastOne(options.pp);
+  model["expert_model_parallel_size"] = AtLeastOne(options.ep);
+  model["expert_tensor_parallel_size"] = AtLeastOne(options.etp);
   if (std::optional<Error> error = numbers.TakeError()) return *std::move(error);
 
   OrderedJson run;
@@ -287,17 +295,17 @@ std::string MegatronIterationDirectory(int64_t iteration) {
   return name;
 }
 
-Result<std::vector<SmallFile>> MegatronFiles(const MegatronFilesRequest& request) {
-  auto run_config = RunConfig(request);
-  if (!run_config.ok()) return run_config.TakeError();
-  const std::string directory = MegatronIterationDirectory(request.iteration) + "/";
-  const std::string train_state = TrainState(request.iteration);
-  return std::vector<SmallFile>{{directory + kCommonStateName, CommonState(request.iteration)},
-                                {directory + kMegatronMetadataName, kMetadata},
-                                {directory + kRunConfigName, std::move(run_config).value()},
-                                {directory + kTrainStateName, train_state},
-                                {kTrackerName, std::to_string(request.iteration)},
-                                {kLatestTrainStateName, train_state}};
+Result<std::vector<TextFile>> MegatronFiles(const MegatronFilesRequest& request) {
+  MIMO_ASSIGN_OR_RETURN(std::string run_config, RunConfig(request));
+  const int64_t iteration = request.options.iteration;
+  const std::string directory = MegatronIterationDirectory(iteration) + "/";
+  const std::string train_state = TrainState(iteration);
+  return std::vector<TextFile>{{directory + kCommonStateName, CommonState(iteration)},
+                               {directory + kMegatronMetadataName, kMetadata},
+                               {directory + kRunConfigName, std::move(run_config)},
+                               {directory + kTrainStateName, train_state},
+                               {kTrackerName, std::to_string(iteration)},
+                               {kLatestTrainStateName, train_state}};
 }
 
 }  // namespace mimo

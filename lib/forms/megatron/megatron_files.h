@@ -8,7 +8,7 @@
 
 #include "lib/base/status.h"
 #include "lib/model/config.h"
-#include "lib/plan/options.h"
+#include "lib/plan/plan.h"
 
 namespace mimo {
 
@@ -16,21 +16,15 @@ struct MegatronFilesRequest {
   const ModelConfig& config;
   int64_t mtp_layers = 0;  // distinct model.mtp.layers.N that the checkpoint holds
   int64_t vocab_rows = 0;  // of the stored embedding and output layer, padding included
-  int64_t iteration = 0;
-  int64_t tp = 1, pp = 1, ep = 1, etp = 1;  // informative: torch_dist is loaded at any of them
-  DTypeChoice params_dtype = DTypeChoice::kBf16;
-};
-
-struct SmallFile {
-  std::string name;  // relative to the root
-  std::string content;
+  // Iteration and dtype; tp, pp, ep and etp are informative: torch_dist is loaded at any of them.
+  const PlanOptions& options;
 };
 
 // iter_0000042, of an iteration.
 std::string MegatronIterationDirectory(int64_t iteration);
 
-// Ordered by name. kBadInput: config.json lacks a number that the run configuration has to state, or has an activation
-// function other than SiLU. kUsage: kKeep, which is no dtype.
-Result<std::vector<SmallFile>> MegatronFiles(const MegatronFilesRequest& request);
+// Ordered by name, which is relative to the root. kBadInput: config.json lacks a number that the run configuration has
+// to state, or has an activation function other than SiLU. kUsage: kKeep, which is no dtype.
+Result<std::vector<TextFile>> MegatronFiles(const MegatronFilesRequest& request);
 
 }  // namespace mimo

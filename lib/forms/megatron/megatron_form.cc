@@ -73,10 +73,11 @@ Result<const MegatronForm*> MegatronForm::Get() {
   return &form.value();
 }
 
-std::optional<size_t> MegatronForm::Find(Role role, bool mtp, bool moe) const {
+std::optional<size_t> MegatronForm::Find(const TensorId& id, const ModelConfig& model) const {
+  const bool moe = !id.mtp && id.layer >= 0 && model.moe[static_cast<size_t>(id.layer)] != 0;
   for (size_t i = 0; i < tensors_.size(); ++i) {
     const MegatronTensor& tensor = tensors_[i];
-    if (tensor.mtp != mtp || std::find(tensor.of.begin(), tensor.of.end(), role) == tensor.of.end()) continue;
+    if (tensor.mtp != id.mtp || std::find(tensor.of.begin(), tensor.of.end(), id.role) == tensor.of.end()) continue;
     if (tensor.when.empty() || (tensor.when == "moe") == moe) return i;
   }
   return std::nullopt;

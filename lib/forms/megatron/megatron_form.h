@@ -59,8 +59,8 @@ class MegatronForm {
 
   const std::vector<MegatronTensor>& tensors() const { return tensors_; }
   const std::vector<MegatronModule>& modules() const { return modules_; }
-  // The tensor that holds a weight; `moe`: of its layer. nullopt for towers and unknown tensors.
-  std::optional<size_t> Find(Role role, bool mtp, bool moe) const;
+  // The tensor that holds a weight of the model. nullopt for towers and unknown tensors.
+  std::optional<size_t> Find(const TensorId& id, const ModelConfig& model) const;
   // nullopt for what is no tensor of the model.
   std::optional<MegatronName> Identify(std::string_view key) const;
 

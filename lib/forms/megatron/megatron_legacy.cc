@@ -115,11 +115,9 @@ class LegacyReader {
 
   // What the saved arguments say; nullopt where they do not.
   static std::optional<int64_t> Argument(const RankFile& rank, std::string_view name) {
-    const TorchValue* args = rank.content.value.Find("args");
-    const auto* record = args == nullptr ? nullptr : std::get_if<TorchRecord>(&args->data);
+    const auto* record = rank.content.value.Find<TorchRecord>("args");
     if (record == nullptr || record->state.empty()) return std::nullopt;
-    const TorchValue* value = record->state[0].Find(name);
-    const auto* number = value == nullptr ? nullptr : std::get_if<int64_t>(&value->data);
+    const auto* number = record->state[0].Find<int64_t>(name);
     return number == nullptr ? std::nullopt : std::optional(*number);
   }
 
@@ -179,8 +177,7 @@ class LegacyReader {
         const std::string_view digits = name.substr(5);
         const auto [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), chunk);
         if (!digits.empty() && (problem != std::errc() || end != digits.data() + digits.size())) continue;
-        const TorchValue* found = rank.content.value.Find(name);
-        const auto* state = std::get_if<TorchValue::Dict>(&found->data);
+        const auto* state = rank.content.value.Find<TorchValue::Dict>(name);
         if (state == nullptr)
           return Bad(rank.directory, "a model that is no dict of tensors")
               .Expected("a state dict")
@@ -237,16 +234,8 @@ class LegacyReader {
             .Expected(std::to_string(experts) + " in a rank")
             .Found("expert " + std::to_string(name->expert));
       if (name->expert >= 0) name->expert += static_cast<int32_t>(part.rank->ep * experts);
-      StoredArray array;
-      array.name = part.prefix + key;
-      array.dtype = place.dtype;
-      array.shape = place.shape;
-      array.file = part.rank->file;
-      array.begin = place.begin;
-      array.bytes = place.bytes;
       pieces_[{name->tensor, name->layer, name->expert, name->half}].push_back(
-          {static_cast<uint32_t>(stored_.arrays.size()), part.rank->tp});
-      stored_.arrays.push_back(std::move(array));
+          {AddStored(part.prefix + key, part.rank->file, place, &stored_), part.rank->tp});
     }
     return {};
   }
@@ -267,11 +256,11 @@ class LegacyReader {
   }
 
   Status PutTogether(const Key& key, const std::vector<Piece>& pieces) {
-    const MegatronTensor& tensor = form_->tensors()[std::get<0>(key)];
-    const char half = std::get<3>(key);
+    const auto [index, layer, expert, half] = key;
+    const MegatronTensor& tensor = form_->tensors()[index];
     const StoredArray first = stored_.arrays[pieces[0].array];
     MIMO_ASSIGN_OR_RETURN(const int64_t parts, PartsOf(tensor, half, first));
-    std::vector<uint32_t> holder(static_cast<size_t>(parts), 0xFFFFFFFFu);
+    std::vector<uint32_t> holder(static_cast<size_t>(parts), kNone);
     for (const Piece& piece : pieces) {
       const StoredArray& array = stored_.arrays[piece.array];
       if (array.shape != first.shape || array.dtype != first.dtype)
@@ -279,26 +268,25 @@ class LegacyReader {
             .Expected("the shape and dtype of " + first.name)
             .Found("others");
       uint32_t& held = holder[static_cast<size_t>(piece.tp % parts)];
-      if (held == 0xFFFFFFFFu) {
+      if (held == kNone)
         held = piece.array;
-      } else {
+      else
         store_.replicas.push_back({held, piece.array, 0, 0, array.rows()});
-      }
     }
-    SavedTensor saved;
-    saved.key = SavedKey(tensor, std::get<1>(key), std::get<2>(key), half);
-    saved.name = MegatronName{std::get<0>(key), std::get<1>(key), false, std::get<2>(key), half};
-    saved.dtype = first.dtype;
+    SavedTensor saved{SavedKey(tensor, layer, expert, half),
+                      MegatronName{index, layer, false, expert, half},
+                      first.dtype,
+                      first.shape,
+                      {}};
     const bool columns = tensor.cut == Cut::kColumns || tensor.cut == Cut::kExpertColumns || first.shape.size() < 2;
     const bool both = tensor.of.size() == 2 && half == 0 && tensor.cut != Cut::kHeads;
     const size_t axis = columns ? first.shape.size() - 1 : 0;
     if (first.shape.empty() || (both && first.shape[0] % 2 != 0))
       return Bad(first.name, "a tensor of the wrong shape").Expected("rows of gate and up").Found("an odd number");
-    saved.shape = first.shape;
     saved.shape[axis] *= parts;
     for (int64_t p = 0; p < parts; ++p) {
       const uint32_t array = holder[static_cast<size_t>(p)];
-      if (array == 0xFFFFFFFFu)
+      if (array == kNone)
         return Bad(first.name, "the part of a rank is missing")
             .Expected(std::to_string(parts) + " parts")
             .Found("none of rank " + std::to_string(p));

@@ -43,8 +43,7 @@ Result<std::string> Tracked(FileSystem& fs, const std::string& path) {
 Result<std::string> TrackedByBridge(FileSystem& fs, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForRead(path));
   MIMO_ASSIGN_OR_RETURN(const TorchFile saved, ReadTorchFile(*file, path));
-  const TorchValue* step = saved.value.Find("step");
-  const auto* tensor = step == nullptr ? nullptr : std::get_if<TorchTensor>(&step->data);
+  const auto* tensor = saved.value.Find<TorchTensor>("step");
   if (tensor == nullptr || tensor->dtype != DType::kI64)
     return BadInput("the tracker names no step")
         .File(path)
@@ -70,8 +69,8 @@ Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
   if (!there) return false;
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxJsonBytes));
   const auto json = nlohmann::json::parse(text, nullptr, false);
-  const auto backend = json.is_object() ? json.find("sharded_backend") : json.end();
-  if (!json.is_object() || backend == json.end()) return false;
+  const auto backend = json.find("sharded_backend");  // the end where this is no object
+  if (backend == json.end()) return false;
   if (*backend == "torch_dist") return true;
   return BadInput("a distributed checkpoint of another back end")
       .File(path)
@@ -84,24 +83,19 @@ Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
 Result<std::optional<FormKind>> FormatOf(FileSystem& fs, const std::string& directory) {
   MIMO_ASSIGN_OR_RETURN(const bool json, HasBackend(fs, JoinPath(directory, kMegatronMetadataName)));
   MIMO_ASSIGN_OR_RETURN(const bool metadata, Exists(fs, JoinPath(directory, kDcpMetadataName)));
-  if (json && !metadata)
+  const auto lacks_metadata = [&](const std::string& beside) {
     return BadInput("a distributed checkpoint without its metadata")
         .File(JoinPath(directory, kDcpMetadataName))
-        .Expected(
-            ".metadata beside "
-            "metadata.json")
+        .Expected(".metadata beside " + beside)
         .Found("no such file")
         .Advice(kHalfWritten);
+  };
+  if (json && !metadata) return lacks_metadata(kMegatronMetadataName);
   if (metadata) return std::optional(json ? FormKind::kTorchDist : FormKind::kDcp);
   MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(directory));
   for (const std::string& name : names) {
     if (name.starts_with("mp_rank_")) return std::optional(FormKind::kTorch);
-    if (name.ends_with(".distcp"))
-      return BadInput("a distributed checkpoint without its metadata")
-          .File(JoinPath(directory, kDcpMetadataName))
-          .Expected(".metadata beside " + name)
-          .Found("no such file")
-          .Advice(kHalfWritten);
+    if (name.ends_with(".distcp")) return lacks_metadata(name);
   }
   return std::optional<FormKind>();
 }
@@ -123,12 +117,11 @@ class DcpReader {
         store_.skipped.push_back(foreign.key);
         continue;
       }
-      Error e = BadInput("a weight of a type that cannot be read")
-                    .File(path)
-                    .Expected("BF16, F32, F16 or FP8")
-                    .Found(foreign.dtype);
-      e.tensor = foreign.key;
-      return e;
+      return BadInput("a weight of a type that cannot be read")
+          .File(path)
+          .Tensor(foreign.key)
+          .Expected("BF16, F32, F16 or FP8")
+          .Found(foreign.dtype);
     }
     bool nested = false, model = false;
     std::vector<const DcpTensor*> wanted;
@@ -163,11 +156,7 @@ class DcpReader {
   std::string Prefix() const { return directory_.empty() ? "" : directory_ + "/"; }
 
   Status Add(const DcpTensor& tensor, const MegatronForm& form) {
-    SavedTensor saved;
-    saved.key = tensor.key;
-    saved.name = form.Identify(tensor.key);
-    saved.dtype = tensor.dtype;
-    saved.shape = tensor.shape;
+    SavedTensor saved{tensor.key, form.Identify(tensor.key), tensor.dtype, tensor.shape, {}};
     for (const DcpChunk& chunk : tensor.chunks) {
       MIMO_ASSIGN_OR_RETURN(const uint32_t file, Open(chunk.range.file));
       const std::string path = JoinPath(stored_.root, stored_.files[file].name);
@@ -180,24 +169,15 @@ class DcpReader {
             .Advice(kHalfWritten);
       MIMO_ASSIGN_OR_RETURN(const TensorPlace place,
                             ReadTorchItem(*handle_, chunk.range.offset, chunk.range.bytes, path));
-      if (place.dtype != tensor.dtype || place.shape != chunk.sizes) {
-        Error e = BadInput("an item holds another tensor than .metadata says")
-                      .File(path)
-                      .Expected(std::string(DTypeName(tensor.dtype)))
-                      .Found(std::string(DTypeName(place.dtype)) + " or another shape")
-                      .Advice(kHalfWritten);
-        e.tensor = ChunkName(tensor.key, chunk.offsets);
-        return e;
-      }
-      StoredArray array;
-      array.name = ChunkName(tensor.key, chunk.offsets);
-      array.dtype = place.dtype;
-      array.shape = place.shape;
-      array.file = file;
-      array.begin = place.begin;
-      array.bytes = place.bytes;
-      saved.chunks.push_back({static_cast<uint32_t>(stored_.arrays.size()), 0, chunk.offsets, chunk.sizes});
-      stored_.arrays.push_back(std::move(array));
+      const std::string name = ChunkName(tensor.key, chunk.offsets);
+      if (place.dtype != tensor.dtype || place.shape != chunk.sizes)
+        return BadInput("an item holds another tensor than .metadata says")
+            .File(path)
+            .Tensor(name)
+            .Expected(std::string(DTypeName(tensor.dtype)))
+            .Found(std::string(DTypeName(place.dtype)) + " or another shape")
+            .Advice(kHalfWritten);
+      saved.chunks.push_back({AddStored(name, file, place, &stored_), 0, chunk.offsets, chunk.sizes});
     }
     store_.tensors.push_back(std::move(saved));
     return {};
@@ -234,7 +214,7 @@ class DcpReader {
   Hash128 hash_;
   std::map<std::string, uint32_t> files_;
   std::unique_ptr<ReadableFile> handle_;
-  uint32_t open_ = 0xFFFFFFFFu;
+  uint32_t open_ = kNone;
 };
 
 // Arrays are sorted by name; chunks follow them.
@@ -279,6 +259,11 @@ Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::stri
 }
 
 }  // namespace
+
+uint32_t AddStored(std::string name, uint32_t file, const TensorPlace& place, Catalogue* stored) {
+  stored->arrays.push_back({std::move(name), place.dtype, place.shape, file, place.begin, place.bytes, {}});
+  return static_cast<uint32_t>(stored->arrays.size() - 1);
+}
 
 Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::string& root) {
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(root));

@@ -11,6 +11,7 @@
 #include "lib/base/file_system.h"
 #include "lib/forms/megatron/megatron_form.h"
 #include "lib/forms/view.h"
+#include "lib/io/torch/item.h"
 #include "lib/model/catalogue.h"
 
 namespace mimo {
@@ -55,6 +56,9 @@ Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, cons
 // The model of a store as a split Hugging Face checkpoint of plain values. kBadInput: shapes that do not fit the
 // config.
 Result<View> ViewOfMegatron(const MegatronStore& store);
+
+// Adds the array that lies at `place` of a file; its number.
+uint32_t AddStored(std::string name, uint32_t file, const TensorPlace& place, Catalogue* stored);
 
 // megatron_legacy.cc: reads mp_rank_* directories into `store`, whose catalogue has its config.
 Status ReadLegacy(FileSystem& fs, const std::string& directory, MegatronStore* store);

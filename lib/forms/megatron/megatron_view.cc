@@ -23,24 +23,21 @@ class MegatronViewer {
   }
 
   Result<View> Show() {
-    view_.form = store_.format;
+    view_ = EmptyView(store_.stored, store_.format);
     view_.trained = true;
-    view_.catalogue = EmptyShown(store_.stored);
-    view_.scale_of.assign(store_.stored.arrays.size(), kNone);
-    view_.constants.assign(store_.stored.arrays.size(), 0);
     view_.replicas = store_.replicas;
     ShowConfig();
     MIMO_RETURN_IF_ERROR(Sort());
     MIMO_ASSIGN_OR_RETURN(const std::vector<ExpectedTensor> expected,
                           ExpectedTensors(*store_.stored.table, model_, false, mtp_layers_));
-    shown_.assign(store_.tensors.size(), 0);
+    found_.assign(store_.tensors.size(), 0);
     for (const ExpectedTensor& tensor : expected) MIMO_RETURN_IF_ERROR(ShowTensor(tensor));
     for (size_t i = 0; i < store_.tensors.size(); ++i)  // nothing of a model is left out in silence
-      if (store_.tensors[i].name && shown_[i] == 0)
+      if (store_.tensors[i].name && found_[i] == 0)
         return Bad(store_.tensors[i].key, "a tensor that the config has no place for")
             .Expected("a layer, an expert or a part of it")
             .Found("this one");
-    FinishView(&view_);
+    FinishView(std::move(shown_), &view_);
     return std::move(view_);
   }
 
@@ -102,11 +99,11 @@ class MegatronViewer {
       return Bad(tensor.key, "a tensor that no model table knows")
           .Expected("the tensors of a MiMo-V2 language model")
           .Found("this one");
-    StoredArray array = store_.stored.arrays[tensor.chunks[0].array];
-    const int64_t rows = array.rows(), cols = array.shape.empty() ? 1 : array.shape.back();
+    const uint32_t index = tensor.chunks[0].array;
+    StoredArray array = store_.stored.arrays[index];
     array.name = tensor.key;
-    ShowArray(&view_, std::move(array), "model_extras.safetensors", {{tensor.chunks[0].array, 0, 0, rows, cols, 0, 0}},
-              false);
+    const Fragment whole = WholeOf(array, index);
+    shown_.push_back({std::move(array), {whole}, FileOfLayer(false, -1)});
     return {};
   }
 
@@ -116,7 +113,7 @@ class MegatronViewer {
         for (const char h : {half, '\0'}) {
           const auto found = by_key_.find(Key{tensor, l, e, h});
           if (found == by_key_.end()) continue;
-          shown_[found->second] = 1;
+          found_[found->second] = 1;
           return &store_.tensors[found->second];
         }
       }
@@ -126,8 +123,7 @@ class MegatronViewer {
 
   Status ShowTensor(const ExpectedTensor& expected) {
     const TensorId& id = expected.id;
-    const bool moe = !id.mtp && id.layer >= 0 && model_.moe[static_cast<size_t>(id.layer)] != 0;
-    const auto index = form_.Find(id.role, id.mtp, moe);
+    const auto index = form_.Find(id, model_);
     if (!index) return {};
     const MegatronTensor& tensor = form_.tensors()[*index];
     const bool up = id.role == Role::kMlpUp || id.role == Role::kExpertUp;
@@ -147,23 +143,20 @@ class MegatronViewer {
     MIMO_RETURN_IF_ERROR(
         CheckShape(*saved, tensor, lead, matrix, alone ? rows : MegatronRows(tensor, shape, rows), cols));
     const std::vector<MegatronRun> runs = alone ? std::vector<MegatronRun>{{0, 0, rows}} : RunsOf(id.role, shape, rows);
-    std::vector<Fragment> fragments;
+    Shown shown;
     int64_t covered = 0;
     for (const MegatronChunk& chunk : saved->chunks)
-      covered += AddFragments(chunk, lead, matrix, runs, cols, &fragments);
+      covered += AddFragments(chunk, lead, matrix, runs, cols, &shown.fragments);
     if (covered != rows * cols)
       return Bad(saved->key, "parts of a tensor are missing")
           .Expected(std::to_string(rows * cols) + " elements of " + expected.name)
           .Found(std::to_string(covered));
-    StoredArray shown;
-    shown.name = expected.name;
-    shown.id = id;
-    shown.dtype = saved->dtype;
-    shown.shape = expected.shape;
-    const std::string file = id.mtp         ? "model_mtp.safetensors"
-                             : id.layer < 0 ? "model_extras.safetensors"
-                                            : "model_layer" + std::to_string(id.layer) + ".safetensors";
-    ShowArray(&view_, std::move(shown), file, std::move(fragments), false);
+    shown.array.name = expected.name;
+    shown.array.id = id;
+    shown.array.dtype = saved->dtype;
+    shown.array.shape = expected.shape;
+    shown.file = FileOfLayer(id.mtp, id.layer);
+    shown_.push_back(std::move(shown));
     return {};
   }
 
@@ -216,9 +209,10 @@ class MegatronViewer {
   const MegatronForm& form_;
   ModelConfig model_;
   std::map<Key, size_t> by_key_;
-  std::vector<uint8_t> shown_;  // by tensor of the store: its values are in the view
+  std::vector<uint8_t> found_;  // by tensor of the store: its values are in the view
   int mtp_layers_ = 0;
   View view_;
+  std::vector<Shown> shown_;
 };
 
 }  // namespace

@@ -1,11 +1,14 @@
-#include "lib/forms/megatron/torch_dist.h"
-
+// From a planned Hugging Face form (split attention, plain values) to the parts of Megatron's tensors, as torch_dist
+// stores them: reference target-layouts.md 2.2.
 #include <algorithm>
 #include <map>
 #include <tuple>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/draft/cut_pieces.h"
 #include "lib/forms/megatron/megatron_files.h"
+#include "lib/forms/megatron/megatron_form.h"
+#include "lib/forms/megatron/torch_dist_form.h"
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/item.h"
 #include "lib/model/file_names.h"
@@ -47,8 +50,7 @@ class TorchDistPlanner {
 
   Result<size_t> TensorOf(const DraftOutput& output) const {
     const TensorId& id = output.id;
-    const bool moe = !id.mtp && id.layer >= 0 && model_.moe[static_cast<size_t>(id.layer)] != 0;
-    const auto tensor = form_.Find(id.role, id.mtp, moe);
+    const auto tensor = form_.Find(id, model_);
     const bool values = output.transform == Transform::kMove || output.transform == Transform::kConvert;
     if (tensor && id.part == Part::kWeight && values) return *tensor;
     return UsageError("Megatron has no place for a tensor")
@@ -74,9 +76,10 @@ class TorchDistPlanner {
           .Expected("a divisor of " + std::to_string(units))
           .Found(std::string(flag) + " " + std::to_string(asked))
           .Advice(name);
-    int64_t parts = std::max<int64_t>(kParts / std::max<int64_t>(asked, 1), 1);
-    while (units / std::max<int64_t>(asked, 1) % parts != 0) --parts;
-    return parts * std::max<int64_t>(asked, 1);
+    asked = std::max<int64_t>(asked, 1);
+    int64_t parts = std::max<int64_t>(kParts / asked, 1);
+    while (units / asked % parts != 0) --parts;
+    return parts * asked;
   }
 
   std::string FileOf(bool mtp, int32_t layer) const {
@@ -93,24 +96,18 @@ class TorchDistPlanner {
     });
   }
 
-  DType TypeOf(const MegatronTensor& tensor, const OutputArray& first) const {
-    return tensor.f32 ? DType::kF32 : first.dtype;
-  }
-
   Status Make(size_t index, int32_t layer, const Members& members) {
     const MegatronTensor& tensor = form_.tensors()[index];
     const DraftOutput& first = *members[0];
-    for (const DraftOutput* member : members) {
-      const DraftOutput& output = *member;
-      if (output.dtype != first.dtype)
+    for (const DraftOutput* output : members)
+      if (output->dtype != first.dtype)
         return UsageError("weights that Megatron holds in one tensor are stored differently")
             .Expected(first.name)
-            .Found(output.name)
+            .Found(output->name)
             .Advice("store them alike first");
-    }
     Tensor made;
     made.key = NameInLayer(tensor.pattern, layer);
-    made.dtype = TypeOf(tensor, first);
+    made.dtype = tensor.f32 ? DType::kF32 : first.dtype;
     if (tensor.experts()) return MakeExperts(tensor, layer, members, made);
     const AttentionShape& shape = AttentionOf(tensor.mtp, layer);
     made.shape = first.shape;
@@ -125,8 +122,7 @@ class TorchDistPlanner {
 
   Result<std::vector<Rectangle>> CutWhole(const MegatronTensor& tensor, const AttentionShape& shape,
                                           const Tensor& made) const {
-    const int64_t rows = MatrixRows(made.shape), cols = LastDimension(made.shape);
-    const bool matrix = made.shape.size() > 1;
+    const int64_t rows = MatrixRows(made.shape), cols = RowElements(made.shape);
     int64_t row_parts = 1, col_parts = 1;
     if (tensor.cut == Cut::kHeads) {
       MIMO_ASSIGN_OR_RETURN(row_parts, PartsOf(shape.kv_heads, options_.tp, "--tp", made.key));
@@ -142,12 +138,11 @@ class TorchDistPlanner {
     std::vector<Rectangle> parts;
     for (int64_t r = 0; r < row_parts; ++r) {
       for (int64_t c = 0; c < col_parts; ++c) {
-        Rectangle part{EvenPart(rows, row_parts, r), EvenPart(cols, col_parts, c), {}, {}};
-        if (matrix) part.offsets = {part.rows.begin, part.cols.begin};
-        if (matrix) part.sizes = {part.rows.size(), part.cols.size()};
-        if (!matrix) part.offsets = {part.cols.begin};
-        if (!matrix) part.sizes = {part.cols.size()};
-        parts.push_back(std::move(part));
+        const Range in_rows = EvenPart(rows, row_parts, r), in_cols = EvenPart(cols, col_parts, c);
+        if (made.shape.size() > 1)
+          parts.push_back({in_rows, in_cols, {in_rows.begin, in_cols.begin}, {in_rows.size(), in_cols.size()}});
+        else
+          parts.push_back({in_rows, in_cols, {in_cols.begin}, {in_cols.size()}});
       }
     }
     return parts;
@@ -158,7 +153,8 @@ class TorchDistPlanner {
     const DraftOutput& first = *members[0];
     const int64_t rows = first.shape[0], cols = first.shape[1], etp = std::max<int64_t>(options_.etp, 1);
     const auto halves = static_cast<int64_t>(tensor.of.size());
-    const int64_t units = tensor.cut == Cut::kExpertRows ? rows : cols;
+    const bool by_rows = tensor.cut == Cut::kExpertRows;
+    const int64_t units = by_rows ? rows : cols;
     if (units % etp != 0)
       return UsageError("experts cannot be cut into this many parts")
           .Expected("a divisor of " + std::to_string(units))
@@ -175,26 +171,21 @@ class TorchDistPlanner {
           .Expected(std::to_string(model_.experts) + " experts")
           .Found(made.key)
           .Advice("all or none of them, with --include and --exclude");
-    for (const DraftOutput* member : sorted) {
-      const DraftOutput& output = *member;
-      if (tensor.cut == Cut::kExpertColumns && cols / etp % 32 != 0 && InGroups(output))
+    for (const DraftOutput* output : sorted) {
+      if (!by_rows && cols / etp % 32 != 0 && InGroups(*output))
         return UsageError("experts under scales of 32 columns cannot be cut inside them")
             .Expected("a multiple of 32 columns")
             .Found(std::to_string(cols / etp) + " (--etp " + std::to_string(etp) + ")")
-            .Advice(output.name);
-      const int64_t base = output.id.role == tensor.of[0] ? 0 : rows;
-      draft_.BeginGroup(output.name);
+            .Advice(output->name);
+      const int64_t base = output->id.role == tensor.of[0] ? 0 : rows;
+      draft_.BeginGroup(output->name);
       for (int64_t r = 0; r < etp; ++r) {
-        const bool by_rows = tensor.cut == Cut::kExpertRows;
-        Rectangle part{by_rows ? EvenPart(rows, etp, r) : Range{0, rows},
-                       by_rows ? Range{0, cols} : EvenPart(cols, etp, r),
-                       {},
-                       {}};
-        part.rows.begin += base;
-        part.rows.end += base;
-        part.offsets = {output.id.expert, part.rows.begin, part.cols.begin};
-        part.sizes = {1, part.rows.size(), part.cols.size()};
-        Add(tensor, layer, {member}, part, made);
+        const Range in_rows = EvenPart(rows, by_rows ? etp : 1, by_rows ? r : 0);
+        const Range in_cols = EvenPart(cols, by_rows ? 1 : etp, by_rows ? 0 : r);
+        const Range of_both{base + in_rows.begin, base + in_rows.end};
+        Add(tensor, layer, {output},
+            {of_both, in_cols, {output->id.expert, of_both.begin, in_cols.begin}, {1, of_both.size(), in_cols.size()}},
+            made);
       }
     }
     return {};
@@ -207,21 +198,17 @@ class TorchDistPlanner {
     output.name = ChunkName(made.key, part.offsets);
     output.dtype = made.dtype;
     output.shape = part.sizes;
-    for (const DraftOutput* member : members) {
-      const DraftOutput& from = *member;
-      if (from.transform == Transform::kConvert) {
-        output.transform = Transform::kConvert;
-        output.target_codec = from.target_codec;
-      }
+    for (const DraftOutput* from : members) {
+      if (from->transform != Transform::kConvert) continue;
+      output.transform = Transform::kConvert;
+      output.target_codec = from->target_codec;
     }
     if (output.dtype != first.dtype) {
       output.transform = Transform::kConvert;
       output.target_codec = *ValueCodecOf(output.dtype);
     }
-    for (const DraftOutput* member : members) {
-      const DraftOutput& from = *member;
-      const int64_t rows = from.rows();
-      for (const MegatronRun& run : RunsOf(from.id.role, AttentionOf(tensor.mtp, layer), rows)) {
+    for (const DraftOutput* from : members) {
+      for (const MegatronRun& run : RunsOf(from->id.role, AttentionOf(tensor.mtp, layer), from->rows())) {
         const int64_t begin = std::max(run.megatron_row, part.rows.begin);
         const int64_t end = std::min(run.megatron_row + run.rows, part.rows.end);
         if (begin >= end) continue;
@@ -230,17 +217,16 @@ class TorchDistPlanner {
         placed.cols = part.cols;
         placed.target_row = begin - part.rows.begin;
         const size_t before = output.pieces.size();
-        CutPieces(from, placed, &output.pieces);
+        CutPieces(*from, placed, &output.pieces);
         // Values that were only moved are read as values now.
-        if (output.transform == Transform::kConvert && from.transform == Transform::kMove)
+        if (output.transform == Transform::kConvert && from->transform == Transform::kMove)
           for (size_t k = before; k < output.pieces.size(); ++k)
             if (output.pieces[k].source != kNone)
-              draft_.sources[output.pieces[k].source].codec = *ValueCodecOf(from.dtype);
+              draft_.sources[output.pieces[k].source].codec = *ValueCodecOf(from->dtype);
       }
     }
     JoinPieces(&output.pieces);
-    const int64_t filled = output.pieces.empty() ? 0 : output.pieces.back().target_row + output.pieces.back().rows;
-    if (filled < output.rows()) output.pieces.push_back({kNone, 0, filled, output.rows() - filled});
+    PadRows(output.rows(), &output.pieces);
     draft_.AddOutput(std::move(output), first.near, FileOf(tensor.mtp, layer));
   }
 
@@ -273,12 +259,13 @@ void AddExtraStates(const MegatronForm& form, const ModelConfig& model, int mtp_
 
 }  // namespace
 
-Status ToTorchDist(Draft& draft, const ModelConfig& model, const PlanOptions& options) {
+Status TorchDistForm::Arrange(Planning* p) const {
   MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
-  return TorchDistPlanner(draft, *form, model, options).Plan();
+  return TorchDistPlanner(p->draft, *form, p->target.model, p->options).Plan();
 }
 
-Status DescribeTorchDist(const ModelConfig& model, Plan* plan) {
+Status TorchDistForm::Describe(const Planning& p, Plan* plan) const {
+  const ModelConfig& model = p.target.model;
   const std::string directory = MegatronIterationDirectory(plan->options.iteration) + "/";
   std::map<std::string, DcpTensor> tensors;  // by key
   int mtp_layers = 0;
@@ -308,16 +295,11 @@ Status DescribeTorchDist(const ModelConfig& model, Plan* plan) {
             [](const DcpBytes& a, const DcpBytes& b) { return a.key < b.key; });
   plan->texts.push_back({directory + kStates, state});
   plan->texts.push_back({directory + kDcpMetadataName, WriteDcpMetadata(metadata)});
-  const PlanOptions& options = plan->options;
-  const auto at_least_one = [](int64_t n) { return std::max<int64_t>(n, 1); };
-  MIMO_ASSIGN_OR_RETURN(
-      std::vector<SmallFile> files,
-      MegatronFiles({model, mtp_layers, vocab, options.iteration, at_least_one(options.tp), at_least_one(options.pp),
-                     at_least_one(options.ep), at_least_one(options.etp), options.dtype}));
+  MIMO_ASSIGN_OR_RETURN(std::vector<TextFile> files, MegatronFiles({model, mtp_layers, vocab, plan->options}));
   // Trackers say that the iteration is there: after all that it consists of.
-  std::stable_partition(files.begin(), files.end(), [](const SmallFile& f) { return f.name.starts_with("iter_"); });
-  for (SmallFile& file : files) plan->texts.push_back({std::move(file.name), std::move(file.content)});
-  return {};
+  std::stable_partition(files.begin(), files.end(), [](const TextFile& f) { return f.name.starts_with("iter_"); });
+  std::move(files.begin(), files.end(), std::back_inserter(plan->texts));
+  return Form::Describe(p, plan);
 }
 
 }  // namespace mimo

@@ -1,8 +1,7 @@
 #include "lib/forms/megatron/torch_dist_form.h"
 
-#include "lib/forms/hf/describe.h"
+#include "lib/forms/hf/hf_config.h"
 #include "lib/forms/megatron/megatron_store.h"
-#include "lib/forms/megatron/torch_dist.h"
 #include "lib/forms/open_view.h"
 #include "lib/forms/refusals.h"
 #include "lib/io/torch/container.h"
@@ -35,13 +34,9 @@ Status TorchDistForm::Open(FileSystem& fs, const std::string& root, const OpenOp
   if (!store.skipped.empty())
     view.skipped = std::to_string(store.skipped.size()) + " keys of training state (" + store.skipped[0] + " ...)";
   opened->checkpoint.stored = std::move(store.stored);
-  return OpenView(std::move(view), {QkvKind::kSplitIndependent, 1}, "Megatron's linear_qkv",
+  return OpenView(std::move(view), kOwnGrids, "Megatron's linear_qkv",
                   "a Megatron checkpoint (" + std::string(WordOf(kForms, store.format)) + "): fused(G) of each layer",
                   opened);
-}
-
-bool TorchDistForm::IsAskedFor(const PlanOptions& options) const {
-  return options.to == TargetKind::kMegatron;
 }
 
 void TorchDistForm::Complete(PlanOptions* options) const {
@@ -55,7 +50,7 @@ Status TorchDistForm::Check(const Planning& p) const {
     return UsageError("not a format of Megatron's")
         .Expected("--format torch_dist")
         .Found("--format " + std::string(WordOf(kForms, *options.format)));
-  MIMO_RETURN_IF_ERROR(RefuseTemplate(options));
+  MIMO_RETURN_IF_ERROR(RefuseTemplate(p));
   if (options.dtype == DTypeChoice::kKeep || options.recipe)
     return UsageError("Megatron holds values, not codes")
         .Expected("--dtype bf16, fp16 or fp32")
@@ -82,29 +77,15 @@ Status TorchDistForm::Check(const Planning& p) const {
   return {};
 }
 
-Status TorchDistForm::Aim(const Choice&, Planning* p) const {
-  p->target.qkv = {QkvKind::kSplitIndependent, 1};
-  return {};
-}
-
 std::string TorchDistForm::WhyDropped(const Planning& p, const TensorId& id) const {
   const std::string why = Form::WhyDropped(p, id);
   return why.empty() && IsTower(id.role) ? "Megatron's model has no towers" : why;
-}
-
-Status TorchDistForm::Arrange(Planning* p) const {
-  return ToTorchDist(p->draft, p->target.model, p->options);
 }
 
 PlacementOptions TorchDistForm::Place(Planning* p) const {
   PlacementOptions placement = Form::Place(p);
   placement.container = &TorchItemsContainer();
   return placement;
-}
-
-Status TorchDistForm::Describe(const Planning& p, Plan* plan) const {
-  MIMO_RETURN_IF_ERROR(DescribeTorchDist(p.target.model, plan));
-  return Form::Describe(p, plan);
 }
 
 void TorchDistForm::Amend(const Planning& p, HfDescription* description) const {

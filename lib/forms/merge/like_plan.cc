@@ -1,10 +1,10 @@
-#include "lib/forms/merge/like_plan.h"
-
+// Every array of a reference again, with the weights of a run in the place of its own.
 #include <algorithm>
 #include <set>
 #include <unordered_map>
 
 #include "lib/draft/attention.h"
+#include "lib/forms/merge/merge_form.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/recipe.h"
 
@@ -70,37 +70,30 @@ class LikePlanner {
   }
 
   Status PlanAttentionOf(const AttentionWeights& ref) {
-    const uint32_t first = ref.fused() ? ref.qkv : ref.q;
-    if (first == kNone) return {};
-    const Weight& w = like_.reference.weights[first];
+    if (ref.first() == kNone) return {};
+    const Weight& w = like_.reference.weights[ref.first()];
     const AttentionWeights* run = nullptr;
-    for (const AttentionWeights& a : p_.inventory.attention) {
-      const uint32_t of_run = a.fused() ? a.qkv : a.q;
-      if (a.mtp == ref.mtp && a.layer == ref.layer && of_run != kNone && of_run < like_.first_grafted) run = &a;
-    }
+    for (const AttentionWeights& a : p_.inventory.attention)  // kNone is beyond all weights
+      if (a.mtp == ref.mtp && a.layer == ref.layer && a.first() < like_.first_grafted) run = &a;
     if (run == nullptr) {
       draft_.BeginGroup(Bare(catalogue_.arrays[w.array].name));
-      for (const uint32_t i : {ref.qkv, ref.q, ref.k, ref.v})
+      for (const uint32_t i : ref.in_order())
         if (i != kNone) Graft(like_.reference.weights[i]);
       return {};
     }
-    const bool windowed = IsWindowed(catalogue_.config, ref);
-    const AttentionShape shape = LogicalShape(catalogue_.config, windowed);
-    const Weight& from = p_.inventory.weights[run->fused() ? run->qkv : run->q];
+    const AttentionShape shape = LogicalShape(catalogue_.config, catalogue_.config.windowed_at(ref.layer, ref.mtp));
+    const Weight& from = p_.inventory.weights[run->first()];
     AttentionRequest request;
     request.weights = run;
     request.source = BuildQkvMap(p_.layout.layout, shape, from.block_rows);
     request.target = BuildQkvMap(like_.layout, shape, w.block_rows);
-    request.target_block_rows = w.block_rows;
     if (const auto codec = Values(w)) {
       request.decode = *codec;
     } else if (w.storage == Storage::kFp8Block && Values(from) && !w.per_row() && w.block_cols == from.block_cols) {
       std::array<uint32_t, 3> keep = {kNone, kNone, kNone};
-      const std::array<uint32_t, 3> arrays =
-          ref.fused() ? std::array{ref.qkv, kNone, kNone} : std::array{ref.q, ref.k, ref.v};
-      for (size_t i = 0; i < arrays.size(); ++i)
-        if (arrays[i] != kNone && !options_.fresh_scales)
-          keep[i] = draft_.Source(like_.reference.weights[arrays[i]].scale);
+      for (size_t i = 0; i < keep.size() && !options_.fresh_scales; ++i)
+        if (const uint32_t weight = ref.in_order()[i]; weight != kNone)
+          keep[i] = draft_.Source(like_.reference.weights[weight].scale);
       request.quantize = keep;
     } else {
       return CannotMake(w, "attention");
@@ -170,8 +163,7 @@ class LikePlanner {
     std::unordered_map<std::string, uint32_t> place;
     for (uint32_t i = 0; i < catalogue_.arrays.size(); ++i) {
       const StoredArray& array = catalogue_.arrays[i];
-      const bool replaced = array.name.starts_with(kReferencePrefix);
-      if (replaced || Real(i)) place[Bare(array.name)] = i;
+      if (array.name.starts_with(kReferencePrefix) || p_.view->IsReal(i, p_.stored)) place[Bare(array.name)] = i;
     }
     for (DraftGroup& group : draft_.groups) {
       for (DraftOutput& output : group.outputs) {
@@ -190,29 +182,16 @@ class LikePlanner {
     return UsageError("an array of the reference that nothing fills").Expected("none").Found(place.begin()->first);
   }
 
-  // Of the reference's own files.
-  bool Real(uint32_t array) const {
-    const std::vector<Fragment>& fragments = p_.view->fragments[array];
-    return fragments.size() == 1 && p_.stored.arrays[fragments[0].array].file < p_.view->real_files;
-  }
-
   void Note(std::vector<std::string>* notes) const {
-    std::string text = std::to_string(from_run_) +
-                       " weights (attention counts by layer) are the run's, in the codecs of the reference, under " +
-                       (options_.fresh_scales ? "scales made anew" : "its scales where the values fit");
-    notes->push_back(std::move(text));
-    if (grafted_ > 0) {
-      text = std::to_string(grafted_) + " weights that the run does not have are the reference's:";
-      size_t shown = 0;
-      for (const std::string& what : graft_notes_) {
-        if (++shown > 12) {
-          text += " ...";
-          break;
-        }
-        text += (shown == 1 ? " " : ", ") + what;
-      }
-      notes->push_back(std::move(text));
-    }
+    notes->push_back(std::to_string(from_run_) +
+                     " weights (attention counts by layer) are the run's, in the codecs of the reference, under " +
+                     (options_.fresh_scales ? "scales made anew" : "its scales where the values fit"));
+    if (grafted_ == 0) return;
+    std::string text = std::to_string(grafted_) + " weights that the run does not have are the reference's:";
+    size_t shown = 0;
+    for (const std::string& what : graft_notes_)
+      if (++shown <= 12) text += (shown == 1 ? " " : ", ") + what;
+    notes->push_back(text + (shown > 12 ? " ..." : ""));
   }
 
   Planning& p_;
@@ -227,7 +206,7 @@ class LikePlanner {
 
 }  // namespace
 
-Status FillLikePlan(Planning* p) {
+Status MergeForm::Fill(Planning* p) const {
   return LikePlanner(p).Fill();
 }
 

@@ -18,15 +18,14 @@ class Merger {
   Merger(Checkpoint run, Checkpoint reference) : run_(std::move(run)), ref_(std::move(reference)) {}
 
   Result<Checkpoint> Merge() {
-    if (ref_.view) {
+    if (ref_.view)
       return UsageError("--like names what is no Hugging Face checkpoint")
           .File(ref_.stored.root)
           .Expected("a directory of config.json and .safetensors files")
           .Found("form " + std::string(WordOf(kForms, ref_.view->form)));
-    }
     for (const Weight& w : run_.inventory.weights) run_has_.emplace(KeyOf(run_, w), &w);
     for (const AttentionWeights& a : run_.inventory.attention)
-      if (a.qkv != kNone || a.q != kNone) run_attention_.insert({a.mtp, a.layer});
+      if (a.first() != kNone) run_attention_.insert({a.mtp, a.layer});
     MIMO_RETURN_IF_ERROR(CheckShapes());
     MIMO_RETURN_IF_ERROR(JoinStored());
     MIMO_RETURN_IF_ERROR(JoinShown());
@@ -80,21 +79,13 @@ class Merger {
 
   Status JoinStored() {
     Catalogue& stored = out_.stored;
-    stored.root = ref_.stored.root;
-    stored.config = ref_.stored.config;
-    stored.table = ref_.stored.table;
-    stored.index = ref_.stored.index;
-    stored.origin = ref_.stored.origin;
-    stored.carried = ref_.stored.carried;
-    stored.files = ref_.stored.files;
-    stored.oddities = ref_.stored.oddities;
+    stored = ref_.stored;
     for (const std::string& oddity : run_.stored.oddities) stored.oddities.push_back(oddity);
     const auto shift = static_cast<uint32_t>(stored.files.size());
     for (CatalogueFile file : run_.stored.files) {
       if (file.root.empty()) file.root = run_.stored.root;
       stored.files.push_back(std::move(file));
     }
-    stored.arrays = ref_.stored.arrays;
     for (StoredArray array : run_.stored.arrays) {
       array.name = kRunPrefix + array.name;
       array.file += shift;
@@ -107,27 +98,12 @@ class Merger {
     return out_.stored.by_name.at(kRunPrefix + run_.stored.arrays[array].name);
   }
 
-  static Fragment Whole(const StoredArray& array, uint32_t stored) {
-    return {stored, 0, 0, array.rows(), array.shape.empty() ? 1 : array.shape.back(), 0, 0};
-  }
-
-  // A shown array before its place in the order is known.
-  struct Shown {
-    StoredArray array;
-    std::vector<Fragment> fragments;
-    uint8_t transposed = 0;
-  };
-
   Status JoinShown() {
-    out_.view = std::make_unique<View>();
+    out_.view = std::make_unique<View>(EmptyView(out_.stored, run_.view ? run_.view->form : FormKind::kHf));
     View& view = *out_.view;
-    view.form = run_.view ? run_.view->form : FormKind::kHf;
     view.real_files = static_cast<uint32_t>(ref_.stored.files.size());
-    view.catalogue = EmptyShown(ref_.stored);
     view.catalogue.index = ref_.stored.index;
     view.catalogue.files = ref_.stored.files;
-    view.scale_of.assign(out_.stored.arrays.size(), kNone);
-    view.constants.assign(out_.stored.arrays.size(), 0);
     if (run_.view) {
       view.halved_codes = run_.view->halved_codes;
       view.skipped = run_.view->skipped;
@@ -145,12 +121,7 @@ class Merger {
     std::vector<Shown> shown;
     ShowReference(&shown);
     ShowRun(&shown);
-    std::sort(shown.begin(), shown.end(), [](const Shown& a, const Shown& b) { return a.array.name < b.array.name; });
-    for (Shown& s : shown) {
-      view.catalogue.arrays.push_back(std::move(s.array));
-      view.fragments.push_back(std::move(s.fragments));
-      view.transposed.push_back(s.transposed);
-    }
+    AddShown(std::move(shown), &view);
     return SortArrays(&view.catalogue);
   }
 
@@ -162,13 +133,11 @@ class Merger {
           if (array != kNone) replaced[array] = 1;
     ref_shown_.resize(replaced.size());
     for (uint32_t i = 0; i < replaced.size(); ++i) {
-      Shown s;
-      s.array = ref_.stored.arrays[i];
-      const uint32_t stored = out_.stored.by_name.at(s.array.name);
-      if (replaced[i] != 0) s.array.name = kReferencePrefix + s.array.name;
-      ref_shown_[i] = s.array.name;
-      s.fragments = {Whole(s.array, stored)};
-      shown->push_back(std::move(s));
+      StoredArray array = ref_.stored.arrays[i];
+      const Fragment whole = WholeOf(array, out_.stored.by_name.at(array.name));
+      if (replaced[i] != 0) array.name = kReferencePrefix + array.name;
+      ref_shown_[i] = array.name;
+      shown->push_back({std::move(array), {whole}});
     }
   }
 
@@ -182,8 +151,7 @@ class Merger {
     uint32_t fallback = kNone;
     const Catalogue& run = run_.catalogue();
     for (uint32_t i = 0; i < run.arrays.size(); ++i) {
-      Shown s;
-      s.array = run.arrays[i];
+      Shown s{run.arrays[i], {}};
       const auto attention = attention_file.find({s.array.id.mtp, s.array.id.layer});
       if (const StoredArray* same = ref_.stored.Find(s.array.name)) {
         s.array.file = same->file;
@@ -192,18 +160,16 @@ class Merger {
       } else {
         if (fallback == kNone) {
           fallback = static_cast<uint32_t>(files.size());
-          CatalogueFile file;
-          file.name = kFallbackFile;
-          files.push_back(std::move(file));
+          files.emplace_back().name = kFallbackFile;
         }
         s.array.file = fallback;
       }
       if (run_.view) {
         s.fragments = run_.view->fragments[i];
         for (Fragment& f : s.fragments) f.array = StoredOfRun(f.array);
-        s.transposed = run_.view->transposed[i];
+        s.transposed = run_.view->transposed[i] != 0;
       } else {
-        s.fragments = {Whole(s.array, StoredOfRun(i))};
+        s.fragments = {WholeOf(s.array, StoredOfRun(i))};
       }
       shown->push_back(std::move(s));
     }

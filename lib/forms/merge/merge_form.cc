@@ -1,6 +1,5 @@
 #include "lib/forms/merge/merge_form.h"
 
-#include "lib/forms/merge/like_plan.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -20,21 +19,6 @@ Status MergeForm::Check(const Planning& p) const {
         .Found("--lossless")
         .Advice("the report counts what is exact");
   return {};
-}
-
-Status MergeForm::Aim(const Choice&, Planning* p) const {
-  p->target.qkv = p->like->layout;
-  return {};
-}
-
-Status MergeForm::Fill(Planning* p) const {
-  return FillLikePlan(p);
-}
-
-PlacementOptions MergeForm::Place(Planning*) const {
-  PlacementOptions placement;
-  placement.as_near = true;
-  return placement;
 }
 
 Status MergeForm::Describe(const Planning& p, Plan* plan) const {

@@ -6,7 +6,6 @@
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/neuron/neuron_names.h"
 #include "lib/forms/neuron/neuron_view.h"
-#include "lib/forms/neuron/stack_experts.h"
 #include "lib/forms/open_view.h"
 #include "lib/forms/refusals.h"
 #include "lib/model/role_groups.h"
@@ -24,34 +23,17 @@ Status NeuronForm::Open(FileSystem&, const std::string&, const OpenOptions& opti
   MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));
   const Catalogue& stored = opened->checkpoint.stored;
   MIMO_ASSIGN_OR_RETURN(View view, ViewOfNeuron(stored));
-  return OpenView(std::move(view), {QkvKind::kSplitIndependent, 1}, BasisOf(stored), "a preprocessed Neuron directory",
-                  opened);
-}
-
-bool NeuronForm::IsAskedFor(const PlanOptions& options) const {
-  return options.to == TargetKind::kNxdi;
+  return OpenView(std::move(view), kOwnGrids, BasisOf(stored), "a preprocessed Neuron directory", opened);
 }
 
 Status NeuronForm::Check(const Planning& p) const {
-  const PlanOptions& options = p.options;
-  MIMO_RETURN_IF_ERROR(RefuseFormat(options));
-  MIMO_RETURN_IF_ERROR(RefuseIteration(options));
-  MIMO_RETURN_IF_ERROR(RefuseTemplate(options));
-  MIMO_RETURN_IF_ERROR(RefuseEngineOptions(options, AttentionStorage::kBf16));
-  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(options));
-  MIMO_RETURN_IF_ERROR(RefuseShardSize(options));
-  if (options.fp8_block_rows > 0)
+  MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate, RefuseEngineOptions,
+                                     RefuseTrainingTopology, RefuseShardSize}));
+  if (p.options.fp8_block_rows > 0)
     return UsageError("Neuron's blocks are 128 x 128")
         .Expected("no --fp8-block")
-        .Found(std::to_string(options.fp8_block_rows) + " rows");
-  MIMO_RETURN_IF_ERROR(RefuseRanks(options));
-  MIMO_RETURN_IF_ERROR(CheckFold(p));
-  return RefuseQkv(options);
-}
-
-Status NeuronForm::Aim(const Choice&, Planning* p) const {
-  p->target.qkv = {QkvKind::kSplitIndependent, 1};
-  return {};
+        .Found(std::to_string(p.options.fp8_block_rows) + " rows");
+  return CheckEach(p, {RefuseRanks, CheckFold, RefuseQkv});
 }
 
 std::string NeuronForm::WhyDropped(const Planning&, const TensorId& id) const {
@@ -83,10 +65,6 @@ Result<std::optional<Choice>> NeuronForm::Store(const Planning& p, const Weight&
   choice.arrays.scales = Part::kRowScale;
   choice.arrays.scale_dtype = DType::kF32;
   return std::optional(choice);
-}
-
-Status NeuronForm::Arrange(Planning* p) const {
-  return StackExperts(p->draft, p->options.expert_codes.value_or(ExpertCodes::kHalve));
 }
 
 void NeuronForm::Note(Planning* p) const {

@@ -22,10 +22,6 @@ bool InArrayOfItsOwn(const TensorId& id) {
 
 }  // namespace
 
-std::string NeuronFile(int32_t layer) {
-  return layer < 0 ? kNeuronExtras : "model_layer" + std::to_string(layer) + ".safetensors";
-}
-
 std::string NeuronName(const ModelTable& table, const TensorId& id) {
   if (!InArrayOfItsOwn(id)) return "";
   std::string name = table.NameOf(id);

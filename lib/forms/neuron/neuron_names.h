@@ -9,9 +9,6 @@
 
 namespace mimo {
 
-inline constexpr char kNeuronExtras[] = "model_extras.safetensors";
-std::string NeuronFile(int32_t layer);  // "model_layer3.safetensors"; the extras for -1
-
 // Of a tensor in its own array: "layers.3.self_attn.q_proj.weight", with kRowScale "....scale". "" for what the form
 // does not hold (MTP, towers) or holds in stacks.
 std::string NeuronName(const ModelTable& table, const TensorId& id);

@@ -11,15 +11,12 @@ class NeuronViewer {
   explicit NeuronViewer(const Catalogue& stored) : stored_(stored) {}
 
   Result<View> Show() {
-    view_.form = FormKind::kNxdi;
-    view_.catalogue = EmptyShown(stored_);
-    view_.scale_of.assign(stored_.arrays.size(), kNone);
-    view_.constants.assign(stored_.arrays.size(), 0);
+    view_ = EmptyView(stored_, FormKind::kNxdi);
     ModelConfig& config = view_.catalogue.config;
     view_.halved_codes = config.marker && config.marker->expert_codes == ExpertCodes::kHalve;
     config.projection_layout.clear();
     for (uint32_t i = 0; i < stored_.arrays.size(); ++i) MIMO_RETURN_IF_ERROR(ShowStored(i));
-    FinishView(&view_);
+    FinishView(std::move(shown_), &view_);
     return std::move(view_);
   }
 
@@ -42,11 +39,10 @@ class NeuronViewer {
     StoredArray shown = array;
     shown.id = *id;
     shown.name = stored_.table->NameOf(shown.id);
-    const int64_t rows = array.rows(), cols = array.shape.empty() ? 1 : array.shape.back();
     if (const StoredArray* scale = stored_.Find(NameOfPart(array.name, Part::kRowScale));
         id->part == Part::kWeight && scale)
       view_.scale_of[index] = stored_.by_name.at(scale->name);
-    ShowArray(&view_, std::move(shown), NeuronFile(id->layer), {{index, 0, 0, rows, cols, 0, 0}}, false);
+    shown_.push_back({std::move(shown), {WholeOf(array, index)}, FileOfLayer(false, id->layer)});
     return {};
   }
 
@@ -61,15 +57,14 @@ class NeuronViewer {
     for (int64_t expert = 0; expert < experts; ++expert) {
       for (int64_t member = 0; member < members; ++member) {
         StoredArray shown;
-        shown.id.role = !stack.gate_up ? Role::kExpertDown : member == 0 ? Role::kExpertGate : Role::kExpertUp;
-        shown.id.part = stack.part == Part::kWeight ? Part::kWeight : Part::kScaleInv;
-        shown.id.layer = stack.layer;
-        shown.id.expert = static_cast<int32_t>(expert);
+        const Role role = !stack.gate_up ? Role::kExpertDown : member == 0 ? Role::kExpertGate : Role::kExpertUp;
+        const Part part = stack.part == Part::kWeight ? Part::kWeight : Part::kScaleInv;
+        shown.id = {role, part, false, stack.layer, static_cast<int32_t>(expert)};
         shown.name = stored_.table->NameOf(shown.id);
         shown.dtype = array.dtype;
         shown.shape = {each, rows};
-        ShowArray(&view_, std::move(shown), NeuronFile(stack.layer),
-                  {{index, 0, 0, each, rows, expert * rows, member * each}}, true);
+        const Fragment turned{index, 0, 0, each, rows, expert * rows, member * each};
+        shown_.push_back({std::move(shown), {turned}, FileOfLayer(false, stack.layer), true});
       }
     }
     return {};
@@ -77,6 +72,7 @@ class NeuronViewer {
 
   const Catalogue& stored_;
   View view_;
+  std::vector<Shown> shown_;
 };
 
 }  // namespace

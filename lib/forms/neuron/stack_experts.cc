@@ -1,9 +1,10 @@
-#include "lib/forms/neuron/stack_experts.h"
-
+// From a planned split Hugging Face form to the preprocessed Neuron directory (reference target-layouts.md 7.1).
 #include <algorithm>
 #include <map>
 #include <tuple>
 
+#include "lib/draft/cut_pieces.h"
+#include "lib/forms/neuron/neuron_form.h"
 #include "lib/forms/neuron/neuron_names.h"
 #include "lib/model/role_groups.h"
 
@@ -47,7 +48,7 @@ class NeuronPlanner {
             .Advice("--unknown drop");
       output.name = name;
       output.unchanged = false;
-      output.file_name = NeuronFile(output.id.layer);
+      output.file_name = FileOfLayer(false, output.id.layer);
     }
     draft_.groups.push_back(std::move(group));
     return {};
@@ -88,19 +89,13 @@ class NeuronPlanner {
       piece.target_row = output.id.expert * cols;
       piece.target_col = output.id.role == Role::kExpertUp ? rows : 0;
       stack.pieces.push_back(piece);
-      if (!codes) SetCodec(piece.source, output, stack.target_codec);
+      // Values that were only moved so far are now turned over as values.
+      if (!codes && output.transform == Transform::kMove) draft_.sources[piece.source].codec = stack.target_codec;
     }
-    std::sort(stack.pieces.begin(), stack.pieces.end(), [](const Piece& a, const Piece& b) {
-      return std::pair(a.target_row, a.target_col) < std::pair(b.target_row, b.target_col);
-    });
+    SortPieces(&stack.pieces);
     draft_.BeginGroup(stack.name);
-    draft_.AddOutput(std::move(stack), first.near, NeuronFile(layer));
+    draft_.AddOutput(std::move(stack), first.near, FileOfLayer(false, layer));
     return {};
-  }
-
-  // Values that were only moved so far are now turned over as values.
-  void SetCodec(uint32_t source, const OutputArray& output, Codec codec) {
-    if (output.transform == Transform::kMove) draft_.sources[source].codec = codec;
   }
 
   Draft& draft_;
@@ -110,8 +105,8 @@ class NeuronPlanner {
 
 }  // namespace
 
-Status StackExperts(Draft& draft, ExpertCodes expert_codes) {
-  return NeuronPlanner(draft, expert_codes).StackExperts();
+Status NeuronForm::Arrange(Planning* p) const {
+  return NeuronPlanner(p->draft, p->options.expert_codes.value_or(ExpertCodes::kHalve)).StackExperts();
 }
 
 }  // namespace mimo

@@ -1,11 +1,15 @@
-#include "lib/forms/ranks/distribute.h"
-
+// From a planned Hugging Face form to the arrays of ranks: every planned output is cut into the rectangles that ranks
+// hold, and these are put together as the form's table says (lib/forms/ranks/rank_form.h).
 #include <algorithm>
 #include <bit>
 #include <map>
 #include <tuple>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/draft/cut_pieces.h"
+#include "lib/forms/ranks/rank_form.h"
+#include "lib/forms/ranks/sharded_state_form.h"
+#include "lib/forms/refusals.h"
 #include "lib/forms/rules.h"
 #include "lib/model/role_groups.h"
 
@@ -77,43 +81,32 @@ class Distributor {
     return {};
   }
 
-  // Where each part of a planned output of `rows` x `cols` stored elements goes on a rank; `member` is its place in the
-  // stacking order. Divisibility has been checked when the target was chosen.
-  std::vector<Placed> PlacesOf(const RankTensor& tensor, const OutputArray& output, int64_t rank) const {
-    const int64_t rows = output.rows(), cols = LastDimension(output.shape);
+  // Where the part of a planned output that `rank` holds goes in its array; nullopt: it holds none. Divisibility has
+  // been checked when the target was chosen.
+  std::optional<Placed> PlaceOf(const RankTensor& tensor, const OutputArray& output, int64_t rank) const {
+    Placed placed{{0, output.rows()}, {0, RowElements(output.shape)}};
     const auto role = std::find(tensor.of.begin(), tensor.of.end(), output.id.role);
-    const int64_t member = role == tensor.of.end() ? 0 : role - tensor.of.begin();
-    const Range all_rows{0, rows}, all_cols{0, cols};
-    const int64_t expert_parts = ep_ > 1 ? 1 : tp_;
-    switch (tensor.cut) {
-      case Cut::kReplicated:
-        return {{all_rows, all_cols, 0, 0}};
-      case Cut::kRows: {
-        const Range part = EvenPart(rows, tp_, rank);
-        return {{part, all_cols, member * part.size(), 0}};
-      }
-      case Cut::kHeads:
-        return {{EvenPart(rows, tp_, rank), all_cols, 0, 0}};
-      case Cut::kColumns:
-      case Cut::kSinks:
-        return {{all_rows, EvenPart(cols, tp_, rank), 0, 0}};
-      case Cut::kVocab: {
-        const int64_t each = RoundUp(rows, form_.vocab_multiple()) / tp_;
-        const Range part{std::min(rank * each, rows), std::min((rank + 1) * each, rows)};
-        if (part.size() == 0) return {};
-        return {{part, all_cols, 0, 0}};
-      }
-      case Cut::kExpertRows:
-      case Cut::kExpertColumns: {
-        const int64_t local = LocalExpert(output.id.expert, rank);
-        if (local < 0) return {};
-        if (tensor.cut == Cut::kExpertColumns)
-          return {{all_rows, EvenPart(cols, expert_parts, ep_ > 1 ? 0 : rank), local * rows, 0}};
-        const Range part = EvenPart(rows, expert_parts, ep_ > 1 ? 0 : rank);
-        return {{part, all_cols, (local * static_cast<int64_t>(tensor.of.size()) + member) * part.size(), 0}};
-      }
+    int64_t before = role == tensor.of.end() ? 0 : role - tensor.of.begin();  // parts in front of this one
+    if (tensor.experts) {
+      const int64_t local = LocalExpert(output.id.expert, rank);
+      if (local < 0) return std::nullopt;
+      before += local * tensor.members();
     }
-    return {};
+    const int64_t parts = tensor.parts(tp_, ep_), part = parts > 1 ? rank : 0;
+    if (tensor.by_columns()) {
+      placed.cols = EvenPart(placed.cols.size(), parts, part);
+    } else {
+      const int64_t rows = output.rows();
+      placed.rows = EvenPart(RowsWithTail(tensor, rows), parts, part);
+      placed.rows = {std::min(placed.rows.begin, rows), std::min(placed.rows.end, rows)};
+    }
+    placed.target_row = before * placed.rows.size();
+    return placed;
+  }
+
+  // The vocabulary is padded.
+  int64_t RowsWithTail(const RankTensor& tensor, int64_t rows) const {
+    return tensor.cut == Cut::kVocab ? RoundUp(rows, form_.vocab_multiple()) : rows;
   }
 
   int64_t LocalExpert(int64_t expert, int64_t rank) const {
@@ -125,39 +118,13 @@ class Distributor {
   // The shape of a rank's array, from one of the outputs that make it.
   std::vector<int64_t> ShapeOnRank(const RankTensor& tensor, const OutputArray& output) const {
     std::vector<int64_t> shape = output.shape;
-    const auto stacked = static_cast<int64_t>(tensor.of.size());
-    const int64_t expert_parts = ep_ > 1 ? 1 : tp_;
-    switch (tensor.cut) {
-      case Cut::kReplicated:
-        break;
-      case Cut::kRows:
-        shape[0] = shape[0] / tp_ * stacked;
-        break;
-      case Cut::kHeads:
-        shape[0] /= tp_;
-        break;
-      case Cut::kColumns:
-      case Cut::kSinks:
-        shape.back() /= tp_;
-        break;
-      case Cut::kVocab:
-        shape[0] = RoundUp(shape[0], form_.vocab_multiple()) / tp_;
-        break;
-      case Cut::kExpertRows:
-        return {experts_ / ep_, shape[0] / expert_parts * stacked, shape[1]};
-      case Cut::kExpertColumns:
-        return {experts_ / ep_, shape[0], shape[1] / expert_parts};
-    }
+    const int64_t parts = tensor.parts(tp_, ep_);
+    if (tensor.by_columns())
+      shape.back() /= parts;
+    else
+      shape[0] = RowsWithTail(tensor, shape[0]) / parts * tensor.members();
+    if (tensor.experts) shape.insert(shape.begin(), experts_ / ep_);
     return shape;
-  }
-
-  static void FillGaps(const std::vector<int64_t>& shape, std::vector<Piece>* pieces) {
-    std::sort(pieces->begin(), pieces->end(), [](const Piece& a, const Piece& b) {
-      return std::tie(a.target_row, a.target_col) < std::tie(b.target_row, b.target_col);
-    });
-    // Only the vocabulary has a tail that nothing fills.
-    const int64_t filled = pieces->empty() ? 0 : pieces->back().target_row + pieces->back().rows;
-    if (const int64_t rows = MatrixRows(shape); filled < rows) pieces->push_back({kNone, 0, filled, rows - filled});
   }
 
   DType TypeOf(const RankTensor& tensor, DType stored) const {
@@ -179,16 +146,16 @@ class Distributor {
       made.id.expert = -1;
       made.dtype = TypeOf(tensor, first.dtype);
       made.shape = shape;
-      for (const DraftOutput* member : members) {
-        const OutputArray& output = *member;
-        if (output.dtype != first.dtype || output.transform != first.transform)
+      for (const DraftOutput* output : members) {
+        if (output->dtype != first.dtype || output->transform != first.transform)
           return UsageError("weights that a rank holds in one array are stored differently")
               .Expected(first.name)
-              .Found(output.name)
+              .Found(output->name)
               .Advice("store them alike first");
-        for (const Placed& placed : PlacesOf(tensor, output, rank)) CutPieces(output, placed, &made.pieces);
+        if (const auto placed = PlaceOf(tensor, *output, rank)) CutPieces(*output, *placed, &made.pieces);
       }
-      FillGaps(shape, &made.pieces);
+      SortPieces(&made.pieces);
+      PadRows(made.rows(), &made.pieces);  // only the vocabulary has a tail that nothing fills
       if (made.dtype != first.dtype) {
         made.transform = Transform::kConvert;
         made.target_codec = *ValueCodecOf(made.dtype);
@@ -202,13 +169,18 @@ class Distributor {
 
   void Add(OutputArray output, bool mtp, int64_t rank, int32_t layer, uint32_t near) {
     if (rank == ranks_.front() && !mtp) made_.push_back(std::string(HeaderName(output.name)));
-    draft_.AddOutput(std::move(output), near, RankFile(mtp, rank, layer));
+    draft_.AddOutput(std::move(output), near, FileOf(mtp, rank, layer));
   }
 
   // MTP layers are no part of the model that a template was dumped from.
   Result<std::string> NameOf(bool mtp, const std::string& table_name, const std::vector<int64_t>& shape) const {
     if (mtp) return table_name;
     return form_.NameOf(table_name, shape);
+  }
+
+  static std::string FileOf(bool mtp, int64_t rank, int32_t layer) {
+    return std::string(mtp ? "mtp" : "model") + "-rank-" + std::to_string(rank) + "-part-" +
+           std::to_string(mtp ? layer : layer + 1) + ".safetensors";
   }
 
   static std::string RankName(int64_t rank, const std::string& name) {
@@ -319,12 +291,9 @@ class Distributor {
 
 }  // namespace
 
-std::string RankFile(bool mtp, int64_t rank, int32_t layer) {
-  return std::string(mtp ? "mtp" : "model") + "-rank-" + std::to_string(rank) + "-part-" +
-         std::to_string(mtp ? layer : layer + 1) + ".safetensors";
-}
-
-Status Distribute(const RankForm& form, Planning* p) {
+Status ShardedStateForm::Arrange(Planning* p) const {
+  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(TargetWord(p->options), p->options.form_template));
+  p->target.table = form.name();
   return Distributor(form, p).Distribute();
 }
 

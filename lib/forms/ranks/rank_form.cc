@@ -149,26 +149,23 @@ std::vector<std::string> RankForm::Aliases(const std::string& table_name) const 
 
 Result<std::string> RankForm::NameOf(const std::string& table_name, const std::vector<int64_t>& shape) const {
   if (!templated_) return table_name;
-  const auto text = [](const std::vector<int64_t>& s) { return Json(s).dump(); };
-  Error error;
-  error.code = ErrorCode::kUsage;
-  error.file = "--template";
-  error.tensor = table_name;
   for (const std::string& name : Aliases(table_name)) {
     const auto found = template_.find(name);
     if (found == template_.end()) continue;
     if (found->second.shape == shape) return name;
-    error.what = "the template asks for another shape";
-    error.expected = text(found->second.shape);
-    error.found = text(shape) + " by the model's config and these ranks";
-    error.advice = "dump the template with this --tp and --ep, of this model";
-    return error;
+    return UsageError("the template asks for another shape")
+        .File("--template")
+        .Tensor(table_name)
+        .Expected(Json(found->second.shape).dump())
+        .Found(Json(shape).dump() + " by the model's config and these ranks")
+        .Advice("dump the template with this --tp and --ep, of this model");
   }
-  error.what = "the template has no place for an array of the model";
-  error.expected = "this name, or one of its aliases (schemas/forms)";
-  error.found = "none";
-  error.advice = "dump the template of the text model, with this --tp and --ep";
-  return error;
+  return UsageError("the template has no place for an array of the model")
+      .File("--template")
+      .Tensor(table_name)
+      .Expected("this name, or one of its aliases (schemas/forms)")
+      .Found("none")
+      .Advice("dump the template of the text model, with this --tp and --ep");
 }
 
 std::optional<RankForm::Match> RankForm::Identify(std::string_view name) const {

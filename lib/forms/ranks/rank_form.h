@@ -25,6 +25,12 @@ struct RankTensor {
   bool experts = false;  // [experts of the rank, rows, columns]
   bool mtp = false;
   std::string dtype;  // "": as stored; "F32"; "router": config.json's moe_router_dtype
+
+  // How many of its roles a rank has each in rows of its own; Q, K and V of a rank are one chunk.
+  int64_t members() const { return cut == Cut::kHeads ? 1 : static_cast<int64_t>(of.size()); }
+  // Parts of a weight, one to a rank: columns, or else rows.
+  int64_t parts(int64_t tp, int64_t ep) const { return cut == Cut::kReplicated || (experts && ep > 1) ? 1 : tp; }
+  bool by_columns() const { return cut == Cut::kColumns || cut == Cut::kSinks || cut == Cut::kExpertColumns; }
 };
 
 struct RankConstant {

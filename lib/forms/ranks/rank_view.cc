@@ -16,10 +16,7 @@ class RankViewer {
   explicit RankViewer(const Catalogue& stored) : stored_(stored), config_(stored.config) {}
 
   Result<View> Show() {
-    view_.form = FormKind::kShardedState;
-    view_.catalogue = EmptyShown(stored_);
-    view_.scale_of.assign(stored_.arrays.size(), kNone);
-    view_.constants.assign(stored_.arrays.size(), 0);
+    view_ = EmptyView(stored_, FormKind::kShardedState);
     MIMO_ASSIGN_OR_RETURN(form_, RankForm::Load("vllm", ""));
     MIMO_RETURN_IF_ERROR(SortByRank());
     MIMO_RETURN_IF_ERROR(CheckRanks());
@@ -27,10 +24,10 @@ class RankViewer {
     ShowConfig();
     for (const auto& [key, arrays] : arrays_) {
       MIMO_RETURN_IF_ERROR(CheckShapes(key, arrays));
-      MIMO_RETURN_IF_ERROR(ShowTensor(form_->tensors()[key.first], key.second, arrays));
+      ShowTensor(form_->tensors()[key.first], key.second, arrays);
     }
     PairScales();
-    FinishView(&view_);
+    FinishView(std::move(shown_), &view_);
     return std::move(view_);
   }
 
@@ -39,7 +36,7 @@ class RankViewer {
 
   Error Bad(uint32_t array, std::string what) const {
     return BadInput(std::move(what))
-        .File(JoinPath(stored_.root, stored_.files[stored_.arrays[array].file].name))
+        .File(JoinPath(stored_.root, FileOf(array)))
         .Tensor(std::string(HeaderName(stored_.arrays[array].name)));
   }
 
@@ -50,10 +47,7 @@ class RankViewer {
       const std::string& name = stored_.arrays[i].name;
       const std::string_view bare = HeaderName(name);
       if (bare.size() == name.size()) {  // hf-rest.safetensors
-        StoredArray array = stored_.arrays[i];
-        const int64_t rows = array.rows(), cols = array.shape.empty() ? 1 : array.shape.back();
-        ShowArray(&view_, std::move(array), stored_.files[stored_.arrays[i].file].name, {{i, 0, 0, rows, cols, 0, 0}},
-                  false);
+        shown_.push_back({stored_.arrays[i], {WholeOf(stored_.arrays[i], i)}, FileOf(i)});
         continue;
       }
       int64_t rank = 0;
@@ -90,25 +84,24 @@ class RankViewer {
     std::string missing;
     for (size_t r = 0; r < seen.size(); ++r)
       if (seen[r] == 0) missing += (missing.empty() ? "" : ", ") + std::to_string(r);
-    Error e;
-    e.file = stored_.root;
-    e.expected = "files of ranks 0 to " + std::to_string(seen.size() - 1);
-    if (!missing.empty()) {
-      e.what = "files of ranks are missing";
-      e.found = "none of rank " + missing;
-      e.advice = "bring the files of all ranks together in one directory";
-      return e;
-    }
+    const std::string expected = "files of ranks 0 to " + std::to_string(seen.size() - 1);
+    if (!missing.empty())
+      return BadInput("files of ranks are missing")
+          .File(stored_.root)
+          .Expected(expected)
+          .Found("none of rank " + missing)
+          .Advice("bring the files of all ranks together in one directory");
     ranks_ = static_cast<int64_t>(seen.size());
     for (auto& [key, arrays] : arrays_) {
       arrays.resize(seen.size(), kNone);
       const auto gap = std::find(arrays.begin(), arrays.end(), kNone);
       if (gap == arrays.end()) continue;
-      e.what = "an array is missing in the files of a rank";
-      e.tensor = NameInLayer(form_->tensors()[key.first].pattern, key.second);
-      e.found = "none in those of rank " + std::to_string(gap - arrays.begin());
-      e.advice = "bring all files of all ranks together in one directory";
-      return e;
+      return BadInput("an array is missing in the files of a rank")
+          .File(stored_.root)
+          .Tensor(NameInLayer(form_->tensors()[key.first].pattern, key.second))
+          .Expected(expected)
+          .Found("none in those of rank " + std::to_string(gap - arrays.begin()))
+          .Advice("bring all files of all ranks together in one directory");
     }
     ep_ = config_.marker && config_.marker->ep > 0 ? config_.marker->ep : 1;
     if (!config_.marker)
@@ -129,7 +122,7 @@ class RankViewer {
     }
     const RankTensor& tensor = form_->tensors()[key.first];
     const size_t rank = tensor.experts ? 3 : tensor.cut == Cut::kSinks ? 1 : first.shape.size();
-    const auto members = static_cast<int64_t>(tensor.cut == Cut::kHeads ? 1 : tensor.of.size());
+    const int64_t members = tensor.members();
     const bool divides = first.shape.size() != rank || first.shape.empty() ? false
                          : tensor.experts ? first.shape[0] * ep_ == config_.experts && first.shape[1] % members == 0
                                           : first.shape[0] % members == 0;
@@ -159,95 +152,56 @@ class RankViewer {
     view_.catalogue.index.tp_size = ranks_;
   }
 
-  std::string FallbackFile(bool mtp, int32_t layer) const {
-    if (mtp) return "model_mtp.safetensors";
-    return layer < 0 ? "model_extras.safetensors" : "model_layer" + std::to_string(layer) + ".safetensors";
-  }
-
-  Status ShowTensor(const RankTensor& tensor, int32_t layer, const std::vector<uint32_t>& arrays) {
+  void ShowTensor(const RankTensor& tensor, int32_t layer, const std::vector<uint32_t>& arrays) {
     const bool heads = tensor.cut == Cut::kHeads;
-    const size_t members = heads ? 1 : tensor.of.size();
-    for (size_t member = 0; member < members; ++member) {
-      TensorId id;
-      id.role = heads ? Role::kAttnQkv : tensor.of[member];
-      id.part = tensor.part;
-      id.mtp = tensor.mtp;
-      id.layer = layer;
-      if (!tensor.experts) {
-        ShowPart(tensor, id, static_cast<int64_t>(member), arrays);
-        continue;
+    const auto experts = static_cast<int32_t>(tensor.experts ? config_.experts : 1);
+    for (int64_t member = 0; member < tensor.members(); ++member)
+      for (int32_t expert = 0; expert < experts; ++expert) {
+        const Role role = heads ? Role::kAttnQkv : tensor.of[static_cast<size_t>(member)];
+        ShowPart(tensor, {role, tensor.part, tensor.mtp, layer, tensor.experts ? expert : -1}, member, arrays);
       }
-      for (int64_t expert = 0; expert < config_.experts; ++expert) {
-        id.expert = static_cast<int32_t>(expert);
-        ShowPart(tensor, id, static_cast<int64_t>(member), arrays);
-      }
-    }
     if (tensor.cut == Cut::kReplicated)
       for (size_t r = 1; r < arrays.size(); ++r)
         view_.replicas.push_back({arrays[0], arrays[r], 0, 0, stored_.arrays[arrays[0]].rows()});
     if (heads) CompareHeads(tensor, layer, arrays);
-    return {};
   }
 
   void ShowPart(const RankTensor& tensor, const TensorId& id, int64_t member, const std::vector<uint32_t>& arrays) {
     const StoredArray& first = stored_.arrays[arrays[0]];
-    const int64_t cols = first.shape.back();
-    const auto members = static_cast<int64_t>(tensor.cut == Cut::kHeads ? 1 : tensor.of.size());
-    StoredArray shown;
-    shown.id = id;
-    shown.name = stored_.table->NameOf(id);
-    shown.dtype = first.dtype;
-    shown.shape = first.shape;
-    std::vector<Fragment> fragments;
-    const auto add = [&](size_t rank, int64_t row, int64_t col, int64_t rows, int64_t width, int64_t stored_row) {
-      if (rows > 0) fragments.push_back({arrays[rank], row, col, rows, width, stored_row, 0});
-    };
-    switch (tensor.cut) {
-      case Cut::kReplicated:
-        add(0, 0, 0, first.rows(), cols, 0);
-        break;
-      case Cut::kRows:
-      case Cut::kHeads: {
-        const int64_t each = first.shape[0] / members;
-        shown.shape[0] = each * ranks_;
-        for (int64_t r = 0; r < ranks_; ++r) add(static_cast<size_t>(r), r * each, 0, each, cols, member * each);
-        break;
-      }
-      case Cut::kColumns:
-      case Cut::kSinks:
-        shown.shape.back() = cols * ranks_;
-        for (int64_t r = 0; r < ranks_; ++r) add(static_cast<size_t>(r), 0, r * cols, first.rows(), cols, 0);
-        break;
-      case Cut::kVocab: {
-        const int64_t each = first.shape[0];
-        shown.shape[0] = std::min(config_.vocab, each * ranks_);  // the tail is padding
-        for (int64_t r = 0; r < ranks_; ++r)
-          add(static_cast<size_t>(r), r * each, 0, std::min(each, shown.shape[0] - r * each), cols, 0);
-        break;
-      }
-      case Cut::kExpertRows:
-      case Cut::kExpertColumns: {
-        const int64_t local_experts = first.shape[0], each = first.shape[1] / members;
-        const bool rows = tensor.cut == Cut::kExpertRows;
-        const int64_t local = id.expert % local_experts, holder = id.expert / local_experts;
-        const int64_t stored_row = (local * members + member) * each;
-        const int64_t parts = ep_ > 1 ? 1 : ranks_;
-        shown.shape = rows ? std::vector<int64_t>{each * parts, cols} : std::vector<int64_t>{each, cols * parts};
-        for (int64_t p = 0; p < parts; ++p) {
-          const auto rank = static_cast<size_t>(ep_ > 1 ? holder : p);
-          add(rank, rows ? p * each : 0, rows ? 0 : p * cols, each, cols, stored_row);
-        }
-        break;
-      }
+    const int64_t parts = tensor.parts(ranks_, ep_), members = tensor.members();
+    Shown shown;
+    shown.array.id = id;
+    shown.array.name = stored_.table->NameOf(id);
+    shown.array.dtype = first.dtype;
+    std::vector<int64_t>& shape = shown.array.shape;
+    shape = first.shape;
+    int64_t holder = 0, before = member;  // the first rank with a part; matrices of the stored array in front of this
+    if (tensor.experts) {
+      holder = id.expert / first.shape[0];
+      before += id.expert % first.shape[0] * members;
+      shape.erase(shape.begin());
     }
-    ShowArray(&view_, std::move(shown), FallbackFile(id.mtp, id.layer), std::move(fragments), false);
+    const int64_t rows = MatrixRows(shape) / members, cols = shape.back();  // of a part
+    if (tensor.by_columns())
+      shape.back() *= parts;
+    else
+      shape[0] = shape[0] / members * parts;
+    if (tensor.cut == Cut::kVocab) shape[0] = std::min(config_.vocab, shape[0]);  // the tail is padding
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t row = tensor.by_columns() ? 0 : part * rows, col = tensor.by_columns() ? part * cols : 0;
+      const int64_t kept = std::min(rows, MatrixRows(shape) - row);
+      const uint32_t array = arrays[static_cast<size_t>(holder + part)];
+      if (kept > 0) shown.fragments.push_back({array, row, col, kept, cols, before * rows, 0});
+    }
+    shown.file = FileOfLayer(id.mtp, id.layer);
+    shown_.push_back(std::move(shown));
   }
 
   // Ranks that share a KV head hold the same rows of K and V, as long as these begin a block: else their codes depend
   // on the Q rows that share it.
   void CompareHeads(const RankTensor& tensor, int32_t layer, const std::vector<uint32_t>& arrays) {
     const LayoutMarker& marker = *view_.catalogue.config.marker;
-    const bool windowed = tensor.mtp || config_.windowed[static_cast<size_t>(layer)] != 0;
+    const bool windowed = config_.windowed_at(layer, tensor.mtp);
     const AttentionShape& shape = config_.attention(windowed);
     const int64_t kv_heads = windowed ? marker.swa_kv_heads : marker.kv_heads;
     if (ranks_ <= kv_heads || shape.heads % ranks_ != 0) return;
@@ -287,6 +241,7 @@ class RankViewer {
   int64_t ranks_ = 0;
   int64_t ep_ = 1;
   View view_;
+  std::vector<Shown> shown_;
 };
 
 }  // namespace

@@ -3,9 +3,8 @@
 #include <algorithm>
 
 #include "lib/forms/engine/share_out.h"
-#include "lib/forms/hf/describe.h"
+#include "lib/forms/hf/hf_config.h"
 #include "lib/forms/open_view.h"
-#include "lib/forms/ranks/distribute.h"
 #include "lib/forms/ranks/rank_view.h"
 #include "lib/forms/refusals.h"
 #include "lib/plan/words.h"
@@ -27,10 +26,6 @@ Status ShardedStateForm::Open(FileSystem&, const std::string&, const OpenOptions
                   "files of " + std::to_string(chunks) + " ranks, chunk r is rank r's", opened);
 }
 
-bool ShardedStateForm::IsAskedFor(const PlanOptions& options) const {
-  return options.format == FormKind::kShardedState;
-}
-
 Status ShardedStateForm::Check(const Planning& p) const {
   const PlanOptions& options = p.options;
   if (options.to == TargetKind::kSglang)
@@ -48,23 +43,18 @@ Status ShardedStateForm::Check(const Planning& p) const {
         .Expected("--attention auto")
         .Found("--attention " + std::string(WordOf(kAttentionStorages, options.attention)))
         .Advice("--dtype bf16 decodes the whole model");
-  if (options.tp == 0)
-    return UsageError("--to " + TargetWord(options) + " needs to know the ranks").Expected("--tp N").Found("none");
-  MIMO_RETURN_IF_ERROR(RefuseIteration(options));
-  MIMO_RETURN_IF_ERROR(RefuseTrainingTopology(options));
+  MIMO_RETURN_IF_ERROR(CheckEach(p, {RequireRanks, RefuseIteration, RefuseTrainingTopology}));
   if (options.on_straddle == StraddlePolicy::kBf16)
     return UsageError("rank files hold attention of one type")
         .Expected("--on-straddle requant or refuse")
         .Found("bf16")
         .Advice("--dtype bf16 decodes the whole model");
-  MIMO_RETURN_IF_ERROR(RefuseShardSize(options));
-  MIMO_RETURN_IF_ERROR(RefuseExpertCodes(options));
+  MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseShardSize, RefuseExpertCodes}));
   if (!options.ranks.empty() && (options.ranks.front() < 0 || options.ranks.back() >= options.tp))
     return UsageError("--ranks names a rank that there is not")
         .Expected("ranks 0 to " + std::to_string(options.tp - 1))
         .Found(std::to_string(options.ranks.back()));
-  MIMO_RETURN_IF_ERROR(CheckFold(p));
-  return RefuseQkv(options);
+  return CheckEach(p, {CheckFold, RefuseQkv});
 }
 
 Status ShardedStateForm::Aim(const Choice&, Planning* p) const {
@@ -73,12 +63,6 @@ Status ShardedStateForm::Aim(const Choice&, Planning* p) const {
   p->target.rounds_router = p->catalogue.config.router_dtype == "bfloat16";
   p->target.qkv = {QkvKind::kFused, p->options.tp};  // chunk r is rank r, quantized or not
   return CheckFits(*p, "--tp " + std::to_string(p->options.tp));
-}
-
-Status ShardedStateForm::Arrange(Planning* p) const {
-  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(TargetWord(p->options), p->options.form_template));
-  p->target.table = form.name();
-  return Distribute(form, p);
 }
 
 void ShardedStateForm::Amend(const Planning& p, HfDescription* description) const {

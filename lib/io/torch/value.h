@@ -57,6 +57,12 @@ struct TorchValue {
 
   // The value of a string key of a dict; null when there is none or this is no dict.
   const TorchValue* Find(std::string_view key) const;
+  // The same, null also for a value that is no T.
+  template <class T>
+  const T* Find(std::string_view key) const {
+    const TorchValue* value = Find(key);
+    return value == nullptr ? nullptr : std::get_if<T>(&value->data);
+  }
 };
 
 }  // namespace mimo

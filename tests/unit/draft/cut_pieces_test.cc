@@ -186,8 +186,19 @@ TEST(CutPieces, VectorsAreOneRow) {
   ASSERT_EQ(pieces.size(), 1u);
   EXPECT_EQ(pieces[0].rows, 1);
   EXPECT_EQ(pieces[0].cols, 0);
-  EXPECT_EQ(LastDimension({8}), 8);
-  EXPECT_EQ(LastDimension({}), 1);
+}
+
+TEST(CutPieces, RowsBehindTheLastPieceArePadding) {
+  std::vector<Piece> pieces;
+  PadRows(0, &pieces);
+  EXPECT_TRUE(pieces.empty());
+  PadRows(2, &pieces);
+  PadRows(2, &pieces);
+  PadRows(5, &pieces);
+  ASSERT_EQ(pieces.size(), 2u);
+  EXPECT_EQ(pieces[1].source, kNone);
+  EXPECT_EQ(pieces[1].target_row, 2);
+  EXPECT_EQ(pieces[1].rows, 3);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ TEST(Resize, ElementsKeepTheirPlacesAndTheRestIsPadding) {
         for (int64_t cols = 1; cols <= 4; ++cols) {
           std::vector<std::pair<int64_t, int64_t>> from(static_cast<size_t>(rows * cols), {-9, -9});
           std::pair<int64_t, int64_t> last(-1, -1);
-          for (const Piece& p : ResizedPieces(7, source_rows, source_cols, rows, cols)) {
+          for (const Piece& p : ResizedPieces(7, {source_rows, source_cols}, {rows, cols})) {
             EXPECT_LT(last, std::pair(p.target_row, p.target_col));  // ascending
             last = {p.target_row, p.target_col};
             ASSERT_GT(p.rows, 0);

@@ -66,7 +66,6 @@ PlanOptions To(const std::string& engine, int64_t tp) {
   return o;
 }
 
-const QkvLayout kOwnGrids{QkvKind::kSplitIndependent, 1};
 QkvLayout Fused(int64_t chunks) {
   return {QkvKind::kFused, chunks};
 }

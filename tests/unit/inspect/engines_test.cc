@@ -53,7 +53,7 @@ Model V2Flash(DType attention = DType::kF8E4M3) {
 }
 
 const QkvLayout kFused1{QkvKind::kFused, 1}, kFused4{QkvKind::kFused, 4}, kFused8{QkvKind::kFused, 8};
-const QkvLayout kSplit4{QkvKind::kSplit, 4}, kSplit8{QkvKind::kSplit, 8}, kOwnGrids{QkvKind::kSplitIndependent, 1};
+const QkvLayout kSplit4{QkvKind::kSplit, 4}, kSplit8{QkvKind::kSplit, 8};
 
 // "wrong wrong loads refuses refuses": the outcomes at kTps.
 std::string Outcomes(const Model& model, const QkvLayout& layout, const std::string& id) {

@@ -40,16 +40,14 @@ struct Asked {
 Result<Files> Make(const std::string& text, const Asked& asked = {}) {
   const auto config = ParseModelConfig(text, "config.json");
   EXPECT_TRUE(config.ok()) << config.error().Message();
-  MegatronFilesRequest request{config.value()};
-  request.mtp_layers = 3;
-  request.vocab_rows = asked.vocab_rows;
-  request.iteration = asked.iteration;
-  request.tp = asked.tp;
-  request.params_dtype = asked.dtype;
-  auto made = MegatronFiles(request);
+  PlanOptions options;
+  options.iteration = asked.iteration;
+  options.tp = asked.tp;
+  options.dtype = asked.dtype;
+  auto made = MegatronFiles({config.value(), 3, asked.vocab_rows, options});
   if (!made.ok()) return made.TakeError();
   Files files;
-  for (const SmallFile& file : *made) files[file.name] = file.content;
+  for (const TextFile& file : *made) files[file.name] = file.content;
   EXPECT_EQ(files.size(), made->size());
   return files;
 }

@@ -122,10 +122,21 @@ TEST(MegatronForm, TrainingState) {
   EXPECT_FALSE(IsTrainingState("model.module.decoder.final_layernorm.weight"));
 }
 
+// The tensor of a weight of layer 0, which is of experts or not.
+std::optional<size_t> Place(Role role, bool mtp, bool moe) {
+  ModelConfig model;
+  model.moe = {static_cast<uint8_t>(moe)};
+  TensorId id;
+  id.role = role;
+  id.mtp = mtp;
+  id.layer = 0;
+  return Form().Find(id, model);
+}
+
 // Every weight of a layer has one place, and every tensor holds what it says.
 TEST(MegatronForm, EveryWeightHasOneTensor) {
   const auto name = [](Role role, bool mtp, bool moe) {
-    const auto found = Form().Find(role, mtp, moe);
+    const auto found = Place(role, mtp, moe);
     return found ? Form().tensors()[*found].pattern : std::string();
   };
   EXPECT_EQ(name(Role::kEmbed, false, false), "embedding.word_embeddings.weight");
@@ -174,7 +185,7 @@ struct Heads {
 };
 
 TEST(MegatronForm, RowsOfLinearQkvAreInGroups) {
-  const MegatronTensor& qkv = Form().tensors()[*Form().Find(Role::kAttnQ, false, false)];
+  const MegatronTensor& qkv = Form().tensors()[*Form().Find({.role = Role::kAttnQ}, ModelConfig())];
   for (const Heads& m : {Heads{64, 4, 192, 128}, Heads{64, 8, 192, 128}, Heads{128, 8, 192, 128}, Heads{6, 3, 5, 2},
                          Heads{4, 4, 3, 7}, Heads{7, 1, 2, 2}}) {
     const AttentionShape shape{m.a, m.g, m.d, m.v};
@@ -204,9 +215,7 @@ TEST(MegatronForm, GateLiesBeforeUpAndAllElseAsItIs) {
   for (const Role role : {Role::kMlpGate, Role::kExpertGate, Role::kMlpDown, Role::kExpertDown, Role::kEmbed,
                           Role::kAttnO, Role::kAttnSink, Role::kMtpEhProj, Role::kRouter, Role::kInputNorm})
     for (int64_t i = 0; i < 9; ++i) EXPECT_EQ(Places(role, shape, 9)[static_cast<size_t>(i)], i);
-  const auto rows = [&](Role role) {
-    return MegatronRows(Form().tensors()[*Form().Find(role, false, true)], shape, 9);
-  };
+  const auto rows = [&](Role role) { return MegatronRows(Form().tensors()[*Place(role, false, true)], shape, 9); };
   EXPECT_EQ(rows(Role::kExpertGate), 18);
   EXPECT_EQ(rows(Role::kMlpUp), 18);
   EXPECT_EQ(rows(Role::kExpertDown), 9);
@@ -216,6 +225,9 @@ TEST(MegatronForm, GateLiesBeforeUpAndAllElseAsItIs) {
 TEST(MegatronForm, NamesOfChunks) {
   EXPECT_EQ(ChunkName("a.weight", {0, 128, 7}), "a.weight[0,128,7]");
   EXPECT_EQ(ChunkName("a", {5}), "a[5]");
+  using Parsed = std::pair<std::string, std::vector<int64_t>>;
+  EXPECT_EQ(ParseChunkName("a.weight[0,128,7]"), Parsed("a.weight", {0, 128, 7}));
+  EXPECT_EQ(ParseChunkName("a[5]"), Parsed("a", {5}));
   EXPECT_EQ(ChunkName("a", {}), "a[]");
 }
 

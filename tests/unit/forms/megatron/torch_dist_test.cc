@@ -1,12 +1,12 @@
 // Plans of torch_dist directories: where every element of every chunk comes from, by the formulas of reference
 // target-layouts.md 1.2 and 1.3, and what .metadata says of them.
-#include "lib/forms/megatron/torch_dist.h"
-
 #include <gtest/gtest.h>
 
 #include <map>
 #include <set>
 
+#include "lib/forms/megatron/megatron_form.h"
+#include "lib/forms/megatron/torch_dist_form.h"
 #include "lib/io/torch/container.h"
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/item.h"

@@ -1,12 +1,11 @@
 // The plan of giving a run back to its reference: every array of the reference in its place, each element from the run
 // or, where the run has none, from the reference.
-#include "lib/forms/merge/like_plan.h"
-
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <map>
 
+#include "lib/forms/merge/merge_form.h"
 #include "lib/plan/plan_json.h"
 #include "lib/planner/planner.h"
 #include "tests/unit/forms/merge/like_pair.h"

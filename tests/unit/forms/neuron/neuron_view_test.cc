@@ -80,8 +80,8 @@ TEST(NeuronNames, StacksAndFiles) {
        {"layers.7.mlp.expert_mlps.mlp_op.up_proj.weight", "layers.-1.mlp.expert_mlps.mlp_op.down_proj.scale",
         "layers..mlp.expert_mlps.mlp_op.down_proj.scale", "model.layers.7.mlp.expert_mlps.mlp_op.down_proj.scale"})
     EXPECT_FALSE(StackOfNeuronName(name).has_value()) << name;
-  EXPECT_EQ(NeuronFile(0), "model_layer0.safetensors");
-  EXPECT_EQ(NeuronFile(-1), "model_extras.safetensors");
+  EXPECT_EQ(FileOfLayer(false, 0), "model_layer0.safetensors");
+  EXPECT_EQ(FileOfLayer(false, -1), "model_extras.safetensors");
 }
 
 constexpr int64_t kHidden = 64, kMoe = 32, kExperts = 3;

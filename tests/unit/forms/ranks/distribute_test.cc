@@ -1,13 +1,13 @@
 // A checkpoint dealt out to the ranks of an engine: each holds what tests/unit/forms/ranks/rank_model.h says, and
 // nothing else.
-#include "lib/forms/ranks/distribute.h"
-
 #include <gtest/gtest.h>
 
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "lib/forms/ranks/rank_form.h"
+#include "lib/forms/ranks/sharded_state_form.h"
 #include "lib/plan/plan_json.h"
 #include "tests/unit/forms/ranks/rank_model.h"
 

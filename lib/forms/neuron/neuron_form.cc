@@ -27,8 +27,9 @@ Status NeuronForm::Open(FileSystem&, const std::string&, const OpenOptions& opti
 }
 
 Status NeuronForm::Check(const Planning& p) const {
-  MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate, RefuseEngineOptions,
-                                     RefuseTrainingTopology, RefuseShardSize}));
+  MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate}));
+  MIMO_RETURN_IF_ERROR(RefuseEngineOptions(p, AttentionStorage::kBf16));
+  MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseTrainingTopology, RefuseShardSize}));
   if (p.options.fp8_block_rows > 0)
     return UsageError("Neuron's blocks are 128 x 128")
         .Expected("no --fp8-block")

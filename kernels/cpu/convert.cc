@@ -101,7 +101,7 @@ Anomalies ConvertBandsWith(const Kernels& kernels, std::span<const Band> bands, 
     Anomalies mine;
     size_t band = 0;     // of the part below; parts come to a thread in ascending order
     uint64_t first = 0;  // the first part of `band`
-#pragma omp for schedule(dynamic) nowait
+#pragma omp for schedule(monotonic : dynamic) nowait
     for (uint64_t part = 0; part < parts; ++part) {
       while (part - first >= PartCount(bands[band], part_elements)) first += PartCount(bands[band++], part_elements);
       const uint64_t rows = RowsPerPart(bands[band], part_elements);

@@ -138,9 +138,10 @@ std::vector<std::string> RankForm::Aliases(const std::string& table_name) const 
     }
   };
   for (const auto* pairs : {&renamed_, &infixes_})
-    for (const auto& [from, to] : *pairs)
-      extend([&from = from, &to = to](std::string name) {  // named: clang before 16 captures no structured binding
-        if (const size_t at = name.find(from); at != std::string::npos) name.replace(at, from.size(), to);
+    for (const auto& pair : *pairs)  // clang before 16 captures no structured binding
+      extend([&](std::string name) {
+        if (const size_t at = name.find(pair.first); at != std::string::npos)
+          name.replace(at, pair.first.size(), pair.second);
         return name;
       });
   for (const std::string& prefix : prefixes_) extend([&](const std::string& name) { return prefix + name; });

@@ -24,7 +24,7 @@ void Form::Note(Planning* p) const {
   if (traits.index && qkv.fused() && StoredKvHeads(qkv, global) != global.kv_heads)
     notes.push_back("KV heads are replicated: config.json says " + std::to_string(StoredKvHeads(qkv, global)) +
                     " KV heads, each rank at TP " + std::to_string(qkv.chunks) + " takes its chunk as it is");
-  if (p->tally.straddling_layers.size() > 0 && options.on_straddle == StraddlePolicy::kBf16)
+  if (!p->tally.straddling_layers.empty() && options.on_straddle == StraddlePolicy::kBf16)
     notes.push_back("attention of " + std::to_string(p->tally.straddling_layers.size()) +
                     " layers becomes BF16 (--on-straddle bf16)");
   if (p->tally.maybe_exact > 0)

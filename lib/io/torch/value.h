@@ -48,10 +48,11 @@ struct TorchValue {
   TorchValue& operator=(const TorchValue& other);
   TorchValue& operator=(TorchValue&& other) noexcept;
   ~TorchValue();
-  // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): TorchValue itself is left out
+  // NOLINTBEGIN(bugprone-forwarding-reference-overload): TorchValue itself is left out
   template <class T>
   requires(!std::is_same_v<std::remove_cvref_t<T>, TorchValue>) explicit TorchValue(T&& value)
       : data(std::forward<T>(value)) {}
+  // NOLINTEND(bugprone-forwarding-reference-overload)
 
   std::variant<std::monostate, bool, int64_t, double, std::string, Tuple, List, Dict, TorchTensor, TorchRecord> data;
 

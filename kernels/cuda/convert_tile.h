@@ -125,7 +125,7 @@ MIMO_HD inline void ConvertTile(const DeviceBand& band, uint64_t tile, uint32_t 
     fast = fast && block == BlockOf(band, band.first_col + col + kUnit - 1);
     fast = FastFactorFp8(BlockScale(band, block), &factor) && fast;
   }
-  constexpr bool kScaleBytes = kScaleColumns<kFrom> > 1;
+  constexpr bool kScaleBytes = 1 < kScaleColumns<kFrom>;
   constexpr uint64_t kInBytes = kInWords<kFrom> * 4;
   constexpr uint64_t kOutBytes = kOutWords<kTo> * 4;
   // In registers: the compiler has to assume that stores change `band`.

@@ -6,8 +6,8 @@
 
 #include "lib/base/checked.h"
 #include "lib/base/durable_file.h"
-#include "lib/forms/registry/open_checkpoint.h"
 #include "lib/forms/merge/merge.h"
+#include "lib/forms/registry/open_checkpoint.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
 #include "lib/plan/words.h"

@@ -26,6 +26,14 @@ void RowRuns::Add(const SourceMemory& memory, const SourceRectangle& from) {
   runs_.push_back(run);
 }
 
+void RowRuns::Add(kernels::SourceRows rows, std::vector<float> scales, std::vector<uint32_t> edges) {
+  rows.source.scales = scales_.emplace_back(std::move(scales)).data();
+  const std::vector<uint32_t>& kept = edges_.emplace_back(std::move(edges));
+  rows.column_edges = kept.data();
+  rows.column_blocks = static_cast<uint32_t>(kept.size() - 1);
+  runs_.push_back(rows);
+}
+
 void RowRuns::AddBands(const SourceMemory& memory, const SourceRectangle& from, kernels::SourceRows run) {
   const SourceArray& source = memory.sources()[from.source];
   run.column_block = static_cast<uint32_t>(source.block_cols);

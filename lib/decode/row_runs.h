@@ -43,8 +43,10 @@ class RowRuns {
   // `from` with its scales and global, which must be in memory too (VisitScaleRows). Of all runs the first alone may
   // continue a band that was begun before (kernels::SourceRows::continues).
   void Add(const SourceMemory& memory, const SourceRectangle& from);
-  // Plain values that lie elsewhere.
+  // Rows that lie elsewhere.
   void Add(const kernels::SourceRows& rows) { runs_.push_back(rows); }
+  // The same of block FP8, under a scale for every two neighbours of `edges` (kernels::Band::column_edges).
+  void Add(kernels::SourceRows rows, std::vector<float> scales, std::vector<uint32_t> edges);
 
   std::span<const kernels::SourceRows> list() const { return runs_; }
 

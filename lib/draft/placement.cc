@@ -168,8 +168,9 @@ class Placer {
       VisitOutputNumbers(planned.cells, planned.encoded, [&](uint32_t& output) { output = number_[first + output]; });
       group.cells = std::move(planned.cells);
       group.encoded = std::move(planned.encoded);
-      std::sort(group.encoded.begin(), group.encoded.end(),
-                [](const EncodedWeight& a, const EncodedWeight& b) { return a.codes < b.codes; });
+      std::sort(group.encoded.begin(), group.encoded.end(), [](const EncodedWeight& a, const EncodedWeight& b) {
+        return std::pair(a.codes, a.row) < std::pair(b.codes, b.row);
+      });
       std::sort(group.cells.begin(), group.cells.end(), [](const CellRow& a, const CellRow& b) {
         return std::pair(a.scale_output, a.scale_row) < std::pair(b.scale_output, b.scale_row);
       });

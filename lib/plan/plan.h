@@ -104,19 +104,28 @@ struct CellRow {
   int64_t keep_row = 0;
 };
 
-// A weight in a block codec that is made from values. Its arrays are outputs of one group.
+// A weight in a block codec that is made from values. Its arrays are outputs of one group; several weights may be rows
+// of the same (the experts of a rank), each with scales and scalars of its own in them.
 struct EncodedWeight {
   kernels::Encoding encoding;
   int64_t period = 0;       // kFp8Block: the grid begins anew every so many rows (chunks of fused attention); 0: never
   uint32_t codes = kNone;   // into Plan::outputs, kEncode; rows of the matrix are rows of codes
+  int64_t row = 0;          // of `codes`: where the weight begins; no piece reaches beyond it
+  int64_t rows = 0;         // 0: all rows of `codes`
   uint32_t scales = kNone;  // kBeside, as are those below
-  uint32_t global = kNone;  // kNvfp4: one F32
+  int64_t scale_row = 0;    // of `scales`: where those of the weight begin
+  uint32_t global = kNone;  // kNvfp4: F32
   bool global_divides = false;
-  uint32_t input = kNone;  // one F32, `input_value` as it is stored
+  uint32_t share = 0;      // kNvfp4: weights of a group with one number share the global scale
+  uint32_t input = kNone;  // F32, `input_value` as it is stored
   float input_value = 1;
+  int64_t scalar = 0;   // which elements of `global` and `input` are the weight's: from this one on
+  int64_t scalars = 1;  // so many, all alike
   // kFp8Block, kMxfp4: scales of the shape of `scales`, into Plan::sources, each kept while the values of its block fit
   // (kernels::EncodeJob::keep); kNone: all are made anew.
   uint32_t keep = kNone;
+
+  int64_t RowsIn(const OutputArray& array) const { return rows > 0 ? rows : array.rows(); }
 };
 
 // Rows of scales of a block FP8 matrix of `rows` rows.
@@ -127,14 +136,14 @@ inline int64_t BlockRowsOf(int64_t rows, const EncodedWeight& weight) {
 }
 
 // Outputs that are made together; the unit of execution. Row strips of a group are independent, but for cells of
-// kRelayout (never cut), rows of encoded weights (cut at multiples of kEncodeRows and of the block) and the global
-// scale: all NVFP4 weights of a group share one, taken from all of them before the first is encoded.
+// kRelayout (never cut), rows of encoded weights (cut at multiples of kEncodeRows and of the block) and global scales:
+// NVFP4 weights that share one (EncodedWeight::share) have it taken from all of them before the first is encoded.
 inline constexpr int64_t kEncodeRows = kernels::kStatRows;
 struct FuseGroup {
   std::string label;                   // "model.layers.3.self_attn", for people
   std::vector<uint32_t> outputs;       // into Plan::outputs, ascending
   std::vector<CellRow> cells;          // kRelayout only, in (scale_output, scale_row) order
-  std::vector<EncodedWeight> encoded;  // kEncode only, by `codes`
+  std::vector<EncodedWeight> encoded;  // kEncode only, by (codes, row)
   bool SharesGlobal() const { return !encoded.empty() && HasGlobal(encoded[0].encoding.codec); }
   uint64_t straddling_blocks = 0;  // blocks that will be re-quantized unless their scales turn out equal
   uint32_t file_group = 0;

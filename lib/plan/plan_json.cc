@@ -179,9 +179,15 @@ void AppendEncoded(std::string& out, const EncodedWeight& weight) {
   if (weight.period != 0) object.Number("period", weight.period);
   if (weight.keep != kNone) object.Number("keep", weight.keep);
   object.Number("codes", weight.codes);
+  if (weight.row != 0) object.Number("row", weight.row);
+  if (weight.rows != 0) object.Number("rows", weight.rows);
   object.Number("scales", weight.scales);
+  if (weight.scale_row != 0) object.Number("scale_row", weight.scale_row);
   if (weight.global != kNone) object.Number("global", weight.global);
   if (weight.global_divides) object.Bool("global_divides", true);
+  if (weight.share != 0) object.Number("share", weight.share);
+  if (weight.scalar != 0) object.Number("scalar", weight.scalar);
+  if (weight.scalars != 1) object.Number("scalars", weight.scalars);
   if (weight.input != kNone) {
     object.Number("input", weight.input);
     object.Number("input_value", static_cast<double>(weight.input_value));

@@ -260,9 +260,15 @@ class PlanReader {
     weight.period = members.Integer<int64_t>("period", int64_t{0});
     weight.keep = members.Integer<uint32_t>("keep", kNone);
     weight.codes = members.Integer<uint32_t>("codes");
+    weight.row = members.Integer<int64_t>("row", int64_t{0});
+    weight.rows = members.Integer<int64_t>("rows", int64_t{0});
     weight.scales = members.Integer<uint32_t>("scales");
+    weight.scale_row = members.Integer<int64_t>("scale_row", int64_t{0});
     weight.global = members.Integer<uint32_t>("global", kNone);
     weight.global_divides = members.Bool("global_divides");
+    weight.share = members.Integer<uint32_t>("share", uint32_t{0});
+    weight.scalar = members.Integer<int64_t>("scalar", int64_t{0});
+    weight.scalars = members.Integer<int64_t>("scalars", int64_t{1});
     weight.input = members.Integer<uint32_t>("input", kNone);
     weight.input_value = static_cast<float>(members.Real("input_value", 1.0));
     members.Close();

@@ -1,6 +1,9 @@
 // Which sources a source needs to be decoded: one rule, for everyone who follows a plan's reads.
 #pragma once
 
+#include <algorithm>
+#include <span>
+
 #include "lib/plan/plan.h"
 
 namespace mimo {
@@ -53,6 +56,14 @@ inline bool IsFromValues(const CellRow& cell) {
   for (const CellSegment& segment : cell.segments)
     if (segment.source != kNone) return segment.scale == kNone;
   return false;
+}
+
+// The pieces of an encoded weight in its array of codes.
+inline std::span<const Piece> PiecesOf(const EncodedWeight& weight, const OutputArray& codes) {
+  const auto before = [](const Piece& piece, int64_t row) { return piece.target_row < row; };
+  const auto begin = std::lower_bound(codes.pieces.begin(), codes.pieces.end(), weight.row, before);
+  const auto end = std::lower_bound(begin, codes.pieces.end(), weight.row + weight.RowsIn(codes), before);
+  return {begin, end};
 }
 
 // Calls visit(uint32_t) with every source that a group reads; some more than once.

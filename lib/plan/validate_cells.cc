@@ -1,7 +1,6 @@
-// Outputs that are not made of pieces: cells of a new block grid, and what is made beside encoded codes.
+// Outputs that are not made of pieces: cells of a new block grid.
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <utility>
 
 #include "lib/base/checked.h"
@@ -132,71 +131,6 @@ Status CheckCells(const Subject& subject, uint32_t g) {
     }
     if (next != output.rows()) return Bad("rows of cells").Tensor(output.name).Expected(output.rows()).Found(next);
   }
-  return {};
-}
-
-// Every kEncode and kBeside output of the group belongs to exactly one encoded weight, in the shape that it makes.
-Status CheckEncoded(const Subject& subject, uint32_t g) {
-  const Plan& plan = subject.plan;
-  const FuseGroup& group = plan.groups[g];
-  std::set<uint32_t> taken;
-  for (const EncodedWeight& e : group.encoded) {
-    if (!subject.IsOutput(e.codes, g, Transform::kEncode) || !subject.IsOutput(e.scales, g, Transform::kBeside))
-      return Bad("encoded weight of " + group.label).Expected("codes and scales of this group").Found("others");
-    const OutputArray& codes = plan.outputs[e.codes];
-    const OutputArray& scales = plan.outputs[e.scales];
-    const kernels::Encoding& encoding = e.encoding;
-    const bool cells = HasBlockScales(encoding.codec);
-    const std::optional<DType> scale_dtype = ScaleTypeOf(encoding.codec);
-    if (!scale_dtype || codes.target_codec != encoding.codec || codes.shape.size() < 2 || scales.shape.size() < 2)
-      return Bad("encoded weight").Tensor(codes.name).Expected("matrices of its codec").Found("others");
-    if (encoding.block_rows == 0 || encoding.block_cols == 0 || encoding.block_rows > 1u << 20 ||
-        (cells && encoding.block_cols % 32 != 0))
-      return Bad("block of an encoding")
-          .Tensor(codes.name)
-          .Expected("rows, and columns that are a multiple of 32")
-          .Found("another");
-    const int64_t columns = Columns(codes.shape) * (IsPacked(encoding.codec) ? 2 : 1);
-    const int64_t column_group = kernels::GroupColumns(encoding);
-    if (e.period < 0 || (e.period > 0 && (!cells || codes.rows() % e.period != 0)))
-      return Bad("period of an encoded weight").Tensor(codes.name).Expected("a divisor of its rows").Found(e.period);
-    const int64_t rows = cells ? BlockRowsOf(codes.rows(), e) : codes.rows();
-    if (BitsPerElement(codes.dtype) != 8 || BitsPerElement(scales.dtype) != BitsPerElement(*scale_dtype) ||
-        (!cells && columns % column_group != 0) || scales.rows() != rows ||
-        Columns(scales.shape) != CeilDiv(columns, column_group))
-      return Bad("scales of an encoded weight")
-          .Tensor(scales.name)
-          .Expected("those of its codes")
-          .Found("another shape or dtype");
-    if (HasGlobal(encoding.codec) != (e.global != kNone))
-      return Bad("global scale").Tensor(codes.name).Expected("one where the codec has one").Found("another");
-    if (e.keep != kNone) {
-      if (!subject.IsSource(e.keep))
-        return Bad("kept scales").Tensor(codes.name).Expected("a source of the plan").Found("another");
-      const StoredArray& keep = subject.ArrayOf(e.keep);
-      const bool bytes = keep.dtype == DType::kU8 || keep.dtype == DType::kF8E8M0;
-      const bool fits = cells ? keep.dtype == DType::kF32 : encoding.codec == Codec::kMxfp4 && bytes;
-      if (!fits || keep.shape != scales.shape)
-        return Bad("kept scales")
-            .Tensor(keep.name)
-            .Expected("those of block FP8 or MXFP4, shaped like " + scales.name)
-            .Found("another shape or dtype");
-    }
-    taken.insert({e.codes, e.scales});
-    for (const uint32_t scalar : {e.global, e.input}) {
-      if (scalar == kNone) continue;
-      if (!subject.IsOutput(scalar, g, Transform::kBeside) || plan.outputs[scalar].dtype != DType::kF32 ||
-          plan.outputs[scalar].row_bytes() != 4 || plan.outputs[scalar].rows() != 1)
-        return Bad("scalar of an encoded weight").Tensor(codes.name).Expected("one F32").Found("another");
-      taken.insert(scalar);
-    }
-  }
-  size_t wanted = 0, made = 0;
-  for (const EncodedWeight& e : group.encoded) wanted += 2 + (e.global != kNone) + (e.input != kNone);
-  for (uint32_t i : group.outputs)
-    made += plan.outputs[i].transform == Transform::kEncode || plan.outputs[i].transform == Transform::kBeside;
-  if (taken.size() != wanted || made != wanted)
-    return Bad("encoded weights of " + group.label).Expected("each output once").Found("another count");
   return {};
 }
 

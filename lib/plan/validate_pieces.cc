@@ -62,8 +62,8 @@ class PieceChecker {
       : subject_(subject),
         output_(output),
         transposes_(output.transform == Transform::kTranspose),
-        pads_(transposes_ || output.transform == Transform::kMove || output.transform == Transform::kConvert),
-        places_(pads_ || output.transform == Transform::kEncode),
+        places_(transposes_ || output.transform == Transform::kMove || output.transform == Transform::kConvert ||
+                output.transform == Transform::kEncode),
         rows_(output.rows()),
         columns_(Columns(output.shape) *
                  (output.transform == Transform::kEncode ? ValuesPerElement(output.target_codec) : 1)) {}
@@ -84,7 +84,6 @@ class PieceChecker {
       }
       if (piece.source != kNone) MIMO_RETURN_IF_ERROR(CheckSourceOf(piece));
     }
-    if (output_.transform == Transform::kEncode) MIMO_RETURN_IF_ERROR(CheckEncoded());
     if (!skyline.Level(rows_)) return Bad("pieces").Expected("each element once").Found("elements without a piece");
     if (output_.transform == Transform::kInvert && output_.pieces.size() != 1)
       return Bad("inverted output").Expected("one F32 from one F32").Found("another");
@@ -103,23 +102,11 @@ class PieceChecker {
               : !places_ || piece.cols < 0 || !Within(piece.target_col, piece.cols, columns_))
       return Bad("columns of a piece").Expected("columns of the output").Found(piece.target_col);
     if (piece.source == kNone) {
-      if (!pads_ || piece.source_row != 0 || piece.source_col != 0)
-        return Bad("padding").Expected("an output that is moved, converted or transposed").Found("another");
+      if (!places_ || piece.source_row != 0 || piece.source_col != 0)
+        return Bad("padding").Expected("an output that is moved, converted, encoded or transposed").Found("another");
       return CheckBytes(piece);
     }
     return subject_.IsSource(piece.source) ? Status() : Bad("pieces").Expected("a source of the plan").Found("another");
-  }
-
-  // Rows are put together from values only.
-  Status CheckEncoded() const {
-    const auto is_rectangle = [](const Piece& piece) { return piece.cols > 0; };
-    const auto is_quantized = [&](const Piece& piece) { return subject_.plan.sources[piece.source].quantized; };
-    if (std::any_of(output_.pieces.begin(), output_.pieces.end(), is_rectangle) &&
-        std::any_of(output_.pieces.begin(), output_.pieces.end(), is_quantized))
-      return Bad("pieces of an encoded weight")
-          .Expected("whole rows, or rectangles of values")
-          .Found("rectangles and codes");
-    return {};
   }
 
   // Elements of less than a byte are not taken apart.
@@ -186,8 +173,7 @@ class PieceChecker {
   const Subject& subject_;
   const OutputArray& output_;
   const bool transposes_;
-  const bool pads_;    // its pieces may be padding
-  const bool places_;  // and rectangles
+  const bool places_;  // its pieces may be rectangles, and padding
   const int64_t rows_;
   const int64_t columns_;
 };

@@ -107,9 +107,7 @@ class StoredReader {
     const SourceArray& shown = shown_[piece.source];
     const bool decodes = Decodes(*output, shown);
     const bool turned = view_.transposed[shown.array] != 0;
-    // Values can be encoded from rectangles; codes have scales that lie elsewhere.
-    const bool encodes = output->transform == Transform::kEncode && (shown.quantized || turned);
-    if (encodes || (turned && output->transform != Transform::kMove))
+    if (turned && output->transform != Transform::kMove)
       return UsageError("what ranks or Neuron directories hold cannot be converted further in the same run")
           .Expected(kTwoRuns)
           .Found(output->name);

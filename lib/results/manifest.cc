@@ -98,11 +98,7 @@ class Writer {
   // Arrays that each relaid output, and each array beside encoded codes, is made from; other outputs say so in their
   // pieces.
   void CollectRelaid() {
-    const auto add = [&](uint32_t output, uint32_t source) {
-      std::vector<uint32_t>& arrays = relaid_[output];
-      const uint32_t array = plan_.sources[source].array;
-      if (std::find(arrays.begin(), arrays.end(), array) == arrays.end()) arrays.push_back(array);
-    };
+    const auto add = [&](uint32_t output, uint32_t source) { AddArray(output, plan_.sources[source].array); };
     for (const FuseGroup& group : plan_.groups) {
       for (const CellRow& cell : group.cells) {
         for (const CellSegment& segment : cell.segments) {
@@ -123,16 +119,33 @@ class Writer {
           add(weight.scales, weight.keep);
           keeps_.insert(weight.codes);
         }
-        for (const Piece& piece : plan_.outputs[weight.codes].pieces) {
+        for (const Piece& piece : PiecesOf(weight, plan_.outputs[weight.codes])) {
           const auto from = [&](uint32_t source) { add(weight.scales, source); };
           VisitDecoded(plan_.sources, piece.source, from);
         }
-        // A shared global is made from all of them; an input scale from none.
-        if (weight.global == kNone) continue;
-        for (const EncodedWeight& other : group.encoded)
-          for (const Piece& piece : plan_.outputs[other.codes].pieces) add(weight.global, piece.source);
       }
+      CollectGlobals(group);
     }
+  }
+
+  void AddArray(uint32_t output, uint32_t array) {
+    if (seen_.insert(static_cast<uint64_t>(output) << 32 | array).second) relaid_[output].push_back(array);
+  }
+
+  // A shared global is made from all that share it; an input scale from none.
+  void CollectGlobals(const FuseGroup& group) {
+    if (!group.SharesGlobal()) return;
+    std::unordered_map<uint32_t, std::vector<uint32_t>> arrays_of;  // by share, in order
+    std::unordered_set<uint64_t> shared;                            // (share, array)
+    for (const EncodedWeight& weight : group.encoded)
+      for (const Piece& piece : PiecesOf(weight, plan_.outputs[weight.codes])) {
+        if (piece.source == kNone) continue;
+        const uint32_t array = plan_.sources[piece.source].array;
+        if (shared.insert(static_cast<uint64_t>(weight.share) << 32 | array).second)
+          arrays_of[weight.share].push_back(array);
+      }
+    for (const EncodedWeight& weight : group.encoded)
+      for (const uint32_t array : arrays_of[weight.share]) AddArray(weight.global, array);
   }
 
   std::vector<std::string> SourceNames(uint32_t output) {
@@ -244,7 +257,8 @@ class Writer {
   const Plan& plan_;
   const RunResults& results_;
   JsonDocument out_;
-  std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;
+  std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;  // arrays by output
+  std::unordered_set<uint64_t> seen_;                           // (output, array) of these
   std::vector<uint32_t> named_;  // per array of the catalogue: the last output that named it among its sources
   std::unordered_map<uint32_t, const kernels::Encoding*> encodings_;  // by output of codes
   std::unordered_set<uint32_t> keeps_;                                // outputs of codes whose scales are kept

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 
 #include "lib/base/checked.h"
 #include "lib/decode/row_bytes.h"
+#include "lib/plan/reads.h"
 #include "lib/run/step_memory.h"
 
 namespace mimo {
@@ -12,6 +14,22 @@ namespace {
 
 const EncodedWeight& WeightOf(const Job& job, const EncodeStrip& strip) {
   return job.plan.groups[strip.group].encoded[strip.weight];
+}
+
+// Weights that share a global scale follow each other; those that are rows of the same arrays come as their sources
+// lie, for ranks have parts of the same.
+void OrderByShare(const Job& job, const FuseGroup& group, std::vector<EncodeStrip>* weights) {
+  if (std::none_of(group.encoded.begin(), group.encoded.end(), [](const EncodedWeight& e) { return e.rows > 0; }))
+    return;
+  std::vector<std::pair<std::tuple<uint32_t, std::pair<uint32_t, uint64_t>>, EncodeStrip>> keyed;
+  for (const EncodeStrip& strip : *weights) {
+    std::pair<uint32_t, uint64_t> first{UINT32_MAX, 0};
+    for (const StripPiece& piece : PiecesOf(job, strip))
+      if (piece.source != kNone) first = std::min(first, job.PlaceOf(piece.source, piece.source_row));
+    keyed.emplace_back(std::tuple(group.encoded[strip.weight].share, first), strip);
+  }
+  std::stable_sort(keyed.begin(), keyed.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t i = 0; i < keyed.size(); ++i) (*weights)[i] = keyed[i].second;
 }
 
 }  // namespace
@@ -22,10 +40,11 @@ std::vector<EncodeStrip> EncodesOf(const Job& job, uint32_t group) {
   for (uint32_t w = 0; w < fuse.encoded.size(); ++w) {
     const uint32_t codes = fuse.encoded[w].codes;
     if (job.modes[codes] == OutputMode::kSkip || job.plan.outputs[codes].pieces.empty()) continue;
-    const int64_t rows = job.plan.outputs[codes].rows();
+    const int64_t row = fuse.encoded[w].row, rows = fuse.encoded[w].RowsIn(job.plan.outputs[codes]);
     const int64_t period = fuse.encoded[w].period > 0 ? fuse.encoded[w].period : rows;
-    for (int64_t row = 0; row < rows; row += period) weights.push_back({group, w, row, period});
+    for (int64_t before = 0; before < rows; before += period) weights.push_back({group, w, row + before, period});
   }
+  OrderByShare(job, fuse, &weights);
   return weights;
 }
 
@@ -36,7 +55,8 @@ int64_t EncodeUnit(const EncodedWeight& weight) {
 
 std::vector<StripPiece> PiecesOf(const Job& job, const EncodeStrip& strip) {
   std::vector<StripPiece> pieces;
-  for (const Piece& piece : job.plan.outputs[WeightOf(job, strip).codes].pieces) {
+  const EncodedWeight& weight = WeightOf(job, strip);
+  for (const Piece& piece : PiecesOf(weight, job.plan.outputs[weight.codes])) {
     const int64_t begin = std::max(piece.target_row, strip.row);
     const int64_t end = std::min(piece.target_row + piece.rows, strip.row + strip.rows);
     if (begin >= end) continue;
@@ -51,31 +71,29 @@ int64_t EncodeColumns(const Job& job, const EncodedWeight& weight) {
   return RowElements(job.plan.outputs[weight.codes].shape) * (IsPacked(codec) ? 2 : 1);
 }
 
-std::optional<AssembledRows> AssembledRowsOf(const Job& job, const EncodeStrip& strip) {
-  bool rectangles = false;
-  std::optional<Codec> codec;
-  for (const StripPiece& piece : PiecesOf(job, strip)) {
-    rectangles |= piece.cols > 0;
-    const Codec from = job.plan.sources[piece.source].codec;
-    codec = !codec || *codec == from ? from : Codec::kFp32;
-  }
-  if (!rectangles) return std::nullopt;
-  return AssembledRows{*codec, ColumnBytes(*codec, EncodeColumns(job, WeightOf(job, strip)))};
-}
-
 ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
-  const kernels::Encoding& encoding = WeightOf(job, strip).encoding;
-  if (!HasBlockScales(encoding.codec)) return {strip.row, strip.rows};
-  const int64_t block = encoding.block_rows;
-  const int64_t period = WeightOf(job, strip).period;
-  const int64_t before = period > 0 ? strip.row / period : 0;  // whole periods
-  const int64_t row = strip.row - before * period;
-  return {before * CeilDiv(period, block) + row / block, CeilDiv(strip.rows, block)};
+  const EncodedWeight& weight = WeightOf(job, strip);
+  const int64_t within = strip.row - weight.row;
+  if (!HasBlockScales(weight.encoding.codec)) return {weight.scale_row + within, strip.rows};
+  const int64_t block = weight.encoding.block_rows;
+  const int64_t before = weight.period > 0 ? within / weight.period : 0;  // whole periods
+  const int64_t row = within - before * weight.period;
+  return {weight.scale_row + before * CeilDiv(weight.period, block) + row / block, CeilDiv(strip.rows, block)};
 }
 
-uint64_t GroupMemory(const Job& job, uint32_t group) {
+uint32_t ShareOf(const Job& job, const EncodeStrip& strip) {
+  return WeightOf(job, strip).share;
+}
+
+std::vector<EncodeStrip>::const_iterator EndOfShare(const Job& job, std::vector<EncodeStrip>::const_iterator begin,
+                                                    std::vector<EncodeStrip>::const_iterator end) {
+  return std::find_if(begin, end,
+                      [&job, share = ShareOf(job, *begin)](const EncodeStrip& e) { return ShareOf(job, e) != share; });
+}
+
+uint64_t SharedMemory(const Job& job, std::span<const EncodeStrip> strips) {
   uint64_t bytes = 0;
-  for (const EncodeStrip& weight : EncodesOf(job, group)) bytes += EncodeMemory(job, weight, GlobalPass::kWhole);
+  for (const EncodeStrip& weight : strips) bytes += EncodeMemory(job, weight, GlobalPass::kWhole);
   return bytes;
 }
 
@@ -90,7 +108,8 @@ int64_t EncodeRowsThatFit(const Job& job, const EncodeStrip& weight, int64_t uni
 
 uint64_t EncodeProgress(const Job& job, const EncodeStrip& strip) {
   uint64_t bytes = 0;
-  for (const StripPiece& piece : PiecesOf(job, strip)) bytes += Rows(piece.rows, job.array(piece.source).row_bytes());
+  for (const StripPiece& piece : PiecesOf(job, strip))
+    if (piece.source != kNone) bytes += Rows(piece.rows, job.array(piece.source).row_bytes());
   const EncodedWeight& weight = WeightOf(job, strip);
   const uint64_t scales = Rows(ScaleRowsOf(job, strip).count, job.plan.outputs[weight.scales].row_bytes());
   return bytes + Rows(strip.rows, job.plan.outputs[weight.codes].row_bytes()) +

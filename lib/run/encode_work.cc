@@ -1,50 +1,30 @@
 #include "lib/run/encode_work.h"
 
-#include <cstring>
-
 #include "lib/base/checked.h"
 #include "lib/decode/row_bytes.h"
 #include "lib/decode/row_runs.h"
+#include "lib/run/assembled_rows.h"
 #include "lib/run/encode_strips.h"
 
 namespace mimo {
 namespace {
 
-// The rectangles of a strip in its room.
-kernels::SourceRows Assemble(const StepBuffer& buffer, const EncodeStrip& strip, int64_t columns, std::byte* room) {
-  const Job& job = buffer.job();
-  const AssembledRows form = *AssembledRowsOf(job, strip);
-  for (const StripPiece& piece : PiecesOf(job, strip)) {
-    const Codec codec = job.plan.sources[piece.source].codec;
-    kernels::Band band;
-    band.source.codec = codec;
-    band.source.data = buffer.Row(piece.source, piece.source_row) + ColumnBytes(codec, piece.source_col);
-    band.source.row_bytes = buffer.RowBytes(piece.source);
-    band.target.codec = form.codec;
-    band.target.data = room + Rows(piece.target_row, form.row_bytes) + ColumnBytes(form.codec, piece.target_col);
-    band.target.row_bytes = form.row_bytes;
-    band.rows = static_cast<uint64_t>(piece.rows);
-    band.cols = static_cast<uint64_t>(piece.cols == 0 ? columns : piece.cols);
-    // To FP32 or not at all: nothing is lost, and what is odd about the values shows when they are encoded.
-    (void)kernels::ConvertBands(std::span(&band, 1));
-  }
-  kernels::SourceRows assembled;
-  assembled.source.codec = form.codec;
-  assembled.source.data = room;
-  assembled.source.row_bytes = form.row_bytes;
-  assembled.rows = static_cast<uint64_t>(strip.rows);
-  return assembled;
-}
-
-// Strips of one group, of which the first is the step's `first`.
+// Strips of one group and share, of which the first is the step's `first`.
 class GroupEncoder {
  public:
   GroupEncoder(const StepBuffer& buffer, const Step& step, size_t first, size_t count)
       : buffer_(buffer),
         group_(buffer.job().plan.groups[step.encodes[first].group]),
         strips_(std::span(step.encodes).subspan(first, count)),
-        runs_(count) {
-    for (size_t i = 0; i < count; ++i) AddRuns(i, buffer.Room(first + i));
+        runs_(count),
+        odd_(count) {
+    for (size_t i = 0; i < count; ++i) rooms_.push_back(buffer.Room(first + i));
+  }
+
+  // Puts together what the strips are made from; before all else.
+  Status Prepare() {
+    for (size_t i = 0; i < strips_.size(); ++i) MIMO_RETURN_IF_ERROR(AddRuns(i));
+    return {};
   }
 
   bool SharesGlobal() const { return group_.SharesGlobal(); }
@@ -73,13 +53,18 @@ class GroupEncoder {
   const EncodedWeight& WeightOf(size_t i) const { return group_.encoded[strips_[i].weight]; }
   int64_t Columns(size_t i) const { return EncodeColumns(buffer_.job(), WeightOf(i)); }
 
-  void AddRuns(size_t i, std::byte* room) {
-    if (room != nullptr) return runs_[i].Add(Assemble(buffer_, strips_[i], Columns(i), room));
-    for (const StripPiece& piece : PiecesOf(buffer_.job(), strips_[i])) {
+  Status AddRuns(size_t i) {
+    const Job& job = buffer_.job();
+    if (const auto form = AssembledRowsOf(job, strips_[i])) {
+      MIMO_ASSIGN_OR_RETURN(odd_[i], AssembleRows(buffer_, strips_[i], *form, rooms_[i], &runs_[i]));
+      return {};
+    }
+    for (const StripPiece& piece : PiecesOf(job, strips_[i])) {
       // A piece counts the scales of every band that it touches once, wherever strips are cut.
       const int64_t first_row = piece.begins ? piece.source_row : piece.source_row - 1;
-      runs_[i].Add(buffer_, {piece.source, piece.source_row, piece.rows, first_row, 0, Columns(i)});
+      runs_[i].Add(buffer_, {piece.source, piece.source_row, piece.rows, first_row, piece.source_col, Columns(i)});
     }
+    return {};
   }
 
   Status EncodeOne(size_t i, const kernels::Nvfp4Global& global, bool errors, Backend& backend,
@@ -107,33 +92,38 @@ class GroupEncoder {
       work.keep = reinterpret_cast<const uint8_t*>(buffer_.Row(weight.keep, made_scales.first));
     }
     work.errors = errors ? delta.errors.data() : nullptr;
-    MIMO_ASSIGN_OR_RETURN(const kernels::EncodeCounts counts, backend.Encode(work));
+    MIMO_ASSIGN_OR_RETURN(kernels::EncodeCounts counts, backend.Encode(work));
+    counts.anomalies += odd_[i];
     delta.counts.encoded_blocks = counts.blocks;
     delta.counts.exact_blocks = counts.exact_blocks;
     delta.counts.kept_blocks = counts.kept_blocks;
     delta.counts.fresh_blocks = counts.blocks - counts.exact_blocks - counts.kept_blocks;
-    const uint32_t source = job.plan.outputs[weight.codes].pieces[0].source;
+    const uint32_t source = FirstSource(PiecesOf(job, strip));
     result->Emit(job, weight.codes, strip.row, strip.rows, codes, source, counts.anomalies);
     result->Emit(job, weight.scales, made_scales.first, made_scales.count, scales, source, {});
-    if (strip.row == 0) {  // scalars belong to the first strip
-      EmitScalar(weight.global, weight.global_divides ? 1.0f / global.multiplier : global.multiplier, source, result);
-      EmitScalar(weight.input, weight.input_value, source, result);
+    if (strip.row == weight.row) {  // scalars belong to the first strip
+      const float multiplier = weight.global_divides ? 1.0f / global.multiplier : global.multiplier;
+      if (weight.global != kNone) result->scalars.push_back({weight.global, weight.scalar, weight.scalars, multiplier});
+      if (weight.input != kNone)
+        result->scalars.push_back({weight.input, weight.scalar, weight.scalars, weight.input_value});
     }
     result->encodes.push_back(std::move(delta));
     return {};
   }
 
-  void EmitScalar(uint32_t output, float value, uint32_t source, StepResult* result) const {
-    if (output == kNone) return;
-    std::byte* at = buffer_.Output(output, 0);
-    std::memcpy(at, &value, sizeof value);
-    result->Emit(buffer_.job(), output, 0, 1, at, source, {});
+  // What anomalies are reported of.
+  static uint32_t FirstSource(const std::vector<StripPiece>& pieces) {
+    for (const StripPiece& piece : pieces)
+      if (piece.source != kNone) return piece.source;
+    return kNone;
   }
 
   const StepBuffer& buffer_;
   const FuseGroup& group_;
   const std::span<const EncodeStrip> strips_;
-  std::vector<RowRuns> runs_;  // per strip
+  std::vector<std::byte*> rooms_;  // per strip, as those below
+  std::vector<RowRuns> runs_;
+  std::vector<kernels::Anomalies> odd_;  // of what was decoded before it was encoded
 };
 
 }  // namespace
@@ -141,28 +131,28 @@ class GroupEncoder {
 void PlaceEncode(const EncodeStrip& strip, GlobalPass pass, Needs* needs) {
   const Job& job = needs->job();
   for (const StripPiece& piece : PiecesOf(job, strip)) {
+    if (piece.source == kNone) continue;
     needs->Read(piece.source, piece.source_row, piece.rows);
     needs->ReadScales(piece.source, piece.source_row, piece.rows);
   }
   const auto assembled = AssembledRowsOf(job, strip);
-  needs->AddRoom(assembled ? Rows(strip.rows, assembled->row_bytes) : 0);
+  needs->AddRoom(assembled ? assembled->bytes(strip.rows) : 0);
   if (pass == GlobalPass::kMeasure) return;
   const EncodedWeight& weight = job.plan.groups[strip.group].encoded[strip.weight];
   needs->Make(weight.codes, strip.row, strip.rows);
   const ScaleRows scales = ScaleRowsOf(job, strip);
   needs->Make(weight.scales, scales.first, scales.count);
   if (weight.keep != kNone) needs->Read(weight.keep, scales.first, scales.count);
-  if (strip.row != 0) return;
-  if (weight.global != kNone) needs->Make(weight.global, 0, 1);
-  if (weight.input != kNone) needs->Make(weight.input, 0, 1);
 }
 
 Status MakeEncodes(const StepBuffer& buffer, const Step& step, Backend& backend, const EncodeRequest& request,
                    StepResult* result) {
   const std::vector<EncodeStrip>& all = step.encodes;
   for (size_t begin = 0, end = 0; begin < all.size(); begin = end) {
-    while (end < all.size() && all[end].group == all[begin].group) ++end;
-    const GroupEncoder group(buffer, step, begin, end - begin);
+    const uint32_t share = ShareOf(buffer.job(), all[begin]);
+    while (end < all.size() && all[end].group == all[begin].group && ShareOf(buffer.job(), all[end]) == share) ++end;
+    GroupEncoder group(buffer, step, begin, end - begin);
+    MIMO_RETURN_IF_ERROR(group.Prepare());
     kernels::Nvfp4Global global;
     if (group.SharesGlobal()) {
       kernels::Measured measured;

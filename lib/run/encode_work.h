@@ -13,7 +13,7 @@ namespace mimo {
 // What a step must be told of its encoded weights.
 struct EncodeRequest {
   bool errors = false;                          // measure their error
-  const kernels::Measured* measured = nullptr;  // of the step's group, when its pass is kMeasured
+  const kernels::Measured* measured = nullptr;  // of the step's share, when its pass is kMeasured
 };
 
 // Reads the rows of every piece of a strip, with their scales, and the scales to keep; makes a room where rows are put
@@ -21,9 +21,9 @@ struct EncodeRequest {
 // order of Step::encodes: strip i has room i.
 void PlaceEncode(const EncodeStrip& strip, GlobalPass pass, Needs* needs);
 
-// Encodes group after group: all strips of a group are measured before the first is encoded, unless they were before.
-// Emits codes, scales and scalars of each strip and adds its EncodeDelta; a step that only measures adds
-// StepResult::measured. kDevice when the backend fails.
+// Encodes group after group, share after share: all strips of one are measured before the first is encoded, unless they
+// were before. Emits codes and scales of each strip, and adds its EncodeDelta and scalars; a step that only measures
+// adds StepResult::measured. kDevice when the backend fails.
 Status MakeEncodes(const StepBuffer& buffer, const Step& step, Backend& backend, const EncodeRequest& request,
                    StepResult* result);
 

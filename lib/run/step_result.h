@@ -41,12 +41,21 @@ struct EncodeDelta {
   std::vector<kernels::ErrorSums> errors;  // one per kernels::kStatRows rows, when asked for
 };
 
+// Elements [first, first + count) of an output of scalars.
+struct ScalarDelta {
+  uint32_t output = 0;
+  int64_t first = 0;
+  int64_t count = 0;
+  float value = 0;
+};
+
 struct StepResult {
   std::vector<WriteJob> writes;  // by (file, offset) once merged; they point into the buffer, or into the plan
   std::vector<OutputDelta> outputs;
   std::vector<CellDelta> cells;
   std::vector<EncodeDelta> encodes;
-  kernels::Measured measured;  // by a step whose pass is kMeasure
+  std::vector<ScalarDelta> scalars;  // of encoded weights; written when all of their output are known
+  kernels::Measured measured;        // by a step whose pass is kMeasure
 
   // Rows [row, row + rows) of `output`, which lie at `data`, are final: hashes them, and has them written unless their
   // file is linked. `data` outlives this.

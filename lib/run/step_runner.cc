@@ -35,7 +35,14 @@ uint64_t StepBytes(const Job& job, uint64_t memory, int threads) {
     if (unit <= kLargeStepBytes) bytes = std::max(bytes, unit);
   };
   for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
-    if (job.plan.groups[g].SharesGlobal()) need(GroupMemory(job, g));
+    if (job.plan.groups[g].SharesGlobal()) {
+      const std::vector<EncodeStrip> encodes = EncodesOf(job, g);
+      for (auto begin = encodes.begin(); begin != encodes.end();) {
+        const auto end = EndOfShare(job, begin, encodes.end());
+        need(SharedMemory(job, std::span(begin, end)));
+        begin = end;
+      }
+    }
     for (const TurnUnit& unit : TurnsOf(job, g)) need(TurnMemory(job, unit));
   }
   return std::min(bytes, memory / static_cast<uint64_t>(threads));
@@ -252,7 +259,7 @@ Status StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* fi
   cutting_ = (*step)->file_group;
   ++file_groups_[*cutting_].running;
   if ((*step)->pass == GlobalPass::kMeasure) {
-    const auto [measure, fresh] = measures_.try_emplace((*step)->encodes[0].group);
+    const auto [measure, fresh] = measures_.try_emplace(ShareIn(**step));
     ++measure->second.running;
     report_->groups_read_twice += fresh;
   }
@@ -286,11 +293,16 @@ Status StepRunner::Work(Backend& backend) {
   }
 }
 
-// Every measuring step of the group was handed out before `step`, so someone is at work on each. False when the run has
+// (Fuse group, share) of a step that has one.
+std::pair<uint32_t, uint32_t> StepRunner::ShareIn(const Step& step) const {
+  return {step.encodes[0].group, ShareOf(job_, step.encodes[0])};
+}
+
+// Every measuring step of its share was handed out before `step`, so someone is at work on each. False when the run has
 // failed.
 bool StepRunner::WaitForMeasure(const Step& step, kernels::Measured* measured) {
   std::unique_lock lock(mutex_);
-  const Measure& measure = measures_.at(step.encodes[0].group);
+  const Measure& measure = measures_.at(ShareIn(step));
   measured_.wait(lock, [&] { return measure.running == 0 || workers_.stopped(); });
   *measured = measure.sum;
   return !workers_.stopped();
@@ -391,8 +403,14 @@ void StepRunner::Add(const Step& step, StepResult& result, uint64_t read, uint64
       row += kEncodeRows;
     }
   }
+  for (const ScalarDelta& scalar : result.scalars) {
+    std::vector<float>& values = scalars_[scalar.output];
+    const OutputArray& output = plan_.outputs[scalar.output];
+    values.resize((output.end - output.begin) / sizeof(float));
+    std::fill_n(values.begin() + static_cast<ptrdiff_t>(scalar.first), scalar.count, scalar.value);
+  }
   if (step.pass == GlobalPass::kMeasure) {
-    Measure& measure = measures_.at(step.encodes[0].group);
+    Measure& measure = measures_.at(ShareIn(step));
     measure.sum += result.measured;
     --measure.running;
     measured_.notify_all();
@@ -428,9 +446,38 @@ void StepRunner::FoldErrors(uint32_t file_group) {
   }
 }
 
+// Global and input scales, whose weights are made in any order.
+Status StepRunner::WriteScalars(uint32_t file_group) {
+  std::map<uint32_t, std::vector<float>> made;
+  {
+    const std::lock_guard lock(mutex_);
+    for (auto it = scalars_.begin(); it != scalars_.end();) {
+      if (plan_.files[plan_.outputs[it->first].file].file_group == file_group)
+        made.insert(scalars_.extract(it++));
+      else
+        ++it;
+    }
+  }
+  for (const auto& [output, values] : made) {
+    StepResult result;
+    const auto* data = reinterpret_cast<const std::byte*>(values.data());
+    result.Emit(job_, output, 0, plan_.outputs[output].rows(), data, kNone, {});
+    for (const WriteJob& write : result.writes) {
+      MIMO_ASSIGN_OR_RETURN(const auto file, writers_.Get(write.file));
+      MIMO_RETURN_IF_ERROR(file->WriteAt(write.offset, write.data));
+      completion_.Add(write);
+    }
+    const std::lock_guard lock(mutex_);
+    *results_->tensors[output].hash += result.outputs[0].hash;
+    for (const WriteJob& write : result.writes) report_->bytes_written += write.data.size();
+  }
+  return {};
+}
+
 Status StepRunner::FinishFileGroup(uint32_t file_group) {
   FoldCells(file_group);
   FoldErrors(file_group);
+  MIMO_RETURN_IF_ERROR(WriteScalars(file_group));
   std::vector<std::string> names;
   for (uint32_t f = 0; f < plan_.files.size(); ++f) {
     if (plan_.files[f].file_group != file_group) continue;

@@ -43,7 +43,7 @@ class StepRunner {
     bool cut = false;      // all its steps are handed out
     uint32_t running = 0;  // steps handed out and not finished
   };
-  // A fuse group that is read twice: its measuring steps, all handed out before the first step that encodes.
+  // What shares a global scale and is read twice: its measuring steps, all handed out before the first that encodes.
   struct Measure {
     uint32_t running = 0;
     kernels::Measured sum;
@@ -66,6 +66,8 @@ class StepRunner {
   Status FinishFileGroup(uint32_t file_group);
   void FoldCells(uint32_t file_group);
   void FoldErrors(uint32_t file_group);
+  Status WriteScalars(uint32_t file_group);
+  std::pair<uint32_t, uint32_t> ShareIn(const Step& step) const;
   void Wake();
 
   FileSystem& fs_;
@@ -87,11 +89,12 @@ class StepRunner {
   std::mutex mutex_;  // guards all below
   std::optional<StepCutter> cutter_;
   std::vector<FileGroup> file_groups_;
-  std::optional<uint32_t> cutting_;              // the file group of the last step handed out
-  std::vector<std::vector<BlockCounts>> cells_;  // per fuse group, while it is made
-  std::map<uint32_t, Measure> measures_;         // per fuse group that is read twice, while it is made
-  std::condition_variable measured_;             // a measuring step is done, or the run has failed
+  std::optional<uint32_t> cutting_;                                   // the file group of the last step handed out
+  std::vector<std::vector<BlockCounts>> cells_;                       // per fuse group, while it is made
+  std::map<std::pair<uint32_t, uint32_t>, Measure> measures_;         // by (fuse group, share) that is read twice
+  std::condition_variable measured_;                                  // a measuring step is done, or the run has failed
   std::map<uint32_t, std::map<int64_t, kernels::ErrorSums>> errors_;  // per output of codes, by row, while it is made
+  std::map<uint32_t, std::vector<float>> scalars_;                    // per output of them, while it is made
   RunResults* results_ = nullptr;
   RunReport* report_ = nullptr;
 };

@@ -63,8 +63,8 @@ std::pair<uint32_t, uint64_t> PlaceOf(const Job& job, const CellRow& cell) {
 
 }  // namespace
 
-StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t group_limit)
-    : job_(job), limit_(limit), group_limit_(group_limit) {
+StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t shared_limit)
+    : job_(job), limit_(limit), shared_limit_(shared_limit) {
   using Key = std::tuple<uint32_t, std::pair<uint32_t, uint64_t>, uint32_t>;
   std::vector<Key> keys;
   for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
@@ -94,7 +94,6 @@ void StepCutter::Load(uint32_t group) {
   turns_ = TurnsOf(job_, group);
   encodes_ = EncodesOf(job_, group);
   pass_ = GlobalPass::kWhole;
-  if (job_.plan.groups[group].SharesGlobal() && GroupMemory(job_, group) > group_limit_) pass_ = GlobalPass::kMeasure;
   next_bundle_ = next_cell_ = next_turn_ = next_encode_ = 0;
   loaded_ = true;
 }
@@ -152,36 +151,50 @@ bool StepCutter::TakeTurns(Step* step) {
 
 bool StepCutter::TakeEncodes(Step* step) {
   if (encodes_.empty()) return true;
-  const uint32_t group = order_[next_group_];
-  if (!job_.plan.groups[group].SharesGlobal()) return TakeEncodedRows(step, GlobalPass::kWhole);
+  if (!job_.plan.groups[order_[next_group_]].SharesGlobal())
+    return TakeEncodedRows(step, GlobalPass::kWhole, encodes_.size());
+  while (next_encode_ < encodes_.size())
+    if (!TakeShared(step)) return false;
+  return true;
+}
+
+// All that shares the global scale of the next encoded weight.
+bool StepCutter::TakeShared(Step* step) {
+  const auto begin = encodes_.cbegin() + static_cast<ptrdiff_t>(next_encode_);
+  const auto end = EndOfShare(job_, begin, encodes_.end());
   if (pass_ == GlobalPass::kWhole) {
-    const uint64_t memory = GroupMemory(job_, group);
-    if (!step->empty() && (step->memory_bytes + memory > limit_ || step->encodes.size() >= kMaxItems)) return false;
-    for (const EncodeStrip& weight : encodes_) {
-      step->progress_bytes += EncodeProgress(job_, weight);
-      step->encodes.push_back(weight);
+    const uint64_t memory = SharedMemory(job_, std::span(begin, end));
+    if (memory <= shared_limit_) {
+      if (!step->empty() && (step->memory_bytes + memory > limit_ || step->encodes.size() >= kMaxItems)) return false;
+      for (auto weight = begin; weight != end; ++weight) step->progress_bytes += EncodeProgress(job_, *weight);
+      step->encodes.insert(step->encodes.end(), begin, end);
+      step->memory_bytes += memory;
+      next_encode_ = static_cast<size_t>(end - encodes_.cbegin());
+      return true;
     }
-    step->memory_bytes += memory;
-    return true;
+    measured_.assign(begin, end);
+    pass_ = GlobalPass::kMeasure;
   }
   // Alone in their steps, so that those who wait for a measure hold nothing that others need.
   if (!step->empty()) return false;
   step->pass = pass_;
-  const bool all = TakeEncodedRows(step, pass_);
-  if (all && pass_ == GlobalPass::kMeasure) {
+  if (!TakeEncodedRows(step, pass_, static_cast<size_t>(end - encodes_.cbegin()))) return false;
+  if (pass_ == GlobalPass::kMeasure) {
+    next_encode_ -= measured_.size();
+    std::copy(measured_.begin(), measured_.end(), encodes_.begin() + static_cast<ptrdiff_t>(next_encode_));
     pass_ = GlobalPass::kMeasured;
-    encodes_ = EncodesOf(job_, group);
-    next_encode_ = 0;
     return false;
   }
+  pass_ = GlobalPass::kWhole;
   // A step that ends a group of its own must not take up the next group.
-  ended_ = all;
+  ended_ = next_encode_ == encodes_.size();
   return false;
 }
 
-bool StepCutter::TakeEncodedRows(Step* step, GlobalPass pass) {
+// Up to the strip `end`.
+bool StepCutter::TakeEncodedRows(Step* step, GlobalPass pass, size_t end) {
   const FuseGroup& group = job_.plan.groups[order_[next_group_]];
-  while (next_encode_ < encodes_.size()) {
+  while (next_encode_ < end) {
     EncodeStrip& weight = encodes_[next_encode_];
     const uint64_t whole = EncodeMemory(job_, weight, pass);
     EncodeStrip strip = weight;
@@ -196,7 +209,7 @@ bool StepCutter::TakeEncodedRows(Step* step, GlobalPass pass) {
     if (pass != GlobalPass::kMeasure) step->progress_bytes += EncodeProgress(job_, strip);
     step->encodes.push_back(strip);
     if (fits || weight.rows == 0) ++next_encode_;
-    if (!fits) return next_encode_ == encodes_.size();
+    if (!fits) return next_encode_ == end;
   }
   return true;
 }

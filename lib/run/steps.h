@@ -5,8 +5,8 @@
 // equal number, joined by rectangles. So every source byte is read once however finely a group is cut: where one source
 // goes to several outputs (replicated KV heads, columns dealt out to ranks), and where several meet in one row (the way
 // back). Cells of a new block grid and transposed units are never cut. Encoded weights are cut along the TARGET, at
-// multiples of EncodeUnit rows. A group that shares a global scale is one step; where it exceeds the memory of the run,
-// its rows are measured in steps of their own first, and read again.
+// multiples of EncodeUnit rows. Those that share a global scale are in one step; where they exceed the memory of the
+// run, their rows are measured in steps of their own first, and read again.
 #pragma once
 
 #include <cstdint>
@@ -82,9 +82,9 @@ struct EncodeStrip {
 
 // How a step comes by the global scales of its encoded weights.
 enum class GlobalPass : uint8_t {
-  kWhole,     // all rows of every group that shares one are in the step
-  kMeasure,   // it measures rows of one group, and writes nothing
-  kMeasured,  // the group's measuring steps have been handed out before
+  kWhole,     // all rows of everything that shares one are in the step
+  kMeasure,   // it measures rows that share one, and writes nothing
+  kMeasured,  // their measuring steps have been handed out before
 };
 
 struct Step {
@@ -92,7 +92,7 @@ struct Step {
   std::vector<RowStrip> strips;
   std::vector<CellJob> cells;
   std::vector<TurnUnit> turns;
-  std::vector<EncodeStrip> encodes;  // by group
+  std::vector<EncodeStrip> encodes;  // by (group, share)
   GlobalPass pass = GlobalPass::kWhole;
   uint64_t memory_bytes = 0;    // bound on source and output buffers
   uint64_t progress_bytes = 0;  // payload read and written
@@ -117,9 +117,9 @@ JobSize MeasureJob(const Job& job);
 // Hands out the steps, file group after file group. Not thread-safe.
 class StepCutter {
  public:
-  // No step needs more than `limit` bytes unless a single row, cell row, transposed or encode unit does, or a group
-  // that shares a global scale, which may need `group_limit`.
-  StepCutter(const Job& job, uint64_t limit, uint64_t group_limit);
+  // No step needs more than `limit` bytes unless a single row, cell row, transposed or encode unit does, or what shares
+  // a global scale, which may need `shared_limit`.
+  StepCutter(const Job& job, uint64_t limit, uint64_t shared_limit);
   // nullopt at the end.
   std::optional<Step> Next();
 
@@ -130,12 +130,13 @@ class StepCutter {
   bool TakeCells(Step* step);
   bool TakeTurns(Step* step);
   bool TakeEncodes(Step* step);
-  bool TakeEncodedRows(Step* step, GlobalPass pass);
+  bool TakeShared(Step* step);
+  bool TakeEncodedRows(Step* step, GlobalPass pass, size_t end);
   void Load(uint32_t group);
 
   const Job& job_;
   const uint64_t limit_;
-  const uint64_t group_limit_;
+  const uint64_t shared_limit_;
   std::vector<uint32_t> order_;  // groups by (file group, place of their first source)
   size_t next_group_ = 0;
   bool loaded_ = false;
@@ -147,7 +148,8 @@ class StepCutter {
   size_t next_turn_ = 0;
   std::vector<EncodeStrip> encodes_;  // whole weights; the next one may be cut already
   size_t next_encode_ = 0;
-  GlobalPass pass_ = GlobalPass::kWhole;  // of the group being cut
+  std::vector<EncodeStrip> measured_;     // what is being measured, whole
+  GlobalPass pass_ = GlobalPass::kWhole;  // of what shares a global scale and is being cut
   bool ended_ = false;                    // the group is cut, and its last step is alone
 };
 

@@ -41,7 +41,7 @@ TEST(PlanKeep, InconsistentPlansAreRefused) {
       {"pieces", [](Plan& p) { p.outputs[kO].pieces[1].target_col = 39; }},
       {"pieces", [](Plan& p) { p.outputs[kO].pieces.pop_back(); }},
       {"columns of a piece", [](Plan& p) { p.outputs[kO].pieces[0].source_col = 1; }},
-      {"padding", [](Plan& p) { p.outputs[kO].pieces[1] = {kNone, 0, 0, 130, 0, 40, 60}; }},
+      {"padding", [](Plan& p) { p.outputs[kO].pieces[1] = {kNone, 1, 0, 130, 0, 40, 60}; }},
       {"items without a header", [](Plan& p) { p.files[1].header = "x"; }},
       {"begin of an output",
        [](Plan& p) {
@@ -59,22 +59,6 @@ TEST(PlanKeep, InconsistentPlansAreRefused) {
     ASSERT_FALSE(status.ok()) << i;
     EXPECT_NE(status.error().Message().find(cases[i].found), std::string::npos) << i << " " << status.error().Message();
   }
-}
-
-// Rows are put together from values only.
-TEST(PlanKeep, RectanglesOfQuantizedSourcesAreNotEncoded) {
-  const Catalogue catalogue = MakeCatalogue();
-  Plan plan = MakePlan(catalogue);
-  SourceArray codes = plan.sources[kCodes];
-  codes.quantized = true;
-  codes.codec = Codec::kFp8Block;
-  codes.scale = kCodesScale;
-  plan.sources.push_back(codes);
-  const auto source = static_cast<uint32_t>(plan.sources.size() - 1);
-  plan.outputs[kO].pieces = {{source, 0, 0, 28, 0, 0, 100}, {kO0, 0, 28, 102, 0, 0, 40}, {kO1, 0, 28, 102, 0, 40, 60}};
-  const Status status = ValidatePlan(catalogue, plan);
-  ASSERT_FALSE(status.ok());
-  EXPECT_NE(status.error().Message().find("rectangles of values"), std::string::npos) << status.error().Message();
 }
 
 }  // namespace

@@ -237,16 +237,39 @@ TEST(Resolve, AnotherLayoutThanTheSources) {
                   ElementId(qkv, (row / 48 * (384 + 48 + 32) + 384 + row % 48) * 64 + col));
   }
   EXPECT_TRUE(seen);
-  // Quantizing what is behind a view is two runs.
+}
+
+// Experts of ranks by rows and by columns: each matrix is encoded from what the ranks have of it.
+TEST(Resolve, WhatRanksHoldIsQuantizedInTheSameRun) {
+  const made::Understood u = made::Understand(Wide());
+  const Catalogue written = Written(u.catalogue, PlanOf(u, Ranks(4)).value());
+  const View view = ViewOfRanks(written).value();
+  const Inventory inventory = TakeInventory(view.catalogue).value();
+  LayoutVerdict verdict;
+  verdict.layout = {QkvKind::kFused, 4};
   PlanOptions recipe;
   recipe.recipe =
       ParseRecipe(R"({"name": "x", "rules": [{"roles": ["expert.gate", "expert.up", "expert.down"], "to": "mxfp8"}]})",
                   "the recipe")
           .value();
-  const auto refused = MakePlan(view.catalogue, inventory, verdict, recipe, {}, &viewed);
-  ASSERT_FALSE(refused.ok());
-  EXPECT_EQ(refused.error().code, ErrorCode::kUsage);
-  EXPECT_NE(refused.error().Message().find("two runs"), std::string::npos) << refused.error().Message();
+  const ViewedPlan viewed{view, written};
+  const auto plan = MakePlan(view.catalogue, inventory, verdict, recipe, {}, &viewed);
+  ASSERT_TRUE(plan.ok()) << plan.error().Message();
+  size_t seen = 0;
+  for (const OutputArray& output : plan.value().outputs) {
+    if (output.transform != Transform::kEncode) continue;
+    ++seen;
+    ASSERT_EQ(output.pieces.size(), 4u) << output.name;
+    const bool columns = output.id.role == Role::kExpertDown;
+    for (size_t rank = 0; rank < 4; ++rank) {
+      const Piece& piece = output.pieces[rank];
+      EXPECT_TRUE(written.arrays[plan.value().sources[piece.source].array].name.starts_with(
+          "rank" + std::to_string(rank) + "/"));
+      const int64_t part = columns ? output.shape[1] / 4 : output.shape[0] / 4;
+      EXPECT_EQ(columns ? piece.target_col : piece.target_row, static_cast<int64_t>(rank) * part) << output.name;
+    }
+  }
+  EXPECT_GT(seen, 0u);
 }
 
 }  // namespace

@@ -48,27 +48,28 @@ Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weig
   return shape;
 }
 
-void AddResized(Draft& draft, const Weight& weight, const std::vector<int64_t>& shape) {
-  const Catalogue& catalogue = draft.catalogue();
-  const auto add = [&](uint32_t array, std::vector<int64_t> wanted, std::string pad) {
-    const StoredArray& stored = catalogue.arrays[array];
-    OutputArray output = OutputLike(stored);
-    output.shape = std::move(wanted);
-    output.pad = std::move(pad);
-    output.pieces = ResizedPieces(draft.Source(array), stored.shape, output.shape);
-    draft.AddOutput(std::move(output), array);
+void ResizeAdded(Draft& draft, const Weight& weight, const std::vector<int64_t>& shape) {
+  const auto resize = [&](uint32_t array, std::vector<int64_t> wanted, std::string pad) {
+    const uint32_t source = draft.Source(array);
+    for (DraftOutput& output : draft.group().outputs) {
+      if (output.pieces[0].source != source) continue;
+      output.unchanged = false;
+      output.pieces = ResizedPieces(source, draft.catalogue().arrays[array].shape, wanted);
+      output.shape = std::move(wanted);
+      output.pad = std::move(pad);
+      output.end = output.begin + ArrayBytes(output.dtype, output.shape);
+      return;
+    }
   };
   std::vector<int64_t> codes = shape;
   if (IsPacked(weight.storage)) codes.back() /= 2;
-  add(weight.array, codes, "");
+  resize(weight.array, codes, "");
   if (const std::optional<Codec> codec = CodecOf(weight.storage)) {
     const bool blocks = HasBlockScales(*codec);
     const int64_t columns = blocks ? weight.block_cols : GroupOf(*codec);
     const int64_t rows = blocks ? CeilDiv(shape[0], weight.block_rows) : shape[0];
-    add(weight.scale, {rows, CeilDiv(shape[1], columns)}, std::string(WordOf(kScalesOfOne, *codec)));
+    resize(weight.scale, {rows, CeilDiv(shape[1], columns)}, std::string(WordOf(kScalesOfOne, *codec)));
   }
-  for (const uint32_t array : {weight.global, weight.input})
-    if (array != kNone) draft.AddUnchanged(array);
 }
 
 void AddRegridded(Draft& draft, const Weight& weight, int64_t block_rows) {

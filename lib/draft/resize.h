@@ -16,8 +16,9 @@ std::vector<int64_t> ElementShape(const Catalogue& catalogue, const Weight& weig
 // model table speaks of it (towers).
 Result<std::vector<int64_t>> ResizedShape(const Catalogue& catalogue, const Weight& weight, const ModelConfig& model);
 
-// Every array of a weight that is kept, resized to `shape` (elements): zero codes and values under scales of one.
-void AddResized(Draft& draft, const Weight& weight, const std::vector<int64_t>& shape);
+// Resizes the arrays of a kept or renamed weight, which were just added to the last group, to `shape` (elements): zero
+// codes and values under scales of one.
+void ResizeAdded(Draft& draft, const Weight& weight, const std::vector<int64_t>& shape);
 
 // Every array of a block FP8 weight that is kept, its scales for blocks of `block_rows` rows: repeated for lower
 // blocks, and one of several for higher ones, which must be equal (Plan::equal).

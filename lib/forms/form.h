@@ -14,6 +14,7 @@
 #include "lib/draft/placement.h"
 #include "lib/forms/checkpoint.h"
 #include "lib/forms/choice.h"
+#include "lib/forms/quantized_modules.h"
 #include "lib/forms/target.h"
 
 namespace mimo {
@@ -45,6 +46,7 @@ struct Planning {
   Target target = {};
   Draft draft{catalogue, inventory};
   Tally tally = {};
+  HfQuantization quantization = {};     // of the outputs as a Hugging Face checkpoint has them
   std::vector<std::string> notes = {};  // what people should know of the plan beyond its figures
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/draft/filter.h"
+#include "lib/forms/hf/hf_output.h"
 #include "lib/forms/registry/registry.h"
 #include "lib/plan/plan_json.h"
 #include "lib/planner/resolve.h"
@@ -66,6 +67,7 @@ Result<Plan> MakePlanOf(Planning p) {
   MIMO_RETURN_IF_ERROR(CheckPromises(p));
   const bool straddles = std::any_of(p.draft.groups.begin(), p.draft.groups.end(),
                                      [](const DraftGroup& group) { return group.straddling_blocks > 0; });
+  if (form.traits().quantization) p.quantization = DescribeQuantization(p.draft, p.chooser.dialect());
   MIMO_RETURN_IF_ERROR(form.Arrange(&p));
   const PlacementOptions placement = form.Place(&p);
   const std::vector<std::string> dropped = p.draft.reasons();

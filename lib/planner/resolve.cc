@@ -64,8 +64,9 @@ class StoredReader {
     source.quantized = true;
     source.codec = shown.codec;
     source.scale = scale;
-    source.block_rows = shown.block_rows;
-    source.block_cols = shown.block_cols;
+    const bool turned = view_.transposed[shown.array] != 0;
+    source.block_rows = turned ? shown.block_cols : shown.block_rows;
+    source.block_cols = turned ? shown.block_rows : shown.block_cols;
     return index;
   }
 
@@ -86,6 +87,7 @@ class StoredReader {
 
   Status ResolveOutput(OutputArray* output) {
     std::vector<Piece> pieces;
+    planned_ = output->transform;
     for (const Piece& piece : output->pieces)
       if (piece.source == kNone)
         pieces.push_back(piece);
@@ -97,46 +99,79 @@ class StoredReader {
     return {};
   }
 
-  // Columns of fragments are stored elements, those of decoded pieces are values: two to a byte of 4-bit codes.
-  static int64_t PerElement(const OutputArray& output, const SourceArray& shown) {
-    const bool packed = shown.quantized && IsPacked(shown.codec);
-    return packed && Decodes(output, shown) ? 2 : 1;
+  // What is shown turned over is turned back where it is moved or decoded.
+  Status TurnBack(const SourceArray& shown, OutputArray* output) const {
+    switch (planned_) {
+      case Transform::kMove:
+        SetTransposed(output);
+        return {};
+      case Transform::kConvert:
+        output->transform = Transform::kTranspose;
+        return CheckBlocksOf(shown);
+      case Transform::kEncode:
+      case Transform::kTranspose:
+      case Transform::kInvert:
+      case Transform::kRelayout:
+      case Transform::kScales:
+      case Transform::kBeside:
+      case Transform::kConstant:
+        break;
+    }
+    return UsageError("what Neuron directories hold turned over cannot be quantized or turned over again")
+        .Expected(kTwoRuns)
+        .Found(output->name);
+  }
+
+  // Blocks of a stack lie on one grid where each matrix is whole blocks.
+  Status CheckBlocksOf(const SourceArray& shown) const {
+    const StoredArray& array = view_.catalogue.arrays[shown.array];
+    if (!shown.quantized || (array.shape[0] % shown.block_rows == 0 && array.shape[1] % shown.block_cols == 0))
+      return {};
+    return UsageError("experts that are no whole blocks cannot be decoded where they are stacked")
+        .Expected(kTwoRuns)
+        .Found(array.name);
   }
 
   Status ResolvePiece(OutputArray* output, const Piece& piece, std::vector<Piece>* pieces) {
     const SourceArray& shown = shown_[piece.source];
-    const bool decodes = Decodes(*output, shown);
-    const bool turned = view_.transposed[shown.array] != 0;
-    if (turned && output->transform != Transform::kMove)
-      return UsageError("what ranks or Neuron directories hold cannot be converted further in the same run")
+    // As it was planned: an earlier piece may have turned the output over.
+    const bool decodes = planned_ == Transform::kTranspose ? Decodes(*output, shown) : Decodes(planned_);
+    const bool turned = view_.transposed[shown.array] != 0, turns = planned_ == Transform::kTranspose;
+    if (decodes && kernels::HasGlobal(shown.codec) && shown.quantized)
+      return UsageError("experts with global scales of their own cannot be decoded where they are stacked")
           .Expected(kTwoRuns)
           .Found(output->name);
-    if (turned) SetTransposed(output);
+    if (turned) MIMO_RETURN_IF_ERROR(TurnBack(shown, output));
     if (view_.IsReal(shown.array, stored_)) {
       pieces->push_back(piece);
       pieces->back().source = RealSource(shown);
       return {};
     }
-    const int64_t per = PerElement(*output, shown);
+    // Columns of fragments are stored elements, those of decoded pieces are values: two to a byte of 4-bit codes.
+    const int64_t per = decodes && shown.quantized && IsPacked(shown.codec) ? 2 : 1;
     const StoredArray& array = view_.catalogue.arrays[shown.array];
-    const int64_t width = piece.cols == 0 ? RowElements(array.shape) * per : piece.cols;
+    // Of what is shown: where an output is turned over, its columns are the rows of its sources.
+    const int64_t height = turns ? piece.cols : piece.rows;
+    const int64_t width = turns ? piece.rows : piece.cols == 0 ? RowElements(array.shape) * per : piece.cols;
     for (const Fragment& f : view_.fragments[shown.array]) {
       const int64_t row_begin = std::max(f.row, piece.source_row);
-      const int64_t row_end = std::min(f.row + f.rows, piece.source_row + piece.rows);
+      const int64_t row_end = std::min(f.row + f.rows, piece.source_row + height);
       const int64_t col_begin = std::max(f.col * per, piece.source_col);
       const int64_t col_end = std::min((f.col + f.cols) * per, piece.source_col + width);
       if (row_begin >= row_end || col_begin >= col_end) continue;
       Piece part;
       part.source = decodes ? Decoded(f.array, shown) : Source(f.array);
-      if (turned && IsValueCodec(output->target_codec)) plan_.sources[part.source].codec = output->target_codec;
-      part.rows = row_end - row_begin;
-      part.cols = col_end - col_begin;
-      part.target_row = piece.target_row + row_begin - piece.source_row;
-      part.target_col = piece.target_col + col_begin - piece.source_col;
+      if ((turned || turns) && !decodes && IsValueCodec(output->target_codec))
+        plan_.sources[part.source].codec = output->target_codec;
+      part.rows = turns ? col_end - col_begin : row_end - row_begin;
+      part.cols = turns ? row_end - row_begin : col_end - col_begin;
+      const int64_t down = row_begin - piece.source_row, right = col_begin - piece.source_col;
+      part.target_row = piece.target_row + (turns ? right : down);
+      part.target_col = piece.target_col + (turns ? down : right);
       const int64_t row_in = row_begin - f.row, col_in = col_begin - f.col * per;
       part.source_row = f.stored_row + (turned ? col_in : row_in);
       part.source_col = f.stored_col * per + (turned ? row_in : col_in);
-      const bool whole = !turned && part.cols == RowElements(output->shape) && part.source_col == 0 &&
+      const bool whole = !turned && !turns && part.cols == RowElements(output->shape) && part.source_col == 0 &&
                          part.cols == RowElements(stored_.arrays[f.array].shape) * per && part.target_col == 0;
       if (whole) part.cols = 0;
       pieces->push_back(part);
@@ -225,7 +260,8 @@ class StoredReader {
   const Catalogue& stored_;
   Plan& plan_;
   std::vector<SourceArray> shown_;
-  std::vector<uint32_t> source_of_;  // by stored array: its plan source
+  std::vector<uint32_t> source_of_;       // by stored array: its plan source
+  Transform planned_ = Transform::kMove;  // of the output that is resolved
 };
 
 }  // namespace

@@ -7,8 +7,8 @@
 namespace mimo {
 
 // Replaces the sources of `plan`, whose arrays are those of `view`, by stored ones, with the replicas to be compared.
-// Outputs may not be marked unchanged, nor files linked. kUsage for what cannot be done in the same run: quantizing, or
-// decoding what is stored turned over.
+// Outputs may not be marked unchanged, nor files linked. kUsage for what cannot be done in the same run: quantizing
+// what is stored turned over, decoding what is stacked with global scales of its own.
 Status ReadFromStored(const View& view, const Catalogue& stored, Plan* plan);
 
 }  // namespace mimo

@@ -11,12 +11,28 @@
 namespace mimo {
 namespace {
 
-// Rows that one part of the weights of a kind must be a multiple of: rows of some, columns of others are cut.
-int64_t GroupOf(const Planning& p, bool experts) {
-  bool fp8 = false;
-  for (const Weight& w : p.inventory.weights)
-    if (experts ? IsExpert(w.id.role) : IsDenseMlp(w.id.role)) fp8 |= HasBlockGrid(w.storage);
-  return fp8 ? std::lcm(p.catalogue.config.block_rows, p.catalogue.config.block_cols) : 32;
+// Rows that one part of a weight must be a multiple of: rows of some, columns of others are cut.
+Result<int64_t> GroupOf(Planning* p, const Weight& weight) {
+  const ModelConfig& config = p->catalogue.config;
+  const int64_t stored = HasBlockGrid(weight.storage) ? std::lcm(config.block_rows, config.block_cols) : 32;
+  if (p->chooser.recipe() == nullptr) return stored;
+  const std::string name = NameOfPart(p->catalogue.arrays[weight.array].name, Part::kWeight);
+  MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseStorage(p, weight, weight.id, name));
+  if (choice.kind != Choice::Kind::kEncode) return choice.moves() ? stored : int64_t{32};
+  const kernels::Encoding& encoding = choice.encoding;
+  if (!HasBlockScales(encoding.codec)) return int64_t{32};
+  return std::lcm<int64_t>(encoding.block_rows, encoding.block_cols);
+}
+
+// The same for all experts, or all dense layers.
+Result<int64_t> GroupOf(Planning* p, bool experts) {
+  int64_t group = 32;
+  for (const Weight& weight : p->inventory.weights) {
+    if (experts ? !IsExpert(weight.id.role) : !IsDenseMlp(weight.id.role)) continue;
+    MIMO_ASSIGN_OR_RETURN(const int64_t own, GroupOf(p, weight));
+    group = std::lcm(group, own);
+  }
+  return group;
 }
 
 Status CheckExpertRanks(int64_t experts, int64_t tp, int64_t ep) {
@@ -53,7 +69,11 @@ Status ShareOut(Planning* p) {
   const int64_t tp = p->options.tp, ep = std::max<int64_t>(p->options.ep, 1);
   const bool pad = p->options.pad;
   ModelConfig& model = p->target.model;
-  const int64_t dense = GroupOf(*p, false), experts = ep > 1 ? 1 : GroupOf(*p, true);
+  MIMO_ASSIGN_OR_RETURN(const int64_t dense, GroupOf(p, false));
+  int64_t experts = 1;
+  if (ep == 1) {
+    MIMO_ASSIGN_OR_RETURN(experts, GroupOf(p, true));
+  }
   MIMO_RETURN_IF_ERROR(CheckExpertRanks(p->catalogue.config.experts, tp, ep));
   if (pad) {
     ModelConfig padded = PaddedConfig(model, tp, dense, experts);

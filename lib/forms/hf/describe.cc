@@ -3,7 +3,6 @@
 
 #include "lib/forms/form.h"
 #include "lib/forms/hf/hf_config.h"
-#include "lib/forms/hf/hf_output.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/words.h"
@@ -50,7 +49,7 @@ class DirectoryDescriber {
     }
     if (!quant_config.empty()) plan_.texts.push_back({kQuantConfigName, std::move(quant_config)});
     KeepOrigin();
-    Carry();
+    Carry(hf);
     return {};
   }
 
@@ -91,8 +90,7 @@ class DirectoryDescriber {
     hf.intermediate = target_.model.intermediate;
     hf.moe_intermediate = target_.model.moe_intermediate;
     hf.text_only = options_.text_only || LacksTowers();
-    if (traits_.quantization)
-      hf.quantization = DescribeQuantization(p_.catalogue, p_.inventory, plan_, chooser_.dialect());
+    if (traits_.quantization) hf.quantization = p_.quantization;
     if (chooser_.keeps()) {
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
@@ -161,10 +159,11 @@ class DirectoryDescriber {
     return BuildHfIndex(p_.catalogue.index, plain, p_.catalogue.payload_bytes(), where);
   }
 
-  void Carry() {
+  void Carry(const HfDescription& hf) {
     for (const CarriedFile& file : p_.catalogue.carried) {
       if (options_.text_only && file.name.rfind("audio_tokenizer/", 0) == 0) continue;
-      if (edited_ && file.name == kQuantConfigName) continue;  // it would contradict config.json
+      if (edited_ && !hf.keeps_quantization && file.name == kQuantConfigName)
+        continue;  // it would contradict config.json
       if (file.name.rfind(kOriginDirectory, 0) == 0) continue;
       plan_.carried.push_back(file.name);
     }

@@ -30,12 +30,11 @@ struct Module {
 
 class QuantizationDescriber {
  public:
-  QuantizationDescriber(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan)
-      : catalogue_(catalogue), plan_(plan) {
-    codec_of_.resize(catalogue.arrays.size());
-    for (const Weight& weight : inventory.weights) codec_of_[weight.array] = CodecOf(weight.storage);
-    for (const FuseGroup& group : plan.groups)
-      for (const EncodedWeight& e : group.encoded) encodings_[e.codes] = &e.encoding;
+  explicit QuantizationDescriber(const Draft& draft) : catalogue_(draft.catalogue()), draft_(draft) {
+    codec_of_.resize(catalogue_.arrays.size());
+    for (const Weight& weight : draft.inventory().weights) codec_of_[weight.array] = CodecOf(weight.storage);
+    for (const DraftGroup& group : draft.groups)
+      for (const EncodedWeight& e : group.encoded) encodings_[&group.outputs[e.codes]] = &e.encoding;
   }
 
   HfQuantization Describe(Dialect dialect) {
@@ -65,8 +64,7 @@ class QuantizationDescriber {
   }
 
  private:
-  std::optional<Codec> CodecOfOutput(uint32_t index) const {
-    const OutputArray& output = plan_.outputs[index];
+  std::optional<Codec> CodecOfOutput(const OutputArray& output) const {
     switch (output.transform) {
       case Transform::kEncode:
         return output.target_codec;
@@ -74,7 +72,7 @@ class QuantizationDescriber {
         return Codec::kFp8Block;
       case Transform::kMove:
         for (const Piece& piece : output.pieces)
-          if (piece.source != kNone) return codec_of_[plan_.sources[piece.source].array];
+          if (piece.source != kNone) return codec_of_[draft_.sources[piece.source].array];
         return std::nullopt;
       case Transform::kConvert:  // values
       case Transform::kScales:   // beside the elements of a weight
@@ -88,21 +86,23 @@ class QuantizationDescriber {
   }
 
   void Collect() {
-    for (uint32_t i = 0; i < plan_.outputs.size(); ++i) {
-      const OutputArray& output = plan_.outputs[i];
-      const std::string name = output.name.substr(0, output.name.rfind('.'));
-      if (output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal) {
-        modules_[name].input_scale = true;
-      } else if (HoldsElements(output.id.part) && IsLinear(output)) {
-        Module& module = modules_[name];
-        module.values = &output;
-        module.codec = CodecOfOutput(i);
-        module.power_of_two =
-            module.codec == Codec::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";  // as it was stored
-        if (const auto e = encodings_.find(i); e != encodings_.end()) module.power_of_two = e->second->power_of_two;
-      }
-    }
+    for (const DraftGroup& group : draft_.groups)
+      for (const DraftOutput& output : group.outputs) Collect(output);
     std::erase_if(modules_, [](const auto& entry) { return entry.second.values == nullptr; });
+  }
+
+  void Collect(const OutputArray& output) {
+    const std::string name = output.name.substr(0, output.name.rfind('.'));
+    if (output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal) {
+      modules_[name].input_scale = true;
+    } else if (HoldsElements(output.id.part) && IsLinear(output)) {
+      Module& module = modules_[name];
+      module.values = &output;
+      module.codec = CodecOfOutput(output);
+      module.power_of_two =
+          module.codec == Codec::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";  // as it was stored
+      if (const auto e = encodings_.find(&output); e != encodings_.end()) module.power_of_two = e->second->power_of_two;
+    }
   }
 
   std::vector<std::pair<std::string, Module>> InModelOrder() const {
@@ -159,18 +159,17 @@ class QuantizationDescriber {
   }
 
   const Catalogue& catalogue_;
-  const Plan& plan_;
-  std::vector<std::optional<Codec>> codec_of_;  // by catalogue array, for arrays of codes
-  std::map<uint32_t, const kernels::Encoding*> encodings_;
+  const Draft& draft_;
+  std::vector<std::optional<Codec>> codec_of_;                        // by catalogue array, for arrays of codes
+  std::map<const OutputArray*, const kernels::Encoding*> encodings_;  // by codes
   std::map<std::string, Module> modules_;
   std::map<std::string, std::set<std::optional<Codec>>> drafter_;
 };
 
 }  // namespace
 
-HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
-                                    Dialect dialect) {
-  return QuantizationDescriber(catalogue, inventory, plan).Describe(dialect);
+HfQuantization DescribeQuantization(const Draft& draft, Dialect dialect) {
+  return QuantizationDescriber(draft).Describe(dialect);
 }
 
 }  // namespace mimo

@@ -232,23 +232,18 @@ class LogicalPlanner {
       return UsageError("a weight that takes in the value scale cannot be quantized in the same run")
           .Expected("two runs: --fold-value-scale o first, then the recipe")
           .Found(name);
-    if (changed && made)
-      return UsageError("a weight that gets zeros cannot be quantized in the same run")
-          .Expected("two runs: --recipe or --dtype first, then --pad")
-          .Found(name);
-    if (choice.kind == Choice::Kind::kEncode) {
-      PlanEncoded(weight, choice, name);
-      return {};
-    }
+    if (choice.kind == Choice::Kind::kEncode) return PlanEncoded(weight, choice, name, shape);
     draft_.BeginGroup(stored.name);
     if (choice.kind == Choice::Kind::kRename) {
       draft_.AddRenamed(weight, choice.arrays);
+      if (changed) ResizeAdded(draft_, weight, shape);
     } else if (choice.kind == Choice::Kind::kPlain) {
       PlanPlain(weight, choice.codec, name, shape);
       if (folds) Scale(&draft_.group().outputs.back());
     } else {
       if (changed) {
-        AddResized(draft_, weight, shape);
+        draft_.AddKept(weight);
+        ResizeAdded(draft_, weight, shape);
       } else if (HasBlockGrid(weight.storage) && weight.block_rows != target_.block_rows) {
         AddRegridded(draft_, weight, target_.block_rows);
       } else {
@@ -260,22 +255,29 @@ class LogicalPlanner {
   }
 
   // Weights that engines run as one wait for each other (PlanFused).
-  void PlanEncoded(const Weight& weight, const Choice& choice, const std::string& name) {
+  Status PlanEncoded(const Weight& weight, const Choice& choice, const std::string& name,
+                     const std::vector<int64_t>& shape) {
     EncodedRequest request;
     request.id = weight.id;
     request.name = name;
-    request.rows = weight.rows;
-    request.cols = weight.cols;
+    request.rows = shape[0];
+    request.cols = shape[1];
+    if (const int64_t group = kernels::GroupColumns(choice.encoding);
+        !HasBlockScales(choice.encoding.codec) && request.cols % group != 0)
+      return UsageError("padded rows are not whole groups of their codec")
+          .Expected("a multiple of " + std::to_string(group) + " columns")
+          .Found(name + ": " + std::to_string(request.cols));
     request.encoding = choice.encoding;
     request.arrays = choice.arrays;
     request.input_scale = choice.input_scale;
-    request.pieces.push_back({draft_.DecodedSource(weight), 0, 0, weight.rows});
+    request.pieces = ResizedPieces(draft_.DecodedSource(weight), ElementShape(catalogue_, weight), shape);
     // Only NVFP4 has something to share; without it every weight is a group of its own.
     const std::string_view fuse =
         choice.encoding.codec == Codec::kNvfp4 ? catalogue_.table->FuseOf(weight.id) : std::string_view();
     const std::string label = fuse.empty() ? name : name.substr(0, name.rfind('.', name.rfind('.') - 1));
     fused_[{weight.id.mtp, weight.id.layer, weight.id.expert, fuse.empty() ? name : std::string(fuse)}].push_back(
         {label, std::move(request), weight.array});
+    return {};
   }
 
   void Scale(OutputArray* output) const {

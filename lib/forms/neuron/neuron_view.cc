@@ -53,6 +53,9 @@ class NeuronViewer {
     if (array.shape.size() != 3 || array.shape[0] != experts || array.shape[2] % members != 0)
       return Bad(array, "a stack of experts of the wrong shape")
           .Expected(std::to_string(experts) + " experts in three dimensions");
+    if (const StoredArray* scale = stored_.Find(NeuronStackName(stack.gate_up, stack.layer, Part::kRowScale));
+        stack.part == Part::kWeight && scale)
+      view_.scale_of[index] = stored_.by_name.at(scale->name);
     const int64_t rows = array.shape[1], each = array.shape[2] / members;
     for (int64_t expert = 0; expert < experts; ++expert) {
       for (int64_t member = 0; member < members; ++member) {

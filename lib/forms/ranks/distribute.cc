@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <bit>
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "lib/decode/row_bytes.h"
 #include "lib/draft/cut_pieces.h"
+#include "lib/forms/ranks/encoded_ranks.h"
 #include "lib/forms/ranks/rank_form.h"
+#include "lib/forms/ranks/rank_places.h"
 #include "lib/forms/ranks/sharded_state_form.h"
 #include "lib/forms/refusals.h"
 #include "lib/forms/rules.h"
@@ -31,13 +34,9 @@ class Distributor {
       : p_(*p),
         draft_(p->draft),
         form_(form),
-        tp_(p->options.tp),
-        ep_(std::max<int64_t>(p->options.ep, 1)),
-        experts_(p->target.model.experts) {
-    ranks_ = p->options.ranks;
-    if (ranks_.empty())
-      for (int64_t r = 0; r < tp_; ++r) ranks_.push_back(r);
-  }
+        places_(form, *p),
+        outputs_(places_, &draft_),
+        encoded_(places_, p->quantization.dialect, &draft_, &outputs_) {}
 
   Status Distribute() {
     for (const SourceArray& source : draft_.sources)
@@ -45,10 +44,13 @@ class Distributor {
         draft_.SetReason(source.array, "of ranks that are not written (--ranks)");
     planned_ = std::move(draft_.groups);
     draft_.groups.clear();
+    MIMO_RETURN_IF_ERROR(CheckDialect());
     for (DraftGroup& group : planned_) MIMO_RETURN_IF_ERROR(Sort(group));
     for (auto& [key, members] : stacks_) MIMO_RETURN_IF_ERROR(MakeStack(std::get<2>(key), std::get<1>(key), members));
+    MIMO_RETURN_IF_ERROR(encoded_.Make());
+    MIMO_RETURN_IF_ERROR(AddInputScales());
     MIMO_RETURN_IF_ERROR(AddConstants());
-    if (ranks_.front() == 0) AddRest();
+    if (places_.ranks().front() == 0) AddRest();
     return CheckTemplate();
   }
 
@@ -58,73 +60,39 @@ class Distributor {
   // By (mtp, layer, tensor of the form); layer -1 is outside of layers.
   using StackKey = std::tuple<bool, int32_t, size_t>;
 
+  Status CheckDialect() const {
+    if (p_.quantization.quantized.empty() || p_.quantization.dialect != Dialect::kCompressedTensors) return {};
+    return UsageError("rank files have the names of vLLM's own FP8 and MXFP4, and of its ModelOpt classes")
+        .Expected("the dialect native or modelopt")
+        .Found("compressed-tensors")
+        .Advice("a recipe in the dialect modelopt, or --dtype bf16");
+  }
+
   // Which planned outputs make which arrays of a rank; re-laid attention is cut at once.
   Status Sort(DraftGroup& group) {
     if (!group.cells.empty()) return CutCells(group);
+    if (!group.encoded.empty()) {
+      if (group.SharesGlobal() && !p_.options.ranks.empty())
+        return UsageError("the global scale of NVFP4 is taken from what all ranks hold")
+            .Expected("no --ranks; or two runs: the recipe first, then --format sharded-state --ranks")
+            .Found(group.outputs[0].name);
+      return encoded_.Add(group);
+    }
     for (DraftOutput& output : group.outputs) {
-      if (output.transform == Transform::kEncode || output.transform == Transform::kBeside)
-        return UsageError("rank files cannot be quantized in the same run")
-            .Expected("two runs: --recipe or --dtype first, then --format sharded-state")
-            .Found(output.name);
       const auto tensor = form_.Find(output.id.role, output.id.part, output.id.mtp);
       if (IsTower(output.id.role) || output.id.role == Role::kUnknown) {
         rest_.push_back(&output);
         continue;
       }
-      if (!tensor)
+      const bool foreign = output.id.part == Part::kScaleInv && output.dtype != DType::kF32;
+      if (!tensor || foreign || !encoded_.HasClass(output.id))
         return UsageError("form " + form_.name() + " has no place for an array of this checkpoint")
-            .Expected("BF16, block FP8 or MXFP4 weights")
+            .Expected("BF16, block FP8, MXFP4, or ModelOpt's NVFP4 and MXFP8 weights")
             .Found(output.name)
             .Advice("convert it first: --dtype bf16, or a recipe of the native dialect");
       stacks_[{output.id.mtp, output.id.layer, *tensor}].push_back(&output);
     }
     return {};
-  }
-
-  // Where the part of a planned output that `rank` holds goes in its array; nullopt: it holds none. Divisibility has
-  // been checked when the target was chosen.
-  std::optional<Placed> PlaceOf(const RankTensor& tensor, const OutputArray& output, int64_t rank) const {
-    Placed placed{{0, output.rows()}, {0, RowElements(output.shape)}};
-    const auto role = std::find(tensor.of.begin(), tensor.of.end(), output.id.role);
-    int64_t before = role == tensor.of.end() ? 0 : role - tensor.of.begin();  // parts in front of this one
-    if (tensor.experts) {
-      const int64_t local = LocalExpert(output.id.expert, rank);
-      if (local < 0) return std::nullopt;
-      before += local * tensor.members();
-    }
-    const int64_t parts = tensor.parts(tp_, ep_), part = parts > 1 ? rank : 0;
-    if (tensor.by_columns()) {
-      placed.cols = EvenPart(placed.cols.size(), parts, part);
-    } else {
-      const int64_t rows = output.rows();
-      placed.rows = EvenPart(RowsWithTail(tensor, rows), parts, part);
-      placed.rows = {std::min(placed.rows.begin, rows), std::min(placed.rows.end, rows)};
-    }
-    placed.target_row = before * placed.rows.size();
-    return placed;
-  }
-
-  // The vocabulary is padded.
-  int64_t RowsWithTail(const RankTensor& tensor, int64_t rows) const {
-    return tensor.cut == Cut::kVocab ? RoundUp(rows, form_.vocab_multiple()) : rows;
-  }
-
-  int64_t LocalExpert(int64_t expert, int64_t rank) const {
-    if (ep_ == 1) return expert;
-    const int64_t each = experts_ / ep_;
-    return expert / each == rank ? expert % each : -1;
-  }
-
-  // The shape of a rank's array, from one of the outputs that make it.
-  std::vector<int64_t> ShapeOnRank(const RankTensor& tensor, const OutputArray& output) const {
-    std::vector<int64_t> shape = output.shape;
-    const int64_t parts = tensor.parts(tp_, ep_);
-    if (tensor.by_columns())
-      shape.back() /= parts;
-    else
-      shape[0] = RowsWithTail(tensor, shape[0]) / parts * tensor.members();
-    if (tensor.experts) shape.insert(shape.begin(), experts_ / ep_);
-    return shape;
   }
 
   DType TypeOf(const RankTensor& tensor, DType stored) const {
@@ -136,24 +104,26 @@ class Distributor {
   Status MakeStack(size_t index, int32_t layer, const std::vector<const DraftOutput*>& members) {
     const RankTensor& tensor = form_.tensors()[index];
     const DraftOutput& first = *members[0];
-    const std::string table_name = NameInLayer(tensor.pattern, layer);
-    const std::vector<int64_t> shape = ShapeOnRank(tensor, first);
-    MIMO_ASSIGN_OR_RETURN(const std::string name, NameOf(tensor.mtp, table_name, shape));
-    draft_.BeginGroup(table_name);
-    for (const int64_t rank : ranks_) {
+    const std::vector<int64_t> shape = places_.ShapeOnRank(tensor, first.shape);
+    MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, layer, shape));
+    for (const DraftOutput* output : members) {
+      if (output->dtype != first.dtype || output->transform != first.transform)
+        return UsageError("weights that a rank holds in one array are stored differently")
+            .Expected(first.name)
+            .Found(output->name)
+            .Advice("store them alike first");
+      if (output->transform == Transform::kInvert)
+        return UsageError("global scales cannot change their dialect and be cut at once")
+            .Expected("two runs: the dialect first, then --format sharded-state")
+            .Found(output->name);
+    }
+    draft_.BeginGroup(NameInLayer(tensor.pattern, layer));
+    for (const int64_t rank : places_.ranks()) {
       OutputArray made = OutputLike(first);
-      made.name = RankName(rank, name);
       made.id.expert = -1;
       made.dtype = TypeOf(tensor, first.dtype);
       made.shape = shape;
-      for (const DraftOutput* output : members) {
-        if (output->dtype != first.dtype || output->transform != first.transform)
-          return UsageError("weights that a rank holds in one array are stored differently")
-              .Expected(first.name)
-              .Found(output->name)
-              .Advice("store them alike first");
-        if (const auto placed = PlaceOf(tensor, *output, rank)) CutPieces(*output, *placed, &made.pieces);
-      }
+      for (const DraftOutput* output : members) CutMember(tensor, *output, rank, &made);
       SortPieces(&made.pieces);
       PadRows(made.rows(), &made.pieces);  // only the vocabulary has a tail that nothing fills
       if (made.dtype != first.dtype) {
@@ -162,29 +132,22 @@ class Distributor {
         for (const Piece& piece : made.pieces)
           if (piece.source != kNone) draft_.sources[piece.source].codec = *ValueCodecOf(first.dtype);
       }
-      Add(std::move(made), tensor.mtp, rank, layer, first.near);
+      outputs_.Add(std::move(made), name, tensor.mtp, rank, layer, first.near);
     }
     return {};
   }
 
-  void Add(OutputArray output, bool mtp, int64_t rank, int32_t layer, uint32_t near) {
-    if (rank == ranks_.front() && !mtp) made_.push_back(std::string(HeaderName(output.name)));
-    draft_.AddOutput(std::move(output), near, FileOf(mtp, rank, layer));
-  }
-
-  // MTP layers are no part of the model that a template was dumped from.
-  Result<std::string> NameOf(bool mtp, const std::string& table_name, const std::vector<int64_t>& shape) const {
-    if (mtp) return table_name;
-    return form_.NameOf(table_name, shape);
-  }
-
-  static std::string FileOf(bool mtp, int64_t rank, int32_t layer) {
-    return std::string(mtp ? "mtp" : "model") + "-rank-" + std::to_string(rank) + "-part-" +
-           std::to_string(mtp ? layer : layer + 1) + ".safetensors";
-  }
-
-  static std::string RankName(int64_t rank, const std::string& name) {
-    return "rank" + std::to_string(rank) + "/" + name;
+  void CutMember(const RankTensor& tensor, const DraftOutput& output, int64_t rank, OutputArray* made) const {
+    if (tensor.cut != Cut::kScalars) {
+      if (const auto placed = places_.PlaceOf(tensor, output.id, output.shape, rank))
+        CutPieces(output, *placed, &made->pieces);
+      return;
+    }
+    const auto own = places_.ScalarsOf(tensor, output.id, rank);
+    if (!own) return;
+    const int64_t columns = RowElements(made->shape);
+    for (int64_t i = own->begin; i < own->end; ++i)
+      made->pieces.push_back({output.pieces[0].source, 0, i / columns, 1, 0, i % columns, 1});
   }
 
   // A re-laid fused(tp): the cells of chunk r, with its codes and scales, are those of rank r.
@@ -200,17 +163,13 @@ class Distributor {
             .Found(output.name);
       const RankTensor& tensor = form_.tensors()[*index];
       OutputArray part = output;
-      part.shape[0] /= tp_;
-      MIMO_ASSIGN_OR_RETURN(const std::string name,
-                            NameOf(tensor.mtp, NameInLayer(tensor.pattern, output.id.layer), part.shape));
-      for (const int64_t rank : ranks_) {
-        part.name = RankName(rank, name);
-        made[{i, rank}] = static_cast<uint32_t>(draft_.group().outputs.size());
-        Add(part, tensor.mtp, rank, output.id.layer, output.near);
-      }
+      part.shape[0] /= places_.tp();
+      MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, output.id.layer, part.shape));
+      for (const int64_t rank : places_.ranks())
+        made[{i, rank}] = outputs_.Add(part, name, tensor.mtp, rank, output.id.layer, output.near);
     }
     const auto cut = [&](uint32_t* output, int64_t* row) {
-      const int64_t each = group.outputs[*output].shape[0] / tp_;
+      const int64_t each = group.outputs[*output].shape[0] / places_.tp();
       const auto found = made.find({*output, *row / each});
       if (found == made.end()) return false;
       *output = found->second;
@@ -228,10 +187,32 @@ class Distributor {
     return {};
   }
 
+  // Beside global scales that are kept.
+  Status AddInputScales() {
+    for (const auto& [key, members] : stacks_) {
+      const auto [mtp, layer, index] = key;
+      if (form_.tensors()[index].part != Part::kScale2) continue;
+      const auto input = form_.Find(form_.tensors()[index].of[0], Part::kInputScale, mtp);
+      if (!input || stacks_.contains({mtp, layer, *input})) continue;
+      MIMO_RETURN_IF_ERROR(outputs_.AddOnes(form_.tensors()[*input], layer, members[0]->near));
+    }
+    return {};
+  }
+
+  // Whether the engine's quantization has a method for the KV cache, which has scales: block FP8 has, and ModelOpt's
+  // but for a mixture of algorithms.
+  bool HasCacheScales() const {
+    const HfQuantization& q = p_.quantization;
+    if (p_.chooser.keeps() && config().quant_method.find("fp8") != std::string::npos) return true;
+    if (q.quantized.empty()) return false;
+    std::set<std::pair<Codec, bool>> algorithms;
+    for (const QuantizedModule& module : q.quantized) algorithms.emplace(module.codec, module.input_scale);
+    return q.dialect == Dialect::kNative ? !p_.chooser.keeps() : algorithms.size() == 1;
+  }
+
   Status AddConstants() {
     Facts facts;
-    const bool fp8 = p_.chooser.keeps() && config().quant_method.find("fp8") != std::string::npos;
-    facts["quant_method"] = std::string(fp8 ? "fp8" : "none");
+    facts["cache_scales"] = std::string(HasCacheScales() ? "yes" : "no");
     std::vector<std::pair<bool, int32_t>> layers;
     for (const auto& [key, members] : stacks_) {
       const std::pair layer(std::get<0>(key), std::get<1>(key));
@@ -243,17 +224,16 @@ class Distributor {
       for (const auto& [mtp, layer] : layers) {
         if (mtp != constant.mtp) continue;
         const std::string table_name = NameInLayer(constant.pattern, layer);
-        Result<std::string> name = NameOf(mtp, table_name, constant.shape);
+        Result<std::string> name = mtp ? table_name : form_.NameOf(table_name, constant.shape);
         if (!name.ok()) continue;  // a build without it
         draft_.BeginGroup(table_name);
-        for (const int64_t rank : ranks_) {
+        for (const int64_t rank : places_.ranks()) {
           OutputArray made;
-          made.name = RankName(rank, name.value());
           made.dtype = constant.dtype;
           made.shape = constant.shape;
           made.transform = Transform::kConstant;
           made.constant = BytesOf(constant.value, constant.dtype);
-          Add(std::move(made), mtp, rank, layer, 0);
+          outputs_.Add(std::move(made), name.value(), mtp, rank, layer, 0);
         }
       }
     }
@@ -270,7 +250,8 @@ class Distributor {
 
   Status CheckTemplate() const {
     std::string missing;
-    for (const std::string& name : form_.Unfilled(made_)) missing += (missing.empty() ? "" : ", ") + name;
+    for (const std::string& name : form_.Unfilled(outputs_.first_names()))
+      missing += (missing.empty() ? "" : ", ") + name;
     if (missing.empty()) return {};
     return UsageError("the template names arrays that nothing of this checkpoint fills")
         .Expected("arrays of schemas/forms")
@@ -281,12 +262,12 @@ class Distributor {
   const Planning& p_;
   Draft& draft_;
   const RankForm& form_;
-  const int64_t tp_, ep_, experts_;
-  std::vector<int64_t> ranks_;
+  const RankPlaces places_;
+  RankOutputs outputs_;
+  EncodedRanks encoded_;
   std::vector<DraftGroup> planned_;
   std::map<StackKey, std::vector<const DraftOutput*>> stacks_;
   std::vector<DraftOutput*> rest_;
-  std::vector<std::string> made_;  // names of the first rank's arrays
 };
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace {
 using Json = nlohmann::json;
 
 std::optional<Part> PartFromName(const std::string& name) {
-  for (const Part part : {Part::kWeight, Part::kScaleInv, Part::kScale})
+  for (const Part part : {Part::kWeight, Part::kScaleInv, Part::kScale, Part::kScale2, Part::kInputScale})
     if (name == PartSuffix(part)) return part;
   return std::nullopt;
 }
@@ -48,6 +48,12 @@ std::optional<int32_t> LayerIn(std::string_view name, std::string_view pattern) 
 }
 
 }  // namespace
+
+Range RankTensor::ScalarsOf(Role role) const {
+  const auto all = static_cast<int64_t>(of.size());
+  const auto at = std::find(of.begin(), of.end(), role);
+  return at == of.end() ? Range{0, all} : Range{at - of.begin(), at - of.begin() + 1};
+}
 
 Result<RankForm> ParseRankForm(std::string_view text) {
   RankForm form;

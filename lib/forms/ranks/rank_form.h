@@ -28,8 +28,13 @@ struct RankTensor {
 
   // How many of its roles a rank has each in rows of its own; Q, K and V of a rank are one chunk.
   int64_t members() const { return cut == Cut::kHeads ? 1 : static_cast<int64_t>(of.size()); }
+  // Elements that `role` has among those of a module or an expert, and the first of them; Cut::kScalars only. A fused
+  // QKV has all.
+  Range ScalarsOf(Role role) const;
   // Parts of a weight, one to a rank: columns, or else rows.
-  int64_t parts(int64_t tp, int64_t ep) const { return cut == Cut::kReplicated || (experts && ep > 1) ? 1 : tp; }
+  int64_t parts(int64_t tp, int64_t ep) const {
+    return cut == Cut::kReplicated || cut == Cut::kScalars || (experts && ep > 1) ? 1 : tp;
+  }
   bool by_columns() const { return cut == Cut::kColumns || cut == Cut::kSinks || cut == Cut::kExpertColumns; }
 };
 
@@ -38,7 +43,7 @@ struct RankConstant {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   double value = 0;
-  std::vector<std::string> when;  // conditions over quant_method (lib/forms/rules.h)
+  std::vector<std::string> when;  // conditions over cache_scales (lib/forms/rules.h)
   bool mtp = false;
 };
 

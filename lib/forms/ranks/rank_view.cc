@@ -3,17 +3,55 @@
 #include <algorithm>
 #include <charconv>
 #include <map>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "lib/base/checked.h"
 #include "lib/forms/ranks/rank_form.h"
 #include "lib/io/dtype.h"
+#include "lib/model/role_groups.h"
 
 namespace mimo {
 namespace {
 
+// Whether the engine quantizes the inputs of a module of ModelOpt's: by config.json, for its classes have input scales
+// in any case.
+class QuantizesInputs {
+ public:
+  explicit QuantizesInputs(const std::string& config) {
+    const nlohmann::json root = nlohmann::json::parse(config, nullptr, false);
+    const auto quantization = root.find("quantization_config");
+    if (quantization == root.end() || !quantization->is_object()) return;
+    all_ = AlgorithmOf(*quantization);
+    const auto layers = quantization->find("quantized_layers");
+    if (layers == quantization->end() || !layers->is_object()) return;
+    for (const auto& [module, entry] : layers->items()) by_module_[module] = AlgorithmOf(entry);
+  }
+  // `array` is one of the module's. Experts are listed together or one by one.
+  bool operator()(std::string_view array) const {
+    for (std::string_view module = array; !module.empty();) {
+      const size_t dot = module.rfind('.');
+      module = dot == std::string_view::npos ? std::string_view() : module.substr(0, dot);
+      if (const auto found = by_module_.find(std::string(module)); found != by_module_.end())
+        return found->second != kWeightsOnly;
+    }
+    return all_ != kWeightsOnly;
+  }
+
+ private:
+  static constexpr std::string_view kWeightsOnly = "W4A16_NVFP4";
+  static std::string AlgorithmOf(const nlohmann::json& entry) {
+    const auto algorithm = entry.is_object() ? entry.find("quant_algo") : entry.end();
+    return algorithm != entry.end() && algorithm->is_string() ? algorithm->get<std::string>() : "";
+  }
+  std::string all_;
+  std::unordered_map<std::string, std::string> by_module_;
+};
+
 class RankViewer {
  public:
-  explicit RankViewer(const Catalogue& stored) : stored_(stored), config_(stored.config) {}
+  explicit RankViewer(const Catalogue& stored)
+      : stored_(stored), config_(stored.config), quantizes_inputs_(stored.config.text) {}
 
   Result<View> Show() {
     view_ = EmptyView(stored_, FormKind::kShardedState);
@@ -121,6 +159,17 @@ class RankViewer {
             .Advice("the files are not of one checkpoint: write them again");
     }
     const RankTensor& tensor = form_->tensors()[key.first];
+    if (tensor.cut == Cut::kScalars) {
+      std::vector<int64_t> expected;
+      if (tensor.experts) expected.push_back(config_.experts / ep_);
+      if (tensor.of.size() > 1 || !tensor.experts) expected.push_back(static_cast<int64_t>(tensor.of.size()));
+      if (first.shape == expected && first.dtype == DType::kF32) return {};
+      return Bad(arrays[0], "scales of whole matrices of a shape that does not fit config.json")
+          .Expected("F32, one for each of " + std::to_string(tensor.of.size()) + " matrices" +
+                    (tensor.experts ? " of " + std::to_string(config_.experts / ep_) + " experts" : ""))
+          .Found("another shape or type")
+          .Advice("config.json and tensors are of different models");
+    }
     const size_t rank = tensor.experts ? 3 : tensor.cut == Cut::kSinks ? 1 : first.shape.size();
     const int64_t members = tensor.members();
     const bool divides = first.shape.size() != rank || first.shape.empty() ? false
@@ -153,6 +202,7 @@ class RankViewer {
   }
 
   void ShowTensor(const RankTensor& tensor, int32_t layer, const std::vector<uint32_t>& arrays) {
+    if (tensor.cut == Cut::kScalars) return ShowScalars(tensor, layer, arrays);
     const bool heads = tensor.cut == Cut::kHeads;
     const auto experts = static_cast<int32_t>(tensor.experts ? config_.experts : 1);
     for (int64_t member = 0; member < tensor.members(); ++member)
@@ -164,6 +214,34 @@ class RankViewer {
       for (size_t r = 1; r < arrays.size(); ++r)
         view_.replicas.push_back({arrays[0], arrays[r], 0, 0, stored_.arrays[arrays[0]].rows()});
     if (heads) CompareHeads(tensor, layer, arrays);
+  }
+
+  // One of each matrix, but for attention, whose matrices are one.
+  void ShowScalars(const RankTensor& tensor, int32_t layer, const std::vector<uint32_t>& arrays) {
+    const bool attention = IsAttentionProjection(tensor.of[0]);
+    const auto each = static_cast<int64_t>(tensor.of.size());
+    for (int32_t expert = 0; expert < (tensor.experts ? config_.experts : 1); ++expert)
+      for (int64_t member = 0; member < (attention ? 1 : each); ++member) {
+        const Role role = attention ? Role::kAttnQkv : tensor.of[static_cast<size_t>(member)];
+        Shown shown;
+        shown.array.id = {role, tensor.part, tensor.mtp, layer, tensor.experts ? expert : -1};
+        shown.array.name = stored_.table->NameOf(shown.array.id);
+        shown.array.dtype = DType::kF32;
+        const int64_t local = config_.experts / ep_;
+        const uint32_t array = arrays[static_cast<size_t>(tensor.experts ? expert / local : 0)];
+        const int64_t element = (tensor.experts ? expert % local * each : 0) + member;
+        const int64_t columns = stored_.arrays[array].shape.back();
+        shown.fragments.push_back({array, 0, 0, 1, 1, element / columns, element % columns});
+        shown.file = FileOfLayer(tensor.mtp, layer);
+        if (tensor.part == Part::kInputScale && !quantizes_inputs_(shown.array.name)) {
+          for (const uint32_t stored : arrays) view_.constants[stored] = 1;
+          continue;
+        }
+        shown_.push_back(std::move(shown));
+      }
+    if (!tensor.experts || ep_ == 1)
+      for (size_t r = 1; r < arrays.size(); ++r)
+        view_.replicas.push_back({arrays[0], arrays[r], 0, 0, stored_.arrays[arrays[0]].rows()});
   }
 
   void ShowPart(const RankTensor& tensor, const TensorId& id, int64_t member, const std::vector<uint32_t>& arrays) {
@@ -236,6 +314,7 @@ class RankViewer {
 
   const Catalogue& stored_;
   const ModelConfig& config_;
+  const QuantizesInputs quantizes_inputs_;
   std::optional<RankForm> form_;
   std::map<Key, std::vector<uint32_t>> arrays_;  // by rank
   int64_t ranks_ = 0;

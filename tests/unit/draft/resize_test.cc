@@ -109,7 +109,8 @@ TEST(Resize, ShapesFollowTheModelTable) {
 void ExpectResized(Built& b, const std::string& name, const std::vector<int64_t>& shape,
                    const std::vector<std::tuple<std::string, std::vector<int64_t>, std::string>>& expected) {
   b.draft.BeginGroup(name);
-  AddResized(b.draft, b.Named(name), shape);
+  b.draft.AddKept(b.Named(name));
+  ResizeAdded(b.draft, b.Named(name), shape);
   const Plan plan = b.plan();
   ASSERT_EQ(plan.outputs.size(), expected.size());
   const made::PlanOrigins origins(b.u.catalogue, plan);

@@ -270,17 +270,64 @@ TEST(DistributeTemplate, ShapesAndNamesMustFit) {
   EXPECT_TRUE(PlanOf(u, options).ok());
 }
 
+constexpr char kExpertsAs[] = R"("rules": [{"roles": ["expert.gate", "expert.up", "expert.down"], "to": ")";
+
+PlanOptions Quantized(int64_t tp, const std::string& dialect, const std::string& to) {
+  const std::string attention = R"("}, {"roles": ["attn.q", "attn.k", "attn.v", "attn.qkv"], "to": "bf16"}]})";
+  PlanOptions options = Ranks(tp);
+  options.recipe =
+      ParseRecipe(R"({"name": "x", "dialect": ")" + dialect + R"(", )" + kExpertsAs + to + attention, "the recipe")
+          .value();
+  return options;
+}
+
 TEST(Distribute, WhatRankFilesCannotHoldIsRefused) {
   const made::Understood u = made::Understand(Wide());
-  PlanOptions options = Ranks(2);
-  options.recipe =
-      ParseRecipe(R"({"name": "x", "rules": [{"roles": ["expert.gate", "expert.up", "expert.down"], "to": "mxfp8"}]})",
-                  "the recipe")
-          .value();
-  const auto plan = PlanOf(u, options);
-  ASSERT_FALSE(plan.ok());
-  EXPECT_EQ(plan.error().code, ErrorCode::kUsage);
-  EXPECT_NE(plan.error().expected.find("two runs"), std::string::npos) << plan.error().Message();
+  const auto refused = [&](const PlanOptions& options, const std::string& found) {
+    const auto plan = PlanOf(u, options);
+    ASSERT_FALSE(plan.ok());
+    EXPECT_EQ(plan.error().code, ErrorCode::kUsage);
+    EXPECT_NE(plan.error().Message().find(found), std::string::npos) << plan.error().Message();
+  };
+  refused(Quantized(2, "compressed-tensors", "mxfp8"), "the dialect native or modelopt");
+  PlanOptions one_rank = Quantized(2, "modelopt", "nvfp4");
+  one_rank.ranks = {1};
+  refused(one_rank, "two runs");  // its global would not be that of the other rank
+}
+
+// Every row of an expert is encoded once, in the place that the rank has for it, under the global of its group.
+TEST(Distribute, ExpertsOfARankAreEncodedWeightsOfTheirOwn) {
+  const made::Understood u = made::Understand(Wide());
+  const int64_t experts = u.catalogue.config.experts;
+  for (const int64_t ep : {int64_t{1}, int64_t{2}}) {
+    PlanOptions options = Quantized(2, "modelopt", "nvfp4");
+    options.ep = ep;
+    const Plan plan = PlanOf(u, options).value();
+    size_t groups = 0;
+    for (const FuseGroup& group : plan.groups) {
+      if (group.encoded.empty()) continue;
+      ++groups;
+      std::map<uint32_t, std::set<uint32_t>> globals;  // by share: the experts under it, as arrays that are read
+      std::map<uint32_t, int64_t> next;                // by output of codes
+      for (const EncodedWeight& weight : group.encoded) {
+        const OutputArray& codes = plan.outputs[weight.codes];
+        EXPECT_EQ(weight.row, next[weight.codes]) << codes.name;
+        next[weight.codes] += weight.rows;
+        const int64_t matrices = codes.name.find("w13") != std::string::npos ? 2 : 1;
+        EXPECT_EQ(weight.row, weight.scale_row);
+        EXPECT_EQ(weight.scalar, weight.row / weight.rows);
+        EXPECT_EQ(weight.rows * matrices * experts / ep, codes.rows());
+        for (const Piece& piece : codes.pieces)
+          if (piece.target_row >= weight.row && piece.target_row < weight.row + weight.rows)
+            globals[weight.share].insert(
+                static_cast<uint32_t>(u.catalogue.arrays[plan.sources[piece.source].array].id.expert));
+      }
+      for (const auto& [codes, rows] : next) EXPECT_EQ(rows, plan.outputs[codes].rows());
+      EXPECT_EQ(globals.size(), static_cast<size_t>(experts));
+      for (const auto& [share, of] : globals) EXPECT_EQ(of.size(), 1u) << share;
+    }
+    EXPECT_GT(groups, 0u);
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/model/role_groups.h"
 #include "tests/unit/layout/rank_contents.h"
 
 namespace mimo {
@@ -257,6 +258,11 @@ TEST(RankFormTable, HasAPlaceForEveryTensorOfTheModel) {
     EXPECT_EQ(places, 1u) << rule.pattern << (rule.mtp ? " mtp" : "");
   }
   for (const RankTensor& t : form.tensors()) {
+    if (t.cut == Cut::kScalars) {  // global and input scales: of whole matrices, cut with their experts alone
+      EXPECT_TRUE(t.part == Part::kScale2 || t.part == Part::kInputScale) << t.pattern;
+      EXPECT_EQ(t.experts, IsExpert(t.of[0])) << t.pattern;
+      continue;
+    }
     const bool by_expert = t.cut == Cut::kExpertRows || t.cut == Cut::kExpertColumns;
     EXPECT_EQ(t.experts, by_expert) << t.pattern;
     for (const Role role : t.of) {

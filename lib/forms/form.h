@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,11 +23,27 @@ namespace mimo {
 class Form;
 struct HfDescription;
 
-// What filling a draft found out.
+// What filling a draft found out about every weight of the source, whatever is left of it in the end. Weights are named
+// by the catalogue array of their elements.
 struct Tally {
-  std::vector<std::string> straddling_layers;  // whose blocks would be re-quantized, when that is not wanted
-  uint64_t rounded = 0;                        // weights whose decoded values need rounding
-  uint64_t maybe_exact = 0;                    // weights that an exact path may take
+  std::set<uint32_t> rounded;      // whose decoded values need rounding
+  std::set<uint32_t> maybe_exact;  // that an exact path may take
+  std::set<uint32_t> decoded;      // the first of a layer whose attention becomes BF16, for its blocks would straddle
+};
+
+// Blocks of the attention of a layer that are re-quantized.
+struct Straddling {
+  int32_t layer = 0;
+  bool mtp = false;
+  uint64_t blocks = 0;
+  uint64_t of = 0;  // blocks that are written
+};
+
+// What the outputs that are made lose: the tally of what filters and ranks have left.
+struct Losses {
+  uint64_t rounded = 0, maybe_exact = 0, decoded_layers = 0;
+  std::vector<Straddling> straddling;  // in the order of the draft
+  bool any() const { return rounded > 0 || !straddling.empty(); }
 };
 
 // A plan in the making. What it refers to outlives it.
@@ -47,6 +64,7 @@ struct Planning {
   Draft draft{catalogue, inventory};
   Tally tally = {};
   HfQuantization quantization = {};     // of the outputs as a Hugging Face checkpoint has them
+  Losses losses = {};                   // once the draft is arranged
   std::vector<std::string> notes = {};  // what people should know of the plan beyond its figures
 };
 

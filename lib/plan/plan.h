@@ -204,7 +204,7 @@ struct Plan {
   // Totals.
   uint64_t payload_bytes = 0;
   uint64_t straddling_blocks = 0;
-  bool lossless = true;  // nothing rounds (equal scales found at run time aside)
+  bool lossless = true;  // nothing that is made rounds (equal scales found at run time aside)
   Hash128 digest;        // of everything above but tool_version
 };
 

@@ -11,12 +11,37 @@
 namespace mimo {
 namespace {
 
+// What is lost, of the outputs that filters and ranks have left.
+Losses LossesOf(const Planning& p) {
+  const Draft& draft = p.draft;
+  Losses losses;
+  std::vector<uint8_t> read(p.catalogue.arrays.size(), 0);
+  for (const DraftGroup& group : draft.groups) {
+    draft.VisitReads(group, [&](uint32_t source) { read[draft.sources[source].array] = 1; });
+    if (group.straddling_blocks == 0) continue;
+    const TensorId& id = group.outputs[0].id;
+    Straddling layer{id.layer, id.mtp, group.straddling_blocks};
+    for (const CellRow& cell : group.cells)
+      layer.of += static_cast<uint64_t>(group.outputs[cell.scale_output].shape[1]);
+    losses.straddling.push_back(layer);
+  }
+  const auto left_of = [&](const std::set<uint32_t>& arrays) {
+    return static_cast<uint64_t>(
+        std::count_if(arrays.begin(), arrays.end(), [&](uint32_t array) { return read[array] != 0; }));
+  };
+  losses.rounded = left_of(p.tally.rounded);
+  losses.maybe_exact = left_of(p.tally.maybe_exact);
+  losses.decoded_layers = left_of(p.tally.decoded);
+  return losses;
+}
+
 // What --lossless and --on-straddle promise.
 Status CheckPromises(const Planning& p) {
-  const Tally& tally = p.tally;
+  const Losses& losses = p.losses;
   const PlanOptions& options = p.options;
   std::string layers;
-  for (const std::string& layer : tally.straddling_layers) layers += (layers.empty() ? "" : ", ") + layer;
+  for (const Straddling& s : losses.straddling)
+    layers += (layers.empty() ? "" : ", ") + std::string(s.mtp ? "mtp " : "") + std::to_string(s.layer);
   if (!layers.empty() && (options.lossless || options.on_straddle == StraddlePolicy::kRefuse))
     return CheckFailed("scale blocks straddle: " + p.layout.layout.ToString() + " -> " + p.target.qkv.ToString() +
                        " would re-quantize them")
@@ -24,11 +49,11 @@ Status CheckPromises(const Planning& p) {
         .Expected(options.lossless ? "nothing that rounds (--lossless)" : "no straddling blocks (--on-straddle refuse)")
         .Found("straddling blocks in the attention of layers " + layers)
         .Advice("choose another --qkv, or --on-straddle requant|bf16");
-  if (options.lossless && tally.rounded > 0)
+  if (options.lossless && losses.rounded > 0)
     return CheckFailed(options.recipe ? "the recipe rounds" : "the conversion rounds")
         .File(p.catalogue.root)
         .Expected("nothing that rounds (--lossless)")
-        .Found(std::to_string(tally.rounded) + " weights whose values do not fit the target type exactly")
+        .Found(std::to_string(losses.rounded) + " weights whose values do not fit the target type exactly")
         .Advice("keep them (--dtype keep), or leave --lossless out");
   return {};
 }
@@ -64,11 +89,10 @@ Result<Plan> MakePlanOf(Planning p) {
   MIMO_RETURN_IF_ERROR(form.Fill(&p));
   MIMO_RETURN_IF_ERROR(p.chooser.CheckAllUsed());
   MIMO_RETURN_IF_ERROR(ApplyFilter(p.options, &p.draft));
-  MIMO_RETURN_IF_ERROR(CheckPromises(p));
-  const bool straddles = std::any_of(p.draft.groups.begin(), p.draft.groups.end(),
-                                     [](const DraftGroup& group) { return group.straddling_blocks > 0; });
   if (form.traits().quantization) p.quantization = DescribeQuantization(p.draft, p.chooser.dialect());
   MIMO_RETURN_IF_ERROR(form.Arrange(&p));
+  p.losses = LossesOf(p);
+  MIMO_RETURN_IF_ERROR(CheckPromises(p));
   const PlacementOptions placement = form.Place(&p);
   const std::vector<std::string> dropped = p.draft.reasons();
   Plan plan = PlaceOutputs(std::move(p.draft), placement);
@@ -77,7 +101,7 @@ Result<Plan> MakePlanOf(Planning p) {
   plan.options = p.options;
   plan.source_layout = p.layout;
   plan.target_layout = p.target.qkv;
-  plan.lossless = p.tally.rounded == 0 && !straddles;
+  plan.lossless = !p.losses.any();
   MIMO_RETURN_IF_ERROR(form.Describe(p, &plan));
   if (p.view != nullptr) {
     MIMO_RETURN_IF_ERROR(ReadFromStored(*p.view, p.stored, &plan));

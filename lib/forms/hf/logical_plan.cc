@@ -111,17 +111,15 @@ class LogicalPlanner {
       PlanRenamed(a, choice);
       return {};
     }
-    const bool refuse = options_.on_straddle != StraddlePolicy::kRequantize || options_.lossless;
-    if (PlanAttention(draft_, request, refuse)) {
-      Rounds(first, choice);
+    const bool decodes = options_.on_straddle == StraddlePolicy::kBf16 && !options_.lossless;
+    if (PlanAttention(draft_, request, decodes)) {
+      Rounds(a, choice);
       return {};
     }
-    tally_.straddling_layers.push_back(std::string(a.mtp ? "mtp " : "") + std::to_string(a.layer));
-    if (options_.on_straddle == StraddlePolicy::kBf16 && !options_.lossless) {
-      request.decode = Codec::kBf16;
-      PlanAttention(draft_, request, false);
-      Rounds(first, Choice::Plain(Codec::kBf16));
-    }
+    tally_.decoded.insert(first.array);
+    request.decode = Codec::kBf16;
+    PlanAttention(draft_, request, false);
+    Rounds(a, Choice::Plain(Codec::kBf16));
     return {};
   }
 
@@ -148,7 +146,7 @@ class LogicalPlanner {
       draft_.DecodedSource(first);
       request->decode = draft_.sources[draft_.Source(first.array)].codec;
     }
-    ++tally_.rounded;
+    tally_.rounded.insert(first.array);
     return {};
   }
 
@@ -181,9 +179,13 @@ class LogicalPlanner {
     // The survey has seen the scales of attention; those of experts are of the same making.
     const SurveyFacts& facts = p_.facts;
     const bool powers_of_two = facts.attention_scales > 0 && facts.power_of_two_scales == facts.attention_scales;
-    if (choice.kind == Choice::Kind::kEncode)
-      tally_.maybe_exact += exact && (weight.storage == Storage::kMxfp4 || powers_of_two);
-    if (!exact) ++tally_.rounded;
+    if (choice.kind == Choice::Kind::kEncode && exact && (weight.storage == Storage::kMxfp4 || powers_of_two))
+      tally_.maybe_exact.insert(weight.array);
+    if (!exact) tally_.rounded.insert(weight.array);
+  }
+  void Rounds(const AttentionWeights& a, const Choice& choice) {
+    for (const uint32_t weight : a.in_order())
+      if (weight != kNone) Rounds(inventory_.weights[weight], choice);
   }
 
   // Whether the checkpoint whose config a run takes stores this plain weight so.
@@ -197,7 +199,7 @@ class LogicalPlanner {
   void ChooseType(const Weight& weight, const std::string& name, Choice* choice) {
     const DType dtype = catalogue_.arrays[weight.array].dtype;
     if (weight.id.role == Role::kRouter && choice->kind == Choice::Kind::kKeep && dtype == DType::kF32) {
-      tally_.rounded += target_.rounds_router;
+      if (target_.rounds_router) tally_.rounded.insert(weight.array);
       const bool rounded = options_.dtype == DTypeChoice::kKeep || options_.dtype == DTypeChoice::kBf16;
       if (rounded && (target_.narrows_router || ReferenceHas(name, DType::kBF16)))
         *choice = Choice::Plain(Codec::kBf16);
@@ -226,7 +228,7 @@ class LogicalPlanner {
       shape = std::move(resized);
     }
     const bool folds = fold_ && options_.fold_value_scale == FoldInto::kO && weight.id.role == Role::kAttnO;
-    if (folds) ++tally_.rounded;
+    if (folds) tally_.rounded.insert(weight.array);
     const bool made = choice.kind == Choice::Kind::kRename || choice.kind == Choice::Kind::kEncode;
     if (folds && made)
       return UsageError("a weight that takes in the value scale cannot be quantized in the same run")

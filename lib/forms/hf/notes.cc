@@ -24,12 +24,12 @@ void Form::Note(Planning* p) const {
   if (traits.index && qkv.fused() && StoredKvHeads(qkv, global) != global.kv_heads)
     notes.push_back("KV heads are replicated: config.json says " + std::to_string(StoredKvHeads(qkv, global)) +
                     " KV heads, each rank at TP " + std::to_string(qkv.chunks) + " takes its chunk as it is");
-  if (!p->tally.straddling_layers.empty() && options.on_straddle == StraddlePolicy::kBf16)
-    notes.push_back("attention of " + std::to_string(p->tally.straddling_layers.size()) +
+  if (p->losses.decoded_layers > 0)
+    notes.push_back("attention of " + std::to_string(p->losses.decoded_layers) +
                     " layers becomes BF16 (--on-straddle bf16)");
-  if (p->tally.maybe_exact > 0)
+  if (p->losses.maybe_exact > 0)
     notes.push_back(
-        std::to_string(p->tally.maybe_exact) +
+        std::to_string(p->losses.maybe_exact) +
         " weights should take an exact path: their scales are powers of two; the manifest counts the blocks that do");
   if (recipe != nullptr && !recipe->engines.empty()) {
     std::string engines;

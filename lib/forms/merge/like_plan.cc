@@ -26,7 +26,6 @@ class LikePlanner {
       draft_.AddUnchanged(array);
     }
     MIMO_RETURN_IF_ERROR(PutInPlace());
-    p_.tally.rounded = from_run_;  // the data says which values fit
     Note(&p_.notes);
     return {};
   }
@@ -46,6 +45,8 @@ class LikePlanner {
     const auto found = run_of_.find(NameOf(w));
     return found == run_of_.end() ? kNone : found->second;
   }
+
+  void Take(const Weight& from) { p_.tally.rounded.insert(from.array); }  // the data says which values fit
 
   void Graft(const Weight& w) {
     draft_.AddKept(w);
@@ -99,6 +100,8 @@ class LikePlanner {
       return CannotMake(w, "attention");
     }
     PlanAttention(draft_, request, false);
+    for (const uint32_t i : run->in_order())
+      if (i != kNone) Take(p_.inventory.weights[i]);
     ++from_run_;
     return {};
   }
@@ -114,6 +117,7 @@ class LikePlanner {
     }
     ++from_run_;
     const Weight& from = p_.inventory.weights[index];
+    Take(from);
     if (w.storage == Storage::kPlain) return PlanPlain(w, from, name);
     if (!Values(from) || (w.storage != Storage::kFp8Block && w.storage != Storage::kMxfp4))
       return CannotMake(w, std::string(DTypeName(stored.dtype)));

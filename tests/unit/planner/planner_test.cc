@@ -173,6 +173,31 @@ TEST(Planner, LosslessRefusesAndNamesTheLayer) {
   EXPECT_TRUE(PlanIt(o).plan.ok());
 }
 
+TEST(Planner, PromisesSpeakOfWhatFiltersLeave) {
+  PlanOptions o = Qkv("fused:8");  // straddles in layer 1
+  o.exclude = {"layers\\.1\\."};
+  o.lossless = true;
+  Planned without = PlanIt(o);
+  ASSERT_TRUE(without.plan.ok()) << without.plan.error().Message();
+  EXPECT_TRUE(without.plan->lossless);
+  o.exclude = {"layers\\.0\\."};
+  EXPECT_EQ(PlanIt(o).plan.error().code, ErrorCode::kCheckFailed);
+  o.lossless = false;
+  EXPECT_FALSE(PlanIt(o).plan->lossless);
+  o = Qkv("split", DTypeChoice::kBf16);  // rounds what is quantized, and nothing else
+  o.include = {"norm", "embed"};
+  o.lossless = true;
+  EXPECT_TRUE(PlanIt(o).plan.ok());
+  o.include = {"norm", "v_proj"};
+  EXPECT_NE(PlanIt(o, 4, true).plan.error().found.find("2 weights"), std::string::npos);
+  o = Qkv("fused:8");
+  o.on_straddle = StraddlePolicy::kBf16;
+  const auto notes = [](const Plan& plan) { return json(plan.notes).dump(); };
+  EXPECT_NE(notes(PlanIt(o).plan.value()).find("attention of 1 layers becomes BF16"), std::string::npos);
+  o.exclude = {"layers\\.1\\."};
+  EXPECT_EQ(notes(PlanIt(o).plan.value()).find("becomes BF16"), std::string::npos);
+}
+
 TEST(Planner, StraddlingLayersMayBecomeBf16AlongWithTheirIgnoreList) {
   PlanOptions o = Qkv("fused:8");
   o.on_straddle = StraddlePolicy::kBf16;

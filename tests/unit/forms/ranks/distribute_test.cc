@@ -186,6 +186,28 @@ TEST(Distribute, RoutersTakeTheTypeOfTheEngine) {
   }
 }
 
+TEST(Distribute, LosslessSpeaksOfTheRanksThatAreWritten) {
+  Model model = Wide();  // fused(4); padded to three chunks, of which the last is all zeros or one whole chunk of four
+  const made::Understood u = made::Understand(model);
+  PlanOptions options = Ranks(3);
+  options.pad = true;
+  auto whole = PlanOf(u, options);
+  ASSERT_TRUE(whole.ok()) << whole.error().Message();
+  EXPECT_FALSE(whole->lossless);
+  std::set<bool> answers;
+  for (int64_t rank = 0; rank < 3; ++rank) {
+    options.lossless = false;
+    options.ranks = {rank};
+    auto part = PlanOf(u, options);
+    ASSERT_TRUE(part.ok()) << part.error().Message();
+    EXPECT_EQ(part->lossless, part->straddling_blocks == 0) << rank;
+    answers.insert(part->lossless);
+    options.lossless = true;
+    EXPECT_EQ(PlanOf(u, options).ok(), part->lossless) << rank;
+  }
+  EXPECT_EQ(answers, (std::set<bool>{false, true}));
+}
+
 TEST(Distribute, ARouterThatIsRoundedIsNotLossless) {
   Model rounded = Wide();
   rounded.router_dtype = "bfloat16";

@@ -128,6 +128,8 @@ class Form {
   virtual Status Describe(const Planning& p, Plan* plan) const;
   // What config.json says in this form besides or instead of what follows from the plan.
   virtual void Amend(const Planning&, HfDescription*) const {}
+  // What to do where blocks straddle and are not to be re-quantized, in words.
+  virtual std::string InsteadOfStraddling(const Planning& p) const;
   // Adds what people should know of the finished plan beyond its figures.
   virtual void Note(Planning* p) const;
   // Why nothing reads a stored array of a plan that was made from a view.

@@ -67,6 +67,16 @@ Status CheckFits(const Planning& p, const std::string& wish) {
       .Found(p.target.qkv.ToString());
 }
 
+bool AnyStraddles(const Planning& p, const QkvLayout& layout) {
+  const ModelConfig& config = p.catalogue.config;
+  for (const bool windowed : {false, true}) {
+    const AttentionShape& s = p.target.model.attention(windowed);
+    const QkvMap source = BuildQkvMap(p.layout.layout, LogicalShape(config, windowed), config.block_rows);
+    if (LayoutFits(layout, s) && Straddles(source, BuildQkvMap(layout, s, p.target.block_rows))) return true;
+  }
+  return false;
+}
+
 bool RouterIsBf16(const Planning& p) {
   for (const Weight& weight : p.inventory.weights)
     if (weight.id.role == Role::kRouter) return p.catalogue.arrays[weight.array].dtype == DType::kBF16;

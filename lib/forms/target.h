@@ -37,6 +37,8 @@ std::vector<AttentionShape> AttentionShapes(const Planning& p);
 bool Fits(const Planning& p, const QkvLayout& layout);
 // kUsage when the target's layout does not fit; `wish` is what asked for it.
 Status CheckFits(const Planning& p, const std::string& wish);
+// Whether a block of attention under `layout`, where that fits, takes rows from under several scales of the source.
+bool AnyStraddles(const Planning& p, const QkvLayout& layout);
 // Whether the source stores its routers as BF16.
 bool RouterIsBf16(const Planning& p);
 // Whether the target's layout is split attention whose grids are each array's own.

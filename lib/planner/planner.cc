@@ -48,7 +48,7 @@ Status CheckPromises(const Planning& p) {
         .File(p.catalogue.root)
         .Expected(options.lossless ? "nothing that rounds (--lossless)" : "no straddling blocks (--on-straddle refuse)")
         .Found("straddling blocks in the attention of layers " + layers)
-        .Advice("choose another --qkv, or --on-straddle requant|bf16");
+        .Advice(p.form.InsteadOfStraddling(p));
   if (options.lossless && losses.rounded > 0)
     return CheckFailed(options.recipe ? "the recipe rounds" : "the conversion rounds")
         .File(p.catalogue.root)

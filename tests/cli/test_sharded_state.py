@@ -89,8 +89,12 @@ class ShardedCase(ToolCase):
                                      container.read(os.path.join(out, others[0])))
 
     def check_counts(self, out, judge, tp):
-        totals = ranks.manifest(out)["totals"]
-        self.assertEqual(totals["requantized_blocks"] + totals["equal_scale_blocks"], judge.cuts(tp))
+        manifest, cuts = ranks.manifest(out), judge.cuts(tp)
+        totals = manifest["totals"]
+        self.assertEqual(totals["requantized_blocks"] + totals["equal_scale_blocks"], cuts)
+        said = [note for note in manifest.get("notes", []) if "re-quantized" in note]
+        self.assertEqual([int(note.split()[0]) for note in said], [cuts] if cuts else [])
+        return said
 
 
 class Values(ShardedCase):
@@ -104,6 +108,18 @@ class Values(ShardedCase):
 
     def test_v2_flash(self):
         self.check_all("v2-flash", CUT, [(2, 1), (4, 1), (32, 1)])
+
+    def test_v2_flash_where_a_head_is_a_block_and_a_half(self):
+        """At TP 64 every rank has 192 rows of Q: the plan says what that costs, and promises refuse it."""
+        fixture = ranks.ours("v2-flash", **dict(CUT, moe_intermediate=8192, intermediate=8192, pattern=(0, 1), mtp=1))
+        out = self.sharded(fixture, "out", 64)
+        said = self.check_counts(out, self.check(fixture, out, 64), 64)
+        self.assertRegex(said[0], r"layers 0 to 1, mtp 0 .*--tp 4 moves every block")
+        form = ("--to", "vllm", "--format", "sharded-state", "--tp")
+        for promise in (("--lossless",), ("--on-straddle", "refuse")):
+            refused = self.run_tool("mimo-convert", fixture.directory, self.at("no"), *form, 64, *promise, code=1)
+            self.assertRegex(refused.stderr, "layers 0, 1, mtp 0.*--tp 4 moves every block")
+            self.run_tool("mimo-convert", fixture.directory, self.at("yes"), *form, 4, *promise, "--dry-run")
 
     def test_v2_5(self):
         self.check_all("v2.5", CUT, [(1, 1), (2, 1), (8, 1)])

@@ -29,16 +29,6 @@ bool WholeQBlocks(const Planning& p) {
   return true;
 }
 
-bool AnyStraddles(const Planning& p, const QkvLayout& layout) {
-  const ModelConfig& config = p.catalogue.config;
-  for (const bool windowed : {false, true}) {
-    const AttentionShape& s = p.target.model.attention(windowed);
-    const QkvMap source = BuildQkvMap(p.layout.layout, LogicalShape(config, windowed), config.block_rows);
-    if (LayoutFits(layout, s) && Straddles(source, BuildQkvMap(layout, s, p.target.block_rows))) return true;
-  }
-  return false;
-}
-
 // Split FP8 that already lies on the grid which loaders index at this TP.
 bool LoadsAsItIs(const Planning& p) {
   const ModelConfig& config = p.catalogue.config;
@@ -85,6 +75,22 @@ Status ChooseBlocks(AttentionStorage attention, Planning* p) {
   target->qkv = split;
   if (SameAsIndependent(*p)) target->qkv = kOwnGrids;
   return CheckFits(*p, wish);
+}
+
+// "0 to 47, mtp 0": layers as short as can be.
+std::string LayersOf(const std::vector<Straddling>& straddling) {
+  std::string text;
+  for (size_t i = 0; i < straddling.size();) {
+    const Straddling& first = straddling[i];
+    size_t end = i + 1;
+    while (end < straddling.size() && straddling[end].mtp == first.mtp &&
+           straddling[end].layer == straddling[end - 1].layer + 1)
+      ++end;
+    text += (text.empty() ? "" : ", ") + std::string(first.mtp ? "mtp " : "") + std::to_string(first.layer);
+    if (end - i > 1) text += " to " + std::to_string(straddling[end - 1].layer);
+    i = end;
+  }
+  return text;
 }
 
 }  // namespace
@@ -136,6 +142,25 @@ Status EngineForm::Aim(const Choice&, Planning* p) const {
   const AttentionStorage attention = automatic ? wanted : p->options.attention;
   if (attention == wanted) p->notes.push_back(at + " " + engine.load + (engine.note.empty() ? "" : ": " + engine.note));
   return ChooseBlocks(attention, p);
+}
+
+std::string EngineForm::InsteadOfStraddling(const Planning&) const {
+  return "--on-straddle bf16 stores values";
+}
+
+void EngineForm::Note(Planning* p) const {
+  Form::Note(p);
+  const std::vector<Straddling>& straddling = p->losses.straddling;
+  if (straddling.empty()) return;
+  uint64_t blocks = 0, of = 0;
+  for (const Straddling& s : straddling) {
+    blocks += s.blocks;
+    of += s.of;
+  }
+  p->notes.push_back(std::to_string(blocks) + " of " + std::to_string(of) + " FP8 blocks of q, k and v in layers " +
+                     LayersOf(straddling) +
+                     " take elements from under several scales of the source and are re-quantized: " +
+                     InsteadOfStraddling(*p) + ", --on-straddle refuse refuses");
 }
 
 }  // namespace mimo

@@ -13,6 +13,9 @@ class EngineForm : public Form {
   bool IsAskedFor(const PlanOptions& options) const override;
   Status Check(const Planning& p) const override;
   Status Aim(const Choice& attention, Planning* p) const override;
+  // Also what cutting for ranks re-quantizes, and what to do instead.
+  void Note(Planning* p) const override;
+  std::string InsteadOfStraddling(const Planning& p) const override;
 
  protected:
   // What the engine wants at this size. kUsage for an unknown version, or blocks that it does not take.

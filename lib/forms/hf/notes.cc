@@ -4,6 +4,10 @@
 
 namespace mimo {
 
+std::string Form::InsteadOfStraddling(const Planning&) const {
+  return "choose another --qkv, or --on-straddle requant|bf16";
+}
+
 void Form::Note(Planning* p) const {
   std::vector<std::string>& notes = p->notes;
   const FormTraits traits = p->form.traits();

@@ -65,6 +65,19 @@ Status ShardedStateForm::Aim(const Choice&, Planning* p) const {
   return CheckFits(*p, "--tp " + std::to_string(p->options.tp));
 }
 
+std::string ShardedStateForm::InsteadOfStraddling(const Planning& p) const {
+  const std::string values = "--dtype bf16 stores values";
+  // A folded scale may be what differs, and another number of ranks is padded otherwise.
+  if (p.options.fold_value_scale || p.target.resizes(p.catalogue.config)) return values;
+  for (int64_t tp = p.options.tp / 2; tp > 0; --tp) {
+    const QkvLayout layout{QkvKind::kFused, tp};
+    if (p.options.tp % tp != 0 || !Fits(p, layout) || AnyStraddles(p, layout)) continue;
+    const std::string ranks = std::to_string(tp);  // a divisor: all else can be shared out too
+    return "--tp " + ranks + (p.options.ep > 1 ? " --ep " + ranks : "") + " moves every block, " + values;
+  }
+  return values;
+}
+
 void ShardedStateForm::Amend(const Planning& p, HfDescription* description) const {
   description->ranks = true;
   description->text_only = true;

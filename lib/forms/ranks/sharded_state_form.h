@@ -21,6 +21,7 @@ class ShardedStateForm : public EngineForm {
   // and catalogues, NAME in their files. kUsage for what the form cannot hold.
   Status Arrange(Planning* p) const override;
   void Amend(const Planning& p, HfDescription* description) const override;
+  std::string InsteadOfStraddling(const Planning& p) const override;
 };
 
 }  // namespace mimo

@@ -123,6 +123,12 @@ def other_template(directory):
     breakage.edit_json(directory, "template.json", lambda dump: dump["tensors"][0]["shape"].append(7))
 
 
+def retyped_template(directory):
+    """A template of another build: one array has another type."""
+    template(directory)
+    breakage.edit_json(directory, "template.json", lambda dump: dump["tensors"][0].update(dtype="F16"))
+
+
 # Inputs that they refuse
 
 

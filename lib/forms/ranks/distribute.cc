@@ -105,7 +105,8 @@ class Distributor {
     const RankTensor& tensor = form_.tensors()[index];
     const DraftOutput& first = *members[0];
     const std::vector<int64_t> shape = places_.ShapeOnRank(tensor, first.shape);
-    MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, layer, shape));
+    const DType dtype = TypeOf(tensor, first.dtype);
+    MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, layer, dtype, shape));
     for (const DraftOutput* output : members) {
       if (output->dtype != first.dtype || output->transform != first.transform)
         return UsageError("weights that a rank holds in one array are stored differently")
@@ -121,7 +122,7 @@ class Distributor {
     for (const int64_t rank : places_.ranks()) {
       OutputArray made = OutputLike(first);
       made.id.expert = -1;
-      made.dtype = TypeOf(tensor, first.dtype);
+      made.dtype = dtype;
       made.shape = shape;
       for (const DraftOutput* output : members) CutMember(tensor, *output, rank, &made);
       SortPieces(&made.pieces);
@@ -164,7 +165,7 @@ class Distributor {
       const RankTensor& tensor = form_.tensors()[*index];
       OutputArray part = output;
       part.shape[0] /= places_.tp();
-      MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, output.id.layer, part.shape));
+      MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, output.id.layer, part.dtype, part.shape));
       for (const int64_t rank : places_.ranks())
         made[{i, rank}] = outputs_.Add(part, name, tensor.mtp, rank, output.id.layer, output.near);
     }
@@ -224,8 +225,8 @@ class Distributor {
       for (const auto& [mtp, layer] : layers) {
         if (mtp != constant.mtp) continue;
         const std::string table_name = NameInLayer(constant.pattern, layer);
-        Result<std::string> name = mtp ? table_name : form_.NameOf(table_name, constant.shape);
-        if (!name.ok()) continue;  // a build without it
+        if (!mtp && !form_.Has(table_name)) continue;  // a build without it
+        MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(mtp, table_name, constant.dtype, constant.shape));
         draft_.BeginGroup(table_name);
         for (const int64_t rank : places_.ranks()) {
           OutputArray made;
@@ -233,7 +234,7 @@ class Distributor {
           made.shape = constant.shape;
           made.transform = Transform::kConstant;
           made.constant = BytesOf(constant.value, constant.dtype);
-          outputs_.Add(std::move(made), name.value(), mtp, rank, layer, 0);
+          outputs_.Add(std::move(made), name, mtp, rank, layer, 0);
         }
       }
     }

@@ -154,18 +154,34 @@ std::vector<std::string> RankForm::Aliases(const std::string& table_name) const 
   return names;
 }
 
-Result<std::string> RankForm::NameOf(const std::string& table_name, const std::vector<int64_t>& shape) const {
+bool RankForm::Has(const std::string& table_name) const {
+  const std::vector<std::string> names = Aliases(table_name);
+  return !templated_ || std::any_of(names.begin(), names.end(),
+                                    [&](const std::string& name) { return template_.find(name) != template_.end(); });
+}
+
+Result<std::string> RankForm::NameOf(const std::string& table_name, DType dtype,
+                                     const std::vector<int64_t>& shape) const {
   if (!templated_) return table_name;
   for (const std::string& name : Aliases(table_name)) {
     const auto found = template_.find(name);
     if (found == template_.end()) continue;
-    if (found->second.shape == shape) return name;
-    return UsageError("the template asks for another shape")
-        .File("--template")
-        .Tensor(table_name)
-        .Expected(Json(found->second.shape).dump())
-        .Found(Json(shape).dump() + " by the model's config and these ranks")
-        .Advice("dump the template with this --tp and --ep, of this model");
+    const Wanted& wanted = found->second;
+    if (wanted.shape != shape)
+      return UsageError("the template asks for another shape")
+          .File("--template")
+          .Tensor(table_name)
+          .Expected(Json(wanted.shape).dump())
+          .Found(Json(shape).dump() + " by the model's config and these ranks")
+          .Advice("dump the template with this --tp and --ep, of this model");
+    if (wanted.dtype != dtype)
+      return UsageError("the template asks for another type")
+          .File("--template")
+          .Tensor(table_name)
+          .Expected(std::string(DTypeName(wanted.dtype)))
+          .Found(std::string(DTypeName(dtype)) + ", which this conversion would write")
+          .Advice("dump the template with this checkpoint's config, or convert its weights first (--dtype, --recipe)");
+    return name;
   }
   return UsageError("the template has no place for an array of the model")
       .File("--template")

@@ -61,9 +61,11 @@ class RankForm {
   // QKV is looked up as Q.
   std::optional<size_t> Find(Role role, Part part, bool mtp) const;
 
-  // What the engine calls an array, given what the table calls it. With a template kUsage for a name that it has not
-  // under any alias, or has with another shape.
-  Result<std::string> NameOf(const std::string& table_name, const std::vector<int64_t>& shape) const;
+  // Whether the engine has an array under any alias of what the table calls it.
+  bool Has(const std::string& table_name) const;
+  // What the engine calls an array of this type and shape, given what the table calls it. With a template kUsage for a
+  // name that it has not, or has with another type or shape.
+  Result<std::string> NameOf(const std::string& table_name, DType dtype, const std::vector<int64_t>& shape) const;
   // The other way: what the table calls an array of an engine, with its layer; nullopt for none of its tensors.
   struct Match {
     size_t tensor = 0;

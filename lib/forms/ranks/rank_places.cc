@@ -75,12 +75,16 @@ int64_t RankPlaces::LocalExpert(int64_t expert, int64_t rank) const {
   return expert / each == rank ? expert % each : -1;
 }
 
-Result<std::string> RankPlaces::NameOf(const RankTensor& tensor, int32_t layer,
+Result<std::string> RankPlaces::NameOf(const RankTensor& tensor, int32_t layer, DType dtype,
                                        const std::vector<int64_t>& shape) const {
-  std::string table_name = NameInLayer(tensor.pattern, layer);
-  // MTP layers are no part of the model that a template was dumped from.
-  if (tensor.mtp) return table_name;
-  return form_.NameOf(table_name, shape);
+  return NameOf(tensor.mtp, NameInLayer(tensor.pattern, layer), dtype, shape);
+}
+
+// MTP layers are no part of the model that a template was dumped from.
+Result<std::string> RankPlaces::NameOf(bool mtp, const std::string& table_name, DType dtype,
+                                       const std::vector<int64_t>& shape) const {
+  if (mtp) return table_name;
+  return form_.NameOf(table_name, dtype, shape);
 }
 
 std::string RankPlaces::FileOf(bool mtp, int64_t rank, int32_t layer) {
@@ -103,7 +107,7 @@ Status RankOutputs::AddOnes(const RankTensor& scalars, int32_t layer, uint32_t n
   ones.id = {scalars.of[0], scalars.part, scalars.mtp, layer, -1};
   constexpr std::string_view kOne("\x00\x00\x80\x3f", 4);
   for (uint64_t at = 0; at < ArrayBytes(ones.dtype, ones.shape); at += kOne.size()) ones.constant += kOne;
-  MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(scalars, layer, ones.shape));
+  MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(scalars, layer, ones.dtype, ones.shape));
   draft_.BeginGroup(name);
   for (const int64_t rank : places_.ranks()) Add(ones, name, scalars.mtp, rank, layer, near);
   return {};

@@ -31,7 +31,10 @@ class RankPlaces {
   std::optional<Range> ScalarsOf(const RankTensor& tensor, const TensorId& id, int64_t rank) const;
 
   // What an array of a rank is called, and its file. kUsage where a template has no place for it.
-  Result<std::string> NameOf(const RankTensor& tensor, int32_t layer, const std::vector<int64_t>& shape) const;
+  Result<std::string> NameOf(const RankTensor& tensor, int32_t layer, DType dtype,
+                             const std::vector<int64_t>& shape) const;
+  Result<std::string> NameOf(bool mtp, const std::string& table_name, DType dtype,
+                             const std::vector<int64_t>& shape) const;
   static std::string FileOf(bool mtp, int64_t rank, int32_t layer);
 
  private:

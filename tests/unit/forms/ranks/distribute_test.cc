@@ -286,6 +286,25 @@ TEST(DistributeTemplate, ShapesAndNamesMustFit) {
   refused(other, w2);
   refused(missing, w2);
   refused(more, "model.layers.0.self_attn.rotary.cache");
+  // One array of each kind, under every type but its own: codes, scales, values, re-laid attention, constants.
+  for (const char* name :
+       {"model.layers.1.mlp.experts.routed_experts.w2_weight_scale_inv", "model.layers.0.self_attn.qkv_proj.weight",
+        "model.layers.0.self_attn.qkv_proj.weight_scale_inv", "model.norm.weight", "model.layers.1.mlp.gate.weight",
+        "model.layers.0.self_attn.attn._k_scale"}) {
+    size_t seen = 0;
+    for (size_t i = 0; i < fitting["tensors"].size(); ++i) {
+      if (fitting["tensors"][i]["name"] != name) continue;
+      ++seen;
+      for (const char* dtype : {"F8_E4M3", "BF16", "F32", "U8"}) {
+        nlohmann::json typed = fitting;
+        typed["tensors"][i]["dtype"] = dtype;
+        if (fitting["tensors"][i]["dtype"] == dtype) continue;
+        refused(typed, std::string(name) + ": the template asks for another type: expected " + dtype + ", found " +
+                           fitting["tensors"][i]["dtype"].get<std::string>());
+      }
+    }
+    EXPECT_EQ(seen, 1u) << name;
+  }
   // A build without one of the constants is no error.
   PlanOptions options = Ranks(2);
   options.form_template = CanonicalTemplate(constantless.dump(), "t").value();

@@ -171,7 +171,7 @@ TEST(RankFormTemplate, WithoutOneNamesAreThoseOfTheTable) {
   ASSERT_TRUE(form.ok()) << form.error().Message();
   EXPECT_EQ(form.value().name(), "vllm-0.33");
   EXPECT_EQ(form.value().vocab_multiple(), 64);
-  EXPECT_EQ(form.value().NameOf(kW13, {1, 2, 3}).value(), kW13);
+  EXPECT_EQ(form.value().NameOf(kW13, DType::kBF16, {1, 2, 3}).value(), kW13);
   EXPECT_TRUE(form.value().Unfilled({}).empty());
   EXPECT_FALSE(RankForm::Load("sglang", "").ok());
 }
@@ -183,7 +183,7 @@ TEST(RankFormTemplate, ArraysTakeTheNameThatTheBuildHasForThem) {
                            "language_model.model.layers.1.mlp.experts.w13_weight"}) {
     const RankForm form = Templated({{name, shape}});
     EXPECT_EQ(form.name(), "vllm-0.34.1");
-    const auto made = form.NameOf(kW13, shape);
+    const auto made = form.NameOf(kW13, DType::kBF16, shape);
     ASSERT_TRUE(made.ok()) << made.error().Message();
     EXPECT_EQ(made.value(), name);
     // What was written under it is read back with the table alone.
@@ -193,7 +193,7 @@ TEST(RankFormTemplate, ArraysTakeTheNameThatTheBuildHasForThem) {
   for (const char* name :
        {kBias, "model.layers.1.mlp.gate.e_score_correction_bias", "model.layers.1.mlp.experts.e_score_correction_bias",
         "language_model.model.layers.1.mlp.gate.e_score_correction_bias"}) {
-    EXPECT_EQ(Templated({{name, {4}}}).NameOf(kBias, {4}).value(), name);
+    EXPECT_EQ(Templated({{name, {4}}}).NameOf(kBias, DType::kBF16, {4}).value(), name);
     EXPECT_EQ(Identified(RankForm::Load("vllm", "").value(), name),
               "model.layers.{layer}.mlp.experts.routed_experts.e_score_correction_bias 1");
   }
@@ -201,17 +201,30 @@ TEST(RankFormTemplate, ArraysTakeTheNameThatTheBuildHasForThem) {
 
 TEST(RankFormTemplate, AnotherShapeAndAMissingNameAreToldApart) {
   const RankForm form = Templated({{"model.layers.1.mlp.experts.w13_weight", {4, 256, 128}}});
-  const auto shape = form.NameOf(kW13, {4, 128, 128});
+  const auto shape = form.NameOf(kW13, DType::kBF16, {4, 128, 128});
   ASSERT_FALSE(shape.ok());
   EXPECT_EQ(shape.error().code, ErrorCode::kUsage);
   EXPECT_EQ(shape.error().tensor, kW13);
   EXPECT_NE(shape.error().expected.find("[4,256,128]"), std::string::npos) << shape.error().Message();
   EXPECT_NE(shape.error().found.find("[4,128,128]"), std::string::npos);
-  const auto name = form.NameOf("model.layers.2.mlp.experts.routed_experts.w13_weight", {4, 256, 128});
+  const auto name = form.NameOf("model.layers.2.mlp.experts.routed_experts.w13_weight", DType::kBF16, {4, 256, 128});
   ASSERT_FALSE(name.ok());
   EXPECT_EQ(name.error().code, ErrorCode::kUsage);
   EXPECT_NE(name.error().what, shape.error().what);
   EXPECT_FALSE(name.error().advice.empty());
+}
+
+TEST(RankFormTemplate, AnotherTypeIsAnErrorThatNamesBoth) {
+  const RankForm form = Templated({{"model.layers.1.mlp.experts.w13_weight", {4, 256, 128}}});
+  const auto made = form.NameOf(kW13, DType::kF8E4M3, {4, 256, 128});
+  ASSERT_FALSE(made.ok());
+  EXPECT_EQ(made.error().code, ErrorCode::kUsage);
+  EXPECT_EQ(made.error().tensor, kW13);
+  EXPECT_EQ(made.error().expected, "BF16");
+  EXPECT_TRUE(made.error().found.starts_with("F8_E4M3")) << made.error().found;
+  EXPECT_TRUE(form.Has(kW13));
+  EXPECT_FALSE(form.Has(kBias));
+  EXPECT_TRUE(RankForm::Load("vllm", "").value().Has(kBias));
 }
 
 TEST(RankFormTemplate, WhatNothingFillsIsListedInItsOrder) {

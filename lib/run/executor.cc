@@ -31,7 +31,7 @@ class Execution {
       if (options_.measure_errors) report_.error_report = ErrorReportJson(plan_, results);
       report_.rejections = results.rejections;
       Step("publishing");
-      made = PreparePublication(fs_, catalogue_, plan_, options_, output_.overwrite, partial_, results, report_);
+      made = PreparePublication(fs_, catalogue_, plan_, output_.overwrite, partial_, results, report_);
     }
     if (!made.ok()) {
       if (made.error().code == ErrorCode::kBadInput || made.error().code == ErrorCode::kCheckFailed) CleanUp();

@@ -1,7 +1,6 @@
 #include "lib/run/publish.h"
 
 #include <algorithm>
-#include <unordered_map>
 #include <vector>
 
 #include "lib/base/durable_file.h"
@@ -9,79 +8,6 @@
 
 namespace mimo {
 namespace {
-
-constexpr uint64_t kChunk = 8 << 20;
-
-// Copies and hashes. Replaces what is at `to`.
-Result<Hash128> CopyFile(FileSystem& fs, const std::string& from, const std::string& to, const RunOptions& options,
-                         RunReport& report) {
-  MIMO_ASSIGN_OR_RETURN(const auto in, fs.OpenForRead(from));
-  MIMO_RETURN_IF_ERROR(fs.Remove(to));
-  MIMO_ASSIGN_OR_RETURN(const auto out, fs.OpenForWrite(to, OpenMode::kCreateNew));
-  StreamHash hash;
-  std::vector<std::byte> chunk;
-  for (uint64_t at = 0; at < in->size(); at += chunk.size()) {
-    if (options.stop != nullptr && options.stop->load() != 0) {
-      return Interrupted("interrupted").Advice("continue with --resume");
-    }
-    chunk.resize(std::min(in->size() - at, kChunk));
-    MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
-    hash.Update(chunk);
-    MIMO_RETURN_IF_ERROR(out->WriteAt(at, chunk));
-    report.bytes_read += chunk.size();
-    report.bytes_written += chunk.size();
-  }
-  MIMO_RETURN_IF_ERROR(out->Sync());
-  MIMO_RETURN_IF_ERROR(out->Close());
-  ++report.files_written;
-  return hash.Digest();
-}
-
-Result<Hash128> HashFile(FileSystem& fs, const std::string& path, RunReport& report) {
-  MIMO_ASSIGN_OR_RETURN(const auto in, fs.OpenForRead(path));
-  StreamHash hash;
-  std::vector<std::byte> chunk;
-  for (uint64_t at = 0; at < in->size(); at += chunk.size()) {
-    chunk.resize(std::min(in->size() - at, kChunk));
-    MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
-    hash.Update(chunk);
-    report.bytes_read += chunk.size();
-  }
-  return hash.Digest();
-}
-
-Status CarryFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-                  PartialDirectory& partial, RunResults& results, RunReport& report) {
-  std::unordered_map<std::string, uint64_t> sizes;
-  for (const CarriedFile& file : catalogue.carried) sizes[file.name] = file.bytes;
-  const bool link = options.link == LinkMode::kHard || options.link == LinkMode::kReflink;
-  results.carried.clear();
-  for (const std::string& name : plan.carried) {
-    const std::string from = JoinPath(catalogue.root, name);
-    const std::string to = partial.FilePath(name);
-    MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), name));
-    CarriedResult carried{name, sizes[name], std::nullopt, link};
-    if (link) {
-      MIMO_RETURN_IF_ERROR(MakeLink(fs, options.link, from, to));
-      ++report.files_linked;
-      if (options.hash_linked) {
-        MIMO_ASSIGN_OR_RETURN(carried.hash, HashFile(fs, from, report));
-      }
-    } else {
-      MIMO_ASSIGN_OR_RETURN(carried.hash, CopyFile(fs, from, to, options, report));
-    }
-    MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(to));
-    if (!info || info->size != carried.bytes) {
-      return BadInput("the file changed while it was read")
-          .File(from)
-          .Expected(std::to_string(carried.bytes) + " bytes")
-          .Found(std::to_string(info ? info->size : 0) + " bytes")
-          .Advice("run again when nothing writes to the checkpoint");
-    }
-    results.carried.push_back(std::move(carried));
-  }
-  return {};
-}
 
 // Tensor and carried files, then texts with the index and the config at their end, then the manifest.
 std::vector<std::string> PublicationOrder(const Plan& plan) {
@@ -139,8 +65,8 @@ Status MakeLink(FileSystem& fs, LinkMode mode, const std::string& target, const 
   return error;
 }
 
-Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-                          bool overwrite, PartialDirectory& partial, RunResults& results, RunReport& report) {
+Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, bool overwrite,
+                          PartialDirectory& partial, const RunResults& results, RunReport& report) {
   for (const TextFile& text : plan.texts) {
     const std::string path = partial.FilePath(text.name);
     MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), text.name));
@@ -148,7 +74,6 @@ Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan
     report.bytes_written += text.content.size();
     ++report.files_written;
   }
-  MIMO_RETURN_IF_ERROR(CarryFiles(fs, catalogue, plan, options, partial, results, report));
   const auto manifest = [&](const TextSink& sink) { return WriteManifest(catalogue, plan, results, sink); };
   MIMO_ASSIGN_OR_RETURN(const uint64_t bytes, WriteNewFile(fs, partial.FilePath(kManifestName), manifest));
   report.bytes_written += bytes;

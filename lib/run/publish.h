@@ -15,10 +15,10 @@ namespace mimo {
 // The link `mode` makes at `link` to the real path of `target`; kIo with advice when the file system cannot.
 Status MakeLink(FileSystem& fs, LinkMode mode, const std::string& target, const std::string& link);
 
-// Puts texts, carried files and the manifest into the partial directory, syncs them and writes publish.json. `results`
-// has the tensors and groups; its carried files are filled in here. Adds what was copied to `report`.
-Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-                          bool overwrite, PartialDirectory& partial, RunResults& results, RunReport& report);
+// Puts texts and the manifest into the partial directory, beside the tensor and carried files of `results`, syncs them
+// and writes publish.json. Adds what was written to `report`.
+Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, bool overwrite,
+                          PartialDirectory& partial, const RunResults& results, RunReport& report);
 
 // Moves everything into OUT, the manifest last, and removes the partial directory. Needs publish.json alone, so that it
 // can be continued by another run. Errors are kIo, and leave it resumable.

@@ -95,6 +95,7 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
           },
           [](WritableFile& file) { return file.Close(); }),
       completion_(plan),
+      carried_(fs, catalogue, plan, options, partial),
       workers_(threads_, kStoppedAdvice),
       file_groups_(plan.file_groups),
       cells_(plan.groups.size()) {}
@@ -124,11 +125,12 @@ Status StepRunner::Run(RunResults& results, RunReport& report) {
   }
   MIMO_RETURN_IF_ERROR(MakeBackends(report));
   MIMO_RETURN_IF_ERROR(PrepareFiles(report));
+  MIMO_RETURN_IF_ERROR(carried_.Prepare(&results));
   const JobSize size = MeasureJob(job_);
   for (uint32_t g = 0; g < plan_.file_groups; ++g) {
     if (!file_groups_[g].done && size.busy_file_groups[g] == 0) MIMO_RETURN_IF_ERROR(FinishFileGroup(g));
   }
-  if (options_.progress != nullptr) options_.progress->Start(size.progress_bytes);
+  if (options_.progress != nullptr) options_.progress->Start(size.progress_bytes + carried_.progress_bytes());
   cutter_.emplace(job_, step_bytes_, memory_bytes_);
   Status run = workers_.Run([this](int i) { return Work(*backends_[static_cast<size_t>(i)]); }, [this] { Wake(); });
   if (options_.progress != nullptr) options_.progress->Finish();
@@ -281,7 +283,25 @@ Status StepRunner::FinishFileGroups(const std::vector<uint32_t>& file_groups) {
   return {};
 }
 
+// First, for a large one is not cut, and others go on with steps while it is copied.
+Status StepRunner::CarryFiles() {
+  const uint64_t bytes = std::min(step_bytes_, CarriedFiles::kChunkBytes);
+  while (!workers_.stopped()) {
+    const auto file = carried_.Take();
+    if (!file) break;
+    const Buffer buffer = budget_.Acquire(bytes);
+    if (!buffer) return Stopped(bytes);
+    MIMO_ASSIGN_OR_RETURN(const CarriedFiles::Counts counts, carried_.Carry(*file, {buffer.data(), bytes}));
+    const std::lock_guard lock(mutex_);
+    ++(counts.linked ? report_->files_linked : report_->files_written);
+    report_->bytes_read += counts.read;
+    report_->bytes_written += counts.written;
+  }
+  return {};
+}
+
 Status StepRunner::Work(Backend& backend) {
+  MIMO_RETURN_IF_ERROR(CarryFiles());
   while (true) {
     std::optional<Step> step;
     std::vector<uint32_t> finished;

@@ -1,4 +1,5 @@
-// Makes the tensor files of a plan in OUT/.mimo-partial: steps on worker threads, records as file groups complete.
+// Makes the files of a plan in OUT/.mimo-partial: carried files and steps of tensor files on worker threads, records as
+// file groups complete.
 #pragma once
 
 #include <condition_variable>
@@ -13,6 +14,7 @@
 #include "lib/base/workers.h"
 #include "lib/results/manifest.h"
 #include "lib/run/backend.h"
+#include "lib/run/carry.h"
 #include "lib/run/completion.h"
 #include "lib/run/handles.h"
 #include "lib/run/job.h"
@@ -55,6 +57,7 @@ class StepRunner {
   Status PrepareFile(const PlanFile& file, bool linked);
   Status MakeBackends(RunReport& report);
   Status Work(Backend& backend);
+  Status CarryFiles();
   Status TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished);
   Status RunStep(const Step& step, Backend& backend);
   Status CheckAnomalies(const StepResult& result) const;
@@ -83,6 +86,7 @@ class StepRunner {
   HandleCache<ReadableFile> readers_;
   HandleCache<WritableFile> writers_;
   Completion completion_;
+  CarriedFiles carried_;
   Workers workers_;
   std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
 

@@ -241,19 +241,20 @@ TEST(Resume, AnomaliesThatWereAllowedMustBeAllowedAgain) {
   codes[7] = 0x7F;
   checkpoint.AddFile("a.safetensors",
                      {{"a", DType::kF8E4M3, {8, 8}, codes}, {"s", DType::kF32, {1, 1}, random.Scales(1)}});
-  checkpoint.AddCarried("tokenizer.json", random.Any(10));
   lab::PlanBuilder builder(checkpoint);
   builder.File("a.safetensors");
   const uint32_t a = builder.Quantized("a", "s");
   builder.Output(builder.Group("g"), "a", DType::kBF16, {8, 8}, Transform::kConvert, {{a, 0, 0, 8}});
-  builder.plan.carried = {"tokenizer.json"};
   builder.Finish();
   RunOptions options;
   options.output = checkpoint.output();
   options.allow_anomalies = true;
-  stdfs::rename(checkpoint.path("tokenizer.json"), checkpoint.path("away"));  // fails once the tensors are complete
-  ASSERT_FALSE(RunPlan(PosixFileSystem(), checkpoint.catalogue, builder.plan, options).ok());
-  stdfs::rename(checkpoint.path("away"), checkpoint.path("tokenizer.json"));
+  FaultyFileSystem fs(PosixFileSystem());
+  Fault last;  // publish.json: the tensors are complete
+  last.only = Operation::kRename;
+  last.at = 3;  // after the state and the record
+  fs.SetFault(last);
+  ASSERT_FALSE(RunPlan(fs, checkpoint.catalogue, builder.plan, options).ok());
   options.resume = true;
   options.allow_anomalies = false;
   const auto refused = RunPlan(PosixFileSystem(), checkpoint.catalogue, builder.plan, options);

@@ -112,6 +112,10 @@ std::string ErrorJson(const Error& error) {
   return object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
+std::string JsonText(const nlohmann::ordered_json& document) {
+  return document.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
 int PrintError(const std::string& name, const Error& error, bool json) {
   std::fprintf(stderr, "%s: error: %s\n", name.c_str(), error.Message().c_str());
   if (json) std::printf("{\"error\": %s}\n", ErrorJson(error).c_str());

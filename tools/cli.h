@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -64,6 +65,8 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptio
 int PrintError(const std::string& name, const Error& error, bool json);
 // The "error" object alone, for documents that hold more; one line without a newline.
 std::string ErrorJson(const Error& error);
+// A document as it is printed. Bytes that are no UTF-8 (of paths) become U+FFFD.
+std::string JsonText(const nlohmann::ordered_json& document);
 // The code's value; 130 or 143 when a signal stopped the run.
 int ExitCode(ErrorCode code);
 

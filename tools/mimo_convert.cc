@@ -336,7 +336,7 @@ int Convert(Arguments& a) {
   document["plan"] = ordered_json::parse(PlanReportJson(plan_report));
   if (a.dry_run || a.run.output.empty()) {
     if (a.common.json)
-      std::printf("%s\n", document.dump(2).c_str());
+      std::printf("%s\n", cli::JsonText(document).c_str());
     else if (!a.common.quiet)
       PrintPlanReport(plan_report);
     return 0;
@@ -356,7 +356,7 @@ int Convert(Arguments& a) {
   if (!a.report.empty() && !report->error_report.empty())
     if (Status s = WriteDurably(fs, a.report, report->error_report); !s.ok()) return fail(s.error());
   if (a.common.json)
-    std::printf("%s\n", document.dump(2).c_str());
+    std::printf("%s\n", cli::JsonText(document).c_str());
   else if (!a.common.quiet)
     PrintReport(a, *report);
   return Verdict(a, *report);

@@ -45,7 +45,7 @@ int Write(const SynthOptions& options, const std::string& out, const cli::Common
                                              {"tensors", report.tensors}, {"payload_bytes", report.payload_bytes},
                                              {"shards", report.shards},   {"shard_bytes", report.shard_bytes},
                                              {"sparse", options.sparse},  {"seconds", seconds}};
-    std::printf("%s\n", document.dump(2).c_str());
+    std::printf("%s\n", cli::JsonText(document).c_str());
   } else if (!common.quiet) {
     std::printf("%s: %llu tensors, %s in %llu shards%s, %.1f s\n", out.c_str(),
                 static_cast<unsigned long long>(report.tensors), FormatBytes(report.payload_bytes).c_str(),

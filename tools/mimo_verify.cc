@@ -39,7 +39,7 @@ int Check(Arguments& a) {
                                              {"bytes", report.bytes},
                                              {"unhashed_tensors", report.unhashed_tensors},
                                              {"differences", differences}};
-    std::printf("%s\n", document.dump(2).c_str());
+    std::printf("%s\n", cli::JsonText(document).c_str());
   }
   if (const Status status = report.ToStatus(); !status.ok())
     return cli::PrintError(kName, status.error(), /*json=*/false);  // the document above already holds the differences

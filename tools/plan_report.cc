@@ -69,7 +69,7 @@ std::string PlanReportJson(const PlanReport& r) {
                          {"operations", OperationsText(r.operations[i])}});
     json["outputs"] = std::move(outputs);
   }
-  return json.dump();
+  return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
 void PrintPlanReport(const PlanReport& r) {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "lib/inspect/engines.h"
+#include "lib/json/bytes.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -169,6 +170,9 @@ class OddityFinder {
   // Code, towers and drafter that the config or the engines expect beside the tensors.
   void Companions() {
     const ModelConfig& config = catalogue_.config;
+    for (const CarriedFile& file : catalogue_.carried)
+      if (!IsUtf8(file.name))
+        Add("the name of a file is not UTF-8, so that conversions refuse it: " + Printable(file.name));
     if (config.has_vision != Holds(Role::kVision)) {
       Add(config.has_vision ? "vision_config without tensors of a vision tower"
                             : "a vision tower without vision_config");

@@ -92,4 +92,23 @@ bool IsUtf8(std::string_view text) {
   return true;
 }
 
+std::string Printable(std::string_view text) {
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const size_t length = byte < 0x20 || byte == 0x7F ? 0 : SequenceAt(text, i);
+    if (length > 0) {
+      out += text.substr(i, length);
+      i += length;
+      continue;
+    }
+    out += "\\x";
+    out += kDigits[byte >> 4];
+    out += kDigits[byte & 15];
+    ++i;
+  }
+  return out;
+}
+
 }  // namespace mimo

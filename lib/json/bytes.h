@@ -17,5 +17,7 @@ std::optional<std::string> BytesOfBase64(std::string_view text);
 
 // Whether `text` can stand in JSON as it is: no overlong forms, surrogates or code points beyond U+10FFFF.
 bool IsUtf8(std::string_view text);
+// The same text where it can stand in JSON and on a line; other bytes and control characters as "\xE9".
+std::string Printable(std::string_view text);
 
 }  // namespace mimo

@@ -317,9 +317,13 @@ Status Write(const Catalogue& catalogue, const Plan& plan, const TextSink& sink,
   return lines.Finish("}\n");
 }
 
-Status CheckUtf8(const std::string& name) {
+Status CheckUtf8(const Catalogue& catalogue, const std::string& name) {
   if (IsUtf8(name)) return {};
-  return BadInput("the name of the file is not UTF-8, so that a plan cannot name it").File(name).Advice("rename it");
+  return BadInput("the name of the file is not UTF-8, so that no plan or manifest can name it")
+      .File(Printable(JoinPath(catalogue.root, name)))
+      .Expected("a name in UTF-8")
+      .Found(Printable(name))
+      .Advice("rename it, or take it out of the checkpoint");
 }
 
 }  // namespace
@@ -330,10 +334,16 @@ std::string PlanOptionsJson(const PlanOptions& options) {
   return out;
 }
 
+// Tensor names come from JSON; names of files are whatever bytes the directory holds.
+Status CheckFileNames(const Catalogue& catalogue, const std::vector<std::string>& carried) {
+  for (const CatalogueFile& file : catalogue.files) MIMO_RETURN_IF_ERROR(CheckUtf8(catalogue, file.name));
+  for (const std::string& name : carried) MIMO_RETURN_IF_ERROR(CheckUtf8(catalogue, name));
+  return {};
+}
+
 Status WritePlanJson(const Catalogue& catalogue, const Plan& plan, const TextSink& sink) {
-  // Tensor names come from JSON; names of files are whatever bytes the directory holds.
-  for (const std::string& name : plan.carried) MIMO_RETURN_IF_ERROR(CheckUtf8(name));
-  for (const PlanFile& file : plan.files) MIMO_RETURN_IF_ERROR(CheckUtf8(file.name));
+  MIMO_RETURN_IF_ERROR(CheckFileNames(catalogue, plan.carried));
+  for (const PlanFile& file : plan.files) MIMO_RETURN_IF_ERROR(CheckUtf8(catalogue, file.name));
   return Write(catalogue, plan, sink, false);
 }
 

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lib/base/status.h"
 #include "lib/base/text_sink.h"
@@ -13,7 +14,11 @@ namespace mimo {
 std::string PlanOptionsJson(const PlanOptions& options);  // one object, deterministic
 Result<PlanOptions> ParsePlanOptionsJson(const std::string& text);
 
-// The whole plan. Source arrays are named, so the document stands alone with the checkpoint.
+// kBadInput for the first tensor file of the catalogue, or carried file, whose name is not UTF-8: neither plans,
+// indices nor manifests can name it. The name is escaped.
+Status CheckFileNames(const Catalogue& catalogue, const std::vector<std::string>& carried);
+
+// The whole plan; errors of CheckFileNames. Source arrays are named, so the document stands alone with the checkpoint.
 Status WritePlanJson(const Catalogue& catalogue, const Plan& plan, const TextSink& sink);
 
 // Reads a document of WritePlanJson for this catalogue and returns the very same plan; kBadInput when the checkpoint is

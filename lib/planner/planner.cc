@@ -81,6 +81,7 @@ void FinishPlan(const Planning& p, const std::vector<std::string>& dropped, Plan
 Result<Plan> MakePlanOf(Planning p) {
   const Form& form = p.form;
   if (p.view != nullptr && p.view->trained) p.chooser.NarrowRuns();
+  MIMO_RETURN_IF_ERROR(CheckFileNames(p.stored, {}));
   MIMO_RETURN_IF_ERROR(form.Check(p));
   MIMO_ASSIGN_OR_RETURN(const Choice attention, ChooseAttentionStorage(&p));
   p.target = StartTarget(p, attention);
@@ -107,6 +108,7 @@ Result<Plan> MakePlanOf(Planning p) {
     MIMO_RETURN_IF_ERROR(ReadFromStored(*p.view, p.stored, &plan));
     GroupFiles(plan);
   }
+  MIMO_RETURN_IF_ERROR(CheckFileNames(p.stored, plan.carried));
   form.Note(&p);
   plan.notes = std::move(p.notes);
   FinishPlan(p, dropped, &plan);

@@ -39,5 +39,17 @@ TEST(JsonBytes, Utf8AsTheParserSees) {
   }
 }
 
+TEST(JsonBytes, WhatIsNoTextIsPrintedAsEscapes) {
+  const std::pair<std::string, std::string> known[] = {{"", ""},
+                                                       {"plain.txt", "plain.txt"},
+                                                       {"caf\xC3\xA9.txt", "caf\xC3\xA9.txt"},
+                                                       {"caf\xE9.txt", "caf\\xE9.txt"},
+                                                       {"\xFF\xFE", "\\xFF\\xFE"},
+                                                       {"a\nb\x7F", "a\\x0Ab\\x7F"},
+                                                       {"\xE2\x82", "\\xE2\\x82"},
+                                                       {"\xE2\x82\xAC\x80", "\xE2\x82\xAC\\x80"}};
+  for (const auto& [bytes, text] : known) EXPECT_EQ(Printable(bytes), text);
+}
+
 }  // namespace
 }  // namespace mimo

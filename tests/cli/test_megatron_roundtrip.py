@@ -5,6 +5,7 @@ and that half-written, damaged or foreign runs are refused.
 Runs are changed in place (harness/torch_dist.py); what must come of it follows from codes that were changed first.
 """
 import os
+import re
 import shutil
 import unittest
 
@@ -72,6 +73,30 @@ class Split(RunCase):
         given = self.back(os.path.join(run, "release"), "given", "--like", fixture.directory, "--dtype", "bf16",
                           "--qkv", "split")
         self.assert_same_tensors(fixture.stored("bf16"), given)
+
+    def test_parts_of_virtual_stages(self):
+        """Keys below model0 and model1, layers by turns under their numbers in the model: the same weights. Numbers of
+        each part's own are refused, and so is what no table knows."""
+        fixture = megatron_case.ours("v2.5", **TINY)
+        run = self.to_megatron(fixture, "run", "--tp", 2)
+
+        def part(key):
+            number = re.search(r"\blayers\.(\d+)\.", key)
+            return f"model{int(number[1]) % 2 if number else int(key.startswith('output'))}.{key}"
+
+        keys = torch_dist.rename(torch_dist.iteration_directory(run), part)
+        self.assertEqual({new[:7] for new in keys.values()}, {"model0.", "model1."})
+        self.assert_same_tensors(fixture.split(), self.back(run, "back"))
+        like = self.back(run, "like", "--like", fixture.directory)
+        self.assert_same_tensors({n: v for n, v in container.read_directory(fixture.directory).items()}, like)
+        for name, rename, says in (
+                ("local", lambda key: re.sub(r"^(model1\.decoder\.layers\.)1\.", r"\g<1>0.", key), "layers from 0"),
+                ("odd", lambda key: key.replace("model1.output_layer", "model1.adapter"), "no model table knows")):
+            with self.subTest(name):
+                shutil.copytree(run, self.at(name))
+                torch_dist.rename(torch_dist.iteration_directory(self.at(name)), rename)
+                result = self.run_tool("mimo-convert", self.at(name), self.at("refused"), "--to", "hf", code=3)
+                self.assertIn(says, result.stderr)
 
     def test_fp32_run(self):
         """F32 values of a quantized source round to the BF16 of a direct conversion."""

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import struct
 import zipfile
 import zlib
@@ -265,6 +266,25 @@ class Checkpoint:
                 f.seek(chunk.begin)
                 f.write(item)
         require(np.array_equal(self.array(key)[1], changed), key, "is not what was written")
+
+
+def rename(directory, change):
+    """Gives every tensor the key change(key). Files stay: only .metadata names tensors. -> {old key: new key}"""
+    path = os.path.join(directory, ".metadata")
+    keys = {key: change(key) for key in Checkpoint(directory).tensors}
+    with open(path, "rb") as f:
+        data = f.read()
+    out, ops = [], list(pickletools.genops(data))
+    for (op, value, begin), end in zip(ops, [o[2] for o in ops[1:]] + [len(data)]):
+        if op.name == "BINUNICODE" and value in keys:
+            text = keys[value].encode()
+            out.append(b"X" + struct.pack("<I", len(text)) + text)
+        else:
+            out.append(data[begin:end])
+    with open(path, "wb") as f:
+        f.write(b"".join(out))
+    require(set(Checkpoint(directory).tensors) == set(keys.values()), "renamed keys")
+    return keys
 
 
 def check_tiling(key, tensor):

@@ -86,8 +86,10 @@ std::optional<size_t> MegatronForm::Find(const TensorId& id, const ModelConfig& 
 std::optional<MegatronName> MegatronForm::Identify(std::string_view key) const {
   std::vector<std::string_view> parts = Components(key);
   size_t at = 0;
-  while (at < parts.size() && (parts[at] == "model" || parts[at] == "module")) ++at;
   MegatronName name;
+  name.part = VirtualPart(parts[0]);
+  if (name.part >= 0) ++at;
+  while (at < parts.size() && (parts[at] == "model" || parts[at] == "module")) ++at;
   std::string pattern;
   const auto add = [&](std::string_view part) {
     if (!pattern.empty()) pattern += '.';
@@ -133,6 +135,10 @@ std::optional<MegatronName> MegatronForm::Identify(std::string_view key) const {
   if (name.stacked_layers && tensor.mtp) return std::nullopt;
   name.tensor = found->second;
   return name;
+}
+
+int32_t VirtualPart(std::string_view component) {
+  return component.starts_with("model") ? Number(component.substr(5)) : -1;
 }
 
 bool IsTrainingState(std::string_view key) {

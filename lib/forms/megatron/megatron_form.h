@@ -43,6 +43,7 @@ struct MegatronName {
   bool stacked_layers = false;  // homogeneous models: a leading axis of layers
   int32_t expert = -1;          // -1: of none, or of all, along an axis after that of layers; a number may be local
   char half = 0;                // 'w': gate alone, 'v': up alone; 0: both, gate first
+  int32_t part = -1;  // of the model under virtual pipeline stages, where the key says so ("model1."); -1: none
 };
 
 // Rows [row, row + rows) of a Hugging Face weight, and where they lie in the (unstacked) Megatron tensor.
@@ -71,6 +72,9 @@ class MegatronForm {
   std::unordered_map<std::string, size_t> by_pattern_;
 };
 Result<MegatronForm> ParseMegatronForm(std::string_view json);
+
+// "model1" -> 1: how trainers call the parts of a model under virtual pipeline stages. -1: it is none.
+int32_t VirtualPart(std::string_view component);
 
 // Keys that no model has: extra states, optimizer, schedulers and generators of random numbers.
 bool IsTrainingState(std::string_view key);

@@ -132,7 +132,8 @@ class DcpReader {
       }
       const bool ours = form->Identify(tensor.key).has_value();
       model |= ours;
-      nested |= ours && (tensor.key.starts_with("model.") || tensor.key.starts_with("module."));
+      const std::string top = tensor.key.substr(0, tensor.key.find('.'));
+      nested |= ours && (top == "model" || top == "module" || VirtualPart(top) >= 0);
       wanted.push_back(&tensor);
     }
     if (!model)

@@ -27,10 +27,10 @@ class MegatronViewer {
     view_.trained = true;
     view_.replicas = store_.replicas;
     ShowConfig();
+    found_.assign(store_.tensors.size(), 0);
     MIMO_RETURN_IF_ERROR(Sort());
     MIMO_ASSIGN_OR_RETURN(const std::vector<ExpectedTensor> expected,
                           ExpectedTensors(*store_.stored.table, model_, false, mtp_layers_));
-    found_.assign(store_.tensors.size(), 0);
     for (const ExpectedTensor& tensor : expected) MIMO_RETURN_IF_ERROR(ShowTensor(tensor));
     for (size_t i = 0; i < store_.tensors.size(); ++i)  // nothing of a model is left out in silence
       if (store_.tensors[i].name && found_[i] == 0)
@@ -79,10 +79,8 @@ class MegatronViewer {
       }
       const MegatronName& name = *tensor.name;
       const int32_t layer = name.stacked_layers ? -1 : name.layer;
-      if (!by_key_.emplace(Key{name.tensor, layer, name.expert, name.half}, i).second)
-        return Bad(tensor.key, "two tensors that are one to us")
-            .Expected("each tensor once")
-            .Found("another spelling of its name");
+      const auto [known, fresh] = by_key_.emplace(Key{name.tensor, layer, name.expert, name.half}, i);
+      if (!fresh) MIMO_RETURN_IF_ERROR(TakeAgain(known->second, i));
       if (form_.tensors()[name.tensor].mtp) mtp.insert(name.layer);
     }
     mtp_layers_ = static_cast<int>(mtp.size());
@@ -90,6 +88,38 @@ class MegatronViewer {
       return Bad("mtp.layers." + std::to_string(*mtp.rbegin()), "an MTP layer is missing")
           .Expected("MTP layers from 0 on")
           .Found(std::to_string(mtp.size()) + " of them");
+    return {};
+  }
+
+  // A tensor that two keys name. Parts of a model under virtual pipeline stages may each have a copy of what lies
+  // outside of layers (the embedding, for MTP); a layer is one part's, under its number in the model (reference
+  // target-layouts.md 1.6).
+  Status TakeAgain(size_t first, size_t second) {
+    const SavedTensor &a = store_.tensors[first], &b = store_.tensors[second];
+    if (a.name->part < 0 || b.name->part < 0 || a.name->part == b.name->part)
+      return Bad(b.key, "two tensors that are one to us")
+          .Expected("each tensor once")
+          .Found("another spelling of its name");
+    if (a.name->layer >= 0)
+      return BadInput("parts of a model that each count their layers from 0")
+          .File(store_.stored.root)
+          .Tensor(b.key)
+          .Expected("numbers of layers in the whole model, as torch_dist has them")
+          .Found(a.key + " too")
+          .Advice("save it with --ckpt-format torch_dist");
+    const auto alike = [](const MegatronChunk& x, const MegatronChunk& y) {
+      return x.offsets == y.offsets && x.sizes == y.sizes;
+    };
+    if (a.dtype != b.dtype || !std::equal(a.chunks.begin(), a.chunks.end(), b.chunks.begin(), b.chunks.end(), alike))
+      return Bad(b.key, "parts of a model disagree about a tensor")
+          .Expected("the type, shape and chunks of " + a.key)
+          .Found("others");
+    for (size_t i = 0; i < a.chunks.size(); ++i) {
+      const MegatronChunk &x = a.chunks[i], &y = b.chunks[i];
+      const int64_t rows = MatrixRows(x.sizes);
+      view_.replicas.push_back({x.array, y.array, x.array_row, y.array_row, rows});
+    }
+    found_[second] = 1;
     return {};
   }
 

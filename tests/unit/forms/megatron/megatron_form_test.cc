@@ -52,6 +52,8 @@ TEST(MegatronForm, EverySpellingOfAName) {
       // torch_dist, torch_dcp and fsdp_dtensor.
       {"decoder.layers.17.self_attention.linear_qkv.weight", kQkv, 17},
       {"model.decoder.layers.17.self_attention.linear_qkv.weight", kQkv, 17},
+      {"model0.decoder.layers.17.self_attention.linear_qkv.weight", kQkv, 17},
+      {"model12.module.decoder.layers.17.self_attention.linear_qkv.weight", kQkv, 17},
       {"model.module.decoder.layers.17.self_attention.linear_qkv.weight", kQkv, 17},
       {"module.decoder.layers.0.self_attention.linear_qkv.layer_norm_weight",
        "decoder.layers.{layer}.self_attention.linear_qkv.layer_norm_weight", 0},
@@ -106,6 +108,9 @@ TEST(MegatronForm, WhatIsNoTensorOfTheModel) {
         "mtp.layers.eh_proj.weight", "mtp.layers.transformer_layer.self_attention.linear_qkv.weight",
         // Optimizers hold tensors of the same names, further down.
         "optimizer.state.exp_avg.decoder.layers.0.self_attention.linear_qkv.weight",
+        // No parts of a model.
+        "model_0.decoder.final_layernorm.weight", "model-1.decoder.final_layernorm.weight",
+        "model1x.decoder.final_layernorm.weight", "model0.model1.decoder.final_layernorm.weight",
         "decoder.layers.0.self_attention.linear_qkv._extra_state", "vision_model.decoder.final_layernorm.weight"})
     Check({key, ""});
 }

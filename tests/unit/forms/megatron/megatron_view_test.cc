@@ -100,6 +100,61 @@ TEST(MegatronView, WholeTensors) {
   saved.ExpectShown(model);
 }
 
+// Which of two parts of the model a key lies in, layers by turns as interleaved stages have them.
+std::string InPart(const std::string& key) {
+  const size_t at = key.find("layers.");
+  const bool second = at == std::string::npos ? key.starts_with("output") || key.starts_with("decoder.final")
+                                              : key.starts_with("mtp") || (key[at + 7] - '0') % 2 == 1;
+  return std::string(second ? "model1." : "model0.") + key;
+}
+
+TEST(MegatronView, PartsOfVirtualStages) {
+  const TinyModel model;
+  constexpr char kEmbedding[] = "embedding.word_embeddings.weight";
+  Saved saved(model);
+  for (const auto& [key, t] : made::Megatron(model, {})) {
+    saved.Add(InPart(key), t, {{1}});
+    if (key == kEmbedding) saved.Add("model1." + key, t, {{1}});  // beside the MTP layers
+  }
+  saved.ExpectShown(model);
+  const auto view = ViewOfMegatron(saved.store);
+  ASSERT_EQ(view.value().replicas.size(), 2u);  // compared bit for bit before anything is written
+  for (const Replica& r : view.value().replicas) {
+    EXPECT_EQ(saved.data[r.first].values, saved.data[r.second].values);
+    EXPECT_NE(r.first, r.second);
+    EXPECT_EQ(r.rows, saved.store.stored.arrays[r.first].rows());
+  }
+  Saved cut = saved, shaped = saved, mixed = saved;
+  std::erase_if(cut.store.tensors, [&](const SavedTensor& t) { return t.key == std::string("model1.") + kEmbedding; });
+  cut.Add(std::string("model1.") + kEmbedding, made::Megatron(model, {}).at(kEmbedding), {{2}});
+  EXPECT_NE(cut.Refused().find("disagree about a tensor"), std::string::npos);
+  shaped.Find(std::string("model1.") + kEmbedding).dtype = DType::kF32;
+  EXPECT_NE(shaped.Refused().find("disagree about a tensor"), std::string::npos);
+  mixed.Add(kEmbedding, made::Megatron(model, {}).at(kEmbedding), {{1}});
+  EXPECT_NE(mixed.Refused().find("another spelling"), std::string::npos);
+}
+
+TEST(MegatronView, PartsThatCountTheirOwnLayersAreRefused) {
+  const TinyModel model;
+  Saved saved(model);
+  for (const auto& [key, t] : made::Megatron(model, {})) {
+    std::string local = InPart(key);
+    if (const size_t at = local.find(".layers.1."); at != std::string::npos && !key.starts_with("mtp"))
+      local.replace(at, 10, ".layers.0.");
+    saved.Add(local, t, {});
+  }
+  EXPECT_NE(saved.Refused().find("count their layers from 0"), std::string::npos) << saved.Refused();
+}
+
+TEST(MegatronView, UnknownTensorsInPartsAreRefusedStill) {
+  const TinyModel model;
+  Saved saved(model);
+  for (const auto& [key, t] : made::Megatron(model, {})) saved.Add(InPart(key), t, {});
+  Tensor odd{{4, 2}, std::vector<decltype(Tensor::values)::value_type>(8)};
+  saved.Add("model1.decoder.layers.0.adapter.weight", odd, {{2}});
+  EXPECT_NE(saved.Refused().find("no model table knows"), std::string::npos);
+}
+
 // As native savers cut: linear_fc1 of T ranks is 2T chunks.
 TEST(MegatronView, CutsOfTensorAndExpertRanks) {
   const TinyModel model;

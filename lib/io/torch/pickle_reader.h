@@ -59,6 +59,7 @@ class Pickle {
   const PickleNode& root() const { return nodes_[root_]; }
   const PickleNode& at(PickleId id) const { return nodes_[id]; }
   uint64_t bytes() const { return bytes_.size(); }
+  size_t nodes() const { return nodes_.size(); }  // tests/fuzz/fuzz_pickle.cc holds it to the promise above
   std::string_view TextOf(const PickleNode& node) const { return bytes_.substr(node.first, node.count); }
   // kTuple, kList: values. kDict: key, value, key, value ... kObject: name, arguments (a tuple) and, after BUILD,
   // state. kStorage: its class, its key. kTensor: storage, shape and strides (tuples of integers >= 0, of equal

@@ -143,8 +143,9 @@ TEST(StoredWeight, EveryStorageOfEveryProjectionIsRead) {
           continue;
         }
         ++found;
-        const auto name = [&, &module = module](uint32_t array) {
-          return array == kNone ? std::string() : catalogue.arrays[array].name.substr(module.size() + 1);
+        const size_t part = module.size() + 1;  // clang before 16 captures no structured binding
+        const auto name = [&](uint32_t array) {
+          return array == kNone ? std::string() : catalogue.arrays[array].name.substr(part);
         };
         const bool w4a4 = form.parts.size() == 4;
         EXPECT_EQ(weight.storage, form.storage) << form.label;

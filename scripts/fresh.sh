@@ -164,7 +164,7 @@ esac
 
 echo
 echo "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' "$root/etc/os-release"), $(as_user g++ --version | head -n 1), $(as_user cmake --version | head -n 1)"
-echo "clone of $(git -C "$tree" rev-parse --short HEAD), $(nproc) cores, MIMO_INTEROP=$interop"
+echo "clone of $(as_user git -C /home/user/mimo-convert rev-parse --short HEAD), $(nproc) cores, MIMO_INTEROP=$interop"
 printf '%-38s %4s %8s %9s %8s %8s\n' command exit 'CPU s' packages 'wall s' 'clone MB'
 printf '%s\n' "${rows[@]}"
 echo "logs: $logs"

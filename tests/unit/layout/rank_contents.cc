@@ -92,6 +92,7 @@ TensorSlice SliceOf(const ExpectedTensor& tensor, const ModelConfig& config, con
   slice.rows = {0, MatrixRows(tensor.shape)};
   slice.cols = {0, tensor.shape.empty() ? 1 : tensor.shape.back()};
   switch (CutOf(tensor.id.role, options.trainer)) {
+    case Cut::kScalars:  // of what stands beside tensors
     case Cut::kReplicated:
       break;
     case Cut::kRows:

@@ -107,8 +107,9 @@ class Dealer:
     def add_input_scales(self):
         """ModelOpt's NVFP4 classes have them, used or not."""
         for name in [n for n in self.made if n.endswith("weight_scale_2")]:
-            self.made.setdefault(name.replace("weight_scale_2", "input_scale"),
-                                 ("F32", np.ones(self.made[name][1].shape, np.float32)))
+            shape = self.made[name][1].shape
+            unused = ("F32", np.ones(shape, np.float32)) if ".experts." in name else ("BF16", np.full(shape, 0x7FC0, np.uint16))
+            self.made.setdefault(name.replace("weight_scale_2", "input_scale"), unused)
 
 
 class QuantizedRanks(ToolCase):

@@ -5,6 +5,7 @@ SGLang: MiMoV2's attention layer with its QKV linear and the functions that load
 What is stubbed chooses or runs kernels, routes tokens or talks to other ranks. Call require() first; one engine per
 process or both, each installed once.
 """
+import collections
 import glob
 import importlib
 import json
@@ -118,7 +119,22 @@ def _vllm_stubs():
     mxfp4 = importlib.import_module(package + "quantization.mxfp4")
     mxfp4.select_deepseek_v4_mxfp4_moe_backend = lambda moe: (None, None)
     mxfp4.mxfp4_round_up_hidden_size_and_intermediate_size = lambda backend, hidden, width, **kwargs: (hidden, width)
-    return fp8
+    return fp8, _modelopt()
+
+
+def _modelopt():
+    """vLLM's ModelOpt classes; what chooses their kernels is not there."""
+    import torch
+    provide, package = engine_stub.provide, "vllm.model_executor.layers."
+    provide("vllm.config.quantization", QuantSpec=collections.namedtuple("QuantSpec", "weight activation"))
+    provide(package + "quantization.utils.mxfp8_utils", MXFP8_BLOCK_SIZE=32, MXFP8_VALUE_DTYPE=torch.float8_e4m3fn,
+            MXFP8_SCALE_DTYPE=torch.uint8)
+    provide(package + "fused_moe.oracle.nvfp4", select_nvfp4_moe_backend=lambda **kwargs: (None, None),
+            is_global_sf_supported_for_nvfp4_backend=lambda backend: False)
+    provide(package + "fused_moe.oracle.mxfp8", select_mxfp8_moe_backend=lambda **kwargs: (None, None))
+    modelopt = importlib.import_module(package + "quantization.modelopt")
+    modelopt.select_linear_kernel = lambda *args, **kwargs: SimpleNamespace(supports_pre_processed_weights=False)
+    return modelopt
 
 
 class Vllm:
@@ -128,11 +144,19 @@ class Vllm:
     def __new__(cls):
         if cls._made is None:
             cls._made = super().__new__(cls)
-            cls._made.fp8 = _vllm_stubs()
+            cls._made.fp8, cls._made.modelopt = _vllm_stubs()
             cls._made.source = importlib.import_module("vllm.model_executor.models.mimo_v2")
             cls._made.drafter = importlib.import_module("vllm.model_executor.models.mimo_v2_mtp")
             cls._made.sharded = importlib.import_module("vllm.model_executor.model_loader.sharded_state_loader")
         return cls._made
+
+    def parser(self, quantization):
+        """Whoever takes this config."""
+        base = self.modelopt.ModelOptQuantConfigBase
+        found = [c for c in vars(self.modelopt).values() if isinstance(c, type) and issubclass(c, base) and c is not base
+                 and c.override_quantization_method(quantization, None)]
+        assert len(found) <= 1, found
+        return found[0] if found else self.fp8.Fp8Config
 
     def build(self, directory, tp, rank, ep=1, drafter=False):
         """The model that a rank builds for config.json, before anything is loaded."""
@@ -144,7 +168,8 @@ class Vllm:
         made_by = self.drafter.MiMoV2MTP if drafter else getattr(self.source, fields["architectures"][0])
         quantization = None
         if fields.get("quantization_config"):
-            quantization = self.fp8.Fp8Config.from_config(fields["quantization_config"])
+            quantization = self.parser(fields["quantization_config"]).from_config(
+                {**fields["quantization_config"], "_online_quantization_args": None})
             quantization.online_quantization_config = None
             quantization.packed_modules_mapping = getattr(made_by, "packed_modules_mapping", {})
         parallel = SimpleNamespace(use_sequence_parallel_moe=False, enable_eplb=False, enable_expert_parallel=ep > 1,

@@ -9,6 +9,7 @@ Runs in .venv-interop (scripts/setup.sh); MIMO_INTEROP=0 leaves it out.
 """
 import contextlib
 import functools
+import glob
 import importlib.util
 import io
 import json
@@ -22,7 +23,7 @@ import numpy as np
 
 from harness import checkpoints, engine_models, peers, tools
 from harness.case import ToolCase
-from reference import layouts
+from reference import container, layouts
 
 # Head counts are the released ones. Experts: no engine takes more ranks than experts.
 WIDTHS = dict(hidden=128, experts=32, intermediate=4096, moe_intermediate=2048, vocab=4096, pattern=(0, 1), mtp=1,
@@ -30,6 +31,7 @@ WIDTHS = dict(hidden=128, experts=32, intermediate=4096, moe_intermediate=2048, 
 HEADS = {"v2-flash": 64, "v2.5": 64, "v2.5-pro": 128}
 STORED = {"v2-flash": "cut:4", "v2.5": "fused:4", "v2.5-pro": "fused:8"}
 RANKS = (1, 2, 4, 8, 16, 32)
+DTYPES = {"torch.bfloat16": "BF16", "torch.float32": "F32", "torch.float8_e4m3fn": "F8_E4M3", "torch.uint8": "U8"}
 
 
 def ranks_of(tp):
@@ -307,7 +309,6 @@ class Loaders(ToolCase):
         with open(os.path.join(tools.SOURCE, "schemas", "forms", "vllm-0.33.json"), encoding="utf-8") as f:
             form = json.load(f)
         engine = engine_models.Vllm()
-        dtypes = {"torch.bfloat16": "BF16", "torch.float32": "F32", "torch.float8_e4m3fn": "F8_E4M3"}
         for ep in (1, 4):
             fixture = fixture_of("v2.5")
             state = engine.state(engine.build(fixture.directory, 4, 1, ep))
@@ -318,12 +319,12 @@ class Loaders(ToolCase):
             absent = rows | set(constants)
             absent -= general
             self.assertEqual(sorted(absent), sorted(n for n in rows if re.search(
-                r"o_proj\.weight_scale_inv$|w(13|2)_weight_scale$", n)), "rows for BF16 o_proj and FP8 experts only")
+                r"o_proj\.weight_scale_inv$|weight_scale(_2)?$|input_scale$", n)), "rows for BF16 o_proj and FP8 only")
             for name, tensor in state.items():
                 self.assertFalse([n for n in form["never"] if name.endswith(n)], name)
                 constant = constants.get(re.sub(r"layers\.\d+\.", "layers.{layer}.", name))
                 if constant:
-                    found = (dtypes[str(tensor.dtype)], list(tensor.shape), tensor.item())
+                    found = (DTYPES[str(tensor.dtype)], list(tensor.shape), tensor.item())
                     self.assertEqual(found, (constant["dtype"], constant["shape"], constant["value"]), name)
 
     def test_template_script(self):
@@ -369,6 +370,37 @@ class Loaders(ToolCase):
                     self.check_mlp(fixture, model.model.layers[0].mlp, "model.layers.0.mlp", tp, rank)
                     self.check_experts(fixture, model.model.layers[1].mlp, "model.layers.1.mlp", tp, rank, ep)
                     self.check_rest(fixture, model, tp, rank)
+
+    def test_vllm_sharded_state_of_modelopt(self):
+        """NVFP4 and MXFP8: its ModelOpt classes hold, under exactly these names, what the files of the rank have."""
+        engine = engine_models.Vllm()
+        fixture = fixture_of("v2.5")
+        for recipe, options in (("nvfp4", ()), ("nvfp4", ("--w4a4", "--input-scale", "0.5")), ("nvfp4-mlp", ()),
+                                ("mxfp8", ()), ("nvfp4-experts+mxfp8-attention", ())):
+            for tp, ep in ((4, 1), (2, 2)):
+                with self.subTest(recipe=recipe, options=options, tp=tp, ep=ep):
+                    self.setUp()
+                    out = self.convert(fixture.directory, "ranks", "--to", "vllm", "--format", "sharded-state", "--tp",
+                                       str(tp), "--ep", str(ep), "--recipe", recipe, *options)
+                    for rank in ranks_of(tp):
+                        self.check_state(engine, out, tp, rank, ep)
+
+    def check_state(self, engine, out, tp, rank, ep):
+        import torch
+        state = engine.state(engine.load_ranks(out, tp, rank, ep))
+        stored = {}
+        for file in sorted(glob.glob(os.path.join(out, f"model-rank-{rank}-part-*.safetensors"))):
+            stored.update(container.read(file))
+        self.assertEqual(sorted(state), sorted(stored))
+        kinds = set()
+        for name, (dtype, array) in stored.items():
+            held = state[name].detach().contiguous()
+            self.assertEqual((DTYPES[str(held.dtype)], tuple(held.shape)), (dtype, array.shape), name)
+            self.assertEqual(held.view(torch.uint8).numpy().tobytes() if held.ndim else held.numpy().tobytes()
+                             if held.dtype == torch.float32 else held.view(torch.int16).numpy().tobytes(),
+                             array.tobytes(), name)
+            kinds.add(name.rpartition(".")[2])
+        self.assertTrue(any(kind.endswith("weight_scale") for kind in kinds), "no class of ModelOpt was built")
 
     def check_rest(self, fixture, model, tp, rank):
         share = WIDTHS["vocab"] // tp

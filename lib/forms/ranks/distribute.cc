@@ -195,7 +195,7 @@ class Distributor {
       if (form_.tensors()[index].part != Part::kScale2) continue;
       const auto input = form_.Find(form_.tensors()[index].of[0], Part::kInputScale, mtp);
       if (!input || stacks_.contains({mtp, layer, *input})) continue;
-      MIMO_RETURN_IF_ERROR(outputs_.AddOnes(form_.tensors()[*input], layer, members[0]->near));
+      MIMO_RETURN_IF_ERROR(outputs_.AddUnused(form_.tensors()[*input], layer, members[0]->near));
     }
     return {};
   }

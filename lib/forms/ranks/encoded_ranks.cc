@@ -62,8 +62,8 @@ Status EncodedRanks::MakeStack(const RankTensor& tensor, int32_t layer, const st
     SortPieces(&draft_.group().outputs[arrays.codes].pieces);
   }
   if (first.weight->global == kNone || first.weight->input != kNone) return {};
-  if (const auto ones = places_.form().Find(tensor.of[0], Part::kInputScale, tensor.mtp))
-    return outputs_.AddOnes(places_.form().tensors()[*ones], layer, first.Codes().near);
+  if (const auto unused = places_.form().Find(tensor.of[0], Part::kInputScale, tensor.mtp))
+    return outputs_.AddUnused(places_.form().tensors()[*unused], layer, first.Codes().near);
   return {};
 }
 

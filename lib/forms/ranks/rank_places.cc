@@ -99,17 +99,17 @@ uint32_t RankOutputs::Add(OutputArray output, const std::string& name, bool mtp,
   return draft_.AddOutput(std::move(output), near, RankPlaces::FileOf(mtp, rank, layer));
 }
 
-Status RankOutputs::AddOnes(const RankTensor& scalars, int32_t layer, uint32_t near) {
-  OutputArray ones;
-  ones.dtype = DType::kF32;
-  ones.shape = places_.ShapeOnRank(scalars, {});
-  ones.transform = Transform::kConstant;
-  ones.id = {scalars.of[0], scalars.part, scalars.mtp, layer, -1};
-  constexpr std::string_view kOne("\x00\x00\x80\x3f", 4);
-  for (uint64_t at = 0; at < ArrayBytes(ones.dtype, ones.shape); at += kOne.size()) ones.constant += kOne;
-  MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(scalars, layer, ones.dtype, ones.shape));
+Status RankOutputs::AddUnused(const RankTensor& scalars, int32_t layer, uint32_t near) {
+  OutputArray unused;
+  unused.dtype = scalars.experts ? DType::kF32 : DType::kBF16;
+  unused.shape = places_.ShapeOnRank(scalars, {});
+  unused.transform = Transform::kConstant;
+  unused.id = {scalars.of[0], scalars.part, scalars.mtp, layer, -1};
+  const std::string_view value = scalars.experts ? std::string_view("\x00\x00\x80\x3f", 4) : "\xc0\x7f";  // 1, NaN
+  for (uint64_t at = 0; at < ArrayBytes(unused.dtype, unused.shape); at += value.size()) unused.constant += value;
+  MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(scalars, layer, unused.dtype, unused.shape));
   draft_.BeginGroup(name);
-  for (const int64_t rank : places_.ranks()) Add(ones, name, scalars.mtp, rank, layer, near);
+  for (const int64_t rank : places_.ranks()) Add(unused, name, scalars.mtp, rank, layer, near);
   return {};
 }
 

@@ -55,8 +55,9 @@ class RankOutputs {
 
   // `name` is without the rank. Returns the place of the output in the group.
   uint32_t Add(OutputArray output, const std::string& name, bool mtp, int64_t rank, int32_t layer, uint32_t near);
-  // A group of F32 scalars of one: an engine has such input scales whether it uses them or not.
-  Status AddOnes(const RankTensor& scalars, int32_t layer, uint32_t near);
+  // A group of input scales that nothing uses: vLLM's classes for weights alone have them too, F32 of experts, BF16 NaN
+  // of linear layers.
+  Status AddUnused(const RankTensor& scalars, int32_t layer, uint32_t near);
   // Names of the arrays of the first rank that is written, drafters left out.
   const std::vector<std::string>& first_names() const { return first_names_; }
 

@@ -47,6 +47,7 @@ class AttentionPlanner {
 
  private:
   const Weight& SourceWeight(size_t array) const { return draft_.inventory().weights[weights_[array]]; }
+  int64_t block_cols() const { return request_.quantize ? request_.block_cols : first_->block_cols; }
   bool SameRows() const { return moves_ == ComposeRows(request_.target, request_.target); }
 
   std::string Label() const {
@@ -61,9 +62,9 @@ class AttentionPlanner {
     output.id.part = part;
     output.name = draft_.catalogue().table->NameOf(output.id);
     output.dtype = dtype;
-    output.shape = part == Part::kWeight ? std::vector<int64_t>{request_.target.rows[array], first_->cols}
-                                         : std::vector<int64_t>{request_.target.scale_rows[array],
-                                                                CeilDiv(first_->cols, first_->block_cols)};
+    output.shape = part == Part::kWeight
+                       ? std::vector<int64_t>{request_.target.rows[array], first_->cols}
+                       : std::vector<int64_t>{request_.target.scale_rows[array], CeilDiv(first_->cols, block_cols())};
     return output;
   }
 
@@ -149,6 +150,7 @@ class AttentionPlanner {
       encoded.arrays = request_.encode->arrays;
       encoded.input_scale = request_.encode->input_scales[i];
       encoded.pieces = Pieces(i);
+      encoded.keep = request_.encode->keep[i];
       draft_.AddEncoded(encoded, Near(i));
     }
     if (fp8_) SetSourceBands();
@@ -253,7 +255,7 @@ class AttentionPlanner {
       scale.target_codec = Codec::kFp32;
       scales[i] = draft_.AddOutput(std::move(scale), Near(i));
     }
-    const auto blocks = static_cast<uint64_t>(CeilDiv(first_->cols, first_->block_cols));
+    const auto blocks = static_cast<uint64_t>(CeilDiv(first_->cols, block_cols()));
     DraftGroup& group = draft_.group();
     for (CellRow& cell : cells) {
       if (request_.quantize) {
@@ -268,6 +270,7 @@ class AttentionPlanner {
         const Weight& weight = SourceWeight(s.source);
         if (request_.quantize) {
           s.source = draft_.DecodedSource(weight);
+          draft_.sources[s.source].block_cols = block_cols();
           s.scale = kNone;
           s.scale_row = 0;
           continue;

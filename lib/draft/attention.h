@@ -17,12 +17,14 @@ struct AttentionRequest {
   struct Encode {
     kernels::Encoding encoding;
     WeightArrays arrays;
-    std::array<std::optional<float>, 3> input_scales;  // by array of the target
+    std::array<std::optional<float>, 3> input_scales;      // by array of the target, as is
+    std::array<uint32_t, 3> keep = {kNone, kNone, kNone};  // EncodedRequest::keep
   };
   std::optional<Encode> encode;  // to this; then `decode` is not set
   // Values become block FP8 on the target's grid, whatever arrays its blocks span. `keep`: by array of the target, the
   // plan source of its scales that are kept while values fit; kNone: all are made anew.
   std::optional<std::array<uint32_t, 3>> quantize;
+  int64_t block_cols = 0;     // columns of the blocks that `quantize` makes; their rows are those of the target's grid
   std::optional<float> fold;  // V becomes V times this (attention_value_scale)
 };
 

@@ -70,6 +70,26 @@ class LikePlanner {
     return w.storage == Storage::kPlain ? ValueCodecOf(catalogue_.arrays[w.array].dtype) : std::nullopt;
   }
 
+  // How the reference stores a weight of codes, and in which arrays.
+  kernels::Encoding EncodingOf(const Weight& w) const {
+    kernels::Encoding encoding;
+    encoding.codec = *CodecOf(w.storage);
+    encoding.rule = w.storage == Storage::kMxfp4 ? Recipe().mx_rule : kernels::ScaleRule::kMax;
+    encoding.block_rows = static_cast<uint32_t>(w.block_rows);
+    encoding.block_cols = static_cast<uint32_t>(w.block_cols);
+    encoding.power_of_two = w.storage == Storage::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";
+    return encoding;
+  }
+  WeightArrays ArraysOf(const Weight& w) const {
+    const StoredArray &codes = catalogue_.arrays[w.array], &scales = catalogue_.arrays[w.scale];
+    WeightArrays arrays;
+    arrays.codes = codes.id.part;
+    arrays.code_dtype = codes.dtype;
+    arrays.scales = scales.id.part;
+    arrays.scale_dtype = scales.dtype;
+    return arrays;
+  }
+
   Status PlanAttentionOf(const AttentionWeights& ref) {
     if (ref.first() == kNone) return {};
     const Weight& w = like_.reference.weights[ref.first()];
@@ -90,12 +110,20 @@ class LikePlanner {
     request.target = BuildQkvMap(like_.layout, shape, w.block_rows);
     if (const auto codec = Values(w)) {
       request.decode = *codec;
-    } else if (w.storage == Storage::kFp8Block && Values(from) && !w.per_row() && w.block_cols == from.block_cols) {
+    } else if (w.storage == Storage::kFp8Block && Values(from) && !w.per_row()) {
       std::array<uint32_t, 3> keep = {kNone, kNone, kNone};
       for (size_t i = 0; i < keep.size() && !options_.fresh_scales; ++i)
         if (const uint32_t weight = ref.in_order()[i]; weight != kNone)
           keep[i] = draft_.Source(like_.reference.weights[weight].scale);
-      request.quantize = keep;
+      const kernels::Encoding encoding = EncodingOf(w);
+      if (!encoding.power_of_two) {
+        request.quantize = keep;
+        request.block_cols = w.block_cols;
+      } else if (like_.layout.kind != QkvKind::kSplit) {  // no block lies across arrays
+        request.encode = {encoding, ArraysOf(w), {}, keep};
+      } else {
+        return CannotMake(w, "blocks across K and V under scales that are powers of two,");
+      }
     } else {
       return CannotMake(w, "attention");
     }
@@ -121,21 +149,13 @@ class LikePlanner {
     if (w.storage == Storage::kPlain) return PlanPlain(w, from, name);
     if (!Values(from) || (w.storage != Storage::kFp8Block && w.storage != Storage::kMxfp4))
       return CannotMake(w, std::string(DTypeName(stored.dtype)));
-    const StoredArray& scale = catalogue_.arrays[w.scale];
     EncodedRequest request;
     request.id = w.id;
     request.name = NameOfPart(name, Part::kWeight);
     request.rows = w.rows;
     request.cols = w.cols;
-    request.encoding.codec = *CodecOf(w.storage);
-    request.encoding.rule = w.storage == Storage::kMxfp4 ? Recipe().mx_rule : kernels::ScaleRule::kMax;
-    request.encoding.block_rows = static_cast<uint32_t>(w.block_rows);
-    request.encoding.block_cols = static_cast<uint32_t>(w.block_cols);
-    request.encoding.power_of_two = w.storage == Storage::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";
-    request.arrays.codes = stored.id.part;
-    request.arrays.code_dtype = stored.dtype;
-    request.arrays.scales = scale.id.part;
-    request.arrays.scale_dtype = scale.dtype;
+    request.encoding = EncodingOf(w);
+    request.arrays = ArraysOf(w);
     if (!options_.fresh_scales) request.keep = draft_.Source(w.scale);
     request.pieces.push_back({draft_.DecodedSource(from), 0, 0, w.rows});
     draft_.AddEncoded(request, w.array);

@@ -94,6 +94,58 @@ class Directories(NeuronCase):
                 self.check(fixture, self.convert(fixture.directory, variant, "--to", "nxdi"))
 
 
+class InOneRun(NeuronCase):
+    """From and to other forms: what two runs by way of the Hugging Face form give."""
+
+    RANKS = ("--to", "vllm", "--format", "sharded-state", "--tp", "4")
+
+    def setUp(self):
+        super().setUp()
+        self.fixture = ranks.ours("v2.5", **dict(EXPERTS, moe_intermediate=1024))
+
+    def test_of_rank_files(self):
+        held = self.convert(self.fixture.directory, "held", *self.RANKS)
+        for options in ((), ("--dtype", "bf16")):
+            name = "".join(options)
+            direct = self.convert(self.fixture.directory, "direct" + name, "--to", "nxdi", *options)
+            self.check(self.fixture, direct, bf16=bool(options))
+            self.assert_same_tensors(direct, self.convert(held, "of-ranks" + name, "--to", "nxdi", *options))
+
+    def test_of_a_training_run(self):
+        run = self.convert(self.fixture.directory, "run", "--to", "megatron", "--tp", "2")
+        once = self.convert(run, "once", "--to", "nxdi")
+        self.assert_same_tensors(self.convert(self.convert(run, "back", "--to", "hf"), "twice", "--to", "nxdi"), once)
+
+    def test_experts_are_decoded_and_cut_where_they_are_stacked(self):
+        for rule in ("halve", "rescale"):
+            source = self.convert(self.fixture.directory, rule, "--to", "nxdi", "--expert-codes", rule)
+            for options in (("--to", "hf", "--dtype", "bf16"), ("--to", "hf", "--dtype", "fp32"), self.RANKS,
+                            (*self.RANKS, "--ep", "4"), (*self.RANKS, "--dtype", "bf16")):
+                with self.subTest(rule=rule, options=options):
+                    name = rule + "".join(options).replace("-", "")
+                    once = self.convert(source, name, *options)
+                    self.assert_decoded(once, source, options)
+
+    def assert_decoded(self, once, source, options):
+        """Its own experts are the truth: codes and scales of the stack, turned over by numpy."""
+        back = self.convert(source, "back-" + os.path.basename(once), "--to", "hf")
+        twice = self.convert(back, "twice-" + os.path.basename(once), *options)
+        for file in container.tensor_files(twice):
+            expected, made = (container.read(os.path.join(out, file)) for out in (twice, once))
+            if "fp32" in options:                # what has a scale per row passes through BF16 on its way by the HF form
+                expected, made = ({n: v for n, v in side.items() if ".experts." in n} for side in (expected, made))
+            self.assert_same_tensors(expected, made, file)
+        if "bf16" not in options or "--to" not in options or "hf" not in options:
+            return
+        stacks, found = container.read_directory(source), container.read_directory(once)
+        codes = stacks["layers.1.mlp.expert_mlps.mlp_op.down_proj.weight"][1]
+        scales = stacks["layers.1.mlp.expert_mlps.mlp_op.down_proj.scale"][1]
+        for expert in range(codes.shape[0]):
+            values = codecs.decode_fp8(codes[expert], scales[expert], np.arange(codes.shape[1]) // 128)
+            made = found[f"model.layers.1.mlp.experts.{expert}.down_proj.weight"][1]
+            self.assertEqual(made.tobytes(), np.ascontiguousarray(codecs.bf16_from_f32(values).T).tobytes())
+
+
 class SelfCheck(unittest.TestCase):
     def test_halving_is_exact_but_for_the_last_bit(self):
         codes = np.arange(256, dtype=np.uint8)

@@ -163,7 +163,8 @@ class LogicalPlanner {
     if (choice.kind == Choice::Kind::kRename)
       return UsageError("quantized attention cannot change its layout and its dialect at once")
           .Expected("--qkv keep, or the dialect of the source")
-          .Found(name);
+          .Found(name)
+          .Advice("two runs: the layout first, then the recipe");
     return {};
   }
 

@@ -51,7 +51,7 @@ Result<std::optional<Choice>> NeuronForm::Store(const Planning& p, const Weight&
     return UsageError("Neuron has no form for these experts")
         .Expected("block FP8 or BF16 experts")
         .Found(name)
-        .Advice("--dtype bf16 writes a BF16 directory");
+        .Advice("--dtype bf16 writes a BF16 directory; or two runs: a recipe that makes them block FP8 first");
   }
   const bool by_rows =
       IsAttentionProjection(id.role) ? p.options.attention != AttentionStorage::kBf16 : IsDenseMlp(id.role);

@@ -63,7 +63,7 @@ class NeuronPlanner {
       return UsageError("Neuron has no form for these experts")
           .Expected("block FP8 or BF16")
           .Found(first.name)
-          .Advice("--dtype bf16 writes a BF16 directory");
+          .Advice("--dtype bf16 writes a BF16 directory; or two runs: a recipe that makes them block FP8 first");
     OutputArray stack = OutputLike(first);
     stack.name = NeuronStackName(gate_up, layer, part);
     stack.id.expert = -1;

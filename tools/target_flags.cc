@@ -75,6 +75,8 @@ void AddTargetFlags(CLI::App& app, TargetFlags& flags, PlanOptions& options) {
                              "in config.json"));
   cli::AddWord(*group, "--expert-codes", options.expert_codes, kExpertCodes,
                "nxdi: halve (exact but for codes that lose a bit) or rescale (by 448/240, as the public scripts)");
+  cli::AddWord(*group, "--router-bias", options.router_bias, kRouterBiases,
+               "nxdi: keep (default), or centred: less their mean, which NxDI's cast to BF16 would drown them in");
 }
 
 Status FinishTarget(FileSystem& fs, const TargetFlags& flags, bool qkv_given, PlanOptions* options) {

@@ -76,4 +76,30 @@ uint64_t ScaleValues(std::span<std::byte> values, float factor) {
   return overflows;
 }
 
+kernels::Anomalies CentreValues(std::span<std::byte> values) {
+  const size_t count = values.size() / sizeof(float);
+  const auto at = [&](size_t i) {
+    float value = 0;
+    std::memcpy(&value, &values[i * sizeof value], sizeof value);
+    return value;
+  };
+  kernels::Anomalies anomalies;
+  double sum = 0;
+  size_t finite = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const float value = at(i);
+    anomalies.nan_codes += std::isnan(value);
+    anomalies.infinities += std::isinf(value);
+    if (!std::isfinite(value)) continue;
+    sum += value;
+    ++finite;
+  }
+  const auto mean = static_cast<float>(sum / static_cast<double>(std::max<size_t>(finite, 1)));
+  for (size_t i = 0; i < count; ++i) {
+    const float centred = at(i) - mean;
+    std::memcpy(&values[i * sizeof centred], &centred, sizeof centred);
+  }
+  return anomalies;
+}
+
 }  // namespace mimo

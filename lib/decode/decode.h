@@ -27,4 +27,9 @@ Result<kernels::Anomalies> DecodeScaled(const SourceMemory& memory, const Source
 // F32 values, aligned or not, times `factor`, in place. NaN stays what it is. Returns how many became infinite.
 uint64_t ScaleValues(std::span<std::byte> values, float factor);
 
+// F32 values, aligned or not, less their mean, in place: that of the finite ones, summed in their order in FP64,
+// rounded once to FP32, subtracted in FP32. Values within a factor of two of it, as the biases of V2.5-Pro are, lose
+// nothing (Sterbenz). Counts what is not finite, which stays what it is.
+kernels::Anomalies CentreValues(std::span<std::byte> values);
+
 }  // namespace mimo

@@ -64,6 +64,10 @@ Status RefuseShardSize(const Planning& p) {
 }
 
 Status RefuseExpertCodes(const Planning& p) {
+  if (p.options.router_bias)
+    return UsageError("--router-bias speaks of Neuron's routers")
+        .Expected("--to nxdi")
+        .Found("--to " + TargetWord(p.options));
   if (!p.options.expert_codes) return {};
   return UsageError("--expert-codes speaks of Neuron's FP8")
       .Expected("--to nxdi")

@@ -27,7 +27,7 @@ Status RequireRanks(const Planning& p);
 Status RefuseTrainingTopology(const Planning& p);
 // --max-shard-size, where files are cut by layer.
 Status RefuseShardSize(const Planning& p);
-// --expert-codes.
+// --expert-codes and --router-bias.
 Status RefuseExpertCodes(const Planning& p);
 // --ranks.
 Status RefuseRanks(const Planning& p);

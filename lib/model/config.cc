@@ -228,6 +228,7 @@ void ReadMarker(Fields fields, ModelConfig& config) {
     marker.ep = fields.RequiredInteger("ep");
   }
   marker.expert_codes = FromWord(kExpertCodes, fields.String("expert_codes"));
+  marker.centred = fields.String("router_bias") == WordOf(kRouterBiases, RouterBias::kCentred);
   marker.folded = fields.String("folded_value_scale");
   marker.recoded = fields.Bool("recoded");
   marker.router = DTypeFromName(fields.String("router"));

@@ -53,6 +53,7 @@ struct LayoutMarker {
   std::string table = {};                        // sharded-state: the form table that named the arrays
   int64_t tp = 0, ep = 0;                        // sharded-state: its ranks
   std::optional<ExpertCodes> expert_codes = {};  // nxdi
+  bool centred = false;                          // router biases lack their mean (RouterBias::kCentred)
   std::string folded = {};           // where attention_value_scale went: a word of kFoldIntos, kept as it was read
   std::optional<DType> router = {};  // sharded-state, torch_dist: what the source's router was widened from
   bool recoded = false;              // weights are not in the codecs that the source had

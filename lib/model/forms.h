@@ -36,6 +36,10 @@ enum class ExpertCodes : uint8_t { kHalve, kRescale };
 inline constexpr Words<ExpertCodes, 2> kExpertCodes{
     {{ExpertCodes::kHalve, "halve"}, {ExpertCodes::kRescale, "rescale"}}};
 
+// Whether the mean of a router's biases is taken out of them for Neuron, which rounds them to BF16.
+enum class RouterBias : uint8_t { kKeep, kCentred };
+inline constexpr Words<RouterBias, 2> kRouterBiases{{{RouterBias::kKeep, "keep"}, {RouterBias::kCentred, "centred"}}};
+
 // The weights that attention_value_scale is multiplied into.
 enum class FoldInto : uint8_t { kV, kO };
 inline constexpr Words<FoldInto, 2> kFoldIntos{{{FoldInto::kV, "v"}, {FoldInto::kO, "o"}}};

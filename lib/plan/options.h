@@ -45,6 +45,7 @@ struct PlanOptions {
   std::optional<FoldInto> fold_value_scale;
   int64_t fp8_block_rows = 0;               // of every block FP8 weight; columns keep 128
   std::optional<ExpertCodes> expert_codes;  // nxdi; nullopt: kHalve
+  std::optional<RouterBias> router_bias;    // nxdi; nullopt: kKeep
   std::string form_template;                // canonical JSON of --template; "" the shipped one
   int64_t iteration = 0;                    // megatron: of the checkpoint
   bool like = false;  // config, layout and what the source lacks come from a second checkpoint (--like)

@@ -28,6 +28,7 @@ void ReadTarget(JsonMembers& members, JsonProblems& problems, PlanOptions* optio
   options->fold_value_scale = WordIfAny(members, problems, "fold_value_scale", kFoldIntos);
   options->fp8_block_rows = members.Integer<int64_t>("fp8_block_rows", int64_t{0});
   options->expert_codes = WordIfAny(members, problems, "expert_codes", kExpertCodes);
+  options->router_bias = WordIfAny(members, problems, "router_bias", kRouterBiases);
   options->form_template = members.String("form_template", options->form_template);
   options->iteration = members.Integer<int64_t>("iteration", int64_t{0});
   options->like = members.Bool("like");

@@ -41,6 +41,7 @@ enum class Adjust : uint8_t {
   kHalve,   // codes / 2, ties to even where a bit is lost (counted)
   kDouble,  // codes * 2; beyond 448 is an anomaly
   kNeuron,  // E4M3(BF16(code) / (448 / 240)): the rule of the published Neuron scripts
+  kCentre,  // values of an F32 array of one row, moved whole, less their mean: CentreValues (lib/decode/decode.h)
   kScale,   // values (kMove: of F32 arrays; kConvert) times OutputArray::factor, in FP32, before the one rounding
 };
 

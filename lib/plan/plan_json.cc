@@ -33,6 +33,7 @@ void AppendTarget(JsonObject& object, const PlanOptions& options) {
   if (options.fold_value_scale) object.String("fold_value_scale", WordOf(kFoldIntos, *options.fold_value_scale));
   number("fp8_block_rows", options.fp8_block_rows);
   if (options.expert_codes) object.String("expert_codes", WordOf(kExpertCodes, *options.expert_codes));
+  if (options.router_bias) object.String("router_bias", WordOf(kRouterBiases, *options.router_bias));
   text("form_template", options.form_template, kUsual.form_template);
   number("iteration", options.iteration);
   if (options.like) object.Bool("like", true);

@@ -112,7 +112,11 @@ class Validator {
   Status CheckElements(const OutputArray& output) const {
     const Transform transform = output.transform;
     const bool scales = output.adjust == Adjust::kScale;
-    if (output.adjust == Adjust::kAsIs || scales) {
+    if (output.adjust == Adjust::kCentre) {
+      if (transform != Transform::kMove || output.dtype != DType::kF32 || output.rows() != 1 ||
+          output.pieces.size() != 1 || output.pieces[0].source == kNone || output.pieces[0].cols != 0)
+        return Bad("centred values").Tensor(output.name).Expected("an F32 row, moved whole").Found("another output");
+    } else if (output.adjust == Adjust::kAsIs || scales) {
       const bool values =
           transform == Transform::kConvert || (transform == Transform::kMove && output.dtype == DType::kF32);
       if (scales && !values)

@@ -41,11 +41,12 @@ inline constexpr Words<Transform, 9> kTransforms{{{Transform::kMove, "move"},
                                                   {Transform::kInvert, "invert"},
                                                   {Transform::kTranspose, "transpose"},
                                                   {Transform::kConstant, "constant"}}};
-inline constexpr Words<Adjust, 5> kAdjusts{{{Adjust::kAsIs, "none"},
+inline constexpr Words<Adjust, 6> kAdjusts{{{Adjust::kAsIs, "none"},
                                             {Adjust::kHalve, "halve"},
                                             {Adjust::kDouble, "double"},
                                             {Adjust::kNeuron, "neuron"},
-                                            {Adjust::kScale, "scale"}}};
+                                            {Adjust::kScale, "scale"},
+                                            {Adjust::kCentre, "centre"}}};
 inline constexpr Words<QkvKind, 3> kQkvKinds{
     {{QkvKind::kFused, "fused"}, {QkvKind::kSplit, "split"}, {QkvKind::kSplitIndependent, "independent"}}};
 inline constexpr Words<Part, 9> kParts{{{Part::kWeight, "weight"},

@@ -199,7 +199,7 @@ class Writer {
       }
       if (output.adjust != Adjust::kAsIs) {
         object.String("adjust", WordOf(kAdjusts, output.adjust));
-        if (output.adjust != Adjust::kScale) object.Number("inexact_codes", result.counts.inexact_codes);
+        if (output.dtype == DType::kF8E4M3) object.Number("inexact_codes", result.counts.inexact_codes);
       }
       if (result.error) {
         JsonObject error(object.Key("error"));

@@ -57,6 +57,8 @@ Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor
       return AdjustCodes(target, kernels::CodeRule::kDouble);
     case Adjust::kNeuron:
       return AdjustCodes(target, kernels::CodeRule::kNeuron);
+    case Adjust::kCentre:
+      return {CentreValues({target.data, target.bytes}), 0};  // one row
     case Adjust::kScale:
       return MultiplyValues(target, factor);
   }

@@ -25,7 +25,7 @@ struct Adjusted {
   kernels::Anomalies anomalies;
   uint64_t inexact_codes = 0;
 };
-// E4M3 codes, or F32 values for Adjust::kScale, in place. NaN stays what it is.
+// E4M3 codes, or F32 values for Adjust::kScale and kCentre (one whole row), in place. NaN stays what it is.
 Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor);
 
 // F32 scales that are NaN, infinite or negative.

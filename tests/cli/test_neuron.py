@@ -3,6 +3,7 @@ written from docs/reference/target-layouts.md, section 7.1 (one scale per row an
 turned over and stacked), and that what it rounds or leaves out is counted and named.
 """
 import os
+import shutil
 import unittest
 
 import numpy as np
@@ -144,6 +145,108 @@ class InOneRun(NeuronCase):
             values = codecs.decode_fp8(codes[expert], scales[expert], np.arange(codes.shape[1]) // 128)
             made = found[f"model.layers.1.mlp.experts.{expert}.down_proj.weight"][1]
             self.assertEqual(made.tobytes(), np.ascontiguousarray(codecs.bf16_from_f32(values).T).tobytes())
+
+
+class RouterBiases(NeuronCase):
+    """--router-bias centred: those of V2.5-Pro lie at 70.9 with a spread of 3e-4, which BF16 has no place for."""
+
+    def setUp(self):
+        super().setUp()
+        fixture = ranks.ours("v2.5-pro", **EXPERTS)
+        self.source, random, self.biases = self.at("source"), np.random.default_rng(3), {}
+        shutil.copytree(fixture.directory, self.source)
+        for file in container.tensor_files(self.source):
+            path = os.path.join(self.source, file)
+            tensors = {n: (d, a.copy()) for n, (d, a) in container.read(path).items()}
+            for name, (dtype, array) in tensors.items():
+                if name.endswith("e_score_correction_bias"):
+                    biases = (70.9 + 3e-4 * random.standard_normal(array.shape)).astype(np.float32)
+                    tensors[name] = self.biases[name] = (dtype, biases)
+            container.write(path, tensors, {"format": "pt"})
+        self.assertEqual({d for d, _ in self.biases.values()}, {"F32"})
+
+    @staticmethod
+    def centred(biases):
+        """Less the FP32 nearest to the mean; nothing is lost so close to it."""
+        mean = np.float32(sum(float(b) for b in biases) / biases.size)
+        made = biases - mean
+        assert (made.astype(np.float64) == biases.astype(np.float64) - float(mean)).all()
+        return made
+
+    def found(self, out, renamed=True):
+        tensors = container.read_directory(out)
+        name = (lambda n: n.removeprefix("model.").replace(".gate.", ".router.")) if renamed else (lambda n: n)
+        return {n: tensors[name(n)] for n in self.biases}
+
+    def test_values(self):
+        for options in ((), ("--dtype", "bf16")):
+            with self.subTest(options):
+                plain = self.convert(self.source, f"plain{len(options)}", "--to", "nxdi", *options)
+                kept = self.convert(self.source, f"kept{len(options)}", "--to", "nxdi", "--router-bias", "keep", *options)
+                out = self.convert(self.source, f"out{len(options)}", "--to", "nxdi", "--router-bias", "centred", *options)
+                self.assert_same_tensors(plain, kept)
+                self.assert_same_tensors(self.biases, self.found(plain))
+                wanted = {n: (d, self.centred(a)) for n, (d, a) in self.biases.items()}
+                self.assert_same_tensors(wanted, self.found(out))
+                others = [{n: v for n, v in container.read_directory(d).items() if "correction_bias" not in n}
+                          for d in (plain, out)]
+                self.assert_same_tensors(*others)
+                for name, (_, biases) in self.biases.items():
+                    # What NxDI's cast leaves: one value for all, or the order that there was.
+                    self.assertEqual(np.unique(codecs.bf16_from_f32(biases)).size, 1)
+                    self.assertGreater(np.unique(codecs.bf16_from_f32(wanted[name][1])).size, biases.size // 2)
+                self.check_said(plain, out)
+
+    def check_said(self, plain, out):
+        manifest = ranks.manifest(out)
+        self.assertEqual(manifest["options"]["router_bias"], "centred")
+        self.assertTrue(any("lack their mean" in note for note in manifest["notes"]))
+        adjusted = {t["name"] for t in manifest["tensors"] if t.get("adjust") == "centre"}
+        self.assertEqual(len(adjusted), len(self.biases))
+        self.assertEqual(compare.load_json(out, "config.json")["mimo_layout"]["router_bias"], "centred")
+        self.assertNotIn("router_bias", compare.load_json(plain, "config.json")["mimo_layout"])
+        self.run_tool("mimo-verify", "check", out)
+
+    def test_way_back(self):
+        """The mean is gone, and the checkpoint that comes back says so."""
+        there = self.convert(self.source, "there", "--to", "nxdi", "--dtype", "bf16", "--router-bias", "centred")
+        back = self.convert(there, "back", "--to", "hf")
+        self.assert_same_tensors({n: (d, self.centred(a)) for n, (d, a) in self.biases.items()},
+                                 self.found(back, renamed=False))
+        self.assertTrue(any("lack their mean" in note for note in ranks.manifest(back)["notes"]))
+
+    def test_promises_and_refusals(self):
+        bf16 = self.convert(self.source, "bf16", "--dtype", "bf16", "--qkv", "split")
+        exact = ("--to", "nxdi", "--dtype", "bf16", "--lossless")
+        self.convert(bf16, "exact", *exact)
+        for source, options, code in (
+                (bf16, (*exact, "--router-bias", "centred"), 1), (bf16, ("--router-bias", "keep"), 2),
+                (bf16, ("--router-bias", "centred"), 2), (bf16, ("--to", "vllm", "--tp", 2, "--router-bias", "keep"), 2),
+                (bf16, ("--to", "megatron", "--router-bias", "centred"), 2),
+                (bf16, ("--like", self.source, "--router-bias", "centred"), 2),
+                (bf16, ("--to", "nxdi", "--router-bias", "mean"), 2),
+                (self.at("exact"), ("--to", "nxdi", "--router-bias", "centred"), 2)):
+            with self.subTest(options):
+                result = self.run_tool("mimo-convert", source, self.at("no"), *options, code=code)
+                self.assertRegex(result.stderr, "router-bias|lossless|no option|two runs")
+                self.assertFalse(os.path.exists(self.at("no")))
+
+    def test_values_that_are_none(self):
+        for value in (np.nan, np.inf):
+            name, (dtype, biases) = next(iter(self.biases.items()))
+            for file in container.tensor_files(self.source):
+                path = os.path.join(self.source, file)
+                tensors = {n: (d, a.copy()) for n, (d, a) in container.read(path).items()}
+                if name in tensors:
+                    broken = biases.copy()
+                    broken[1] = value
+                    container.write(path, dict(tensors, **{name: (dtype, broken)}), {"format": "pt"})
+            options = ("--to", "nxdi", "--router-bias", "centred")
+            self.run_tool("mimo-convert", self.source, self.at("no"), *options, code=3)
+            out = self.convert(self.source, f"out{value}", *options, "--allow-anomalies")
+            made, rest = self.found(out)[name][1], np.arange(biases.size) != 1
+            np.testing.assert_array_equal(made[rest], self.centred(biases[rest]))
+            self.assertFalse(np.isfinite(made[1]))
 
 
 class SelfCheck(unittest.TestCase):

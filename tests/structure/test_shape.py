@@ -7,7 +7,7 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MOST_LINES = 500
-OPTIONS = "to|format|qkv|source_qkv|attention|fold_value_scale|expert_codes|dtype|recipe|on_straddle|unknown"
+OPTIONS = "to|format|qkv|source_qkv|attention|fold_value_scale|expert_codes|router_bias|dtype|recipe|on_straddle|unknown"
 COMPARED = re.compile(rf'\b(?:options_?|plan)\s*(?:\.|->)\s*(?:options\.)?(?:{OPTIONS})\s*[=!]=\s*"')
 HEAVY = re.compile(r'#include <(?:regex|nlohmann/json\.hpp)>')
 MOST_LINES_OF_A_FUNCTION = 80

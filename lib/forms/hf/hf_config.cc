@@ -37,6 +37,7 @@ ordered_json Marker(const HfDescription& d) {
   if (m.tp > 0) marker["tp"] = m.tp;
   if (m.ep > 0) marker["ep"] = m.ep;
   if (m.expert_codes) marker["expert_codes"] = WordOf(kExpertCodes, *m.expert_codes);
+  if (m.centred) marker["router_bias"] = WordOf(kRouterBiases, RouterBias::kCentred);
   if (m.router) marker["router"] = DTypeName(*m.router);
   if (m.recoded) marker["recoded"] = true;
   if (!m.folded.empty()) marker["folded_value_scale"] = m.folded;

@@ -35,6 +35,8 @@ void Form::Note(Planning* p) const {
     notes.push_back(
         std::to_string(p->losses.maybe_exact) +
         " weights should take an exact path: their scales are powers of two; the manifest counts the blocks that do");
+  if (const auto& marker = p->catalogue.config.marker; marker && marker->centred)
+    notes.push_back("the router biases of the source lack their mean (--router-bias centred), and so do these");
   if (recipe != nullptr && !recipe->engines.empty()) {
     std::string engines;
     for (const RecipeEngine& engine : recipe->engines)

@@ -59,9 +59,12 @@ Status TorchDistForm::Check(const Planning& p) const {
   if (options.qkv.kind != QkvWish::Kind::kKeep)
     return UsageError("Megatron has one layout of attention").Expected("no --qkv").Found("--qkv " + options.qkv.text);
   if (options.max_shard_bytes > 0 || !options.ranks.empty() || !options.engine_version.empty() ||
-      options.attention != AttentionStorage::kAuto || options.expert_codes || options.fp8_block_rows > 0)
+      options.attention != AttentionStorage::kAuto || options.expert_codes || options.router_bias ||
+      options.fp8_block_rows > 0)
     return UsageError("an option that does not go with Megatron")
-        .Expected("none of --max-shard-size, --ranks, --engine-version, --attention, --expert-codes, --fp8-block")
+        .Expected(
+            "none of --max-shard-size, --ranks, --engine-version, --attention, --expert-codes, --router-bias, "
+            "--fp8-block")
         .Found("one of them");
   if (options.fold_value_scale)
     return UsageError("Megatron-Bridge applies attention_value_scale itself")

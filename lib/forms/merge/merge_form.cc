@@ -7,8 +7,8 @@ namespace mimo {
 Status MergeForm::Check(const Planning& p) const {
   const PlanOptions& options = p.options;
   if (options.to != TargetKind::kHf || options.max_shard_bytes > 0 || options.text_only || !options.include.empty() ||
-      !options.exclude.empty() || options.fp8_block_rows > 0 || options.fold_value_scale ||
-      (options.qkv.kind != QkvWish::Kind::kKeep && options.qkv.kind != QkvWish::Kind::kRestore))
+      !options.exclude.empty() || options.fp8_block_rows > 0 || options.fold_value_scale || options.expert_codes ||
+      options.router_bias || (options.qkv.kind != QkvWish::Kind::kKeep && options.qkv.kind != QkvWish::Kind::kRestore))
     return UsageError("--like stores everything as the reference does")
         .Expected("no option that changes names, layout or codecs, or --dtype bf16 with them")
         .Found("one")

@@ -34,6 +34,10 @@ Status NeuronForm::Check(const Planning& p) const {
     return UsageError("Neuron's blocks are 128 x 128")
         .Expected("no --fp8-block")
         .Found(std::to_string(p.options.fp8_block_rows) + " rows");
+  if (p.options.router_bias == RouterBias::kCentred && p.view != nullptr)
+    return UsageError("router biases of rank files, training saves and Neuron directories cannot be centred")
+        .Expected("two runs: --to hf first, then --to nxdi --router-bias centred")
+        .Found("--router-bias centred");
   return CheckEach(p, {RefuseRanks, CheckFold, RefuseQkv});
 }
 
@@ -70,6 +74,8 @@ Result<std::optional<Choice>> NeuronForm::Store(const Planning& p, const Weight&
 
 void NeuronForm::Note(Planning* p) const {
   Form::Note(p);
+  if (p->options.router_bias == RouterBias::kCentred)
+    p->notes.push_back("router biases lack their mean, which no choice of experts depends on; it is not kept");
   p->notes.push_back("MTP layers and towers are dropped: Neuron's form has no place for them");
   if (p->options.dtype != DTypeChoice::kKeep)
     p->notes.push_back(
@@ -83,6 +89,7 @@ void NeuronForm::Amend(const Planning& p, HfDescription* description) const {
   const bool keeps = p.options.dtype == DTypeChoice::kKeep;
   if (keeps) description->marker.expert_codes = p.options.expert_codes.value_or(ExpertCodes::kHalve);
   description->marker.recoded = true;
+  description->marker.centred |= p.options.router_bias == RouterBias::kCentred;
   description->architecture = "MiMoV2FlashForCausalLM";  // the class that NxDI has
   description->keeps_quantization = keeps;
   description->text_only = true;

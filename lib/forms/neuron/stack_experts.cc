@@ -13,8 +13,12 @@ namespace {
 
 class NeuronPlanner {
  public:
-  NeuronPlanner(Draft& draft, ExpertCodes expert_codes)
-      : draft_(draft), rescale_(expert_codes == ExpertCodes::kRescale), experts_(draft.catalogue().config.experts) {}
+  explicit NeuronPlanner(Planning* p)
+      : draft_(p->draft),
+        tally_(p->tally),
+        rescale_(p->options.expert_codes == ExpertCodes::kRescale),
+        centres_(p->options.router_bias == RouterBias::kCentred),
+        experts_(p->draft.catalogue().config.experts) {}
 
   Status StackExperts() {
     std::vector<DraftGroup> planned = std::move(draft_.groups);
@@ -48,9 +52,21 @@ class NeuronPlanner {
             .Advice("--unknown drop");
       output.name = name;
       output.unchanged = false;
+      if (centres_ && output.id.role == Role::kRouterBias) MIMO_RETURN_IF_ERROR(Centre(&output));
       output.file_name = FileOfLayer(false, output.id.layer);
     }
     draft_.groups.push_back(std::move(group));
+    return {};
+  }
+
+  // What rounds is known by the tally.
+  Status Centre(DraftOutput* output) {
+    if (output->transform != Transform::kMove || output->dtype != DType::kF32)
+      return UsageError("router biases of this type cannot be centred")
+          .Expected("F32, which a cast has not rounded yet")
+          .Found(std::string(DTypeName(output->dtype)) + " " + output->name);
+    output->adjust = Adjust::kCentre;
+    tally_.rounded.insert(draft_.sources[output->pieces[0].source].array);
     return {};
   }
 
@@ -99,14 +115,15 @@ class NeuronPlanner {
   }
 
   Draft& draft_;
-  const bool rescale_;
+  Tally& tally_;
+  const bool rescale_, centres_;
   const int64_t experts_;
 };
 
 }  // namespace
 
 Status NeuronForm::Arrange(Planning* p) const {
-  return NeuronPlanner(p->draft, p->options.expert_codes.value_or(ExpertCodes::kHalve)).StackExperts();
+  return NeuronPlanner(p).StackExperts();
 }
 
 }  // namespace mimo

@@ -46,6 +46,7 @@ TEST(CommandLineWords, AreThoseOfTheTables) {
   ExpectWords("--attention", kAttentionStorages, [](const Parsed& p) { return p.options.attention; });
   ExpectWords("--fold-value-scale", kFoldIntos, [](const Parsed& p) { return p.options.fold_value_scale; });
   ExpectWords("--expert-codes", kExpertCodes, [](const Parsed& p) { return p.options.expert_codes; });
+  ExpectWords("--router-bias", kRouterBiases, [](const Parsed& p) { return p.options.router_bias; });
   ExpectWords("--nvfp4-scale", kNvfp4Rules, [](const Parsed& p) { return p.recipe.nvfp4_scale; });
   ExpectWords("--mx-scale", kMxRules, [](const Parsed& p) { return p.recipe.mx_scale; });
   ExpectWords("--mx-ties", kTiesAndAlias, [](const Parsed& p) { return p.recipe.mx_ties; });

@@ -70,6 +70,7 @@ Plan MakePlan(const Catalogue& catalogue) {
   o.fold_value_scale = FoldInto::kV;
   o.fp8_block_rows = 64;
   o.expert_codes = ExpertCodes::kRescale;
+  o.router_bias = RouterBias::kCentred;
   o.form_template = "{\"a\":1}";
   plan.source_fingerprint = catalogue.Fingerprint();
   plan.file_groups = 1;
@@ -141,7 +142,7 @@ TEST(PlanRectangles, RoundTripKeepsEveryField) {
   const PlanOptions &a = plan.options, &b = found.options;
   const auto target = [](const PlanOptions& o) {
     return std::tie(o.to, o.format, o.engine_version, o.attention, o.tp, o.ep, o.etp, o.pp, o.ranks, o.pad,
-                    o.fold_value_scale, o.fp8_block_rows, o.expert_codes, o.form_template);
+                    o.fold_value_scale, o.fp8_block_rows, o.expert_codes, o.router_bias, o.form_template);
   };
   EXPECT_EQ(target(a), target(b));
   for (size_t i = 0; i < plan.outputs.size(); ++i) {
@@ -214,6 +215,12 @@ const std::vector<Damage>& Damages() {
          p.outputs[kJoined].adjust = Adjust::kScale;
          p.outputs[kJoined].factor = 2;
        }},
+      {"centred values of several rows",
+       [](Plan& p) {
+         p.outputs[kFolded].adjust = Adjust::kCentre;
+         p.outputs[kFolded].factor = 1;
+       }},
+      {"centred BF16", [](Plan& p) { p.outputs[kJoined].adjust = Adjust::kCentre; }},
       {"halved values", [](Plan& p) { p.outputs[kJoined].adjust = Adjust::kHalve; }},
       {"halved codes that are decoded", [](Plan& p) { p.outputs[kDecoded].adjust = Adjust::kHalve; }},
       {"transposed rectangle beyond its source", [](Plan& p) { p.outputs[kTurned].pieces[0].source_col = 20; }},

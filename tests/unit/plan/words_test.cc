@@ -33,6 +33,7 @@ TEST(OptionWords, EveryValueHasOneAndBack) {
   ExpectWordPerValue(kScalePolicies, true);
   ExpectWordPerValue(kForms, FormKind::kTorch);
   ExpectWordPerValue(kExpertCodes, ExpertCodes::kRescale);
+  ExpectWordPerValue(kRouterBiases, RouterBias::kCentred);
   ExpectWordPerValue(kFoldIntos, FoldInto::kO);
   ExpectWordPerValue(kDialects, Dialect::kCompressedTensors);
   ExpectWordPerValue(kStoredAs, StoredAs::kMxfp8);

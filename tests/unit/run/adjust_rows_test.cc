@@ -31,6 +31,23 @@ TEST(AdjustRows, HalvedCodesCountWhatLosesABit) {
   EXPECT_EQ(counts.anomalies.nan_codes, 1u);
 }
 
+TEST(AdjustRows, CentredValuesLackTheMeanOfWhatIsFinite) {
+  const std::vector<float> values = {70.5f, 71.0f, NAN, 72.0f, -INFINITY, 70.75f};
+  std::vector<uint8_t> bytes(4 * values.size());
+  std::memcpy(bytes.data(), values.data(), bytes.size());
+  const Adjusted counts = AdjustElements(Of(bytes, 1, bytes.size(), bytes.size()), Adjust::kCentre, 1);
+  std::vector<float> out(values.size());
+  std::memcpy(out.data(), bytes.data(), bytes.size());
+  EXPECT_EQ(out[0], 70.5f - 71.0625f);
+  EXPECT_EQ(out[1], 71.0f - 71.0625f);
+  EXPECT_TRUE(std::isnan(out[2]));
+  EXPECT_EQ(out[3], 72.0f - 71.0625f);
+  EXPECT_EQ(out[4], -INFINITY);
+  EXPECT_EQ(out[5], 70.75f - 71.0625f);
+  EXPECT_EQ(counts.anomalies.nan_codes, 1u);
+  EXPECT_EQ(counts.anomalies.infinities, 1u);
+}
+
 TEST(AdjustRows, ScaledValuesCountWhatOverflows) {
   const std::vector<float> values = {1, 3e38f, INFINITY, -2};
   std::vector<uint8_t> bytes(4 * values.size());

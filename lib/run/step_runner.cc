@@ -98,7 +98,7 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
       carried_(fs, catalogue, plan, options, partial),
       workers_(threads_, kStoppedAdvice),
       file_groups_(plan.file_groups),
-      cells_(plan.groups.size()) {}
+      sums_(plan) {}
 
 Status StepRunner::CheckMemory(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
   const uint64_t needed = MeasureJob(MakeJob(catalogue, plan, options)).largest_unit_bytes;
@@ -265,7 +265,6 @@ Status StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* fi
     ++measure->second.running;
     report_->groups_read_twice += fresh;
   }
-  for (const CellJob& cell : (*step)->cells) cells_[cell.group].resize(plan_.groups[cell.group].cells.size());
   return {};
 }
 
@@ -413,22 +412,7 @@ void StepRunner::Add(const Step& step, StepResult& result, uint64_t read, uint64
     results_->tensors[delta.output].anomalies += delta.anomalies;
     results_->tensors[delta.output].counts.inexact_codes += delta.inexact_codes;
   }
-  for (const CellDelta& cell : result.cells) cells_[cell.job.group][cell.job.cell] = cell.counts;
-  for (EncodeDelta& delta : result.encodes) {
-    const uint32_t codes = plan_.groups[delta.strip.group].encoded[delta.strip.weight].codes;
-    results_->tensors[codes].counts += delta.counts;
-    int64_t row = delta.strip.row;
-    for (const kernels::ErrorSums& sums : delta.errors) {
-      errors_[codes][row] = sums;
-      row += kEncodeRows;
-    }
-  }
-  for (const ScalarDelta& scalar : result.scalars) {
-    std::vector<float>& values = scalars_[scalar.output];
-    const OutputArray& output = plan_.outputs[scalar.output];
-    values.resize((output.end - output.begin) / sizeof(float));
-    std::fill_n(values.begin() + static_cast<ptrdiff_t>(scalar.first), scalar.count, scalar.value);
-  }
+  sums_.Add(result, results_);
   if (step.pass == GlobalPass::kMeasure) {
     Measure& measure = measures_.at(ShareIn(step));
     measure.sum += result.measured;
@@ -439,44 +423,13 @@ void StepRunner::Add(const Step& step, StepResult& result, uint64_t read, uint64
   report_->bytes_written += written;
 }
 
-// Sums in the order of cells, whatever the order they were made in.
-void StepRunner::FoldCells(uint32_t file_group) {
-  const std::lock_guard lock(mutex_);
-  for (size_t g = 0; g < plan_.groups.size(); ++g) {
-    if (plan_.groups[g].file_group != file_group || cells_[g].empty()) continue;
-    BlockCounts total;
-    for (const BlockCounts& cell : cells_[g]) total += cell;
-    results_->groups[g] = total;
-    cells_[g] = {};
-  }
-}
-
-// Errors of encoded weights, in the order of rows.
-void StepRunner::FoldErrors(uint32_t file_group) {
-  const std::lock_guard lock(mutex_);
-  for (auto it = errors_.begin(); it != errors_.end();) {
-    if (plan_.files[plan_.outputs[it->first].file].file_group != file_group) {
-      ++it;
-      continue;
-    }
-    kernels::ErrorSums total;
-    for (const auto& [row, sums] : it->second) total += sums;
-    results_->tensors[it->first].error = total;
-    it = errors_.erase(it);
-  }
-}
-
-// Global and input scales, whose weights are made in any order.
-Status StepRunner::WriteScalars(uint32_t file_group) {
-  std::map<uint32_t, std::vector<float>> made;
+// What was counted becomes results; global and input scales, whose weights are made in any order, are written.
+Status StepRunner::FoldSums(uint32_t file_group) {
+  StepSums::Scalars made;
   {
     const std::lock_guard lock(mutex_);
-    for (auto it = scalars_.begin(); it != scalars_.end();) {
-      if (plan_.files[plan_.outputs[it->first].file].file_group == file_group)
-        made.insert(scalars_.extract(it++));
-      else
-        ++it;
-    }
+    sums_.Fold(file_group, results_);
+    made = sums_.TakeScalars(file_group);
   }
   for (const auto& [output, values] : made) {
     StepResult result;
@@ -495,9 +448,7 @@ Status StepRunner::WriteScalars(uint32_t file_group) {
 }
 
 Status StepRunner::FinishFileGroup(uint32_t file_group) {
-  FoldCells(file_group);
-  FoldErrors(file_group);
-  MIMO_RETURN_IF_ERROR(WriteScalars(file_group));
+  MIMO_RETURN_IF_ERROR(FoldSums(file_group));
   std::vector<std::string> names;
   for (uint32_t f = 0; f < plan_.files.size(); ++f) {
     if (plan_.files[f].file_group != file_group) continue;

@@ -22,6 +22,7 @@
 #include "lib/run/options.h"
 #include "lib/run/partial.h"
 #include "lib/run/report.h"
+#include "lib/run/step_sums.h"
 #include "lib/run/step_work.h"
 #include "lib/run/steps.h"
 
@@ -67,9 +68,7 @@ class StepRunner {
   std::vector<uint32_t> StepDone(const Step& step);
   Status FinishFileGroups(const std::vector<uint32_t>& file_groups);
   Status FinishFileGroup(uint32_t file_group);
-  void FoldCells(uint32_t file_group);
-  void FoldErrors(uint32_t file_group);
-  Status WriteScalars(uint32_t file_group);
+  Status FoldSums(uint32_t file_group);
   std::pair<uint32_t, uint32_t> ShareIn(const Step& step) const;
   void Wake();
 
@@ -93,12 +92,10 @@ class StepRunner {
   std::mutex mutex_;  // guards all below
   std::optional<StepCutter> cutter_;
   std::vector<FileGroup> file_groups_;
-  std::optional<uint32_t> cutting_;                                   // the file group of the last step handed out
-  std::vector<std::vector<BlockCounts>> cells_;                       // per fuse group, while it is made
-  std::map<std::pair<uint32_t, uint32_t>, Measure> measures_;         // by (fuse group, share) that is read twice
-  std::condition_variable measured_;                                  // a measuring step is done, or the run has failed
-  std::map<uint32_t, std::map<int64_t, kernels::ErrorSums>> errors_;  // per output of codes, by row, while it is made
-  std::map<uint32_t, std::vector<float>> scalars_;                    // per output of them, while it is made
+  std::optional<uint32_t> cutting_;  // the file group of the last step handed out
+  StepSums sums_;
+  std::map<std::pair<uint32_t, uint32_t>, Measure> measures_;  // by (fuse group, share) that is read twice
+  std::condition_variable measured_;                           // a measuring step is done, or the run has failed
   RunResults* results_ = nullptr;
   RunReport* report_ = nullptr;
 };

@@ -178,5 +178,7 @@ if check "build tools" tools.log cmake --build "$build/mimo" --parallel "$jobs" 
   check "mimo-convert --like, fresh: cuda equals cpu" like_fresh.log compare_devices --like --scale-policy fresh
   preset=mimo-v2.6-flash check "mimo-convert --like, MXFP4: cuda equals cpu" like_mxfp4.log compare_devices --like
   check "mimo-convert rank files: cuda equals cpu" ranks.log compare_devices --to vllm --format sharded-state --tp 4
+  check "mimo-convert rank files, NVFP4: cuda equals cpu" ranks_nvfp4.log compare_devices --to vllm --format sharded-state \
+    --tp 4 --dtype nvfp4
 fi
 summary

@@ -87,7 +87,7 @@ uint32_t Draft::GridSource(const Weight& weight) {
 }
 
 void Draft::BeginGroup(std::string label) {
-  groups.emplace_back().label = std::move(label);
+  groups.emplace_back(memory_.get()).label = std::move(label);
 }
 
 uint32_t Draft::AddOutput(OutputArray output, uint32_t near, std::string file) {

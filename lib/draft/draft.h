@@ -3,6 +3,8 @@
 // and appends freely.
 #pragma once
 
+#include <memory>
+#include <memory_resource>
 #include <optional>
 #include <string>
 #include <utility>
@@ -38,8 +40,11 @@ struct DraftOutput : OutputArray {
 
 // Outputs that are made together (FuseGroup). Cells and encoded weights name outputs by their place in `outputs`.
 struct DraftGroup {
+  DraftGroup() = default;
+  explicit DraftGroup(std::pmr::memory_resource* memory) : outputs(memory) {}
+
   std::string label;
-  std::vector<DraftOutput> outputs;
+  std::pmr::vector<DraftOutput> outputs;
   std::vector<CellRow> cells;
   std::vector<EncodedWeight> encoded;
   uint64_t straddling_blocks = 0;
@@ -73,6 +78,11 @@ class Draft {
   const Catalogue& catalogue() const { return *catalogue_; }
   const Inventory& inventory() const { return *inventory_; }
 
+ private:
+  // Outputs lie apart from what they own, which a plan takes over: what it walks stays close together.
+  std::unique_ptr<std::pmr::memory_resource> memory_ = std::make_unique<std::pmr::unsynchronized_pool_resource>();
+
+ public:
   std::vector<DraftGroup> groups;
   // What is read, in the order of first use. What nothing reads in the end is left out of the plan.
   std::vector<SourceArray> sources;

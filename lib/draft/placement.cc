@@ -36,10 +36,7 @@ class Placer {
     std::erase_if(draft_.groups, [](const DraftGroup& group) { return group.outputs.empty(); });
     for (uint32_t g = 0; g < draft_.groups.size(); ++g)
       for (DraftOutput& output : draft_.groups[g].outputs) planned_.push_back({&output, g});
-    if (options_.max_shard_bytes == 0)
-      NameSourceFiles();
-    else
-      NameShards(options_.max_shard_bytes);
+    if (options_.max_shard_bytes > 0) NameShards(options_.max_shard_bytes);
     MakeFiles();
     for (PlanFile& file : plan_.files) LayOut(&file);
     NumberOutputs();
@@ -53,9 +50,10 @@ class Placer {
   DraftOutput& output(uint32_t i) const { return *planned_[i].output; }
   uint32_t SourceFile(uint32_t i) const { return catalogue_.arrays[output(i).near].file; }
 
-  void NameSourceFiles() {
-    for (uint32_t i = 0; i < planned_.size(); ++i)
-      if (std::string& name = output(i).file_name; name.empty()) name = catalogue_.files[SourceFile(i)].name;
+  // That of the source, where nothing else names one.
+  const std::string& FileOf(uint32_t i) const {
+    const std::string& name = output(i).file_name;
+    return name.empty() ? catalogue_.files[SourceFile(i)].name : name;
   }
 
   static std::string_view Module(const std::string& name) { return std::string_view(name).substr(0, name.rfind('.')); }
@@ -91,10 +89,9 @@ class Placer {
   void MakeFiles() {
     std::map<std::string, PlanFile> files;
     for (uint32_t i = 0; i < planned_.size(); ++i) {
-      PlanFile& file = files[output(i).file_name];
+      PlanFile& file = files[FileOf(i)];
       file.outputs.push_back(i);
-      if (container_.HasHeader() && catalogue_.files[SourceFile(i)].name == output(i).file_name)
-        file.source_file = SourceFile(i);
+      if (container_.HasHeader() && catalogue_.files[SourceFile(i)].name == FileOf(i)) file.source_file = SourceFile(i);
     }
     std::vector<size_t> arrays_in(catalogue_.files.size(), 0);
     for (const StoredArray& array : catalogue_.arrays) ++arrays_in[array.file];
@@ -158,12 +155,16 @@ class Placer {
   // In the order of their first output, so that running them in order reads and writes forward.
   void NumberGroups() {
     uint32_t first = 0;  // planned output of the group
+    plan_.groups.reserve(draft_.groups.size());
     for (DraftGroup& planned : draft_.groups) {
+      const auto count = static_cast<uint32_t>(planned.outputs.size());
+      planned.outputs = {};  // they have moved: large plans need the room
       FuseGroup& group = plan_.groups.emplace_back();
+      group.outputs.reserve(count);
       group.label = std::move(planned.label);
       group.straddling_blocks = planned.straddling_blocks;
       plan_.straddling_blocks += planned.straddling_blocks;
-      for (uint32_t i = 0; i < planned.outputs.size(); ++i) group.outputs.push_back(number_[first + i]);
+      for (uint32_t i = 0; i < count; ++i) group.outputs.push_back(number_[first + i]);
       std::sort(group.outputs.begin(), group.outputs.end());
       VisitOutputNumbers(planned.cells, planned.encoded, [&](uint32_t& output) { output = number_[first + output]; });
       group.cells = std::move(planned.cells);
@@ -174,10 +175,11 @@ class Placer {
       std::sort(group.cells.begin(), group.cells.end(), [](const CellRow& a, const CellRow& b) {
         return std::pair(a.scale_output, a.scale_row) < std::pair(b.scale_output, b.scale_row);
       });
-      first += static_cast<uint32_t>(planned.outputs.size());
+      first += count;
     }
-    std::sort(plan_.groups.begin(), plan_.groups.end(),
-              [](const FuseGroup& a, const FuseGroup& b) { return a.outputs.front() < b.outputs.front(); });
+    const auto before = [](const FuseGroup& a, const FuseGroup& b) { return a.outputs.front() < b.outputs.front(); };
+    if (!std::is_sorted(plan_.groups.begin(), plan_.groups.end(), before))
+      std::sort(plan_.groups.begin(), plan_.groups.end(), before);
     for (uint32_t g = 0; g < plan_.groups.size(); ++g)
       for (const uint32_t i : plan_.groups[g].outputs) plan_.outputs[i].group = g;
   }

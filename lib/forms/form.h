@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -24,11 +23,11 @@ class Form;
 struct HfDescription;
 
 // What filling a draft found out about every weight of the source, whatever is left of it in the end. Weights are named
-// by the catalogue array of their elements.
+// by the catalogue array of their elements, some more than once.
 struct Tally {
-  std::set<uint32_t> rounded;      // whose decoded values need rounding
-  std::set<uint32_t> maybe_exact;  // that an exact path may take
-  std::set<uint32_t> decoded;      // the first of a layer whose attention becomes BF16, for its blocks would straddle
+  std::vector<uint32_t> rounded;      // whose decoded values need rounding
+  std::vector<uint32_t> maybe_exact;  // that an exact path may take
+  std::vector<uint32_t> decoded;  // the first of a layer whose attention becomes BF16, for its blocks would straddle
 };
 
 // Blocks of the attention of a layer that are re-quantized.
@@ -63,7 +62,8 @@ struct Planning {
   Target target = {};
   Draft draft{catalogue, inventory};
   Tally tally = {};
-  HfQuantization quantization = {};     // of the outputs as a Hugging Face checkpoint has them
+  // Of the outputs as a Hugging Face checkpoint has them, by a form whose own do not show it any more.
+  std::optional<HfQuantization> quantization = {};
   Losses losses = {};                   // once the draft is arranged
   std::vector<std::string> notes = {};  // what people should know of the plan beyond its figures
 };

@@ -1,9 +1,9 @@
 #include "lib/planner/planner.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "lib/draft/filter.h"
-#include "lib/forms/hf/hf_output.h"
 #include "lib/forms/registry/registry.h"
 #include "lib/plan/plan_json.h"
 #include "lib/planner/resolve.h"
@@ -25,9 +25,11 @@ Losses LossesOf(const Planning& p) {
       layer.of += static_cast<uint64_t>(group.outputs[cell.scale_output].shape[1]);
     losses.straddling.push_back(layer);
   }
-  const auto left_of = [&](const std::set<uint32_t>& arrays) {
-    return static_cast<uint64_t>(
-        std::count_if(arrays.begin(), arrays.end(), [&](uint32_t array) { return read[array] != 0; }));
+  const auto left_of = [&](const std::vector<uint32_t>& arrays) {
+    std::vector<uint8_t> left = read;
+    uint64_t count = 0;
+    for (const uint32_t array : arrays) count += std::exchange(left[array], uint8_t{0});
+    return count;
   };
   losses.rounded = left_of(p.tally.rounded);
   losses.maybe_exact = left_of(p.tally.maybe_exact);
@@ -90,7 +92,6 @@ Result<Plan> MakePlanOf(Planning p) {
   MIMO_RETURN_IF_ERROR(form.Fill(&p));
   MIMO_RETURN_IF_ERROR(p.chooser.CheckAllUsed());
   MIMO_RETURN_IF_ERROR(ApplyFilter(p.options, &p.draft));
-  if (form.traits().quantization) p.quantization = DescribeQuantization(p.draft, p.chooser.dialect());
   MIMO_RETURN_IF_ERROR(form.Arrange(&p));
   p.losses = LossesOf(p);
   MIMO_RETURN_IF_ERROR(CheckPromises(p));

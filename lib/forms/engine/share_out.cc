@@ -15,6 +15,7 @@ namespace {
 Result<int64_t> GroupOf(Planning* p, const Weight& weight) {
   const ModelConfig& config = p->catalogue.config;
   const int64_t stored = HasBlockGrid(weight.storage) ? std::lcm(config.block_rows, config.block_cols) : 32;
+  if (p->chooser.keeps()) return stored;
   const std::string name = NameOfPart(p->catalogue.arrays[weight.array].name, Part::kWeight);
   MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseStorage(p, weight, weight.id, name));
   if (choice.kind != Choice::Kind::kEncode) return choice.moves() ? stored : int64_t{32};

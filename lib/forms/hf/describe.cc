@@ -3,6 +3,7 @@
 
 #include "lib/forms/form.h"
 #include "lib/forms/hf/hf_config.h"
+#include "lib/forms/hf/hf_output.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/words.h"
@@ -90,7 +91,10 @@ class DirectoryDescriber {
     hf.intermediate = target_.model.intermediate;
     hf.moe_intermediate = target_.model.moe_intermediate;
     hf.text_only = options_.text_only || LacksTowers();
-    if (traits_.quantization) hf.quantization = p_.quantization;
+    if (p_.quantization)
+      hf.quantization = *p_.quantization;
+    else if (traits_.quantization)
+      hf.quantization = DescribeQuantization(p_.catalogue, p_.inventory, plan_, chooser_.dialect());
     if (chooser_.keeps()) {
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);

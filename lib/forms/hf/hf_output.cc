@@ -30,15 +30,31 @@ struct Module {
 
 class QuantizationDescriber {
  public:
-  explicit QuantizationDescriber(const Draft& draft) : catalogue_(draft.catalogue()), draft_(draft) {
+  QuantizationDescriber(const Catalogue& catalogue, const Inventory& inventory, const std::vector<SourceArray>& sources)
+      : catalogue_(catalogue), sources_(sources) {
     codec_of_.resize(catalogue_.arrays.size());
-    for (const Weight& weight : draft.inventory().weights) codec_of_[weight.array] = CodecOf(weight.storage);
-    for (const DraftGroup& group : draft.groups)
-      for (const EncodedWeight& e : group.encoded) encodings_[&group.outputs[e.codes]] = &e.encoding;
+    for (const Weight& weight : inventory.weights) codec_of_[weight.array] = CodecOf(weight.storage);
+  }
+
+  // Before those that are its codes are added.
+  void Add(const OutputArray& codes, const kernels::Encoding& encoding) { encodings_[&codes] = &encoding; }
+
+  void Add(const OutputArray& output) {
+    const std::string name = output.name.substr(0, output.name.rfind('.'));
+    if (output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal) {
+      modules_[name].input_scale = true;
+    } else if (HoldsElements(output.id.part) && IsLinear(output)) {
+      Module& module = modules_[name];
+      module.values = &output;
+      module.codec = CodecOfOutput(output);
+      module.power_of_two =
+          module.codec == Codec::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";  // as it was stored
+      if (const auto e = encodings_.find(&output); e != encodings_.end()) module.power_of_two = e->second->power_of_two;
+    }
   }
 
   HfQuantization Describe(Dialect dialect) {
-    Collect();
+    std::erase_if(modules_, [](const auto& entry) { return entry.second.values == nullptr; });
     HfQuantization result;
     result.dialect = dialect;
     const std::vector<std::pair<std::string, Module>> modules = InModelOrder();
@@ -72,7 +88,7 @@ class QuantizationDescriber {
         return Codec::kFp8Block;
       case Transform::kMove:
         for (const Piece& piece : output.pieces)
-          if (piece.source != kNone) return codec_of_[draft_.sources[piece.source].array];
+          if (piece.source != kNone) return codec_of_[sources_[piece.source].array];
         return std::nullopt;
       case Transform::kConvert:  // values
       case Transform::kScales:   // beside the elements of a weight
@@ -83,26 +99,6 @@ class QuantizationDescriber {
         break;
     }
     return std::nullopt;
-  }
-
-  void Collect() {
-    for (const DraftGroup& group : draft_.groups)
-      for (const DraftOutput& output : group.outputs) Collect(output);
-    std::erase_if(modules_, [](const auto& entry) { return entry.second.values == nullptr; });
-  }
-
-  void Collect(const OutputArray& output) {
-    const std::string name = output.name.substr(0, output.name.rfind('.'));
-    if (output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal) {
-      modules_[name].input_scale = true;
-    } else if (HoldsElements(output.id.part) && IsLinear(output)) {
-      Module& module = modules_[name];
-      module.values = &output;
-      module.codec = CodecOfOutput(output);
-      module.power_of_two =
-          module.codec == Codec::kFp8Block && catalogue_.config.scale_fmt == "ue8m0";  // as it was stored
-      if (const auto e = encodings_.find(&output); e != encodings_.end()) module.power_of_two = e->second->power_of_two;
-    }
   }
 
   std::vector<std::pair<std::string, Module>> InModelOrder() const {
@@ -159,7 +155,7 @@ class QuantizationDescriber {
   }
 
   const Catalogue& catalogue_;
-  const Draft& draft_;
+  const std::vector<SourceArray>& sources_;
   std::vector<std::optional<Codec>> codec_of_;                        // by catalogue array, for arrays of codes
   std::map<const OutputArray*, const kernels::Encoding*> encodings_;  // by codes
   std::map<std::string, Module> modules_;
@@ -168,8 +164,22 @@ class QuantizationDescriber {
 
 }  // namespace
 
+HfQuantization DescribeQuantization(const Catalogue& catalogue, const Inventory& inventory, const Plan& plan,
+                                    Dialect dialect) {
+  QuantizationDescriber describer(catalogue, inventory, plan.sources);
+  for (const FuseGroup& group : plan.groups)
+    for (const EncodedWeight& e : group.encoded) describer.Add(plan.outputs[e.codes], e.encoding);
+  for (const OutputArray& output : plan.outputs) describer.Add(output);
+  return describer.Describe(dialect);
+}
+
 HfQuantization DescribeQuantization(const Draft& draft, Dialect dialect) {
-  return QuantizationDescriber(draft).Describe(dialect);
+  QuantizationDescriber describer(draft.catalogue(), draft.inventory(), draft.sources);
+  for (const DraftGroup& group : draft.groups) {
+    for (const EncodedWeight& e : group.encoded) describer.Add(group.outputs[e.codes], e.encoding);
+    for (const DraftOutput& output : group.outputs) describer.Add(output);
+  }
+  return describer.Describe(dialect);
 }
 
 }  // namespace mimo

@@ -116,7 +116,7 @@ class LogicalPlanner {
       Rounds(a, choice);
       return {};
     }
-    tally_.decoded.insert(first.array);
+    tally_.decoded.push_back(first.array);
     request.decode = Codec::kBf16;
     PlanAttention(draft_, request, false);
     Rounds(a, Choice::Plain(Codec::kBf16));
@@ -146,7 +146,7 @@ class LogicalPlanner {
       draft_.DecodedSource(first);
       request->decode = draft_.sources[draft_.Source(first.array)].codec;
     }
-    tally_.rounded.insert(first.array);
+    tally_.rounded.push_back(first.array);
     return {};
   }
 
@@ -181,8 +181,8 @@ class LogicalPlanner {
     const SurveyFacts& facts = p_.facts;
     const bool powers_of_two = facts.attention_scales > 0 && facts.power_of_two_scales == facts.attention_scales;
     if (choice.kind == Choice::Kind::kEncode && exact && (weight.storage == Storage::kMxfp4 || powers_of_two))
-      tally_.maybe_exact.insert(weight.array);
-    if (!exact) tally_.rounded.insert(weight.array);
+      tally_.maybe_exact.push_back(weight.array);
+    if (!exact) tally_.rounded.push_back(weight.array);
   }
   void Rounds(const AttentionWeights& a, const Choice& choice) {
     for (const uint32_t weight : a.in_order())
@@ -200,7 +200,7 @@ class LogicalPlanner {
   void ChooseType(const Weight& weight, const std::string& name, Choice* choice) {
     const DType dtype = catalogue_.arrays[weight.array].dtype;
     if (weight.id.role == Role::kRouter && choice->kind == Choice::Kind::kKeep && dtype == DType::kF32) {
-      if (target_.rounds_router) tally_.rounded.insert(weight.array);
+      if (target_.rounds_router) tally_.rounded.push_back(weight.array);
       const bool rounded = options_.dtype == DTypeChoice::kKeep || options_.dtype == DTypeChoice::kBf16;
       if (rounded && (target_.narrows_router || ReferenceHas(name, DType::kBF16)))
         *choice = Choice::Plain(Codec::kBf16);
@@ -229,7 +229,7 @@ class LogicalPlanner {
       shape = std::move(resized);
     }
     const bool folds = fold_ && options_.fold_value_scale == FoldInto::kO && weight.id.role == Role::kAttnO;
-    if (folds) tally_.rounded.insert(weight.array);
+    if (folds) tally_.rounded.push_back(weight.array);
     const bool made = choice.kind == Choice::Kind::kRename || choice.kind == Choice::Kind::kEncode;
     if (folds && made)
       return UsageError("a weight that takes in the value scale cannot be quantized in the same run")
@@ -315,6 +315,7 @@ class LogicalPlanner {
   Status PlanFused() {
     for (auto& [key, members] : fused_) {
       draft_.BeginGroup(members[0].label);
+      draft_.group().outputs.reserve(members.size() * 4);  // codes, scales, global and input scale
       for (FusedMember& member : members) {
         if (member.request.input_scale != members[0].request.input_scale)
           return UsageError("different input scales for weights that engines run as one")

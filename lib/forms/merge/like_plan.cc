@@ -46,7 +46,7 @@ class LikePlanner {
     return found == run_of_.end() ? kNone : found->second;
   }
 
-  void Take(const Weight& from) { p_.tally.rounded.insert(from.array); }  // the data says which values fit
+  void Take(const Weight& from) { p_.tally.rounded.push_back(from.array); }  // the data says which values fit
 
   void Graft(const Weight& w) {
     draft_.AddKept(w);

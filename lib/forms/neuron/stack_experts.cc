@@ -23,18 +23,16 @@ class NeuronPlanner {
   Status StackExperts() {
     std::vector<DraftGroup> planned = std::move(draft_.groups);
     draft_.groups.clear();
-    std::map<std::tuple<int32_t, bool, Part>, std::vector<DraftOutput>> stacks;
+    std::map<std::tuple<int32_t, bool, Part>, std::vector<const DraftOutput*>> stacks;
     for (DraftGroup& group : planned) {
-      std::vector<uint8_t> stacked(group.outputs.size(), 0);
-      for (size_t i = 0; i < stacked.size(); ++i) {
-        const TensorId id = group.outputs[i].id;
-        if (!IsExpert(id.role)) continue;
-        stacked[i] = 1;
-        const Part part = HoldsElements(id.part) ? Part::kWeight : Part::kRowScale;
-        stacks[{id.layer, id.role != Role::kExpertDown, part}].push_back(std::move(group.outputs[i]));
+      if (!IsExpert(group.outputs[0].id.role)) {  // what is planned together is of one kind
+        MIMO_RETURN_IF_ERROR(Rename(std::move(group)));
+        continue;
       }
-      group.Erase(stacked);
-      if (!group.outputs.empty()) MIMO_RETURN_IF_ERROR(Rename(std::move(group)));
+      for (const DraftOutput& output : group.outputs) {
+        const Part part = HoldsElements(output.id.part) ? Part::kWeight : Part::kRowScale;
+        stacks[{output.id.layer, output.id.role != Role::kExpertDown, part}].push_back(&output);
+      }
     }
     for (const auto& [key, members] : stacks)
       MIMO_RETURN_IF_ERROR(Stack(std::get<0>(key), std::get<1>(key), std::get<2>(key), members));
@@ -66,12 +64,12 @@ class NeuronPlanner {
           .Expected("F32, which a cast has not rounded yet")
           .Found(std::string(DTypeName(output->dtype)) + " " + output->name);
     output->adjust = Adjust::kCentre;
-    tally_.rounded.insert(draft_.sources[output->pieces[0].source].array);
+    tally_.rounded.push_back(draft_.sources[output->pieces[0].source].array);
     return {};
   }
 
-  Status Stack(int32_t layer, bool gate_up, Part part, const std::vector<DraftOutput>& members) {
-    const DraftOutput& first = members[0];
+  Status Stack(int32_t layer, bool gate_up, Part part, const std::vector<const DraftOutput*>& members) {
+    const DraftOutput& first = *members[0];
     const int64_t rows = first.shape[0], cols = first.shape[1], count = gate_up ? 2 : 1;
     const bool codes = first.dtype == DType::kF8E4M3;
     const bool values = part == Part::kWeight && !codes;
@@ -92,7 +90,8 @@ class NeuronPlanner {
       stack.adjust = Adjust::kScale;
       stack.factor = rescale_ ? static_cast<float>(448.0 / 240.0) : 2.0f;
     }
-    for (const DraftOutput& output : members) {
+    for (const DraftOutput* member : members) {
+      const DraftOutput& output = *member;
       if (output.shape != first.shape || output.dtype != first.dtype || output.pieces.size() != 1)
         return UsageError("experts of one layer are stored differently")
             .Expected(first.name)

@@ -8,6 +8,7 @@
 
 #include "lib/decode/row_bytes.h"
 #include "lib/draft/cut_pieces.h"
+#include "lib/forms/hf/hf_output.h"
 #include "lib/forms/ranks/encoded_ranks.h"
 #include "lib/forms/ranks/rank_form.h"
 #include "lib/forms/ranks/rank_places.h"
@@ -36,7 +37,7 @@ class Distributor {
         form_(form),
         places_(form, *p),
         outputs_(places_, &draft_),
-        encoded_(places_, p->quantization.dialect, &draft_, &outputs_) {}
+        encoded_(places_, p->chooser.dialect(), &draft_, &outputs_) {}
 
   Status Distribute() {
     for (const SourceArray& source : draft_.sources)
@@ -60,8 +61,21 @@ class Distributor {
   // By (mtp, layer, tensor of the form); layer -1 is outside of layers.
   using StackKey = std::tuple<bool, int32_t, size_t>;
 
+  // The codecs that outputs are stored in, each with and without input scales.
+  std::set<std::pair<Codec, bool>> Algorithms() const {
+    std::set<std::pair<Codec, bool>> algorithms;
+    if (p_.quantization) {
+      for (const QuantizedModule& module : p_.quantization->quantized)
+        algorithms.emplace(module.codec, module.input_scale);
+    } else {
+      for (const Weight& weight : p_.inventory.weights)
+        if (const auto codec = CodecOf(weight.storage)) algorithms.emplace(*codec, weight.input != kNone);
+    }
+    return algorithms;
+  }
+
   Status CheckDialect() const {
-    if (p_.quantization.quantized.empty() || p_.quantization.dialect != Dialect::kCompressedTensors) return {};
+    if (p_.chooser.dialect() != Dialect::kCompressedTensors || Algorithms().empty()) return {};
     return UsageError("rank files have the names of vLLM's own FP8 and MXFP4, and of its ModelOpt classes")
         .Expected("the dialect native or modelopt")
         .Found("compressed-tensors")
@@ -203,12 +217,9 @@ class Distributor {
   // Whether the engine's quantization has a method for the KV cache, which has scales: block FP8 has, and ModelOpt's
   // but for a mixture of algorithms.
   bool HasCacheScales() const {
-    const HfQuantization& q = p_.quantization;
     if (p_.chooser.keeps() && config().quant_method.find("fp8") != std::string::npos) return true;
-    if (q.quantized.empty()) return false;
-    std::set<std::pair<Codec, bool>> algorithms;
-    for (const QuantizedModule& module : q.quantized) algorithms.emplace(module.codec, module.input_scale);
-    return q.dialect == Dialect::kNative ? !p_.chooser.keeps() : algorithms.size() == 1;
+    const size_t algorithms = Algorithms().size();
+    return p_.chooser.dialect() == Dialect::kNative ? algorithms > 0 && !p_.chooser.keeps() : algorithms == 1;
   }
 
   Status AddConstants() {
@@ -276,6 +287,7 @@ class Distributor {
 Status ShardedStateForm::Arrange(Planning* p) const {
   MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(TargetWord(p->options), p->options.form_template));
   p->target.table = form.name();
+  if (!p->chooser.keeps()) p->quantization = DescribeQuantization(p->draft, p->chooser.dialect());
   return Distributor(form, p).Distribute();
 }
 

@@ -8,7 +8,7 @@ namespace mimo {
 class ShardedStateForm : public EngineForm {
  public:
   FormKind kind() const override { return FormKind::kShardedState; }
-  FormTraits traits() const override { return {.plain = false, .index = false}; }
+  FormTraits traits() const override { return {.plain = false, .index = false, .quantization = false}; }
   bool Recognises(const Catalogue& stored) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
               OpenedCheckpoint* opened) const override;

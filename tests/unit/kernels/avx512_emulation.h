@@ -2,6 +2,9 @@
 // x86-64.
 #pragma once
 
+// SIMDe 0.8 gives clang's mask another type of 64 bits than clang does, unless the name is a macro.
+#include <immintrin.h>
+#define __mmask64 __mmask64
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx512.h>
 

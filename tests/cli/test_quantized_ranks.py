@@ -235,6 +235,21 @@ class QuantizedRanks(ToolCase):
                 twice = self.convert(back, "twice-" + recipe, "--to", "hf", "--qkv", "fused:4", "--recipe", recipe)
                 self.assert_same_tensors(twice, once, recipe)
 
+    def test_a_part_of_an_array_of_a_rank_is_refused(self):
+        """A stack without one expert would hold zeros in its place."""
+        source, _ = checkpoints.ours("v2.5", **WIDTHS)
+        ranked = ("--to", "vllm", "--format", "sharded-state", "--tp", "2")
+        for options in (ranked, (*ranked, "--dtype", "bf16"), (*ranked, "--recipe", "mxfp8"), ("--to", "nxdi"),
+                        (*ranked, "--ep", "2"), ("--to", "megatron")):
+            for pattern in (r".*experts\.3\.up_proj.*", r".*experts\.3\..*", r".*layers\.0\.mlp\.gate_proj.*"):
+                if options == ("--to", "nxdi") and "gate_proj" in pattern:
+                    continue                                # an array of its own
+                with self.subTest(options=options, pattern=pattern):
+                    result = self.run_tool("mimo-convert", source, self.at("out"), *options, "--exclude", pattern, code=2)
+                    self.assertRegex(result.stderr, "part|all of its|left out")
+                    self.assertFalse(os.path.exists(self.at("out")))
+        self.ranks_of(source, "whole-layer", 2, 1, "--exclude", r".*layers\.1\..*")
+
     def test_refusals_say_what_the_second_run_is(self):
         source, _ = checkpoints.ours("v2.5", **WIDTHS)
         ranked = ("--to", "vllm", "--format", "sharded-state", "--tp", "2")

@@ -315,7 +315,9 @@ class LogicalPlanner {
   Status PlanFused() {
     for (auto& [key, members] : fused_) {
       draft_.BeginGroup(members[0].label);
-      draft_.group().outputs.reserve(members.size() * 4);  // codes, scales, global and input scale
+      const WeightArrays& arrays = members[0].request.arrays;
+      const bool input = members[0].request.input_scale && arrays.input;
+      draft_.group().outputs.reserve(members.size() * (2 + (arrays.global ? 1 : 0) + (input ? 1 : 0)));
       for (FusedMember& member : members) {
         if (member.request.input_scale != members[0].request.input_scale)
           return UsageError("different input scales for weights that engines run as one")

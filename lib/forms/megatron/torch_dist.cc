@@ -109,6 +109,12 @@ class TorchDistPlanner {
     made.key = NameInLayer(tensor.pattern, layer);
     made.dtype = tensor.f32 ? DType::kF32 : first.dtype;
     if (tensor.experts()) return MakeExperts(tensor, layer, members, made);
+    if (members.size() != tensor.of.size())
+      return UsageError("a part of what Megatron holds in one tensor is left out")
+          .Tensor(made.key)
+          .Expected(std::to_string(tensor.of.size()) + " weights")
+          .Found(std::to_string(members.size()))
+          .Advice("all or none of them, with --include and --exclude");
     const AttentionShape& shape = AttentionOf(tensor.mtp, layer);
     made.shape = first.shape;
     if (tensor.cut == Cut::kVocab && options_.pad)

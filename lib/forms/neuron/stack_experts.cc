@@ -71,6 +71,12 @@ class NeuronPlanner {
   Status Stack(int32_t layer, bool gate_up, Part part, const std::vector<const DraftOutput*>& members) {
     const DraftOutput& first = *members[0];
     const int64_t rows = first.shape[0], cols = first.shape[1], count = gate_up ? 2 : 1;
+    if (static_cast<int64_t>(members.size()) != experts_ * count)
+      return UsageError("--include/--exclude keep a part of the experts of a layer")
+          .Tensor(NeuronStackName(gate_up, layer, part))
+          .Expected("all of its experts, or none")
+          .Found(std::to_string(members.size()) + " of " + std::to_string(experts_ * count) + " projections")
+          .Advice("widen the pattern");
     const bool codes = first.dtype == DType::kF8E4M3;
     const bool values = part == Part::kWeight && !codes;
     if (values && first.dtype != DType::kBF16)

@@ -132,7 +132,8 @@ class Distributor {
             .Expected("two runs: the dialect first, then --format sharded-state")
             .Found(output->name);
     }
-    draft_.BeginGroup(NameInLayer(tensor.pattern, layer));
+    const std::string table_name = NameInLayer(tensor.pattern, layer);
+    draft_.BeginGroup(table_name);
     for (const int64_t rank : places_.ranks()) {
       OutputArray made = OutputLike(first);
       made.id.expert = -1;
@@ -140,7 +141,8 @@ class Distributor {
       made.shape = shape;
       for (const DraftOutput* output : members) CutMember(tensor, *output, rank, &made);
       SortPieces(&made.pieces);
-      PadRows(made.rows(), &made.pieces);  // only the vocabulary has a tail that nothing fills
+      if (tensor.cut == Cut::kVocab) PadRows(made.rows(), &made.pieces);  // its tail is nobody's
+      MIMO_RETURN_IF_ERROR(CheckFilled(made, RowElements(made.shape), table_name));
       if (made.dtype != first.dtype) {
         made.transform = Transform::kConvert;
         made.target_codec = *ValueCodecOf(made.dtype);

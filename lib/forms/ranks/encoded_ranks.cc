@@ -59,7 +59,10 @@ Status EncodedRanks::MakeStack(const RankTensor& tensor, int32_t layer, const st
       const auto share = shares.find(member.group);
       MIMO_RETURN_IF_ERROR(Cut(tensor, member, share == shares.end() ? 0 : share->second, rank, arrays));
     }
-    SortPieces(&draft_.group().outputs[arrays.codes].pieces);
+    OutputArray& codes = draft_.group().outputs[arrays.codes];
+    SortPieces(&codes.pieces);
+    const int64_t columns = RowElements(codes.shape) * (IsPacked(first.weight->encoding.codec) ? 2 : 1);
+    MIMO_RETURN_IF_ERROR(CheckFilled(codes, columns, NameInLayer(tensor.pattern, layer)));
   }
   if (first.weight->global == kNone || first.weight->input != kNone) return {};
   if (const auto unused = places_.form().Find(tensor.of[0], Part::kInputScale, tensor.mtp))

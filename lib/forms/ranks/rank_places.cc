@@ -92,6 +92,17 @@ std::string RankPlaces::FileOf(bool mtp, int64_t rank, int32_t layer) {
          std::to_string(mtp ? layer : layer + 1) + ".safetensors";
 }
 
+Status CheckFilled(const OutputArray& array, int64_t columns, const std::string& table_name) {
+  int64_t filled = 0;
+  for (const Piece& piece : array.pieces) filled += piece.rows * (piece.cols == 0 ? columns : piece.cols);
+  if (filled == array.rows() * columns) return {};
+  return UsageError("--include/--exclude keep a part of what a rank holds in one array")
+      .Tensor(table_name)
+      .Expected("all of its weights, or none")
+      .Found(std::to_string(filled) + " of " + std::to_string(array.rows() * columns) + " elements")
+      .Advice("widen the pattern");
+}
+
 uint32_t RankOutputs::Add(OutputArray output, const std::string& name, bool mtp, int64_t rank, int32_t layer,
                           uint32_t near) {
   if (rank == places_.ranks().front() && !mtp) first_names_.push_back(name);

@@ -47,6 +47,10 @@ class RankPlaces {
   std::vector<int64_t> ranks_;
 };
 
+// kUsage for an array of a rank, of `columns` values or stored elements a row, that its pieces do not fill: filters
+// have left a part of what it holds.
+Status CheckFilled(const OutputArray& array, int64_t columns, const std::string& table_name);
+
 // Adds arrays of ranks to the last group of a draft.
 class RankOutputs {
  public:

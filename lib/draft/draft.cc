@@ -166,6 +166,12 @@ void Draft::AddEncoded(const EncodedRequest& request, uint32_t near) {
   group().encoded.push_back(weight);
 }
 
+void Draft::DropOutputs() {
+  for (DraftGroup& planned : groups)
+    std::pmr::vector<DraftOutput>(planned.outputs.get_allocator()).swap(planned.outputs);
+  memory_->release();
+}
+
 void Draft::Drop(const Weight& weight, const std::string& reason) {
   for (const uint32_t array : {weight.array, weight.scale, weight.global, weight.input})
     if (array != kNone) SetReason(array, reason);

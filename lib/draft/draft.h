@@ -80,7 +80,8 @@ class Draft {
 
  private:
   // Outputs lie apart from what they own, which a plan takes over: what it walks stays close together.
-  std::unique_ptr<std::pmr::memory_resource> memory_ = std::make_unique<std::pmr::unsynchronized_pool_resource>();
+  std::unique_ptr<std::pmr::unsynchronized_pool_resource> memory_ =
+      std::make_unique<std::pmr::unsynchronized_pool_resource>();
 
  public:
   std::vector<DraftGroup> groups;
@@ -110,6 +111,9 @@ class Draft {
   void AddRenamed(const Weight& weight, const WeightArrays& arrays);
   // The arrays of an encoded weight, in the file of `near`.
   void AddEncoded(const EncodedRequest& request, uint32_t near);
+
+  // Ends the draft once a plan has taken its outputs over: groups have none any more, and their memory is free.
+  void DropOutputs();
 
   // Every output, in order.
   template <class Visit>

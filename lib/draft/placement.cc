@@ -150,15 +150,18 @@ class Placer {
         i = number_[i];
       }
     }
+    for (const DraftGroup& group : draft_.groups) counts_.push_back(static_cast<uint32_t>(group.outputs.size()));
+    planned_.clear();
+    draft_.DropOutputs();
   }
 
   // In the order of their first output, so that running them in order reads and writes forward.
   void NumberGroups() {
     uint32_t first = 0;  // planned output of the group
     plan_.groups.reserve(draft_.groups.size());
-    for (DraftGroup& planned : draft_.groups) {
-      const auto count = static_cast<uint32_t>(planned.outputs.size());
-      planned.outputs = {};  // they have moved: large plans need the room
+    for (size_t g = 0; g < draft_.groups.size(); ++g) {
+      DraftGroup& planned = draft_.groups[g];
+      const uint32_t count = counts_[g];
       FuseGroup& group = plan_.groups.emplace_back();
       group.outputs.reserve(count);
       group.label = std::move(planned.label);
@@ -228,6 +231,7 @@ class Placer {
   const Container& container_;
   std::vector<Planned> planned_;
   std::vector<uint32_t> number_;  // of each planned output in the plan
+  std::vector<uint32_t> counts_;  // of outputs, by group
   Plan plan_;
 };
 

@@ -66,7 +66,7 @@ void ResizeAdded(Draft& draft, const Weight& weight, const std::vector<int64_t>&
   resize(weight.array, codes, "");
   if (const std::optional<Codec> codec = CodecOf(weight.storage)) {
     const bool blocks = HasBlockScales(*codec);
-    const int64_t columns = blocks ? weight.block_cols : GroupOf(*codec);
+    const int64_t columns = blocks ? weight.block_cols : std::max<int64_t>(GroupOf(*codec), 1);
     const int64_t rows = blocks ? CeilDiv(shape[0], weight.block_rows) : shape[0];
     resize(weight.scale, {rows, CeilDiv(shape[1], columns)}, std::string(WordOf(kScalesOfOne, *codec)));
   }

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "lib/model/file_names.h"
 #include "lib/run/executor.h"
 #include "lib/verify/check.h"
 #include "tests/unit/run/lab.h"
@@ -211,8 +212,8 @@ TEST(AssembledRows, RectanglesAndPaddingAreTheMatrixThatTheyMake) {
   // Exact paths see what was stored: both or none of a pair take them.
   EXPECT_GT(report.blocks.exact_blocks, 0u);
   EXPECT_EQ(report.blocks.exact_blocks % 2, 0u);
-  const std::string manifest(
-      reinterpret_cast<const char*>(lab::Tree(m.checkpoint.output())["mimo-manifest.json"].data()));
+  const lab::Bytes bytes = lab::ReadFile(m.checkpoint.output() + "/" + kManifestName);
+  const std::string manifest(bytes.begin(), bytes.end());
   for (const char* name : {"four.nvfp4", "pow.mxfp8"})
     for (const char* how : {".joined", ".padded", ".cut"}) {
       const size_t at = manifest.find(std::string(name) + how + ".weight\"");

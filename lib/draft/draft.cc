@@ -87,7 +87,7 @@ uint32_t Draft::GridSource(const Weight& weight) {
 }
 
 void Draft::BeginGroup(std::string label) {
-  groups.emplace_back(memory_.get()).label = std::move(label);
+  groups.emplace_back(&memory_->outputs).label = std::move(label);
 }
 
 uint32_t Draft::AddOutput(OutputArray output, uint32_t near, std::string file) {
@@ -169,7 +169,8 @@ void Draft::AddEncoded(const EncodedRequest& request, uint32_t near) {
 void Draft::DropOutputs() {
   for (DraftGroup& planned : groups)
     std::pmr::vector<DraftOutput>(planned.outputs.get_allocator()).swap(planned.outputs);
-  memory_->release();
+  memory_->outputs.release();
+  memory_->pages.release();
 }
 
 void Draft::Drop(const Weight& weight, const std::string& reason) {

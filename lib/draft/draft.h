@@ -79,9 +79,13 @@ class Draft {
   const Inventory& inventory() const { return *inventory_; }
 
  private:
-  // Outputs lie apart from what they own, which a plan takes over: what it walks stays close together.
-  std::unique_ptr<std::pmr::unsynchronized_pool_resource> memory_ =
-      std::make_unique<std::pmr::unsynchronized_pool_resource>();
+  // Outputs lie apart from what they own, which a plan takes over: what it walks stays close together. Large pages go
+  // back to the system at once.
+  struct Memory {
+    std::pmr::monotonic_buffer_resource pages{4 << 20};
+    std::pmr::unsynchronized_pool_resource outputs{&pages};
+  };
+  std::unique_ptr<Memory> memory_ = std::make_unique<Memory>();
 
  public:
   std::vector<DraftGroup> groups;
@@ -137,6 +141,8 @@ class Draft {
   void Drop(const Weight& weight, const std::string& reason);
   // By catalogue array; "": none was given.
   const std::vector<std::string>& reasons() const { return reasons_; }
+  // The same, when the draft is done.
+  std::vector<std::string> TakeReasons() { return std::move(reasons_); }
 
  private:
   const Catalogue* catalogue_;

@@ -65,6 +65,7 @@ Status CheckPromises(const Planning& p) {
 void FinishPlan(const Planning& p, const std::vector<std::string>& dropped, Plan* plan) {
   plan->source_fingerprint = p.stored.Fingerprint();
   std::vector<uint8_t> used(p.stored.arrays.size(), 0);
+  plan->fates.reserve(used.size());
   for (const SourceArray& source : plan->sources) used[source.array] = 1;
   for (uint32_t i = 0; i < used.size(); ++i) {
     SourceFate fate{i, Fate::kUsed, ""};
@@ -96,7 +97,7 @@ Result<Plan> MakePlanOf(Planning p) {
   p.losses = LossesOf(p);
   MIMO_RETURN_IF_ERROR(CheckPromises(p));
   const PlacementOptions placement = form.Place(&p);
-  const std::vector<std::string> dropped = p.draft.reasons();
+  const std::vector<std::string> dropped = p.draft.TakeReasons();
   Plan plan = PlaceOutputs(std::move(p.draft), placement);
 
   plan.form = WordOf(kForms, form.kind());

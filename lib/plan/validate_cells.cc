@@ -32,8 +32,8 @@ Status CheckValues(const Subject& subject, const CellSegment& s, const OutputArr
 // Scales that blocks may keep.
 Status CheckKept(const Subject& subject, const CellRow& cell, bool values, const OutputArray& scales) {
   if (cell.keep == kNone) {
-    return cell.keep_row == 0 ? Status()
-                              : Bad("kept scales").Tensor(scales.name).Expected("no row without them").Found("one");
+    if (cell.keep_row == 0) return {};
+    return Bad("kept scales").Tensor(scales.name).Expected("no row without them").Found("one");
   }
   if (!values) return Bad("kept scales").Tensor(scales.name).Expected("cells of values").Found("of codes");
   if (!subject.IsSource(cell.keep))

@@ -66,7 +66,7 @@ Status ShardedStateForm::Aim(const Choice&, Planning* p) const {
 }
 
 std::string ShardedStateForm::InsteadOfStraddling(const Planning& p) const {
-  const std::string values = "--dtype bf16 stores values";
+  std::string values = "--dtype bf16 stores values";
   // A folded scale may be what differs, and another number of ranks is padded otherwise.
   if (p.options.fold_value_scale || p.target.resizes(p.catalogue.config)) return values;
   for (int64_t tp = p.options.tp / 2; tp > 0; --tp) {

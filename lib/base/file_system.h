@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/base/status.h"
@@ -41,6 +42,7 @@ class WritableFile {
   virtual Status WriteAt(uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status Truncate(uint64_t size) = 0;  // sets the length; new bytes are zeros (a hole where supported)
   virtual Status Sync() = 0;                   // data and length reach stable storage
+  virtual Result<FileInfo> Info() const = 0;   // of the open file, whatever its name has become
   virtual Status Close() = 0;                  // idempotent; the destructor closes without reporting
 };
 
@@ -48,6 +50,23 @@ enum class OpenMode : uint8_t {
   kCreateNew /* error if it exists */,
   kTruncate,
   kKeep /* create if missing, keep content */
+};
+
+// A small file that says who uses something, open until the object goes; with it goes the lock.
+class LockFile {
+ public:
+  enum class Lock : uint8_t {
+    kHeld,   // nobody else on this system, or on any that shares the file system's locks, has the file open so
+    kTaken,  // somebody else holds it
+    kNone,   // the file system has no locks
+  };
+  virtual ~LockFile() = default;
+  // Asks for the advisory lock (flock) if it is not held yet; never waits.
+  virtual Lock TryLock() = 0;
+  virtual Result<std::string> Read() const = 0;  // what it holds, up to 64 KiB
+  // Replaces what it holds, in place and through to stable storage (or the server of the file system).
+  virtual Status Write(std::string_view content) = 0;
+  virtual Result<FileInfo> Info() const = 0;
 };
 
 class FileSystem {
@@ -69,6 +88,14 @@ class FileSystem {
   virtual Status SyncDirectory(const std::string& path) = 0;
   virtual Result<std::string> RealPath(const std::string& path) = 0;  // of an existing path
   virtual Result<uint64_t> FreeBytes(const std::string& path) = 0;    // available to this user
+  virtual Result<std::string> ReadLink(const std::string& path) = 0;  // the text of a symbolic link
+  // Opens a regular file for locking, and makes it when there is none. Never follows a link.
+  virtual Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) = 0;
+  // The same file system as seen from the directory `root`, which is held open: whatever is done to its path meanwhile,
+  // names lead into this directory. Paths are names relative to it ("" is itself), without "." and "..". No symbolic
+  // link is followed in them, nor at their end: Stat tells of the link itself (kOther), and what would go through one
+  // is kIo. The targets of HardLink, SymLink and RefLink stay ordinary paths. Messages name whole paths.
+  virtual Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) = 0;
 };
 
 // The operating system's. Process-wide, never destroyed.

@@ -21,6 +21,8 @@ std::string Advice(const std::string& path, int error_number) {
     case EMFILE:
     case ENFILE:
       return "raise the limit on open files (ulimit -n)";
+    case ELOOP:
+      return "remove the link; what it points to was not touched";
     case EXDEV:
       return "choose an output on the same file system, or do without links";
     default:
@@ -31,9 +33,9 @@ std::string Advice(const std::string& path, int error_number) {
 }  // namespace
 
 Error OsError(std::string what, const std::string& path, int error_number) {
-  return IoError(std::move(what) + ": " + std::error_code(error_number, std::generic_category()).message())
-      .File(path)
-      .Advice(Advice(path, error_number));
+  const std::string why = error_number == ELOOP ? "a symbolic link is in the way"
+                                                : std::error_code(error_number, std::generic_category()).message();
+  return IoError(std::move(what) + ": " + why).File(path).Advice(Advice(path, error_number));
 }
 
 }  // namespace mimo

@@ -1,6 +1,7 @@
 #include "lib/base/posix_file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@ namespace {
 constexpr uint64_t kMaxOffset = static_cast<uint64_t>(std::numeric_limits<off_t>::max());
 // Linux moves at most a little under 2 GiB per call; asking for less keeps every request whole.
 constexpr uint64_t kMaxRequest = uint64_t{1} << 30;
+constexpr size_t kMaxLockBytes = 64 << 10;
 
 // The system refuses a request whose end off_t cannot say.
 size_t RequestSize(uint64_t wanted, uint64_t position) {
@@ -96,6 +98,12 @@ class PosixWritableFile final : public WritableFile {
     return {};
   }
 
+  Result<FileInfo> Info() const override {
+    struct stat info = {};
+    if (::fstat(fd_.get(), &info) != 0) return OsError("cannot look at", path_, errno);
+    return InfoOf(info);
+  }
+
   Status Close() override {
     const int fd = fd_.Release();
     if (fd < 0) return {};
@@ -109,6 +117,54 @@ class PosixWritableFile final : public WritableFile {
   Descriptor fd_;
 };
 
+class PosixLockFile final : public LockFile {
+ public:
+  PosixLockFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  Lock TryLock() override {
+    if (Uninterrupted([&] { return ::flock(fd_.get(), LOCK_EX | LOCK_NB); }) == 0) return Lock::kHeld;
+    return errno == EWOULDBLOCK ? Lock::kTaken : Lock::kNone;
+  }
+
+  Result<std::string> Read() const override {
+    std::string content(kMaxLockBytes, '\0');
+    size_t done = 0;
+    while (done < content.size()) {
+      const ssize_t n = Uninterrupted(
+          [&] { return ::pread(fd_.get(), content.data() + done, content.size() - done, static_cast<off_t>(done)); });
+      if (n < 0) return OsError("cannot read", path_, errno);
+      if (n == 0) break;
+      done += static_cast<size_t>(n);
+    }
+    content.resize(done);
+    return content;
+  }
+
+  Status Write(std::string_view content) override {
+    for (size_t done = 0; done < content.size();) {
+      const ssize_t n = Uninterrupted(
+          [&] { return ::pwrite(fd_.get(), content.data() + done, content.size() - done, static_cast<off_t>(done)); });
+      if (n <= 0) return OsError("cannot write", path_, n < 0 ? errno : ENOSPC);
+      done += static_cast<size_t>(n);
+    }
+    const auto length = static_cast<off_t>(content.size());
+    if (Uninterrupted([&] { return ::ftruncate(fd_.get(), length); }) != 0)
+      return OsError("cannot set the length", path_, errno);
+    if (Uninterrupted([&] { return ::fsync(fd_.get()); }) != 0) return OsError("cannot sync", path_, errno);
+    return {};
+  }
+
+  Result<FileInfo> Info() const override {
+    struct stat info = {};
+    if (::fstat(fd_.get(), &info) != 0) return OsError("cannot look at", path_, errno);
+    return InfoOf(info);
+  }
+
+ private:
+  const std::string path_;
+  const Descriptor fd_;
+};
+
 }  // namespace
 
 Descriptor::~Descriptor() {
@@ -119,8 +175,21 @@ int Descriptor::Release() {
   return std::exchange(fd_, -1);
 }
 
-int OpenDescriptor(const std::string& path, int flags, unsigned mode) {
-  return Uninterrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, static_cast<mode_t>(mode)); });
+int OpenDescriptor(const Place& place, int flags, unsigned mode) {
+  flags |= O_CLOEXEC | (place.follow ? 0 : O_NOFOLLOW);
+  return Uninterrupted([&] { return ::openat(place.at, place.name.c_str(), flags, static_cast<mode_t>(mode)); });
+}
+
+FileInfo InfoOf(const struct stat& info) {
+  FileInfo out;
+  if (S_ISREG(info.st_mode)) out.kind = FileKind::kRegular;
+  if (S_ISDIR(info.st_mode)) out.kind = FileKind::kDirectory;
+  out.symlink = S_ISLNK(info.st_mode);
+  out.size = static_cast<uint64_t>(info.st_size);
+  out.mtime_ns = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
+  out.device = info.st_dev;
+  out.inode = info.st_ino;
+  return out;
 }
 
 Status CheckPath(const std::string& path) {
@@ -138,14 +207,16 @@ std::string KindName(mode_t mode) {
   return "something else";
 }
 
-Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const std::string& path) {
-  MIMO_RETURN_IF_ERROR(CheckPath(path));
+Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const Place& place) {
+  const std::string& path = place.path;
   // Asked before opening, because opening a device may do something and opening a socket fails without saying why;
   // asked again after, because the path may have changed. O_NONBLOCK keeps a FIFO that slips in from blocking.
   struct stat info = {};
-  if (::stat(path.c_str(), &info) != 0) return OsError("cannot open for reading", path, errno);
+  if (::fstatat(place.at, place.name.c_str(), &info, place.follow ? 0 : AT_SYMLINK_NOFOLLOW) != 0)
+    return OsError("cannot open for reading", path, errno);
+  if (S_ISLNK(info.st_mode)) return OsError("cannot open for reading", path, ELOOP);
   if (!S_ISREG(info.st_mode)) return NotRegular(ErrorCode::kBadInput, path, info.st_mode);
-  Descriptor fd(OpenDescriptor(path, O_RDONLY | O_NONBLOCK | O_NOCTTY));
+  Descriptor fd(OpenDescriptor(place, O_RDONLY | O_NONBLOCK | O_NOCTTY));
   if (fd.get() < 0) return OsError("cannot open for reading", path, errno);
   if (::fstat(fd.get(), &info) != 0) return OsError("cannot open for reading", path, errno);
   if (!S_ISREG(info.st_mode)) return NotRegular(ErrorCode::kBadInput, path, info.st_mode);
@@ -153,17 +224,28 @@ Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const std::string& path) 
   return std::unique_ptr<ReadableFile>(std::make_unique<PosixReadableFile>(path, fd.Release(), size));
 }
 
-Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const std::string& path, OpenMode mode) {
-  MIMO_RETURN_IF_ERROR(CheckPath(path));
+Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const Place& place, OpenMode mode) {
+  const std::string& path = place.path;
   int flags = O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY;
   if (mode == OpenMode::kCreateNew) flags |= O_EXCL;
   if (mode == OpenMode::kTruncate) flags |= O_TRUNC;
-  Descriptor fd(OpenDescriptor(path, flags, 0666));
+  Descriptor fd(OpenDescriptor(place, flags, 0666));
   if (fd.get() < 0) return OsError("cannot open for writing", path, errno);
   struct stat info = {};
   if (::fstat(fd.get(), &info) != 0) return OsError("cannot open for writing", path, errno);
   if (!S_ISREG(info.st_mode)) return NotRegular(ErrorCode::kIo, path, info.st_mode);
   return std::unique_ptr<WritableFile>(std::make_unique<PosixWritableFile>(path, fd.Release()));
+}
+
+Result<std::unique_ptr<LockFile>> OpenPosixLock(const Place& place) {
+  Place here = place;
+  here.follow = false;
+  Descriptor fd(OpenDescriptor(here, O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY, 0666));
+  if (fd.get() < 0) return OsError("cannot open for locking", place.path, errno);
+  struct stat info = {};
+  if (::fstat(fd.get(), &info) != 0) return OsError("cannot open for locking", place.path, errno);
+  if (!S_ISREG(info.st_mode)) return NotRegular(ErrorCode::kIo, place.path, info.st_mode);
+  return std::unique_ptr<LockFile>(std::make_unique<PosixLockFile>(place.path, fd.Release()));
 }
 
 }  // namespace mimo

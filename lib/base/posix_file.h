@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "lib/base/file_system.h"
 
@@ -15,9 +16,14 @@ namespace mimo {
 class Descriptor {
  public:
   explicit Descriptor(int fd) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(other.Release()) {}
   ~Descriptor();
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
   int get() const { return fd_; }
   int Release();
 
@@ -33,8 +39,18 @@ auto Uninterrupted(Call call) {
   return result;
 }
 
-// open(2) with O_CLOEXEC, repeated when interrupted; -1 and errno on failure.
-int OpenDescriptor(const std::string& path, int flags, unsigned mode = 0);
+// Where a call applies: `name` in the directory `at`; `path` is for messages.
+struct Place {
+  int at;
+  std::string name;
+  std::string path;
+  bool follow;  // a symbolic link at `name`
+};
+
+// openat(2) with O_CLOEXEC, and O_NOFOLLOW where the place says so; repeated when interrupted; -1 and errno on failure.
+int OpenDescriptor(const Place& place, int flags, unsigned mode = 0);
+
+FileInfo InfoOf(const struct stat& info);
 
 // kBadInput when the path holds a NUL byte: the system would silently use the part before it.
 Status CheckPath(const std::string& path);
@@ -42,7 +58,8 @@ Status CheckPath(const std::string& path);
 // "a directory", "a FIFO" and so on, for messages.
 std::string KindName(mode_t mode);
 
-Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const std::string& path);
-Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const std::string& path, OpenMode mode);
+Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const Place& place);
+Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const Place& place, OpenMode mode);
+Result<std::unique_ptr<LockFile>> OpenPosixLock(const Place& place);
 
 }  // namespace mimo

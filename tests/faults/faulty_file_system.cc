@@ -119,6 +119,8 @@ class FaultyWritableFile final : public WritableFile {
     return {};
   }
 
+  Result<FileInfo> Info() const override { return base_->Info(); }
+
   Status Close() override {
     const std::lock_guard lock(state_->mutex);
     if (closed_) return {};
@@ -137,9 +139,39 @@ class FaultyWritableFile final : public WritableFile {
   bool closed_ = false;
 };
 
+class FaultyLockFile final : public LockFile {
+ public:
+  FaultyLockFile(std::shared_ptr<State> state, std::string path, std::unique_ptr<LockFile> base)
+      : state_(std::move(state)), path_(std::move(path)), base_(std::move(base)) {}
+
+  Lock TryLock() override { return base_->TryLock(); }
+
+  Result<std::string> Read() const override {
+    const std::lock_guard lock(state_->mutex);
+    MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kRead, path_)));
+    return base_->Read();
+  }
+
+  // What a lock file says need not survive a power failure: nothing is journaled.
+  Status Write(std::string_view content) override {
+    const std::lock_guard lock(state_->mutex);
+    MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kWrite, path_)));
+    return base_->Write(content);
+  }
+
+  Result<FileInfo> Info() const override { return base_->Info(); }
+
+ private:
+  const std::shared_ptr<State> state_;
+  const std::string path_;
+  const std::unique_ptr<LockFile> base_;
+};
+
 }  // namespace
 
-FaultyFileSystem::FaultyFileSystem(FileSystem& base) : state_(std::make_shared<State>(base)) {}
+FaultyFileSystem::FaultyFileSystem(FileSystem& base) : state_(std::make_shared<State>(base)), base_(&base) {}
+FaultyFileSystem::FaultyFileSystem(std::shared_ptr<State> state, std::unique_ptr<FileSystem> base, std::string root)
+    : state_(std::move(state)), owned_(std::move(base)), base_(owned_.get()), root_(std::move(root)) {}
 FaultyFileSystem::~FaultyFileSystem() = default;
 
 void FaultyFileSystem::SetFault(const Fault& fault) {
@@ -187,51 +219,51 @@ Status FaultyFileSystem::DropUnsynced(const PowerLoss& loss) {
 
 Result<std::unique_ptr<ReadableFile>> FaultyFileSystem::OpenForRead(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kOpenRead, path)));
-  MIMO_ASSIGN_OR_RETURN(auto file, state_->base.OpenForRead(path));
-  return std::unique_ptr<ReadableFile>(std::make_unique<FaultyReadableFile>(state_, path, std::move(file)));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kOpenRead, Full(path))));
+  MIMO_ASSIGN_OR_RETURN(auto file, base_->OpenForRead(path));
+  return std::unique_ptr<ReadableFile>(std::make_unique<FaultyReadableFile>(state_, Full(path), std::move(file)));
 }
 
 Result<std::unique_ptr<WritableFile>> FaultyFileSystem::OpenForWrite(const std::string& path, OpenMode mode) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kOpenWrite, path)));
-  MIMO_ASSIGN_OR_RETURN(const auto info, state_->base.Stat(path));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kOpenWrite, Full(path))));
+  MIMO_ASSIGN_OR_RETURN(const auto info, base_->Stat(path));
   if (info && info->kind == FileKind::kRegular && mode == OpenMode::kTruncate) {
     // Emptied by a change of length that the journal can see, not by the opening.
-    MIMO_RETURN_IF_ERROR(state_->journal.WillChange(state_->journal.FileAt(path), 0, 0));
+    MIMO_RETURN_IF_ERROR(state_->journal.WillChange(state_->journal.FileAt(Full(path)), 0, 0));
   }
-  MIMO_ASSIGN_OR_RETURN(auto file, state_->base.OpenForWrite(path, mode));
+  MIMO_ASSIGN_OR_RETURN(auto file, base_->OpenForWrite(path, mode));
   if (!info) {
-    MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(path));
+    MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(Full(path)));
     state_->journal.Happened(std::move(record));
   }
-  auto journaled = state_->journal.FileAt(path);
+  auto journaled = state_->journal.FileAt(Full(path));
   return std::unique_ptr<WritableFile>(
-      std::make_unique<FaultyWritableFile>(state_, path, std::move(journaled), std::move(file)));
+      std::make_unique<FaultyWritableFile>(state_, Full(path), std::move(journaled), std::move(file)));
 }
 
 Result<std::optional<FileInfo>> FaultyFileSystem::Stat(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, path)));
-  return state_->base.Stat(path);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(path))));
+  return base_->Stat(path);
 }
 
 Result<std::vector<std::string>> FaultyFileSystem::List(const std::string& directory) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kList, directory)));
-  return state_->base.List(directory);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kList, Full(directory))));
+  return base_->List(directory);
 }
 
 Status FaultyFileSystem::CreateDirectories(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kMakeDirectory, path)));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kMakeDirectory, Full(path))));
   for (size_t end = 0; end != std::string::npos;) {
     end = path.find('/', end + 1);
     const std::string prefix = path.substr(0, end);
-    MIMO_ASSIGN_OR_RETURN(const auto info, state_->base.Stat(prefix));
+    MIMO_ASSIGN_OR_RETURN(const auto info, base_->Stat(prefix));
     if (info && info->kind == FileKind::kDirectory) continue;
-    MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(prefix));
-    MIMO_RETURN_IF_ERROR(state_->base.CreateDirectories(prefix));
+    MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(Full(prefix)));
+    MIMO_RETURN_IF_ERROR(base_->CreateDirectories(prefix));
     state_->journal.Happened(std::move(record));
   }
   return {};
@@ -239,18 +271,18 @@ Status FaultyFileSystem::CreateDirectories(const std::string& path) {
 
 Status FaultyFileSystem::Rename(const std::string& from, const std::string& to) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kRename, from, to)));
-  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillRename(from, to));
-  MIMO_RETURN_IF_ERROR(state_->base.Rename(from, to));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kRename, Full(from), Full(to))));
+  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillRename(Full(from), Full(to)));
+  MIMO_RETURN_IF_ERROR(base_->Rename(from, to));
   state_->journal.Happened(std::move(record));
   return {};
 }
 
 Status FaultyFileSystem::Remove(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kRemove, path)));
-  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillRemove(path));
-  MIMO_RETURN_IF_ERROR(state_->base.Remove(path));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kRemove, Full(path))));
+  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillRemove(Full(path)));
+  MIMO_RETURN_IF_ERROR(base_->Remove(path));
   state_->journal.Happened(std::move(record));
   return {};
 }
@@ -259,9 +291,9 @@ Status FaultyFileSystem::RemoveAll(const std::string& path) {
   std::vector<std::string> names;
   {
     const std::lock_guard lock(state_->mutex);
-    MIMO_ASSIGN_OR_RETURN(const auto info, state_->base.Stat(path));
+    MIMO_ASSIGN_OR_RETURN(const auto info, base_->Stat(path));
     if (info && info->kind == FileKind::kDirectory && !info->symlink) {
-      MIMO_ASSIGN_OR_RETURN(names, state_->base.List(path));
+      MIMO_ASSIGN_OR_RETURN(names, base_->List(path));
     }
   }
   for (const std::string& name : names) MIMO_RETURN_IF_ERROR(RemoveAll(JoinPath(path, name)));
@@ -270,51 +302,76 @@ Status FaultyFileSystem::RemoveAll(const std::string& path) {
 
 Status FaultyFileSystem::HardLink(const std::string& target, const std::string& link) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kLink, target, link)));
-  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(link));
-  MIMO_RETURN_IF_ERROR(state_->base.HardLink(target, link));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kLink, target, Full(link))));
+  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(Full(link)));
+  MIMO_RETURN_IF_ERROR(base_->HardLink(target, link));
   state_->journal.Happened(std::move(record));
   return {};
 }
 
 Status FaultyFileSystem::SymLink(const std::string& target, const std::string& link) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kLink, target, link)));
-  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(link));
-  MIMO_RETURN_IF_ERROR(state_->base.SymLink(target, link));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kLink, target, Full(link))));
+  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(Full(link)));
+  MIMO_RETURN_IF_ERROR(base_->SymLink(target, link));
   state_->journal.Happened(std::move(record));
   return {};
 }
 
 Status FaultyFileSystem::RefLink(const std::string& target, const std::string& link) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kLink, target, link)));
-  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(link));
-  MIMO_RETURN_IF_ERROR(state_->base.RefLink(target, link));
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kLink, target, Full(link))));
+  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(Full(link)));
+  MIMO_RETURN_IF_ERROR(base_->RefLink(target, link));
   state_->journal.Happened(std::move(record));
   return {};
 }
 
 Status FaultyFileSystem::SyncDirectory(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kSyncDirectory, path)));
-  MIMO_ASSIGN_OR_RETURN(const auto info, state_->base.Stat(path));
-  if (!info) return OsError("cannot sync the directory", path, ENOENT);
-  if (info->kind != FileKind::kDirectory) return OsError("cannot sync the directory", path, ENOTDIR);
-  state_->journal.SyncedDirectory(path);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kSyncDirectory, Full(path))));
+  MIMO_ASSIGN_OR_RETURN(const auto info, base_->Stat(path));
+  if (!info) return OsError("cannot sync the directory", Full(path), ENOENT);
+  if (info->kind != FileKind::kDirectory) return OsError("cannot sync the directory", Full(path), ENOTDIR);
+  state_->journal.SyncedDirectory(Full(path));
   return {};
 }
 
 Result<std::string> FaultyFileSystem::RealPath(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, path)));
-  return state_->base.RealPath(path);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(path))));
+  return base_->RealPath(path);
 }
 
 Result<uint64_t> FaultyFileSystem::FreeBytes(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, path)));
-  return state_->base.FreeBytes(path);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(path))));
+  return base_->FreeBytes(path);
+}
+
+Result<std::string> FaultyFileSystem::ReadLink(const std::string& path) {
+  const std::lock_guard lock(state_->mutex);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(path))));
+  return base_->ReadLink(path);
+}
+
+Result<std::unique_ptr<LockFile>> FaultyFileSystem::OpenLock(const std::string& path) {
+  const std::lock_guard lock(state_->mutex);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kOpenWrite, Full(path))));
+  MIMO_ASSIGN_OR_RETURN(const auto info, base_->Stat(path));
+  MIMO_ASSIGN_OR_RETURN(auto file, base_->OpenLock(path));
+  if (!info) {
+    MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(Full(path)));
+    state_->journal.Happened(std::move(record));
+  }
+  return std::unique_ptr<LockFile>(std::make_unique<FaultyLockFile>(state_, Full(path), std::move(file)));
+}
+
+Result<std::unique_ptr<FileSystem>> FaultyFileSystem::Beneath(const std::string& root) {
+  const std::lock_guard lock(state_->mutex);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(root))));
+  MIMO_ASSIGN_OR_RETURN(auto base, base_->Beneath(root));
+  return std::unique_ptr<FileSystem>(new FaultyFileSystem(state_, std::move(base), Full(root)));
 }
 
 }  // namespace mimo

@@ -89,11 +89,21 @@ class FaultyFileSystem final : public FileSystem {
   Status SyncDirectory(const std::string& path) override;
   Result<std::string> RealPath(const std::string& path) override;
   Result<uint64_t> FreeBytes(const std::string& path) override;
+  Result<std::string> ReadLink(const std::string& path) override;
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override;
+  // Its calls count as those of the whole.
+  Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override;
 
   struct State;  // for the implementation
 
  private:
+  FaultyFileSystem(std::shared_ptr<State> state, std::unique_ptr<FileSystem> base, std::string root);
+  std::string Full(const std::string& path) const { return JoinPath(root_, path); }
+
   std::shared_ptr<State> state_;
+  std::unique_ptr<FileSystem> owned_;
+  FileSystem* base_;
+  std::string root_;  // of what lies beneath one
 };
 
 }  // namespace mimo

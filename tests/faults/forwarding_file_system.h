@@ -32,9 +32,57 @@ class ForwardingFileSystem : public FileSystem {
   Status SyncDirectory(const std::string& path) override { return base_.SyncDirectory(path); }
   Result<std::string> RealPath(const std::string& path) override { return base_.RealPath(path); }
   Result<uint64_t> FreeBytes(const std::string& path) override { return base_.FreeBytes(path); }
+  Result<std::string> ReadLink(const std::string& path) override { return base_.ReadLink(path); }
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override { return base_.OpenLock(path); }
+  // Asks this object, by whole paths: what a test looks at or holds back, it does beneath too.
+  Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override;
 
  private:
   FileSystem& base_;
 };
+
+// Names below a directory, as whole paths of another file system.
+class PrefixedFileSystem final : public FileSystem {
+ public:
+  PrefixedFileSystem(FileSystem& whole, std::string root) : whole_(whole), root_(std::move(root)) {}
+
+  Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) override {
+    return whole_.OpenForRead(Full(path));
+  }
+  Result<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path, OpenMode mode) override {
+    return whole_.OpenForWrite(Full(path), mode);
+  }
+  Result<std::optional<FileInfo>> Stat(const std::string& path) override { return whole_.Stat(Full(path)); }
+  Result<std::vector<std::string>> List(const std::string& path) override { return whole_.List(Full(path)); }
+  Status CreateDirectories(const std::string& path) override { return whole_.CreateDirectories(Full(path)); }
+  Status Rename(const std::string& from, const std::string& to) override { return whole_.Rename(Full(from), Full(to)); }
+  Status Remove(const std::string& path) override { return whole_.Remove(Full(path)); }
+  Status RemoveAll(const std::string& path) override { return whole_.RemoveAll(Full(path)); }
+  Status HardLink(const std::string& target, const std::string& link) override {
+    return whole_.HardLink(target, Full(link));
+  }
+  Status SymLink(const std::string& target, const std::string& link) override {
+    return whole_.SymLink(target, Full(link));
+  }
+  Status RefLink(const std::string& target, const std::string& link) override {
+    return whole_.RefLink(target, Full(link));
+  }
+  Status SyncDirectory(const std::string& path) override { return whole_.SyncDirectory(Full(path)); }
+  Result<std::string> RealPath(const std::string& path) override { return whole_.RealPath(Full(path)); }
+  Result<uint64_t> FreeBytes(const std::string& path) override { return whole_.FreeBytes(Full(path)); }
+  Result<std::string> ReadLink(const std::string& path) override { return whole_.ReadLink(Full(path)); }
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override { return whole_.OpenLock(Full(path)); }
+  Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override { return whole_.Beneath(Full(root)); }
+
+ private:
+  std::string Full(const std::string& path) const { return JoinPath(root_, path); }
+
+  FileSystem& whole_;
+  const std::string root_;
+};
+
+inline Result<std::unique_ptr<FileSystem>> ForwardingFileSystem::Beneath(const std::string& root) {
+  return std::unique_ptr<FileSystem>(std::make_unique<PrefixedFileSystem>(*this, root));
+}
 
 }  // namespace mimo

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
@@ -131,6 +132,8 @@ void AddOptions(CLI::App& app, Arguments& a) {
   cli::AddSize(app, "--memory", a.run.memory_bytes,
                "budget for data in flight (default: min(8 GiB, a quarter of RAM))");
   run->add_flag("--overwrite", a.run.overwrite, "replace what OUT holds once the new output is complete");
+  run->add_flag("--force", a.run.force,
+                "with --overwrite: replace even a directory that nothing shows to be an output of mimo-convert");
   run->add_flag("--resume", a.run.resume, "continue an interrupted conversion with the same options");
   run->add_flag("--allow-anomalies", a.run.allow_anomalies,
                 "count NaN codes, bad scales and overflows instead of stopping");
@@ -141,6 +144,10 @@ void AddOptions(CLI::App& app, Arguments& a) {
                   "ROLE=dB: exit 1, and a manifest that says so, when a tensor of that role or of experts, attention, "
                   "dense, mtp or all is below (repeatable)")
       ->take_all();
+  run->add_option("--job-id", a.run.job.id,
+                  "batch job of this process (default: that of Slurm or torchrun): when it is requeued, its next start "
+                  "takes OUT over from the one before");
+  run->add_option("--restart-count", a.run.job.restarts, "how often the job was requeued (default: likewise)");
   run->add_flag("--dry-run", a.dry_run, "print the plan and stop");
   run->add_option("--plan-out", a.plan_out, "write the plan as JSON");
   run->add_option("--plan", a.plan_in, "run exactly this plan (of --plan-out, for this checkpoint)");
@@ -236,6 +243,19 @@ Status ReadArguments(Arguments& a) {
   return {};
 }
 
+// The job that schedulers tell their processes of, unless one was named.
+void FindJob(BatchJob* job) {
+  constexpr std::pair<const char*, const char*> kSchedulers[] = {{"SLURM_JOB_ID", "SLURM_RESTART_COUNT"},
+                                                                 {"TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"}};
+  for (const auto& [id, restarts] : kSchedulers) {
+    const char* text = job->id.empty() ? std::getenv(id) : nullptr;
+    if (text == nullptr) continue;
+    job->id = text;
+    const char* count = std::getenv(restarts);
+    job->restarts = count == nullptr ? 0 : std::strtoull(count, nullptr, 10);
+  }
+}
+
 Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   FileSystem& fs = PosixFileSystem();
   OpenOptions source{.source_qkv = a.plan.source_qkv, .allow_anomalies = a.run.allow_anomalies};
@@ -311,6 +331,7 @@ int Convert(Arguments& a) {
   FileSystem& fs = PosixFileSystem();
   const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common.json); };
   if (Status s = ReadArguments(a); !s.ok()) return fail(s.error());
+  FindJob(&a.run.job);
   if (!a.run.output.empty() && !a.dry_run)
     if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
   Checkpoint checkpoint;

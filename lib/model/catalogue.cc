@@ -38,7 +38,7 @@ Status ListCarried(FileSystem& fs, const std::string& root, const std::string& r
             .Expected("at most " + std::to_string(kMaxDirectoryDepth) + " levels");
       MIMO_RETURN_IF_ERROR(ListCarried(fs, root, path, depth + 1, carried));
     } else if (info->kind == FileKind::kRegular) {
-      carried->push_back({path, info->size});
+      carried->push_back({path, info->size, {info->mtime_ns, info->inode}});
     } else {
       return bad("not a regular file")
           .Expected("regular files and directories only")
@@ -131,6 +131,7 @@ class CatalogueBuilder {
   Status ReadIndexFile() {
     Take(kConfigName);
     Take(kManifestName);
+    Take(kLeaseName);
     std::optional<ParsedIndex> parsed;
     MIMO_RETURN_IF_ERROR(TakeIndex(kIndexName, &parsed));
     if (!parsed) return {};
@@ -179,8 +180,10 @@ class CatalogueBuilder {
 
   Status ReadShard(const std::string& name) {
     const std::string path = JoinPath(out_.root, name);
+    MIMO_ASSIGN_OR_RETURN(const FileStamp stamp, StampOf(fs_, path));
     MIMO_ASSIGN_OR_RETURN(SafetensorsHeader header, ReadSafetensorsHeader(fs_, path));
     CatalogueFile file{name, header.file_bytes, header.data_begin, {}, std::move(header.metadata)};
+    file.stamp = stamp;
     std::string bytes(header.data_begin, '\0');
     MIMO_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> in, fs_.OpenForRead(path));
     MIMO_RETURN_IF_ERROR(in->ReadAt(0, std::as_writable_bytes(std::span(bytes))));
@@ -297,6 +300,11 @@ Hash128 Catalogue::Fingerprint() const {
     field(std::to_string(file.bytes));
   }
   return hash.Digest();
+}
+
+Result<FileStamp> StampOf(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
+  return info ? FileStamp{info->mtime_ns, info->inode} : FileStamp();
 }
 
 Status SortArrays(Catalogue* catalogue) {

@@ -23,6 +23,13 @@ namespace mimo {
 
 inline constexpr uint32_t kNone = 0xFFFFFFFFu;  // the index of no array, weight or source
 
+// What changes when somebody writes to a file or puts another in its place.
+struct FileStamp {
+  int64_t mtime_ns = 0;
+  uint64_t inode = 0;  // 0: nobody has looked
+  bool operator==(const FileStamp&) const = default;
+};
+
 struct CatalogueFile {
   std::string name;  // relative to the root, e.g. "model_mtp.safetensors"
   uint64_t bytes = 0;
@@ -31,6 +38,7 @@ struct CatalogueFile {
   std::vector<std::pair<std::string, std::string>> metadata;
   // Where it lies when that is not Catalogue::root (arrays of a second checkpoint, lib/forms/merge/merge.h).
   std::string root = {};
+  FileStamp stamp = {};  // before its header was read
 };
 
 struct StoredArray {
@@ -50,6 +58,7 @@ struct StoredArray {
 struct CarriedFile {
   std::string name;  // relative to the root, with '/'
   uint64_t bytes = 0;
+  FileStamp stamp = {};
 };
 
 // What an earlier checkpoint said, kept by the conversion that made this one from it (mimo-source/).
@@ -84,6 +93,8 @@ struct Catalogue {
 Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root);
 // Opens a directory that keeps its tensors otherwise: config, origin and the files that travel along, without arrays.
 Result<Catalogue> OpenWithoutTensors(FileSystem& fs, const std::string& root);
+// The stamp of a file; nobody's where it is not there.
+Result<FileStamp> StampOf(FileSystem& fs, const std::string& path);
 // Sorts arrays by name and builds the lookup. kBadInput: an array is stored twice.
 Status SortArrays(Catalogue* catalogue);
 

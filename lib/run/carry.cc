@@ -8,7 +8,7 @@
 namespace mimo {
 
 CarriedFiles::CarriedFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-                           const PartialDirectory& partial)
+                           PartialDirectory& partial)
     : fs_(fs),
       catalogue_(catalogue),
       plan_(plan),
@@ -22,7 +22,7 @@ Status CarriedFiles::Prepare(RunResults* results) {
   carried_ = &results->carried;
   carried_->clear();
   for (const std::string& name : plan_.carried) {
-    MIMO_RETURN_IF_ERROR(CreateParents(fs_, partial_.files(), name));
+    MIMO_RETURN_IF_ERROR(CreateParents(partial_.fs(), partial_.files(), name));
     carried_->push_back({name, sizes[name], std::nullopt, links_});
   }
   return {};
@@ -40,23 +40,18 @@ std::optional<size_t> CarriedFiles::Take() {
   return file < plan_.carried.size() ? std::optional(file) : std::nullopt;
 }
 
-Status CarriedFiles::CheckStop() const {
-  if (options_.stop == nullptr || options_.stop->load() == 0) return {};
-  return Interrupted("interrupted").Advice("continue with --resume");
-}
-
 // `to` "": only hashes.
 Result<Hash128> CarriedFiles::Copy(const std::string& from, const std::string& to, std::span<std::byte> chunk,
                                    Counts* counts) {
   MIMO_ASSIGN_OR_RETURN(const auto in, fs_.OpenForRead(from));
   std::unique_ptr<WritableFile> out;
   if (!to.empty()) {
-    MIMO_RETURN_IF_ERROR(fs_.Remove(to));
-    MIMO_ASSIGN_OR_RETURN(out, fs_.OpenForWrite(to, OpenMode::kCreateNew));
+    MIMO_RETURN_IF_ERROR(partial_.fs().Remove(to));
+    MIMO_ASSIGN_OR_RETURN(out, partial_.fs().OpenForWrite(to, OpenMode::kCreateNew));
   }
   StreamHash hash;
   for (uint64_t at = 0; at < in->size();) {
-    MIMO_RETURN_IF_ERROR(CheckStop());
+    MIMO_RETURN_IF_ERROR(partial_.claim().CheckStop());
     const std::span<std::byte> part = chunk.first(std::min<uint64_t>(in->size() - at, chunk.size()));
     MIMO_RETURN_IF_ERROR(in->ReadAt(at, part));
     hash.Update(part);
@@ -81,16 +76,17 @@ Result<CarriedFiles::Counts> CarriedFiles::Carry(size_t file, std::span<std::byt
   const std::string to = partial_.FilePath(carried.name);
   Counts counts;
   counts.linked = links_;
-  if (links_) MIMO_RETURN_IF_ERROR(MakeLink(fs_, options_.link, from, to));
+  if (links_) MIMO_RETURN_IF_ERROR(MakeLink(fs_, partial_.fs(), options_.link, from, to));
   if (!links_ || options_.hash_linked) {
     MIMO_ASSIGN_OR_RETURN(carried.hash, Copy(from, links_ ? "" : to, chunk, &counts));
   }
-  MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(to));
-  if (!info || info->size != carried.bytes) {
+  MIMO_RETURN_IF_ERROR(partial_.TakeNote(carried.name));
+  const uint64_t bytes = partial_.NoteOf(carried.name)->bytes;
+  if (bytes != carried.bytes) {
     return BadInput("the file changed while it was read")
         .File(from)
         .Expected(std::to_string(carried.bytes) + " bytes")
-        .Found(std::to_string(info ? info->size : 0) + " bytes")
+        .Found(std::to_string(bytes) + " bytes")
         .Advice("run again when nothing writes to the checkpoint");
   }
   return counts;

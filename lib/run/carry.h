@@ -24,7 +24,7 @@ class CarriedFiles {
 
   // Files are linked as tensor files are, but never symbolically. All references outlive the object.
   CarriedFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-               const PartialDirectory& partial);
+               PartialDirectory& partial);
 
   // Makes the directories that the files go to, and a place in `results` for each. Before any is taken.
   Status Prepare(RunResults* results);
@@ -43,13 +43,12 @@ class CarriedFiles {
 
  private:
   Result<Hash128> Copy(const std::string& from, const std::string& to, std::span<std::byte> chunk, Counts* counts);
-  Status CheckStop() const;
 
   FileSystem& fs_;
   const Catalogue& catalogue_;
   const Plan& plan_;
   const RunOptions& options_;
-  const PartialDirectory& partial_;
+  PartialDirectory& partial_;
   const bool links_;
   std::vector<CarriedResult>* carried_ = nullptr;  // of the run's results
   std::atomic<size_t> next_ = 0;

@@ -8,6 +8,7 @@
 
 #include "lib/base/progress.h"
 #include "lib/results/errors.h"
+#include "lib/run/lease.h"
 
 namespace mimo {
 
@@ -26,12 +27,15 @@ struct RunOptions {
   int threads = 0;                         // 0: one per core
   uint64_t memory_bytes = 0;               // budget for data in flight; 0: min(8 GiB, a quarter of RAM)
   bool overwrite = false;                  // replace what OUT holds, once the new output is complete
+  bool force = false;                      // even where nothing shows that it is an output
   bool resume = false;                     // continue OUT/.mimo-partial of the same plan
   bool measure_errors = false;             // of encoded weights, into the manifest
   std::vector<Threshold> thresholds;       // need measure_errors; what does not hold makes the output rejected
   bool allow_anomalies = false;            // NaN codes, bad scales, overflows: count, do not stop
   ProgressObserver* progress = nullptr;    // may be null
   const std::atomic<int>* stop = nullptr;  // a signal number once the user wants to stop; checked between steps
+  BatchJob job;                            // that this process belongs to: its requeued start takes OUT over
+  LeaseTimes lease;
 };
 
 }  // namespace mimo

@@ -7,6 +7,7 @@
 
 #include "lib/model/file_names.h"
 #include "lib/results/manifest.h"
+#include "lib/run/publish.h"
 
 namespace mimo {
 namespace {
@@ -39,11 +40,36 @@ bool Contains(const std::vector<std::string>& names, const char* name) {
 }
 
 // Whether OUT/mimo-manifest.json is of this plan. A manifest that cannot be parsed is of none.
-Result<bool> HasManifestOf(FileSystem& fs, const std::string& output, const Plan& plan) {
-  auto manifest = ReadManifest(fs, JoinPath(output, kManifestName));
+Result<bool> HasManifestOf(FileSystem& files, const Plan& plan) {
+  auto manifest = ReadManifest(files, kManifestName);
   if (manifest.ok()) return manifest->plan_digest == plan.digest && manifest->tool_version == plan.tool_version;
   if (manifest.error().code == ErrorCode::kBadInput) return false;
   return manifest.TakeError();
+}
+
+// What OUT holds but for the leases in it.
+Result<std::vector<std::string>> NamesIn(FileSystem& files) {
+  MIMO_ASSIGN_OR_RETURN(auto names, files.List(""));
+  std::erase_if(names, [](const std::string& name) { return name.starts_with(kLeaseName); });
+  return names;
+}
+
+std::string Some(const std::vector<std::string>& names) {
+  return names.front() + (names.size() > 1 ? " and " + std::to_string(names.size() - 1) + " more" : "");
+}
+
+// publish.json is only a list of what to move: no name but those of the plan is moved.
+Status CheckNames(const PartialDirectory& partial, const Plan& plan, const PartialDirectory::Publication& publication) {
+  const std::vector<std::string> names = PublicationOrder(plan);
+  size_t same = 0;
+  while (same < names.size() && same < publication.files.size() && publication.files[same].first == names[same]) ++same;
+  if (same == names.size() && same == publication.files.size()) return {};
+  const auto name = [&](bool there, const auto& text) { return there ? text() : std::string("nothing more"); };
+  return BadInput("the list of what to publish is not that of the plan")
+      .File(partial.path())
+      .Expected(name(same < names.size(), [&] { return names[same]; }))
+      .Found(name(same < publication.files.size(), [&] { return publication.files[same].first; }))
+      .Advice("somebody has changed it: start again with --overwrite");
 }
 
 Error OtherPlan(const std::string& path) {
@@ -69,6 +95,8 @@ Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptio
   if (output.empty()) return UsageError("no output directory").Advice("name one");
   if (options.overwrite && options.resume)
     return UsageError("--overwrite and --resume contradict").File(output).Advice("choose one");
+  if (options.force && !options.overwrite)
+    return UsageError("--force without --overwrite").File(output).Advice("leave it out, or add --overwrite");
   MIMO_ASSIGN_OR_RETURN(const std::string source, FutureRealPath(fs, checkpoint));
   MIMO_ASSIGN_OR_RETURN(const std::string target, FutureRealPath(fs, output));
   if (IsInside(target, source) || IsInside(source, target)) {
@@ -81,32 +109,41 @@ Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptio
   if (!info) return {};
   if (info->kind != FileKind::kDirectory)
     return UsageError("the output is not a directory").File(output).Advice("choose another output");
-  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(output));
-  if (names.empty() || options.resume) return {};
-  const bool ours = Contains(names, kManifestName) || Contains(names, kPartialDirectory);
-  if (options.overwrite) {
-    if (ours || Contains(names, kConfigName)) return {};
-    return UsageError("refusing to overwrite a directory that does not look like a checkpoint")
-        .File(output)
-        .Advice("choose another output, or empty it first");
-  }
-  return UsageError("the output is not empty")
-      .File(output)
-      .Advice(Contains(names, kPartialDirectory) ? "continue with --resume, or start again with --overwrite"
-                                                 : "choose another output, or replace it with --overwrite");
+  MIMO_RETURN_IF_ERROR(OutputClaim::CheckFree(fs, options));
+  MIMO_ASSIGN_OR_RETURN(const auto files, fs.Beneath(output));
+  return CheckContents(*files, options);
 }
 
-Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOptions& options) {
-  const std::string& output = options.output;
+Status CheckContents(FileSystem& files, const RunOptions& options) {
+  MIMO_ASSIGN_OR_RETURN(const auto names, NamesIn(files));
+  if (names.empty() || options.resume) return {};
+  MIMO_ASSIGN_OR_RETURN(const auto manifest, files.Stat(kManifestName));
+  MIMO_ASSIGN_OR_RETURN(const auto partial, files.Stat(kPartialDirectory));
+  const bool ours =
+      (manifest && manifest->kind == FileKind::kRegular) || (partial && partial->kind == FileKind::kDirectory);
+  if (options.overwrite) {
+    if (ours || options.force) return {};
+    return UsageError("refusing to overwrite a directory that nothing shows to be an output of mimo-convert")
+        .File(options.output)
+        .Expected(std::string(kManifestName) + " or " + kPartialDirectory)
+        .Found(Some(names))
+        .Advice("choose another output, empty it first, or add --force to lose everything in it");
+  }
+  return UsageError("the output is not empty")
+      .File(options.output)
+      .Advice(partial ? "continue with --resume, or start again with --overwrite"
+                      : "choose another output, or replace it with --overwrite");
+}
+
+Result<OutputInfo> ExamineOutput(const PartialDirectory& partial, const Catalogue& catalogue, const Plan& plan,
+                                 const RunOptions& options) {
+  FileSystem& files = partial.fs();
   OutputInfo out;
-  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(output));
-  out.created_output = !info;
-  if (!info) return out;
-  MIMO_ASSIGN_OR_RETURN(auto names, fs.List(output));
+  out.created_output = partial.claim().made();
   out.overwrite = options.overwrite;
+  MIMO_ASSIGN_OR_RETURN(auto names, NamesIn(files));
   if (!options.resume || names.empty()) return out;
 
-  const PartialDirectory partial(fs, output);
   if (Contains(names, kPartialDirectory)) {
     MIMO_ASSIGN_OR_RETURN(const auto publication, partial.ReadPublication());
     MIMO_ASSIGN_OR_RETURN(const auto state, partial.ReadState());
@@ -117,15 +154,20 @@ Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOpti
     if (publication && publication->plan_digest != plan.digest) {
       return OtherPlan(partial.path()).Expected(plan.digest.Hex()).Found(publication->plan_digest.Hex());
     }
+    if (publication) MIMO_RETURN_IF_ERROR(CheckNames(partial, plan, *publication));
     if (state) {
-      out.created_output = state->created_output;
+      out.created_output |= state->created_output;
       out.overwrite = state->overwrite;
     }
     if (publication) {
-      out.state = OutputState::kPublishing;
-      return out;
+      MIMO_ASSIGN_OR_RETURN(const bool whole, IsWhole(partial, *publication));
+      if (whole) {
+        out.state = OutputState::kPublishing;
+        return out;
+      }
     }
     if (state) {
+      MIMO_RETURN_IF_ERROR(CheckSameSources(catalogue, state->sources));
       out.state = OutputState::kPartial;
       return out;
     }
@@ -133,10 +175,12 @@ Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOpti
     std::erase(names, kPartialDirectory);
     if (names.empty()) return out;
   }
-  if (!Contains(names, kManifestName)) return Foreign(output);
-  MIMO_ASSIGN_OR_RETURN(const bool same, HasManifestOf(fs, output, plan));
+  if (!Contains(names, kManifestName)) return Foreign(options.output);
+  MIMO_ASSIGN_OR_RETURN(const bool same, HasManifestOf(files, plan));
   if (!same)
-    return OtherPlan(output).Expected(Identity(plan.digest, plan.tool_version)).Found("the manifest of another");
+    return OtherPlan(options.output)
+        .Expected(Identity(plan.digest, plan.tool_version))
+        .Found("the manifest of another");
   out.state = OutputState::kComplete;
   return out;
 }

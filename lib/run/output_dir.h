@@ -23,7 +23,13 @@ struct OutputInfo {
   bool overwrite = false;       // what OUT held is replaced at publication
 };
 
-// CheckOutput (executor.h) has passed. Changes nothing. kUsage when --resume finds another plan or something foreign.
-Result<OutputInfo> ExamineOutput(FileSystem& fs, const Plan& plan, const RunOptions& options);
+// Whether what OUT holds lets a run with these options begin; `files` is OUT. kUsage.
+Status CheckContents(FileSystem& files, const RunOptions& options);
+
+// CheckContents has passed. Changes nothing. kUsage when --resume finds another plan or something foreign; kBadInput
+// when the checkpoint is not what it was when the partial output was begun, or when the partial directory names files
+// that are not the plan's.
+Result<OutputInfo> ExamineOutput(const PartialDirectory& partial, const Catalogue& catalogue, const Plan& plan,
+                                 const RunOptions& options);
 
 }  // namespace mimo

@@ -16,7 +16,14 @@ using nlohmann::json;
 
 constexpr char kStateName[] = "state.json";
 constexpr char kPublishName[] = "publish.json";
-constexpr char kRecords[] = "records";
+
+std::string InPartial(const std::string& name) {
+  return JoinPath(kPartialDirectory, name);
+}
+
+std::string InRecords(const std::string& name) {
+  return JoinPath(InPartial("records"), name);
+}
 constexpr uint64_t kMaxBytes = 1ull << 30;
 
 // The object in `path`; nullopt when it is missing or damaged: then it counts as not written.
@@ -45,6 +52,22 @@ std::optional<Hash128> HashOf(const std::string& text) {
   return hash;
 }
 
+void AddWritten(JsonObject& entry, const WrittenFile& file) {
+  entry.Number("bytes", file.bytes);
+  entry.Number("inode", file.inode);
+  entry.Number("mtime_ns", file.mtime_ns);
+  if (!file.target.empty()) entry.String("target", file.target);
+}
+
+WrittenFile TakeWritten(JsonMembers& entry) {
+  WrittenFile file;
+  file.bytes = entry.Integer<uint64_t>("bytes");
+  file.inode = entry.Integer<uint64_t>("inode");
+  file.mtime_ns = entry.Integer<int64_t>("mtime_ns");
+  file.target = entry.String("target", "");
+  return file;
+}
+
 // Outputs of a file group in the order of its files.
 std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
   std::vector<uint32_t> outputs;
@@ -55,6 +78,16 @@ std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
 }
 
 }  // namespace
+
+Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(name));
+  if (!info || (info->kind != FileKind::kRegular && !info->symlink)) return std::optional<WrittenFile>();
+  WrittenFile file{info->inode, info->size, info->mtime_ns, ""};
+  if (info->kind == FileKind::kOther) {
+    MIMO_ASSIGN_OR_RETURN(file.target, fs.ReadLink(name));
+  }
+  return std::optional(std::move(file));
+}
 
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name) {
   const size_t slash = name.rfind('/');
@@ -77,13 +110,30 @@ Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vecto
   return {};
 }
 
-PartialDirectory::PartialDirectory(FileSystem& fs, const std::string& output)
-    : fs_(fs), output_(output), path_(JoinPath(output, kPartialDirectory)) {}
+PartialDirectory::PartialDirectory(const OutputClaim& claim) : claim_(claim), fs_(claim.files()) {}
+
+Status PartialDirectory::TakeNote(const std::string& name) {
+  MIMO_ASSIGN_OR_RETURN(const auto written, Look(fs_, FilePath(name)));
+  if (!written) return IoError("a file of the output has disappeared").File(JoinPath(claim_.path(), FilePath(name)));
+  TakeNote(name, *written);
+  return {};
+}
+
+void PartialDirectory::TakeNote(const std::string& name, const WrittenFile& file) {
+  const std::lock_guard lock(mutex_);
+  notes_[name] = file;
+}
+
+std::optional<WrittenFile> PartialDirectory::NoteOf(const std::string& name) const {
+  const std::lock_guard lock(mutex_);
+  const auto note = notes_.find(name);
+  return note == notes_.end() ? std::nullopt : std::optional(note->second);
+}
 
 Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() const {
-  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, JoinPath(path_, kStateName), "mimo-partial"));
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, InPartial(kStateName), "mimo-partial"));
   if (!document) return std::optional<State>();
-  JsonProblems problems(path_, "");
+  JsonProblems problems(path(), "");
   JsonMembers members(*document, problems, "state");
   State state;
   const auto digest = HashOf(members.String("plan_digest"));
@@ -91,6 +141,15 @@ Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() con
   members.Object("options");
   state.created_output = members.Bool("created_output");
   state.overwrite = members.Bool("overwrite");
+  for (const json& value : members.Array("sources")) {
+    JsonMembers entry(value, problems, "sources");
+    SourceState source;
+    source.name = entry.String("name");
+    source.bytes = entry.Integer<uint64_t>("bytes");
+    source.stamp.mtime_ns = entry.Integer<int64_t>("mtime_ns");
+    source.stamp.inode = entry.Integer<uint64_t>("inode");
+    state.sources.push_back(std::move(source));
+  }
   members.Close();
   if (!digest || !problems.ok()) return std::optional<State>();
   state.plan_digest = *digest;
@@ -98,15 +157,15 @@ Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() con
 }
 
 Status PartialDirectory::Start(const Plan& plan, const State& state) {
-  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(path_));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(path_, kPublishName)));
-  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(path_));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(path_, kStateName)));
-  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(path_));
-  MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(path_));
-  for (const std::string& name : names) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(JoinPath(path_, name)));
+  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(kPartialDirectory));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kPublishName)));
+  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kStateName)));
+  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(kPartialDirectory));
+  for (const std::string& name : names) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
   MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(files()));
-  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(JoinPath(path_, kRecords)));
+  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(InPartial("records")));
   std::string text;
   JsonObject object(text);
   AddFormat(object, "mimo-partial", state.plan_digest);
@@ -114,10 +173,17 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
   object.Key("options") += PlanOptionsJson(plan.options);
   object.Bool("created_output", state.created_output);
   object.Bool("overwrite", state.overwrite);
+  object.List("sources", state.sources, [](std::string& out, const SourceState& source) {
+    JsonObject entry(out);
+    entry.String("name", source.name);
+    entry.Number("bytes", source.bytes);
+    entry.Number("mtime_ns", source.stamp.mtime_ns);
+    entry.Number("inode", source.stamp.inode);
+  });
   object.Close();
   text += '\n';
-  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, JoinPath(path_, kStateName), text));
-  return fs_.SyncDirectory(output_);
+  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, InPartial(kStateName), text));
+  return fs_.SyncDirectory("");
 }
 
 std::string PartialDirectory::RecordName(uint32_t file_group) const {
@@ -127,30 +193,31 @@ std::string PartialDirectory::RecordName(uint32_t file_group) const {
 }
 
 Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group, const RecordNeeds& needs,
-                                          RunResults* results) const {
-  const std::string path = JoinPath(JoinPath(path_, kRecords), RecordName(file_group));
+                                          RunResults* results) {
+  const std::string path = InRecords(RecordName(file_group));
   MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, path, "mimo-record"));
   if (!document) return false;
   JsonProblems problems(path, "");
   JsonMembers members(*document, problems, "record");
   if (HashOf(members.String("plan_digest")) != plan.digest) return false;
   if (members.Integer<uint32_t>("file_group") != file_group) return false;
+  std::vector<std::pair<std::string, WrittenFile>> notes;
   const json& files = members.Array("files");
-  size_t next = 0;
   for (size_t f = 0; f < plan.files.size(); ++f) {
     if (plan.files[f].file_group != file_group) continue;
-    if (next == files.size()) return false;
-    JsonMembers file(files[next], problems, "files", next);
-    ++next;
-    if (file.String("name") != plan.files[f].name || file.Integer<uint64_t>("bytes") != plan.files[f].bytes)
-      return false;
-    if (file.Bool("linked") != (results->linked[f] != 0)) return false;
-    MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(FilePath(plan.files[f].name)));
-    if (!info || info->kind != FileKind::kRegular || info->size != plan.files[f].bytes) return false;
+    if (notes.size() == files.size()) return false;
+    JsonMembers file(files[notes.size()], problems, "files", notes.size());
+    const std::string& name = plan.files[f].name;
+    if (file.String("name") != name || file.Bool("linked") != (results->linked[f] != 0)) return false;
+    const WrittenFile written = TakeWritten(file);
+    MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs_, FilePath(name)));
+    if (!now || *now != written) return false;
+    if (written.target.empty() && written.bytes != plan.files[f].bytes) return false;
+    notes.emplace_back(name, written);
   }
   const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
   const json& hashes = members.Array("hashes");
-  if (next != files.size() || hashes.size() != outputs.size()) return false;
+  if (notes.size() != files.size() || hashes.size() != outputs.size()) return false;
   std::vector<TensorResult> tensors(outputs.size());
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (hashes[i].is_string()) tensors[i].hash = HashOf(hashes[i].get<std::string>());
@@ -192,6 +259,7 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
   }
   if (!problems.ok()) return false;
   for (size_t i = 0; i < outputs.size(); ++i) results->tensors[outputs[i]] = tensors[i];
+  for (const auto& [name, written] : notes) TakeNote(name, written);
   return true;
 }
 
@@ -205,7 +273,7 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     if (plan.files[f].file_group != file_group) continue;
     JsonObject file(files.Next());
     file.String("name", plan.files[f].name);
-    file.Number("bytes", plan.files[f].bytes);
+    AddWritten(file, NoteOf(plan.files[f].name).value_or(WrittenFile()));
     if (results.linked[f] != 0) file.Bool("linked", true);
     file.Close();
   }
@@ -256,11 +324,11 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
   relayouts.Close();
   object.Close();
   text += '\n';
-  return WriteDurably(fs_, JoinPath(JoinPath(path_, kRecords), RecordName(file_group)), text);
+  return WriteDurably(fs_, InRecords(RecordName(file_group)), text);
 }
 
 Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
-  const std::string records = JoinPath(path_, kRecords);
+  const std::string records = InPartial("records");
   std::set<std::string> names;
   for (const uint32_t g : kept) names.insert(RecordName(g));
   MIMO_ASSIGN_OR_RETURN(const auto found, fs_.List(records));
@@ -274,17 +342,21 @@ Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
 }
 
 Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPublication() const {
-  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, JoinPath(path_, kPublishName), "mimo-publication"));
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, InPartial(kPublishName), "mimo-publication"));
   if (!document) return std::optional<Publication>();
-  JsonProblems problems(path_, "");
+  JsonProblems problems(path(), "");
   JsonMembers members(*document, problems, "publication");
   Publication publication;
   const auto digest = HashOf(members.String("plan_digest"));
   publication.overwrite = members.Bool("overwrite");
   publication.cleared = members.Bool("cleared");
-  publication.names = members.Strings("names");
+  for (const json& value : members.Array("files")) {
+    JsonMembers entry(value, problems, "files");
+    std::string name = entry.String("name");
+    publication.files.emplace_back(std::move(name), TakeWritten(entry));
+  }
   members.Close();
-  if (!digest || !problems.ok() || publication.names.empty()) return std::optional<Publication>();
+  if (!digest || !problems.ok() || publication.files.empty()) return std::optional<Publication>();
   publication.plan_digest = *digest;
   return std::optional<Publication>(std::move(publication));
 }
@@ -295,23 +367,27 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
   AddFormat(object, "mimo-publication", publication.plan_digest);
   object.Bool("overwrite", publication.overwrite);
   object.Bool("cleared", publication.cleared);
-  object.StringList("names", publication.names);
+  object.List("files", publication.files, [](std::string& out, const auto& file) {
+    JsonObject entry(out);
+    entry.String("name", file.first);
+    AddWritten(entry, file.second);
+  });
   object.Close();
   text += '\n';
-  return WriteDurably(fs_, JoinPath(path_, kPublishName), text);
+  return WriteDurably(fs_, InPartial(kPublishName), text);
 }
 
 Status PartialDirectory::Remove() {
-  MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(path_));
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(kPartialDirectory));
   if (!info) return {};
-  MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(path_));
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(kPartialDirectory));
   for (const std::string& name : names) {
-    if (name != kPublishName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(JoinPath(path_, name)));
+    if (name != kPublishName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
   }
-  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(path_));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(path_, kPublishName)));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(path_));
-  return fs_.SyncDirectory(output_);
+  MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kPublishName)));
+  MIMO_RETURN_IF_ERROR(fs_.Remove(kPartialDirectory));
+  return fs_.SyncDirectory("");
 }
 
 }  // namespace mimo

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -15,9 +17,24 @@
 #include "lib/model/file_names.h"
 #include "lib/plan/plan.h"
 #include "lib/results/manifest.h"
+#include "lib/run/claim.h"
+#include "lib/run/sources.h"
 
 namespace mimo {
 
+// What a file is known by that this run, or the run that it goes on with, has written: whatever else stands under its
+// name is not published.
+struct WrittenFile {
+  uint64_t inode = 0;
+  uint64_t bytes = 0;
+  int64_t mtime_ns = 0;
+  std::string target;  // of a symbolic link, whose text `bytes` is the length of
+  bool operator==(const WrittenFile&) const = default;
+};
+// The file or link `name` of OUT as it is now; nullopt when there is neither.
+Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name);
+
+// Below, `fs` is OUT (OutputClaim::files) and `root` a name in it, "" for itself.
 // Creates the directories above `name` below `root`.
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name);
 // Syncs `root` and every directory below it that is above one of `names`, the deepest first. Directories that do not
@@ -26,11 +43,21 @@ Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vecto
 
 class PartialDirectory {
  public:
-  PartialDirectory(FileSystem& fs, const std::string& output);
+  // `claim` outlives it.
+  explicit PartialDirectory(const OutputClaim& claim);
 
-  const std::string& path() const { return path_; }
-  std::string files() const { return JoinPath(path_, "files"); }
+  FileSystem& fs() const { return fs_; }
+  const OutputClaim& claim() const { return claim_; }
+  std::string path() const { return JoinPath(claim_.path(), kPartialDirectory); }  // for messages
+  // Names in OUT.
+  std::string files() const { return JoinPath(kPartialDirectory, "files"); }
   std::string FilePath(const std::string& name) const { return JoinPath(files(), name); }
+
+  // ---- what was written, by its name in OUT. From any thread.
+  // Takes note of files()/`name` as it stands now; kIo when nothing is there.
+  Status TakeNote(const std::string& name);
+  void TakeNote(const std::string& name, const WrittenFile& file);
+  std::optional<WrittenFile> NoteOf(const std::string& name) const;
 
   // ---- state.json
   struct State {
@@ -38,6 +65,7 @@ class PartialDirectory {
     std::string tool_version;
     bool created_output = false;  // OUT did not exist before
     bool overwrite = false;       // what OUT held is replaced at publication
+    std::vector<SourceState> sources;
   };
   // nullopt when there is none that can be read.
   Result<std::optional<State>> ReadState() const;
@@ -51,10 +79,11 @@ class PartialDirectory {
     bool hash_linked = false;  // a hash for every tensor
     bool errors = false;       // of every encoded weight
   };
-  // Results of the outputs and groups of `file_group`, taken into `results`; false when there is no valid record of
-  // this plan, a file is missing or has another length, it lacks what is needed, or `linked` (per plan file) does not
-  // match.
-  Result<bool> LoadRecord(const Plan& plan, uint32_t file_group, const RecordNeeds& needs, RunResults* results) const;
+  // Results of the outputs and groups of `file_group`, taken into `results`, and notes of its files; false when there
+  // is no valid record of this plan, a file is not the one that was written, it lacks what is needed, or `linked` (per
+  // plan file) does not match.
+  Result<bool> LoadRecord(const Plan& plan, uint32_t file_group, const RecordNeeds& needs, RunResults* results);
+  // Needs notes of its files.
   Status WriteRecord(const Plan& plan, uint32_t file_group, const RunResults& results);
   // Removes all records but those of `kept`, durably: before their files are touched, lest they vouch for what comes
   // after.
@@ -64,8 +93,8 @@ class PartialDirectory {
   struct Publication {
     Hash128 plan_digest;
     bool overwrite = false;
-    bool cleared = false;            // what OUT held before is gone
-    std::vector<std::string> names;  // in the order of moving, the manifest last
+    bool cleared = false;                                    // what OUT held before is gone
+    std::vector<std::pair<std::string, WrittenFile>> files;  // in the order of moving, the manifest last
   };
   Result<std::optional<Publication>> ReadPublication() const;
   Status WritePublication(const Publication& publication);
@@ -76,9 +105,10 @@ class PartialDirectory {
  private:
   std::string RecordName(uint32_t file_group) const;
 
-  FileSystem& fs_;
-  const std::string output_;
-  const std::string path_;
+  const OutputClaim& claim_;
+  FileSystem& fs_;  // OUT
+  mutable std::mutex mutex_;
+  std::map<std::string, WrittenFile> notes_;
 };
 
 }  // namespace mimo

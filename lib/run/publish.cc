@@ -9,7 +9,42 @@
 namespace mimo {
 namespace {
 
-// Tensor and carried files, then texts with the index and the config at their end, then the manifest.
+// Removes what OUT held before, its manifest first: from then on nobody takes it as complete.
+Status ClearOld(FileSystem& fs) {
+  MIMO_RETURN_IF_ERROR(fs.Remove(kManifestName));
+  MIMO_RETURN_IF_ERROR(fs.SyncDirectory(""));
+  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(""));
+  for (const std::string& name : names) {
+    if (name != kPartialDirectory && !name.starts_with(kLeaseName)) MIMO_RETURN_IF_ERROR(fs.RemoveAll(name));
+  }
+  return fs.SyncDirectory("");
+}
+
+Status MoveInto(const PartialDirectory& partial, const std::string& name, const WrittenFile& written) {
+  FileSystem& fs = partial.fs();
+  const std::string from = partial.FilePath(name);
+  MIMO_ASSIGN_OR_RETURN(const auto here, Look(fs, from));
+  if (here) {
+    if (*here != written) return Replaced(partial, from);
+    MIMO_RETURN_IF_ERROR(CreateParents(fs, "", name));
+    return fs.Rename(from, name);
+  }
+  MIMO_ASSIGN_OR_RETURN(const auto there, Look(fs, name));
+  if (there && *there == written) return {};  // moved by an earlier run
+  if (there) return Replaced(partial, name);
+  return IoError("a file of the output has disappeared")
+      .File(JoinPath(partial.claim().path(), from))
+      .Advice("start again with --overwrite");
+}
+
+}  // namespace
+
+Error Replaced(const PartialDirectory& partial, const std::string& name) {
+  return IoError("a file of the output is not the one that this run wrote")
+      .File(JoinPath(partial.claim().path(), name))
+      .Advice("see that nobody else writes here and run again with --resume");
+}
+
 std::vector<std::string> PublicationOrder(const Plan& plan) {
   std::vector<std::string> names;
   for (const PlanFile& file : plan.files) names.push_back(file.name);
@@ -23,38 +58,12 @@ std::vector<std::string> PublicationOrder(const Plan& plan) {
   return names;
 }
 
-// Removes what OUT held before, its manifest first: from then on nobody takes it as complete.
-Status ClearOld(FileSystem& fs, const std::string& output) {
-  MIMO_RETURN_IF_ERROR(fs.Remove(JoinPath(output, kManifestName)));
-  MIMO_RETURN_IF_ERROR(fs.SyncDirectory(output));
-  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(output));
-  for (const std::string& name : names) {
-    if (name != kPartialDirectory) MIMO_RETURN_IF_ERROR(fs.RemoveAll(JoinPath(output, name)));
-  }
-  return fs.SyncDirectory(output);
-}
-
-Status MoveInto(FileSystem& fs, const std::string& output, const PartialDirectory& partial, const std::string& name) {
-  const std::string from = partial.FilePath(name);
-  const std::string to = JoinPath(output, name);
-  MIMO_ASSIGN_OR_RETURN(const auto here, fs.Stat(from));
-  if (here) {
-    MIMO_RETURN_IF_ERROR(CreateParents(fs, output, name));
-    return fs.Rename(from, to);
-  }
-  MIMO_ASSIGN_OR_RETURN(const auto there, fs.Stat(to));
-  if (there) return {};  // moved by an earlier run
-  return IoError("a file of the output has disappeared").File(from).Advice("start again with --overwrite");
-}
-
-}  // namespace
-
-Status MakeLink(FileSystem& fs, LinkMode mode, const std::string& target, const std::string& link) {
-  MIMO_RETURN_IF_ERROR(fs.Remove(link));
-  MIMO_ASSIGN_OR_RETURN(const std::string real, fs.RealPath(target));
-  Status made = mode == LinkMode::kHard  ? fs.HardLink(real, link)
-                : mode == LinkMode::kSym ? fs.SymLink(real, link)
-                                         : fs.RefLink(real, link);
+Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::string& target, const std::string& link) {
+  MIMO_RETURN_IF_ERROR(to.Remove(link));
+  MIMO_ASSIGN_OR_RETURN(const std::string real, from.RealPath(target));
+  Status made = mode == LinkMode::kHard  ? to.HardLink(real, link)
+                : mode == LinkMode::kSym ? to.SymLink(real, link)
+                                         : to.RefLink(real, link);
   if (made.ok()) return {};
   Error error = made.TakeError();
   if (mode != LinkMode::kSym) {
@@ -65,25 +74,46 @@ Status MakeLink(FileSystem& fs, LinkMode mode, const std::string& target, const 
   return error;
 }
 
-Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, bool overwrite,
-                          PartialDirectory& partial, const RunResults& results, RunReport& report) {
+Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool overwrite, PartialDirectory& partial,
+                          const RunResults& results, RunReport& report) {
+  FileSystem& fs = partial.fs();
   for (const TextFile& text : plan.texts) {
-    const std::string path = partial.FilePath(text.name);
     MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), text.name));
-    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, path, text.content));
+    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, partial.FilePath(text.name), text.content));
+    MIMO_RETURN_IF_ERROR(partial.TakeNote(text.name));
     report.bytes_written += text.content.size();
     ++report.files_written;
   }
   const auto manifest = [&](const TextSink& sink) { return WriteManifest(catalogue, plan, results, sink); };
   MIMO_ASSIGN_OR_RETURN(const uint64_t bytes, WriteNewFile(fs, partial.FilePath(kManifestName), manifest));
+  MIMO_RETURN_IF_ERROR(partial.TakeNote(kManifestName));
   report.bytes_written += bytes;
   ++report.files_written;
-  PartialDirectory::Publication publication{plan.digest, overwrite, false, PublicationOrder(plan)};
-  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), publication.names));
+  const std::vector<std::string> names = PublicationOrder(plan);
+  PartialDirectory::Publication publication{plan.digest, overwrite, false, {}};
+  for (const std::string& name : names) {
+    publication.files.emplace_back(name, partial.NoteOf(name).value_or(WrittenFile()));
+    MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs, partial.FilePath(name)));
+    if (now != publication.files.back().second) return Replaced(partial, partial.FilePath(name));
+  }
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), names));
+  MIMO_RETURN_IF_ERROR(partial.claim().Confirm());
   return partial.WritePublication(publication);
 }
 
-Status FinishPublication(FileSystem& fs, const std::string& output, PartialDirectory& partial) {
+Result<bool> IsWhole(const PartialDirectory& partial, const PartialDirectory::Publication& publication) {
+  for (const auto& [name, written] : publication.files) {
+    MIMO_ASSIGN_OR_RETURN(const auto here, Look(partial.fs(), partial.FilePath(name)));
+    if (here && *here != written) return false;
+    if (here) continue;
+    MIMO_ASSIGN_OR_RETURN(const auto there, Look(partial.fs(), name));
+    if (there != written) return false;
+  }
+  return true;
+}
+
+Status FinishPublication(PartialDirectory& partial) {
+  FileSystem& fs = partial.fs();
   MIMO_ASSIGN_OR_RETURN(auto publication, partial.ReadPublication());
   if (!publication) {
     return IoError("the list of what to publish has disappeared")
@@ -91,18 +121,24 @@ Status FinishPublication(FileSystem& fs, const std::string& output, PartialDirec
         .Advice("run again with --resume");
   }
   if (publication->overwrite && !publication->cleared) {
-    MIMO_RETURN_IF_ERROR(ClearOld(fs, output));
+    MIMO_RETURN_IF_ERROR(partial.claim().Confirm());
+    MIMO_RETURN_IF_ERROR(ClearOld(fs));
     publication->cleared = true;
     MIMO_RETURN_IF_ERROR(partial.WritePublication(*publication));
   }
-  const std::string manifest = publication->names.back();
-  publication->names.pop_back();
-  for (const std::string& name : publication->names) MIMO_RETURN_IF_ERROR(MoveInto(fs, output, partial, name));
-  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, output, publication->names));
+  const auto [manifest, of_manifest] = publication->files.back();
+  publication->files.pop_back();
+  std::vector<std::string> names;
+  for (const auto& [name, written] : publication->files) {
+    MIMO_RETURN_IF_ERROR(MoveInto(partial, name, written));
+    names.push_back(name);
+  }
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, "", names));
   // A rename is durable when both directories are.
-  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), publication->names));
-  MIMO_RETURN_IF_ERROR(MoveInto(fs, output, partial, manifest));
-  MIMO_RETURN_IF_ERROR(fs.SyncDirectory(output));
+  MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), names));
+  MIMO_RETURN_IF_ERROR(partial.claim().Confirm());
+  MIMO_RETURN_IF_ERROR(MoveInto(partial, manifest, of_manifest));
+  MIMO_RETURN_IF_ERROR(fs.SyncDirectory(""));
   MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), {manifest}));
   return partial.Remove();
 }

@@ -1,7 +1,8 @@
 // From a partial output whose tensors are complete to a published one. Every step may be repeated.
 #pragma once
 
-#include <atomic>
+#include <string>
+#include <vector>
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
@@ -12,16 +13,27 @@
 
 namespace mimo {
 
-// The link `mode` makes at `link` to the real path of `target`; kIo with advice when the file system cannot.
-Status MakeLink(FileSystem& fs, LinkMode mode, const std::string& target, const std::string& link);
+// The link `mode` makes at `link`, a name in `to`, to the real path of `target` in `from`; kIo with advice when the
+// file system cannot.
+Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::string& target, const std::string& link);
+
+// The names of an output: tensor and carried files, then texts with the index and the config at their end, then the
+// manifest.
+std::vector<std::string> PublicationOrder(const Plan& plan);
 
 // Puts texts and the manifest into the partial directory, beside the tensor and carried files of `results`, syncs them
 // and writes publish.json. Adds what was written to `report`.
-Status PreparePublication(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, bool overwrite,
-                          PartialDirectory& partial, const RunResults& results, RunReport& report);
+Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool overwrite, PartialDirectory& partial,
+                          const RunResults& results, RunReport& report);
+
+// That what stands under `name`, in OUT, is not what was written.
+Error Replaced(const PartialDirectory& partial, const std::string& name);
+
+// Whether all that `publication` names is there, in files/ or moved already, and is what was written.
+Result<bool> IsWhole(const PartialDirectory& partial, const PartialDirectory::Publication& publication);
 
 // Moves everything into OUT, the manifest last, and removes the partial directory. Needs publish.json alone, so that it
-// can be continued by another run. Errors are kIo, and leave it resumable.
-Status FinishPublication(FileSystem& fs, const std::string& output, PartialDirectory& partial);
+// can be continued by another run. Only what was written is moved. Errors are kIo, and leave it resumable.
+Status FinishPublication(PartialDirectory& partial);
 
 }  // namespace mimo

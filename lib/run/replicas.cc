@@ -26,11 +26,13 @@ struct Chunk {
 
 class Comparison {
  public:
-  Comparison(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options)
+  Comparison(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+             const OutputClaim& claim)
       : fs_(fs),
         catalogue_(catalogue),
         plan_(plan),
         options_(options),
+        claim_(claim),
         threads_(options.threads > 0 ? options.threads : ThreadsOfMachine()),
         workers_(threads_, kStoppedAdvice) {
     const uint64_t memory = options.memory_bytes != 0 ? options.memory_bytes : DefaultMemoryBytes();
@@ -66,9 +68,8 @@ class Comparison {
   std::optional<Chunk> Next() {
     const std::lock_guard lock(mutex_);
     if (workers_.stopped() || !status_.ok()) return std::nullopt;
-    if (options_.stop != nullptr && options_.stop->load() != 0) {
-      Error error = Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
-      Keep({}, std::move(error));
+    if (Status stop = claim_.CheckStop(); !stop.ok()) {
+      Keep({}, stop.TakeError());
       return std::nullopt;
     }
     while (next_.entry < plan_.equal.size()) {
@@ -139,6 +140,7 @@ class Comparison {
   const Catalogue& catalogue_;
   const Plan& plan_;
   const RunOptions& options_;
+  const OutputClaim& claim_;
   const int threads_;
   Workers workers_;
   uint64_t chunk_bytes_ = kChunkBytes;
@@ -153,9 +155,9 @@ class Comparison {
 }  // namespace
 
 Status CompareReplicas(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-                       RunReport& report) {
+                       const OutputClaim& claim, RunReport& report) {
   if (plan.equal.empty()) return {};
-  return Comparison(fs, catalogue, plan, options).Run(report);
+  return Comparison(fs, catalogue, plan, options, claim).Run(report);
 }
 
 }  // namespace mimo

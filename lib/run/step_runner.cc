@@ -89,16 +89,14 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
           kOpenReaders, [this](uint32_t file) { return fs_.OpenForRead(catalogue_.PathOf(catalogue_.files[file])); },
           [](ReadableFile&) { return Status(); }),
       writers_(
-          kOpenWriters,
-          [this](uint32_t file) {
-            return fs_.OpenForWrite(partial_.FilePath(plan_.files[file].name), OpenMode::kKeep);
-          },
+          kOpenWriters, [this](uint32_t file) { return OpenAgain(plan_.files[file].name); },
           [](WritableFile& file) { return file.Close(); }),
       completion_(plan),
       carried_(fs, catalogue, plan, options, partial),
       workers_(threads_, kStoppedAdvice),
       file_groups_(plan.file_groups),
-      sums_(plan) {}
+      sums_(plan),
+      files_read_(FilesReadBy(catalogue, plan)) {}
 
 Status StepRunner::CheckMemory(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
   const uint64_t needed = MeasureJob(MakeJob(catalogue, plan, options)).largest_unit_bytes;
@@ -153,6 +151,7 @@ Status StepRunner::LoadRecords(RunResults& results, RunReport& report) {
         .File(partial_.path())
         .Advice("repeat --allow-anomalies, or start again with --overwrite");
   }
+  MIMO_RETURN_IF_ERROR(partial_.claim().Confirm());
   MIMO_RETURN_IF_ERROR(partial_.DropRecords(kept));
   for (const PlanFile& file : plan_.files) {
     if (!file_groups_[file.file_group].done) continue;
@@ -184,7 +183,7 @@ Status StepRunner::CheckSpace() {
       if (std::find(plan_.carried.begin(), plan_.carried.end(), file.name) != plan_.carried.end()) needed += file.bytes;
     }
   }
-  MIMO_ASSIGN_OR_RETURN(const uint64_t available, fs_.FreeBytes(partial_.path()));
+  MIMO_ASSIGN_OR_RETURN(const uint64_t available, partial_.fs().FreeBytes(kPartialDirectory));
   if (needed <= available) return {};
   return IoError("not enough free space for the output")
       .File(options_.output)
@@ -197,7 +196,7 @@ Status StepRunner::CheckSpace() {
 // Leftovers of an earlier run are removed, never reused: they may be links to the checkpoint.
 Status StepRunner::PrepareFiles(RunReport& report) {
   for (const PlanFile& file : plan_.files) {
-    if (!file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(fs_.Remove(partial_.FilePath(file.name)));
+    if (!file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(partial_.fs().Remove(partial_.FilePath(file.name)));
   }
   MIMO_RETURN_IF_ERROR(CheckSpace());
   for (size_t f = 0; f < plan_.files.size(); ++f) {
@@ -211,11 +210,16 @@ Status StepRunner::PrepareFiles(RunReport& report) {
 
 Status StepRunner::PrepareFile(const PlanFile& file, bool linked) {
   const std::string path = partial_.FilePath(file.name);
-  MIMO_RETURN_IF_ERROR(CreateParents(fs_, partial_.files(), file.name));
+  FileSystem& fs = partial_.fs();
+  MIMO_RETURN_IF_ERROR(CreateParents(fs, partial_.files(), file.name));
   if (linked) {
-    return MakeLink(fs_, options_.link, catalogue_.PathOf(catalogue_.files[file.source_file]), path);
+    const std::string target = catalogue_.PathOf(catalogue_.files[file.source_file]);
+    MIMO_RETURN_IF_ERROR(MakeLink(fs_, fs, options_.link, target, path));
+    return partial_.TakeNote(file.name);
   }
-  MIMO_ASSIGN_OR_RETURN(const auto out, fs_.OpenForWrite(path, OpenMode::kCreateNew));
+  MIMO_ASSIGN_OR_RETURN(const auto out, fs.OpenForWrite(path, OpenMode::kCreateNew));
+  MIMO_ASSIGN_OR_RETURN(const FileInfo info, out->Info());
+  partial_.TakeNote(file.name, {info.inode, file.bytes, info.mtime_ns, ""});
   MIMO_RETURN_IF_ERROR(out->Truncate(file.bytes));
   if (!file.HasHeaderOfSource()) {
     MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
@@ -232,6 +236,14 @@ Status StepRunner::PrepareFile(const PlanFile& file, bool linked) {
   return out->Close();
 }
 
+// A file that PrepareFile made, and no other that has taken its name.
+Result<std::unique_ptr<WritableFile>> StepRunner::OpenAgain(const std::string& name) {
+  MIMO_ASSIGN_OR_RETURN(auto file, partial_.fs().OpenForWrite(partial_.FilePath(name), OpenMode::kKeep));
+  MIMO_ASSIGN_OR_RETURN(const FileInfo info, file->Info());
+  if (info.inode != partial_.NoteOf(name)->inode) return Replaced(partial_, partial_.FilePath(name));
+  return file;
+}
+
 // A worker has failed: those who wait for memory or for a measure give up.
 void StepRunner::Wake() {
   const std::lock_guard lock(mutex_);
@@ -244,9 +256,7 @@ void StepRunner::Wake() {
 Status StepRunner::TakeStep(std::optional<Step>* step, std::vector<uint32_t>* finished) {
   const std::lock_guard lock(mutex_);
   if (workers_.stopped()) return {};
-  if (options_.stop != nullptr && options_.stop->load() != 0) {
-    return Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
-  }
+  MIMO_RETURN_IF_ERROR(partial_.claim().CheckStop());
   *step = cutter_->Next();
   if (cutting_ && (!*step || (*step)->file_group != *cutting_)) {
     FileGroup& group = file_groups_[*cutting_];
@@ -460,7 +470,14 @@ Status StepRunner::FinishFileGroup(uint32_t file_group) {
     file.reset();
     MIMO_RETURN_IF_ERROR(writers_.Drop(f));
   }
-  MIMO_RETURN_IF_ERROR(SyncDirectories(fs_, partial_.files(), names));
+  for (const std::string& name : names) {
+    const std::optional<WrittenFile> made = partial_.NoteOf(name);
+    MIMO_RETURN_IF_ERROR(partial_.TakeNote(name));
+    const std::optional<WrittenFile> now = partial_.NoteOf(name);
+    if (now->inode != made->inode || now->bytes != made->bytes) return Replaced(partial_, partial_.FilePath(name));
+  }
+  MIMO_RETURN_IF_ERROR(SyncDirectories(partial_.fs(), partial_.files(), names));
+  for (const uint32_t f : files_read_[file_group]) MIMO_RETURN_IF_ERROR(CheckUnchanged(fs_, catalogue_, f));
   return partial_.WriteRecord(plan_, file_group, *results_);
 }
 

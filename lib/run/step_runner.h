@@ -22,6 +22,7 @@
 #include "lib/run/options.h"
 #include "lib/run/partial.h"
 #include "lib/run/report.h"
+#include "lib/run/sources.h"
 #include "lib/run/step_sums.h"
 #include "lib/run/step_work.h"
 #include "lib/run/steps.h"
@@ -56,6 +57,7 @@ class StepRunner {
   Status CheckSpace();
   Status PrepareFiles(RunReport& report);
   Status PrepareFile(const PlanFile& file, bool linked);
+  Result<std::unique_ptr<WritableFile>> OpenAgain(const std::string& name);
   Status MakeBackends(RunReport& report);
   Status Work(Backend& backend);
   Status CarryFiles();
@@ -94,6 +96,7 @@ class StepRunner {
   std::vector<FileGroup> file_groups_;
   std::optional<uint32_t> cutting_;  // the file group of the last step handed out
   StepSums sums_;
+  const std::vector<std::vector<uint32_t>> files_read_;        // by file group: files of the checkpoint
   std::map<std::pair<uint32_t, uint32_t>, Measure> measures_;  // by (fuse group, share) that is read twice
   std::condition_variable measured_;                           // a measuring step is done, or the run has failed
   RunResults* results_ = nullptr;

@@ -148,7 +148,7 @@ class FaultyLockFile final : public LockFile {
 
   Result<std::string> Read() const override {
     const std::lock_guard lock(state_->mutex);
-    MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kRead, path_)));
+    MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, path_)));
     return base_->Read();
   }
 

@@ -57,10 +57,10 @@ def run(tool, *args, timeout=300, measure=False, env=None, **popen):
                peak, time.monotonic() - started)
 
 
-def start(tool, *args):
+def start(tool, *args, env=None):
     """A running process, for tests that interrupt it."""
     return subprocess.Popen([path(tool)] + [str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, env=environment())
+                            stderr=subprocess.PIPE, env=dict(environment(), **(env or {})))
 
 
 def describe(result):

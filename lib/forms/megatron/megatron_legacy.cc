@@ -107,6 +107,7 @@ class LegacyReader {
     std::string tail(std::min(in->size(), kTailBytes), '\0');
     MIMO_RETURN_IF_ERROR(in->ReadAt(in->size() - tail.size(), std::as_writable_bytes(std::span(tail))));
     file.bytes = info->size;
+    file.stamp = {info->mtime_ns, info->inode};
     file.header_hash = HashBytes(std::as_bytes(std::span(tail)));
     rank->file = static_cast<uint32_t>(stored_.files.size());
     stored_.files.push_back(std::move(file));

@@ -198,6 +198,7 @@ class DcpReader {
             .Found("none")
             .Advice(kHalfWritten);
       file.bytes = info->size;
+      file.stamp = {info->mtime_ns, info->inode};
       file.header_hash = hash_;
       stored_.files.push_back(std::move(file));
     }

@@ -48,10 +48,32 @@ TEST(OutputDir, AFileOrAForeignDirectoryIsNeverReplaced) {
   EXPECT_EQ(lab::Tree(model.checkpoint.output()).size(), 1u);
 }
 
+TEST(OutputDir, WhatNothingShowsToBeAnOutputIsOverwrittenByForceAlone) {
+  const lab::Model model;
+  const std::string out = model.checkpoint.output();
+  lab::WriteFile(out + "/config.json", {'{', '}'});
+  lab::WriteFile(out + "/thesis.tex", {'x'});
+  stdfs::create_directory_symlink(model.catalogue().root, out + "/.mimo-partial");  // no evidence
+  RunOptions options;
+  options.force = true;
+  EXPECT_EQ(CodeOf(model, options), ErrorCode::kUsage) << "--force alone";
+  options.force = false;
+  options.overwrite = true;
+  EXPECT_EQ(CodeOf(model, options), ErrorCode::kUsage);
+  EXPECT_TRUE(stdfs::exists(out + "/thesis.tex"));
+  stdfs::remove(out + "/.mimo-partial");
+  EXPECT_EQ(CodeOf(model, options), ErrorCode::kUsage);
+  EXPECT_EQ(lab::Tree(out).size(), 2u);
+  options.force = true;
+  EXPECT_TRUE(Convert(model, options).ok());
+  EXPECT_FALSE(stdfs::exists(out + "/thesis.tex"));
+}
+
 TEST(OutputDir, OverwritingReplacesEverythingThatStoodThere) {
   const lab::Model model;
   const std::string out = model.checkpoint.output();
   lab::WriteFile(out + "/config.json", {'{', '}'});
+  lab::WriteFile(out + "/mimo-manifest.json", {'{', '}'});
   lab::WriteFile(out + "/old/shard.safetensors", {1, 2});
   RunOptions options;
   EXPECT_EQ(CodeOf(model, options), ErrorCode::kUsage);

@@ -1,0 +1,341 @@
+#include "lib/run/lease.h"
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include "lib/base/hash.h"
+#include "lib/base/this_process.h"
+#include "lib/json/members.h"
+#include "lib/json/text.h"
+
+namespace mimo {
+
+using std::chrono::milliseconds;
+
+struct Lease::Content {
+  LeaseOwner owner;
+  std::string started, renewed;  // for people
+  std::string token;
+};
+
+namespace {
+
+constexpr uint64_t kMaxLeaseBytes = 64 << 10;
+constexpr milliseconds kPoll{50};
+
+std::string Now() {
+  const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+  std::tm parts = {};
+  ::gmtime_r(&now, &parts);
+  char text[32];
+  return std::string(text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts));
+}
+
+std::string NewToken() {
+  std::random_device random;
+  const auto word = [&] { return uint64_t{random()} << 32 | random(); };
+  return Hash128{word(), word()}.Hex();
+}
+
+bool OneSystem(const LeaseOwner& a, const LeaseOwner& b) {
+  return !a.boot.empty() && a.host == b.host && a.boot == b.boot;
+}
+
+// Whether `a` is a later start of the job that `b` is of.
+bool Outranks(const LeaseOwner& a, const LeaseOwner& b) {
+  return !a.job.id.empty() && a.job.id == b.job.id && a.job.restarts > b.job.restarts;
+}
+
+std::string Seconds(std::chrono::nanoseconds time) {
+  return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(time).count()) + " s";
+}
+
+// "node7, process 42, job 12, since ..., last renewed ..."
+std::string WhoIs(const LeaseOwner& owner, const std::string& started, const std::string& renewed) {
+  std::string text = owner.host + ", process " + std::to_string(owner.pid);
+  if (!owner.job.id.empty()) text += ", job " + owner.job.id;
+  return text + ", since " + started + ", last renewed " + renewed;
+}
+
+// Where the lease is, for messages.
+std::string Shown(FileSystem& directory, const std::string& name) {
+  const auto real = directory.RealPath("");
+  return real.ok() ? JoinPath(real.value(), name) : name;
+}
+
+// The time of the file system: that of a file made now.
+Result<int64_t> TimeOf(FileSystem& directory, const std::string& probe) {
+  MIMO_RETURN_IF_ERROR(directory.Remove(probe));
+  {
+    MIMO_ASSIGN_OR_RETURN(const auto file, directory.OpenForWrite(probe, OpenMode::kCreateNew));
+    MIMO_RETURN_IF_ERROR(file->WriteAt(0, std::as_bytes(std::span("now", 3))));
+    MIMO_RETURN_IF_ERROR(file->Close());
+  }
+  MIMO_ASSIGN_OR_RETURN(const auto info, directory.Stat(probe));
+  MIMO_RETURN_IF_ERROR(directory.Remove(probe));
+  if (info) return info->mtime_ns;
+  return IoError("a file that was just made has disappeared").File(Shown(directory, probe));
+}
+
+}  // namespace
+
+LeaseOwner LeaseOwner::Here(const BatchJob& job) {
+  const ProcessName process = ThisProcess();
+  return {process.host, process.boot, process.space, process.id, job};
+}
+
+Lease::Lease(FileSystem& directory, std::string name, const LeaseOwner& owner, const LeaseTimes& times)
+    : directory_(directory),
+      name_(std::move(name)),
+      owner_(owner),
+      times_(times),
+      token_(NewToken()),
+      started_(Now()),
+      renewed_(Clock::now()) {}
+
+// What cannot be read has no token: it is nobody's that can be named.
+Lease::Content Lease::Parse(const std::string& text) {
+  Content content;
+  const nlohmann::json document = nlohmann::json::parse(text, nullptr, false);
+  JsonProblems problems("", "");
+  JsonMembers members(document, problems, "lease");
+  content.owner.host = members.String("host");
+  content.owner.pid = members.Integer<int64_t>("pid");
+  content.owner.job.id = members.String("job_id", "");
+  content.owner.job.restarts = members.Integer<uint64_t>("restarts", 0);
+  content.started = members.String("started");
+  content.renewed = members.String("renewed");
+  content.owner.boot = members.String("boot", "");
+  content.owner.processes = members.String("processes", "");
+  content.token = members.String("token");
+  return problems.ok() ? content : Content();
+}
+
+std::string Lease::Text() const {
+  std::string text = "{\n";
+  const auto line = [&](const char* key, const std::string& value) {
+    text += std::string("  \"") + key + "\": ";
+    AppendJsonString(text, value);
+    text += ",\n";
+  };
+  line("format", "mimo-lease");
+  line("host", owner_.host);
+  text += "  \"pid\": " + std::to_string(owner_.pid) + ",\n";
+  line("job_id", owner_.job.id);
+  text += "  \"restarts\": " + std::to_string(owner_.job.restarts) + ",\n";
+  line("started", started_);
+  line("renewed", Now());
+  line("boot", owner_.boot);
+  line("processes", owner_.processes);
+  line("token", token_);
+  return text + "  \"version\": 1\n}\n";
+}
+
+// "" where the lease may be taken by `owner`; else who holds it. `lock` is what was said of the file's lock.
+Result<std::string> Lease::WhyNot(FileSystem& directory, const std::string& name, const Content& content,
+                                  LockFile::Lock lock, const FileInfo& info, const LeaseOwner& owner,
+                                  const LeaseTimes& times) {
+  const bool named = !content.token.empty();
+  const std::string who = named ? WhoIs(content.owner, content.started, content.renewed) : "somebody who is not named";
+  if (named && Outranks(owner, content.owner)) return std::string();
+  if (lock == LockFile::Lock::kTaken) return who;
+  if (lock == LockFile::Lock::kHeld && (info.size == 0 || OneSystem(owner, content.owner))) return std::string();
+  if (lock == LockFile::Lock::kNone) {
+    if (info.size == 0) return std::string();
+    if (OneSystem(owner, content.owner) && owner.processes == content.owner.processes &&
+        !ProcessExists(content.owner.pid))
+      return std::string();
+  }
+  MIMO_ASSIGN_OR_RETURN(const int64_t now, TimeOf(directory, name + ".now-" + NewToken()));
+  const std::chrono::nanoseconds age(std::max<int64_t>(now - info.mtime_ns, 0));
+  if (age > times.stale) return std::string();
+  return who + " (" + Seconds(age) + " ago by the file system's clock)";
+}
+
+Error Lease::Held(FileSystem& directory, const std::string& name, const std::string& who, const LeaseTimes& times) {
+  return IoError("another run is writing here")
+      .File(Shown(directory, name))
+      .Found(who)
+      .Advice("wait until it has ended; if it is dead, its lease is taken over " + Seconds(times.stale) +
+              " after it was last renewed, and at once on its own host");
+}
+
+Result<std::unique_ptr<Lease>> Lease::Take(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
+                                           const LeaseTimes& times) {
+  std::unique_ptr<Lease> lease(new Lease(directory, name, owner, times));
+  MIMO_RETURN_IF_ERROR(lease->Acquire());
+  try {
+    lease->thread_ = std::thread([&renewed = *lease] { renewed.RenewForEver(); });
+  } catch (const std::system_error&) {  // no more threads: Check renews
+  }
+  return lease;
+}
+
+Status Lease::CheckFree(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
+                        const LeaseTimes& times) {
+  MIMO_ASSIGN_OR_RETURN(const auto there, directory.Stat(name));
+  if (!there) return {};
+  MIMO_ASSIGN_OR_RETURN(const auto file, directory.OpenLock(name));
+  const LockFile::Lock lock = file->TryLock();
+  MIMO_ASSIGN_OR_RETURN(const std::string text, file->Read());
+  MIMO_ASSIGN_OR_RETURN(const FileInfo info, file->Info());
+  MIMO_ASSIGN_OR_RETURN(const std::string who, WhyNot(directory, name, Parse(text), lock, info, owner, times));
+  // Made by this look, just after it was given back.
+  if (text.empty() && lock == LockFile::Lock::kHeld) return directory.Remove(name);
+  return who.empty() ? Status() : Status(Held(directory, name, who, times));
+}
+
+Status Lease::Acquire() {
+  const Clock::time_point until = Clock::now() + times_.retry;
+  while (true) {
+    std::string who;
+    MIMO_ASSIGN_OR_RETURN(const bool taken, AcquireOnce(&who));
+    if (taken) break;
+    if (!who.empty() && Clock::now() >= until) return Held(directory_, name_, who, times_);
+    std::this_thread::sleep_for(kPoll);
+  }
+  renewed_ = Clock::now();
+  return {};
+}
+
+// False and an empty `who`: the file went away meanwhile.
+Result<bool> Lease::AcquireOnce(std::string* who) {
+  MIMO_ASSIGN_OR_RETURN(file_, directory_.OpenLock(name_));
+  const LockFile::Lock lock = file_->TryLock();
+  MIMO_ASSIGN_OR_RETURN(const FileInfo info, file_->Info());
+  MIMO_ASSIGN_OR_RETURN(const auto named, directory_.Stat(name_));
+  if (!named || named->inode != info.inode || named->device != info.device) return false;
+  MIMO_ASSIGN_OR_RETURN(const std::string text, file_->Read());
+  const Content content = Parse(text);
+  MIMO_ASSIGN_OR_RETURN(*who, WhyNot(directory_, name_, content, lock, info, owner_, times_));
+  if (!who->empty()) return false;
+  MIMO_RETURN_IF_ERROR(file_->Write(Text()));
+  if (lock == LockFile::Lock::kTaken) return Displace(who);
+  if (lock == LockFile::Lock::kHeld) return true;
+  // Without locks two may have come here at once: the last to write has it.
+  std::this_thread::sleep_for(times_.settle);
+  MIMO_ASSIGN_OR_RETURN(const Content now, ReadContent());
+  if (now.token == token_) return true;
+  *who = WhoIs(now.owner, now.started, now.renewed);
+  return false;
+}
+
+// An earlier start of this job still runs: it stops when it sees that the lease is this one's. Should it have no way to
+// see that (its host is gone, and the lock with it is not), the lease is stale in the end.
+Result<bool> Lease::Displace(std::string* who) {
+  const Clock::time_point until = Clock::now() + times_.stale;
+  while (file_->TryLock() == LockFile::Lock::kTaken && Clock::now() < until) {
+    std::this_thread::sleep_for(kPoll);
+    MIMO_ASSIGN_OR_RETURN(const std::string text, file_->Read());
+    const Content now = Parse(text);
+    if (now.token == token_) continue;
+    if (!Outranks(owner_, now.owner)) {
+      *who = WhoIs(now.owner, now.started, now.renewed);
+      return false;
+    }
+    MIMO_RETURN_IF_ERROR(file_->Write(Text()));
+  }
+  return true;
+}
+
+Lease::~Lease() {
+  const Status ignored = Release();
+}
+
+Status Lease::Release() {
+  if (thread_.joinable()) {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+  if (file_ == nullptr) return {};
+  const bool own = Check().ok();
+  Status removed;
+  if (own) {
+    auto content = ReadContent();
+    if (!content.ok())
+      removed = content.error();
+    else if (content->token == token_)
+      removed = directory_.Remove(name_);
+    if (removed.ok()) removed = directory_.SyncDirectory("");
+  }
+  file_.reset();
+  return removed;
+}
+
+// By its name, so that a file system of the network asks its server.
+Result<Lease::Content> Lease::ReadContent() {
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(directory_, name_, kMaxLeaseBytes));
+  return Parse(text);
+}
+
+Status Lease::Check() {
+  if (!is_lost_) {
+    const milliseconds limit = thread_.joinable() ? times_.stale / 2 : times_.renew;
+    if (Clock::now() - renewed_.load() > limit) {
+      // Nobody renews: there is no thread, or the process was stopped for a while.
+      if (const std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock()) static_cast<void>(Renew());
+    }
+  }
+  if (!is_lost_) return {};
+  const std::lock_guard lock(mutex_);
+  return *lost_;
+}
+
+Status Lease::Confirm() {
+  const std::lock_guard lock(mutex_);
+  if (lost_) return *lost_;
+  return Renew();
+}
+
+// With the lock held. What the file system says when it cannot be renewed now; it is lost after `patience`.
+Status Lease::Renew() {
+  Status renewed = TryRenew();
+  if (renewed.ok()) {
+    renewed_ = Clock::now();
+  } else if (!is_lost_ && Clock::now() - renewed_.load() > times_.patience) {
+    Error error = renewed.error();
+    Lose(IoError("the lease cannot be renewed: " + error.what).File(error.file).Advice(error.advice));
+  }
+  return renewed;
+}
+
+Status Lease::TryRenew() {
+  MIMO_ASSIGN_OR_RETURN(const auto named, directory_.Stat(name_));
+  MIMO_ASSIGN_OR_RETURN(const FileInfo own, file_->Info());
+  if (!named || named->inode != own.inode || named->device != own.device) {
+    Lose(IoError(named ? "the lease was replaced" : "the lease has disappeared").File(Shown(directory_, name_)));
+    return *lost_;
+  }
+  MIMO_ASSIGN_OR_RETURN(const Content content, ReadContent());
+  if (content.token != token_ && !Outranks(owner_, content.owner)) {
+    Lose(IoError("another run has taken over")
+             .File(Shown(directory_, name_))
+             .Found(WhoIs(content.owner, content.started, content.renewed)));
+    return *lost_;
+  }
+  return file_->Write(Text());
+}
+
+void Lease::Lose(Error error) {
+  lost_ = std::move(error).Advice("this run has stopped writing; --resume goes on when nobody else writes");
+  is_lost_ = true;
+}
+
+void Lease::RenewForEver() {
+  std::unique_lock lock(mutex_);
+  milliseconds pause = times_.renew;
+  while (!wake_.wait_for(lock, pause, [this] { return stop_; })) {
+    if (is_lost_) return;
+    pause = Renew().ok() ? times_.renew : times_.renew / 10;
+  }
+}
+
+}  // namespace mimo

@@ -7,7 +7,7 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
-#include "lib/run/lease.h"
+#include "lib/owner/lease.h"
 #include "lib/run/options.h"
 
 namespace mimo {

@@ -8,7 +8,7 @@
 
 #include "lib/base/progress.h"
 #include "lib/results/errors.h"
-#include "lib/run/lease.h"
+#include "lib/owner/lease.h"
 
 namespace mimo {
 

@@ -50,7 +50,18 @@ void AddAudioTokenizer(const Filler& filler, std::vector<SmallFile>* files) {
   files->push_back({"audio_tokenizer/model.safetensors", TinyShard(filler, "encoder.conv1.weight", {32, 16, 3})});
 }
 
+constexpr char kChatTemplateName[] = "chat_template.jinja";
+constexpr char kChatTemplate[] =
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}\n";
+
 }  // namespace
+
+Result<bool> HoldsCompanions(FileSystem& files) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, files.Stat(kChatTemplateName));
+  if (!info || info->kind != FileKind::kRegular || info->size + 1 != sizeof kChatTemplate) return false;
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(files, kChatTemplateName, info->size));
+  return text == kChatTemplate;
+}
 
 Result<std::vector<SmallFile>> Companions(const SynthPlan& plan) {
   const Filler filler(plan.options.seed);
@@ -77,9 +88,7 @@ Result<std::vector<SmallFile>> Companions(const SynthPlan& plan) {
   } catch (const Json::exception& e) {
     return BadInput("the config of preset " + plan.preset.name + " has a malformed field").Found(e.what());
   }
-  files.push_back({"chat_template.jinja",
-                   "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-                   "{% endfor %}\n"});
+  files.push_back({kChatTemplateName, kChatTemplate});
   for (const std::string& directory : plan.preset.subdirectories) {
     if (directory == "dflash") AddDrafter(plan, filler, &files);
     if (directory == "audio_tokenizer" && plan.options.towers) AddAudioTokenizer(filler, &files);

@@ -18,6 +18,9 @@ struct SmallFile {
 // Everything but shards, index and config.json.
 Result<std::vector<SmallFile>> Companions(const SynthPlan& plan);
 
+// Whether a directory (FileSystem::Beneath) holds one of them that nothing else writes.
+Result<bool> HoldsCompanions(FileSystem& files);
+
 // model.safetensors.index.json.
 std::string IndexText(const SynthPlan& plan);
 

@@ -5,6 +5,7 @@
 #include "lib/base/durable_file.h"
 #include "lib/base/workers.h"
 #include "lib/model/file_names.h"
+#include "lib/owner/lease.h"
 #include "lib/synth/companions.h"
 #include "lib/synth/fill.h"
 #include "lib/synth/synth.h"
@@ -84,48 +85,60 @@ Status WriteData(WritableFile& out, const SynthFile& file, const LaidOut& layout
   });
 }
 
-Status Prepare(FileSystem& fs, const std::string& directory, bool overwrite) {
-  MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs.Stat(directory));
-  if (!info) return fs.CreateDirectories(directory);
-  if (info->kind != FileKind::kDirectory)
-    return UsageError("the output is no directory").File(directory).Advice("choose another path");
-  MIMO_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs.List(directory));
+// Empties what `options` may write into; `files` is the output.
+Status Prepare(FileSystem& files, const std::string& directory, const SynthOptions& options) {
+  MIMO_ASSIGN_OR_RETURN(std::vector<std::string> names, files.List(""));
+  std::erase_if(names, [](const std::string& name) { return name.starts_with(kLeaseName); });
   if (names.empty()) return {};
-  const bool checkpoint = std::find(names.begin(), names.end(), kConfigName) != names.end();
-  if (!overwrite || !checkpoint)
+  // A conversion carries these files along, and is not ours to remove.
+  MIMO_ASSIGN_OR_RETURN(bool ours, HoldsCompanions(files));
+  for (const std::string& name : names) ours = ours && name != kManifestName && name != kPartialDirectory;
+  if (!options.overwrite || !ours)
     return UsageError("the output directory is not empty")
         .File(directory)
-        .Advice(overwrite ? "it holds no config.json, so it is not removed: choose another path"
-                          : "choose another path or pass --overwrite");
-  for (const std::string& name : names) MIMO_RETURN_IF_ERROR(fs.RemoveAll(JoinPath(directory, name)));
+        .Advice(options.overwrite
+                    ? "nothing shows that mimo-synth wrote it, so it is not removed: choose another path, or empty it"
+                    : "choose another path or pass --overwrite");
+  for (const std::string& name : names) MIMO_RETURN_IF_ERROR(files.RemoveAll(name));
   return {};
+}
+
+Status WriteFiles(FileSystem& files, const SynthPlan& plan, SynthReport* report) {
+  const int threads = plan.options.threads > 0 ? plan.options.threads : ThreadsOfMachine();
+  const Filler filler(plan.options.seed);
+  for (const SynthFile& file : plan.files) {
+    const LaidOut layout = LayOut(file);
+    MIMO_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> out, files.OpenForWrite(file.name, OpenMode::kCreateNew));
+    MIMO_RETURN_IF_ERROR(out->Truncate(layout.file_bytes));
+    MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(layout.header))));
+    if (!plan.options.sparse) MIMO_RETURN_IF_ERROR(WriteData(*out, file, layout, filler, threads));
+    MIMO_RETURN_IF_ERROR(out->Close());
+    report->shard_bytes += layout.file_bytes;
+  }
+  MIMO_ASSIGN_OR_RETURN(const std::vector<SmallFile> companions, Companions(plan));
+  for (const SmallFile& file : companions) {
+    if (const size_t slash = file.name.rfind('/'); slash != std::string::npos)
+      MIMO_RETURN_IF_ERROR(files.CreateDirectories(file.name.substr(0, slash)));
+    MIMO_RETURN_IF_ERROR(WriteNewFile(files, file.name, file.content));
+  }
+  MIMO_RETURN_IF_ERROR(WriteNewFile(files, kIndexName, IndexText(plan)));
+  return WriteNewFile(files, kConfigName, plan.config);
 }
 
 }  // namespace
 
 Result<SynthReport> WriteSynthetic(FileSystem& fs, const SynthPlan& plan, const std::string& directory) {
-  MIMO_RETURN_IF_ERROR(Prepare(fs, directory, plan.options.overwrite));
-  const int threads = plan.options.threads > 0 ? plan.options.threads : ThreadsOfMachine();
-  const Filler filler(plan.options.seed);
+  MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs.Stat(directory));
+  if (!info) MIMO_RETURN_IF_ERROR(fs.CreateDirectories(directory));
+  if (info && info->kind != FileKind::kDirectory)
+    return UsageError("the output is no directory").File(directory).Advice("choose another path");
+  MIMO_ASSIGN_OR_RETURN(const std::unique_ptr<FileSystem> files, fs.Beneath(directory));
+  MIMO_ASSIGN_OR_RETURN(const std::unique_ptr<Lease> lease, Lease::Take(*files, kLeaseName, LeaseOwner::Here({})));
+  MIMO_RETURN_IF_ERROR(Prepare(*files, directory, plan.options));
   SynthReport report{.tensors = plan.tensors, .payload_bytes = plan.payload_bytes, .shards = plan.files.size()};
-  for (const SynthFile& file : plan.files) {
-    const LaidOut layout = LayOut(file);
-    MIMO_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> out,
-                          fs.OpenForWrite(JoinPath(directory, file.name), OpenMode::kCreateNew));
-    MIMO_RETURN_IF_ERROR(out->Truncate(layout.file_bytes));
-    MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(layout.header))));
-    if (!plan.options.sparse) MIMO_RETURN_IF_ERROR(WriteData(*out, file, layout, filler, threads));
-    MIMO_RETURN_IF_ERROR(out->Close());
-    report.shard_bytes += layout.file_bytes;
-  }
-  MIMO_ASSIGN_OR_RETURN(const std::vector<SmallFile> companions, Companions(plan));
-  for (const SmallFile& file : companions) {
-    const std::string path = JoinPath(directory, file.name);
-    MIMO_RETURN_IF_ERROR(fs.CreateDirectories(ParentOf(path)));
-    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, path, file.content));
-  }
-  MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, kIndexName), IndexText(plan)));
-  MIMO_RETURN_IF_ERROR(WriteNewFile(fs, JoinPath(directory, kConfigName), plan.config));
+  MIMO_RETURN_IF_ERROR(WriteFiles(*files, plan, &report));
+  MIMO_RETURN_IF_ERROR(lease->Confirm());
+  MIMO_RETURN_IF_ERROR(lease->Release());
   return report;
 }
 

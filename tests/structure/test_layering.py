@@ -15,7 +15,7 @@ RANKS = [
     ["kernels/cuda"],
     ["schemas", "lib/base"],
     ["lib/json"],
-    ["lib/io"],
+    ["lib/io", "lib/owner"],
     ["lib/io/safetensors", "lib/io/torch"],
     ["lib/model"],
     ["lib/layout", "lib/synth"],

@@ -230,6 +230,10 @@ TEST_F(SynthData, NothingIsOverwrittenUnasked) {
   plan = PlanSynthetic(options);
   EXPECT_FALSE(WriteSynthetic(PosixFileSystem(), plan.value(), precious).ok());
   EXPECT_TRUE(fs::exists(precious + "/thesis.txt"));
+  std::ofstream(precious + "/config.json") << "{}";  // a checkpoint that somebody else made
+  EXPECT_FALSE(WriteSynthetic(PosixFileSystem(), plan.value(), precious).ok());
+  EXPECT_TRUE(fs::exists(precious + "/thesis.txt"));
+  EXPECT_TRUE(fs::exists(precious + "/config.json"));
 }
 
 TEST_F(SynthData, OptionsThatThePresetCannotFollowAreUsageErrors) {

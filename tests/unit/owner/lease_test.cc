@@ -1,5 +1,5 @@
 // Who gets a lease, who does not, and how an owner learns that it is one no more.
-#include "lib/run/lease.h"
+#include "lib/owner/lease.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -1,4 +1,4 @@
-#include "lib/run/lease.h"
+#include "lib/owner/lease.h"
 
 #include <algorithm>
 #include <ctime>

@@ -131,7 +131,6 @@ class CatalogueBuilder {
   Status ReadIndexFile() {
     Take(kConfigName);
     Take(kManifestName);
-    Take(kLeaseName);
     std::optional<ParsedIndex> parsed;
     MIMO_RETURN_IF_ERROR(TakeIndex(kIndexName, &parsed));
     if (!parsed) return {};

@@ -12,8 +12,8 @@ inline constexpr char kQuantConfigName[] = "hf_quant_config.json";
 // ---- of mimo-convert
 inline constexpr char kManifestName[] = "mimo-manifest.json";  // without it an output is incomplete
 inline constexpr char kPartialDirectory[] = ".mimo-partial";
-inline constexpr char kLeaseName[] = ".mimo-lease";         // who writes into an output
-inline constexpr char kOriginDirectory[] = "mimo-source/";  // what the source said, for the way back
+inline constexpr char kLeaseName[] = ".mimo-partial/lease.json";  // who writes into an output
+inline constexpr char kOriginDirectory[] = "mimo-source/";        // what the source said, for the way back
 inline constexpr char kOriginConfigName[] = "mimo-source/config.json";
 inline constexpr char kOriginIndexName[] = "mimo-source/model.safetensors.index.json";
 // In config.json (schemas/layout_marker.schema.json) and in the headers of tensor files.

@@ -24,6 +24,7 @@ struct Lease::Content {
 
 namespace {
 
+constexpr char kProbe[] = ".now-";
 constexpr uint64_t kMaxLeaseBytes = 64 << 10;
 constexpr milliseconds kPoll{50};
 
@@ -67,21 +68,24 @@ std::string Shown(FileSystem& directory, const std::string& name) {
   return real.ok() ? JoinPath(real.value(), name) : name;
 }
 
-// The time of the file system: that of a file made now.
+// The time of the file system: that of a file made now. Its name does not matter once it is open.
 Result<int64_t> TimeOf(FileSystem& directory, const std::string& probe) {
+  MIMO_ASSIGN_OR_RETURN(const auto file, directory.OpenForWrite(probe, OpenMode::kCreateNew));
+  Status written = file->WriteAt(0, std::as_bytes(std::span("now", 3)));
+  const auto info = file->Info();
+  MIMO_RETURN_IF_ERROR(file->Close());
   MIMO_RETURN_IF_ERROR(directory.Remove(probe));
-  {
-    MIMO_ASSIGN_OR_RETURN(const auto file, directory.OpenForWrite(probe, OpenMode::kCreateNew));
-    MIMO_RETURN_IF_ERROR(file->WriteAt(0, std::as_bytes(std::span("now", 3))));
-    MIMO_RETURN_IF_ERROR(file->Close());
-  }
-  MIMO_ASSIGN_OR_RETURN(const auto info, directory.Stat(probe));
-  MIMO_RETURN_IF_ERROR(directory.Remove(probe));
-  if (info) return info->mtime_ns;
-  return IoError("a file that was just made has disappeared").File(Shown(directory, probe));
+  MIMO_RETURN_IF_ERROR(std::move(written));
+  if (!info.ok()) return info.error();
+  return info.value().mtime_ns;
 }
 
 }  // namespace
+
+bool BelongsToLease(std::string_view name, std::string_view file) {
+  name.remove_prefix(name.rfind('/') + 1);
+  return file == name || (file.starts_with(name) && file.substr(name.size()).starts_with(kProbe));
+}
 
 LeaseOwner LeaseOwner::Here(const BatchJob& job) {
   const ProcessName process = ThisProcess();
@@ -150,7 +154,7 @@ Result<std::string> Lease::WhyNot(FileSystem& directory, const std::string& name
         !ProcessExists(content.owner.pid))
       return std::string();
   }
-  MIMO_ASSIGN_OR_RETURN(const int64_t now, TimeOf(directory, name + ".now-" + NewToken()));
+  MIMO_ASSIGN_OR_RETURN(const int64_t now, TimeOf(directory, name + kProbe + NewToken()));
   const std::chrono::nanoseconds age(std::max<int64_t>(now - info.mtime_ns, 0));
   if (age > times.stale) return std::string();
   return who + " (" + Seconds(age) + " ago by the file system's clock)";
@@ -204,7 +208,17 @@ Status Lease::Acquire() {
 
 // False and an empty `who`: the file went away meanwhile.
 Result<bool> Lease::AcquireOnce(std::string* who) {
-  MIMO_ASSIGN_OR_RETURN(file_, directory_.OpenLock(name_));
+  const size_t slash = name_.rfind('/');
+  const std::string folder = slash == std::string::npos ? "" : name_.substr(0, slash);
+  MIMO_RETURN_IF_ERROR(directory_.CreateDirectories(folder));
+  auto opened = directory_.OpenLock(name_);
+  if (!opened.ok()) {
+    // Its folder goes with a lease that is given back.
+    MIMO_ASSIGN_OR_RETURN(const auto there, directory_.Stat(folder));
+    if (there) return opened.TakeError();
+    return false;
+  }
+  file_ = std::move(opened.value());
   const LockFile::Lock lock = file_->TryLock();
   MIMO_ASSIGN_OR_RETURN(const FileInfo info, file_->Info());
   MIMO_ASSIGN_OR_RETURN(const auto named, directory_.Stat(name_));
@@ -263,11 +277,25 @@ Status Lease::Release() {
     if (!content.ok())
       removed = content.error();
     else if (content->token == token_)
-      removed = directory_.Remove(name_);
-    if (removed.ok()) removed = directory_.SyncDirectory("");
+      removed = Remove();
   }
   file_.reset();
   return removed;
+}
+
+Status Lease::Remove() {
+  MIMO_RETURN_IF_ERROR(directory_.Remove(name_));
+  const size_t slash = name_.rfind('/');
+  const std::string folder = slash == std::string::npos ? "" : name_.substr(0, slash);
+  if (!folder.empty()) {
+    MIMO_ASSIGN_OR_RETURN(const auto names, directory_.List(folder));
+    // Somebody may take the lease again this moment, and need the folder.
+    if (Status removed = names.empty() ? directory_.Remove(folder) : Status(); !removed.ok()) {
+      MIMO_ASSIGN_OR_RETURN(const auto again, directory_.List(folder));
+      if (again.empty()) return removed;
+    }
+  }
+  return directory_.SyncDirectory("");
 }
 
 // By its name, so that a file system of the network asks its server.

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "lib/base/file_system.h"
@@ -45,12 +46,16 @@ struct LeaseTimes {
   Time retry = std::chrono::milliseconds(300);  // for a lock that somebody only looks at
 };
 
+// Whether `file`, a name in the folder of the lease `name`, is that lease, or stands beside it for a moment.
+bool BelongsToLease(std::string_view name, std::string_view file);
+
 class Lease {
  public:
-  // Takes the lease `name` in `directory` (FileSystem::Beneath), which outlives it; it is renewed from then on, on a
-  // thread of its own where one can be had. It is given where there is none, where its owner is dead for certain (a
-  // process of this system without the lock), where it was not renewed for `stale`, and where `owner` is a later start
-  // of the very job that holds it, which then has to let go. Else kIo, which says who holds it, since when.
+  // Takes the lease `name` in `directory` (FileSystem::Beneath), which outlives it; folders in the name are made; it is
+  // renewed from then on, on a thread of its own where one can be had. It is given where there is none, where its owner
+  // is dead for certain (a process of this system without the lock), where it was not renewed for `stale`, and where
+  // `owner` is a later start of the very job that holds it, which then has to let go. Else kIo, which says who holds
+  // it, since when.
   static Result<std::unique_ptr<Lease>> Take(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
                                              const LeaseTimes& times = {});
   // Whether somebody holds it now; the error that Take would give. Changes nothing.
@@ -66,7 +71,7 @@ class Lease {
   Status Check();
   // The same after a look at the file itself: before anything that cannot be undone.
   Status Confirm();
-  // Stops renewing and removes the file, if it is still this lease's.
+  // Stops renewing and removes the file, if it is still this lease's, and its folder if nothing else is in it.
   Status Release();
 
  private:
@@ -82,6 +87,7 @@ class Lease {
   static Error Held(FileSystem& directory, const std::string& name, const std::string& who, const LeaseTimes& times);
   std::string Text() const;
   Result<Content> ReadContent();
+  Status Remove();
   Status Acquire();
   Result<bool> AcquireOnce(std::string* who);
   Result<bool> Displace(std::string* who);

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "lib/base/progress.h"
-#include "lib/results/errors.h"
 #include "lib/owner/lease.h"
+#include "lib/results/errors.h"
 
 namespace mimo {
 

@@ -47,10 +47,14 @@ Result<bool> HasManifestOf(FileSystem& files, const Plan& plan) {
   return manifest.TakeError();
 }
 
-// What OUT holds but for the leases in it.
+// What OUT holds, but for a partial directory that is empty, or is there for the lease alone.
 Result<std::vector<std::string>> NamesIn(FileSystem& files) {
   MIMO_ASSIGN_OR_RETURN(auto names, files.List(""));
-  std::erase_if(names, [](const std::string& name) { return name.starts_with(kLeaseName); });
+  MIMO_ASSIGN_OR_RETURN(const auto partial, files.Stat(kPartialDirectory));
+  if (!partial || partial->kind != FileKind::kDirectory) return names;
+  MIMO_ASSIGN_OR_RETURN(auto within, files.List(kPartialDirectory));
+  std::erase_if(within, [](const std::string& name) { return BelongsToLease(kLeaseName, name); });
+  if (within.empty()) std::erase(names, kPartialDirectory);
   return names;
 }
 
@@ -118,9 +122,9 @@ Status CheckContents(FileSystem& files, const RunOptions& options) {
   MIMO_ASSIGN_OR_RETURN(const auto names, NamesIn(files));
   if (names.empty() || options.resume) return {};
   MIMO_ASSIGN_OR_RETURN(const auto manifest, files.Stat(kManifestName));
-  MIMO_ASSIGN_OR_RETURN(const auto partial, files.Stat(kPartialDirectory));
-  const bool ours =
-      (manifest && manifest->kind == FileKind::kRegular) || (partial && partial->kind == FileKind::kDirectory);
+  MIMO_ASSIGN_OR_RETURN(const auto info, files.Stat(kPartialDirectory));
+  const bool partial = Contains(names, kPartialDirectory) && info && info->kind == FileKind::kDirectory;
+  const bool ours = partial || (manifest && manifest->kind == FileKind::kRegular);
   if (options.overwrite) {
     if (ours || options.force) return {};
     return UsageError("refusing to overwrite a directory that nothing shows to be an output of mimo-convert")

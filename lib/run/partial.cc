@@ -163,7 +163,9 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
   MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kStateName)));
   MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
   MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(kPartialDirectory));
-  for (const std::string& name : names) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
+  for (const std::string& name : names) {
+    if (InPartial(name) != kLeaseName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
+  }
   MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(files()));
   MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(InPartial("records")));
   std::string text;
@@ -382,12 +384,11 @@ Status PartialDirectory::Remove() {
   if (!info) return {};
   MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(kPartialDirectory));
   for (const std::string& name : names) {
-    if (name != kPublishName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
+    if (name != kPublishName && InPartial(name) != kLeaseName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
   }
   MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
   MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kPublishName)));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(kPartialDirectory));
-  return fs_.SyncDirectory("");
+  return fs_.SyncDirectory(kPartialDirectory);
 }
 
 }  // namespace mimo

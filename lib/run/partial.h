@@ -1,4 +1,5 @@
 // OUT/.mimo-partial: an output that is not complete yet (docs/formats.md).
+//   lease.json         who writes here (lib/owner/lease.h)
 //   state.json         whose it is; written before anything else
 //   files/NAME         the output's files, at their final length from the start
 //   records/NNNN.json  one per complete file group, written after its files are synced
@@ -99,7 +100,8 @@ class PartialDirectory {
   Result<std::optional<Publication>> ReadPublication() const;
   Status WritePublication(const Publication& publication);
 
-  // Removes everything; publish.json last, so that an interrupted removal is finished by the next --resume.
+  // Removes everything but the lease, with which the directory goes; publish.json last, so that an interrupted removal
+  // is finished by the next --resume.
   Status Remove();
 
  private:

@@ -15,7 +15,7 @@ Status ClearOld(FileSystem& fs) {
   MIMO_RETURN_IF_ERROR(fs.SyncDirectory(""));
   MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(""));
   for (const std::string& name : names) {
-    if (name != kPartialDirectory && !name.starts_with(kLeaseName)) MIMO_RETURN_IF_ERROR(fs.RemoveAll(name));
+    if (name != kPartialDirectory) MIMO_RETURN_IF_ERROR(fs.RemoveAll(name));
   }
   return fs.SyncDirectory("");
 }

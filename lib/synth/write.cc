@@ -88,7 +88,10 @@ Status WriteData(WritableFile& out, const SynthFile& file, const LaidOut& layout
 // Empties what `options` may write into; `files` is the output.
 Status Prepare(FileSystem& files, const std::string& directory, const SynthOptions& options) {
   MIMO_ASSIGN_OR_RETURN(std::vector<std::string> names, files.List(""));
-  std::erase_if(names, [](const std::string& name) { return name.starts_with(kLeaseName); });
+  // Of another's partial output everything that is not the lease taken now would be left: it is refused below.
+  MIMO_ASSIGN_OR_RETURN(auto within, files.List(kPartialDirectory));
+  std::erase_if(within, [](const std::string& name) { return BelongsToLease(kLeaseName, name); });
+  if (within.empty()) std::erase(names, kPartialDirectory);
   if (names.empty()) return {};
   // A conversion carries these files along, and is not ours to remove.
   MIMO_ASSIGN_OR_RETURN(bool ours, HoldsCompanions(files));

@@ -14,7 +14,7 @@ import unittest
 from harness import checkpoints, compare, tools
 from harness.case import ToolCase
 
-ROUNDS = int(os.environ.get("MIMO_KILL_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("MIMO_KILL_ROUNDS", "13"))  # per class
 
 
 def bytes_in(directory):
@@ -34,7 +34,7 @@ class Killed(ToolCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.source, _ = checkpoints.ours("v2.5", hidden=512, experts=16, moe_intermediate=512, pattern=(0, 1, 0),
+        cls.source, _ = checkpoints.ours("v2.5", hidden=512, experts=16, moe_intermediate=512, intermediate=512, pattern=(0, 1, 0),
                                          vocab=2048, towers=False)
 
     def setUp(self):
@@ -156,6 +156,18 @@ class KilledWhileQuantizing(Killed):
     """The same of encoded weights: the figures of their errors come back from the records of finished file groups."""
 
     OPTIONS = ("--recipe", "nvfp4", "--error-report", "--threads", "2", "--memory", "2MiB")
+
+
+class KilledWhileWritingRanks(Killed):
+    """Ranks of an engine: many files, of which several come from one source."""
+
+    OPTIONS = ("--to", "vllm", "--format", "sharded-state", "--tp", "4", "--threads", "2", "--memory", "4MiB")
+
+
+class KilledWhileWritingTorchDist(Killed):
+    """Megatron's files, whose headers and checksums are written when their data is there."""
+
+    OPTIONS = ("--to", "megatron", "--threads", "2", "--memory", "4MiB")
 
 
 if __name__ == "__main__":

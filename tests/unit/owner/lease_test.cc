@@ -217,6 +217,44 @@ TEST_F(LeaseTest, IsLostWhenItCannotBeRenewedForAWhile) {
   EXPECT_EQ(lease.value()->Check().error().code, ErrorCode::kIo);
 }
 
+TEST_F(LeaseTest, WhoWasStoppedForLongLooksAgainBeforeGoingOn) {
+  times_.renew = seconds(1000);
+  times_.stale = milliseconds(100);
+  const auto lease = Take(here_);
+  ASSERT_TRUE(lease.ok());
+  Replace("\"token\": \"", "\"token\": \"0");
+  EXPECT_TRUE(lease.value()->Check().ok()) << "cheap: the file is not looked at";
+  std::this_thread::sleep_for(milliseconds(80));
+  EXPECT_FALSE(lease.value()->Check().ok());
+}
+
+TEST_F(LeaseTest, ItsFolderComesAndGoesWithIt) {
+  const std::string name = "a/b/lease.json";
+  const auto take = [&] { return Lease::Take(*files_, name, here_, times_); };
+  EXPECT_TRUE(Lease::CheckFree(*files_, name, here_, times_).ok());
+  EXPECT_FALSE(stdfs::exists(scratch_.File("a")));
+  ASSERT_TRUE(take().ok());
+  EXPECT_FALSE(stdfs::exists(scratch_.File("a/b")));
+  std::vector<std::thread> threads;  // folders vanish under those who come, and are made again
+  std::atomic<int> taken = 0;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&] {
+      for (int k = 0; k < 50; ++k) taken += take().ok() ? 1 : 0;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GT(taken, 0);
+  EXPECT_FALSE(stdfs::exists(scratch_.File("a/b")));
+  stdfs::create_directories(scratch_.File("a/b"));
+  std::ofstream(scratch_.File("a/b/other")) << "x";
+  ASSERT_TRUE(take().ok());
+  EXPECT_TRUE(stdfs::exists(scratch_.File("a/b/other")));
+  EXPECT_TRUE(BelongsToLease(name, "lease.json"));
+  EXPECT_TRUE(BelongsToLease(name, "lease.json.now-12"));
+  EXPECT_FALSE(BelongsToLease(name, "lease.jsonx"));
+  EXPECT_FALSE(BelongsToLease(name, "state.json"));
+}
+
 TEST_F(LeaseTest, ALinkInItsPlaceIsRefused) {
   std::ofstream(scratch_.File("victim")) << "precious";
   stdfs::create_symlink(scratch_.File("victim"), Path());

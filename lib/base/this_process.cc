@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <climits>
+#include <ctime>
 
 #include "lib/base/posix_file.h"
 
@@ -38,6 +39,12 @@ ProcessName ThisProcess() {
 bool ProcessExists(int64_t id) {
   if (id <= 0 || id > INT_MAX) return false;
   return ::kill(static_cast<pid_t>(id), 0) == 0 || errno != ESRCH;
+}
+
+BootClock::time_point BootClock::now() noexcept {
+  struct timespec now = {};
+  if (::clock_gettime(CLOCK_BOOTTIME, &now) != 0) ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return time_point(std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec));
 }
 
 }  // namespace mimo

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "lib/base/hash.h"
-#include "lib/base/this_process.h"
 #include "lib/json/members.h"
 #include "lib/json/text.h"
 

@@ -16,6 +16,7 @@
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
+#include "lib/base/this_process.h"
 
 namespace mimo {
 
@@ -75,7 +76,7 @@ class Lease {
   Status Release();
 
  private:
-  using Clock = std::chrono::steady_clock;
+  using Clock = BootClock;
   struct Content;  // what the file says
 
   Lease(FileSystem& directory, std::string name, const LeaseOwner& owner, const LeaseTimes& times);

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@ enum class FileKind : uint8_t { kRegular, kDirectory, kOther };
 struct FileInfo {
   FileKind kind = FileKind::kOther;  // of the target, when the path is a symbolic link
   bool symlink = false;              // the path itself is a symbolic link
+  uint32_t mode = 0;                 // permission bits, setuid, setgid and sticky among them; of the target
   uint64_t size = 0;                 // bytes
   int64_t mtime_ns = 0;
   uint64_t device = 0;
@@ -41,6 +43,7 @@ class WritableFile {
   virtual ~WritableFile() = default;
   virtual Status WriteAt(uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status Truncate(uint64_t size) = 0;  // sets the length; new bytes are zeros (a hole where supported)
+  virtual Status SetMode(uint32_t mode) = 0;   // permission bits, as they are: the umask has no say
   virtual Status Sync() = 0;                   // data and length reach stable storage
   virtual Result<FileInfo> Info() const = 0;   // of the open file, whatever its name has become
   virtual Status Close() = 0;                  // idempotent; the destructor closes without reporting
@@ -74,7 +77,12 @@ class FileSystem {
   virtual ~FileSystem() = default;
   virtual Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) = 0;
   virtual Result<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path, OpenMode mode) = 0;
-  // nullopt when nothing is there (a dangling symbolic link included).
+  // Opens a file by its RealPath. Where the system can tell, a symbolic link that has taken the place of any part of it
+  // since is an error and not followed. Others open it as they open any.
+  virtual Result<std::unique_ptr<ReadableFile>> OpenResolved(const std::string& real_path) {
+    return OpenForRead(real_path);
+  }
+  // nullopt when nothing is there (a symbolic link that dangles, or leads in a circle, included).
   virtual Result<std::optional<FileInfo>> Stat(const std::string& path) = 0;
   // Names (not paths) in a directory, without "." and "..", sorted bytewise.
   virtual Result<std::vector<std::string>> List(const std::string& directory) = 0;
@@ -88,7 +96,8 @@ class FileSystem {
   virtual Status SyncDirectory(const std::string& path) = 0;
   virtual Result<std::string> RealPath(const std::string& path) = 0;  // of an existing path
   virtual Result<uint64_t> FreeBytes(const std::string& path) = 0;    // available to this user
-  virtual Result<std::string> ReadLink(const std::string& path) = 0;  // the text of a symbolic link
+  // What a symbolic link says, as it stands there; nullopt where `path` is none, or nothing.
+  virtual Result<std::optional<std::string>> ReadLink(const std::string& path) = 0;
   // Opens a regular file for locking, and makes it when there is none. Never follows a link.
   virtual Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) = 0;
   // The same file system as seen from the directory `root`, which is held open: whatever is done to its path meanwhile,

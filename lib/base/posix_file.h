@@ -59,6 +59,7 @@ Status CheckPath(const std::string& path);
 std::string KindName(mode_t mode);
 
 Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const Place& place);
+Result<std::unique_ptr<ReadableFile>> OpenPosixResolved(const std::string& real_path);  // FileSystem::OpenResolved
 Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const Place& place, OpenMode mode);
 Result<std::unique_ptr<LockFile>> OpenPosixLock(const Place& place);
 

@@ -79,6 +79,10 @@ class Posix final : public FileSystem {
     return OpenPosixForRead(located.place);
   }
 
+  Result<std::unique_ptr<ReadableFile>> OpenResolved(const std::string& real_path) override {
+    return OpenPosixResolved(real_path);
+  }
+
   Result<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path, OpenMode mode) override {
     MIMO_ASSIGN_OR_RETURN(const Located located, Locate(path));
     if (located.error != 0) return OsError("cannot open for writing", Shown(path), located.error);
@@ -100,7 +104,8 @@ class Posix final : public FileSystem {
     if (error_number == 0 && ::fstatat(at, name.c_str(), &link, AT_SYMLINK_NOFOLLOW) != 0) error_number = errno;
     target = link;
     if (error_number == 0 && follow && ::fstatat(at, name.c_str(), &target, 0) != 0) error_number = errno;
-    if (error_number == ENOENT || error_number == ENOTDIR) return std::optional<FileInfo>();
+    if (error_number == ENOENT || error_number == ENOTDIR || (follow && error_number == ELOOP))
+      return std::optional<FileInfo>();
     if (error_number != 0) return OsError("cannot look at", shown, error_number);
     FileInfo info = InfoOf(target);
     info.symlink = S_ISLNK(link.st_mode);
@@ -224,16 +229,7 @@ class Posix final : public FileSystem {
     return result;
   }
 
-  Result<uint64_t> FreeBytes(const std::string& path) override {
-    MIMO_RETURN_IF_ERROR(CheckPath(path));
-    struct statvfs info = {};
-    // What is below one root is taken to be one file system.
-    const auto ask = [&] { return rooted() ? ::fstatvfs(root_.get(), &info) : ::statvfs(path.c_str(), &info); };
-    if (Uninterrupted(ask) != 0) return OsError("cannot ask for free space", Shown(path), errno);
-    return CheckedMul(info.f_bavail, info.f_frsize).value_or(UINT64_MAX);
-  }
-
-  Result<std::string> ReadLink(const std::string& path) override {
+  Result<std::optional<std::string>> ReadLink(const std::string& path) override {
     MIMO_ASSIGN_OR_RETURN(const Located located, Locate(path));
     std::string text(PATH_MAX, '\0');
     int error_number = located.error;
@@ -242,9 +238,20 @@ class Posix final : public FileSystem {
       length = ::readlinkat(located.place.at, located.place.name.c_str(), text.data(), text.size());
       if (length < 0) error_number = errno;
     }
+    if (error_number == EINVAL || error_number == ENOENT || error_number == ENOTDIR)
+      return std::optional<std::string>();
     if (error_number != 0) return OsError("cannot read the link", located.place.path, error_number);
     text.resize(static_cast<size_t>(length));
-    return text;
+    return std::optional(std::move(text));
+  }
+
+  Result<uint64_t> FreeBytes(const std::string& path) override {
+    MIMO_RETURN_IF_ERROR(CheckPath(path));
+    struct statvfs info = {};
+    // What is below one root is taken to be one file system.
+    const auto ask = [&] { return rooted() ? ::fstatvfs(root_.get(), &info) : ::statvfs(path.c_str(), &info); };
+    if (Uninterrupted(ask) != 0) return OsError("cannot ask for free space", Shown(path), errno);
+    return CheckedMul(info.f_bavail, info.f_frsize).value_or(UINT64_MAX);
   }
 
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override {

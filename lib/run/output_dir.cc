@@ -1,39 +1,16 @@
 #include "lib/run/output_dir.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 #include <vector>
 
+#include "lib/base/real_path.h"
 #include "lib/model/file_names.h"
 #include "lib/results/manifest.h"
 #include "lib/run/publish.h"
 
 namespace mimo {
 namespace {
-
-// The real path that `path` has or would have: its deepest existing ancestor resolved, the rest appended.
-Result<std::string> FutureRealPath(FileSystem& fs, const std::string& path) {
-  std::filesystem::path existing =
-      std::filesystem::path(path).is_absolute() ? std::filesystem::path(path) : std::filesystem::path(".") / path;
-  std::vector<std::filesystem::path> rest;
-  while (true) {
-    MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(existing.string()));
-    if (info || existing == existing.root_path() || existing == ".") break;
-    if (!existing.filename().empty()) rest.push_back(existing.filename());
-    existing = existing.parent_path();
-  }
-  MIMO_ASSIGN_OR_RETURN(const std::string real, fs.RealPath(existing.string()));
-  std::filesystem::path result = real;
-  for (auto it = rest.rbegin(); it != rest.rend(); ++it) result /= *it;
-  std::string text = result.lexically_normal().string();
-  while (text.size() > 1 && text.back() == '/') text.pop_back();
-  return text;
-}
-
-bool IsInside(const std::string& path, const std::string& directory) {
-  return path == directory || path.starts_with(directory.ends_with('/') ? directory : directory + '/');
-}
 
 bool Contains(const std::vector<std::string>& names, const char* name) {
   return std::find(names.begin(), names.end(), name) != names.end();

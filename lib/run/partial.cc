@@ -84,7 +84,8 @@ Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name)
   if (!info || (info->kind != FileKind::kRegular && !info->symlink)) return std::optional<WrittenFile>();
   WrittenFile file{info->inode, info->size, info->mtime_ns, ""};
   if (info->kind == FileKind::kOther) {
-    MIMO_ASSIGN_OR_RETURN(file.target, fs.ReadLink(name));
+    MIMO_ASSIGN_OR_RETURN(auto text, fs.ReadLink(name));
+    file.target = std::move(text).value_or("");
   }
   return std::optional(std::move(file));
 }

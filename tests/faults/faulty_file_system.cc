@@ -110,6 +110,14 @@ class FaultyWritableFile final : public WritableFile {
     return base_->Truncate(size);
   }
 
+  // Counted as a change of length is: neither touches data.
+  Status SetMode(uint32_t mode) override {
+    const std::lock_guard lock(state_->mutex);
+    MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kTruncate, path_)));
+    MIMO_RETURN_IF_ERROR(state_->CheckGeneration(generation_, path_));
+    return base_->SetMode(mode);
+  }
+
   Status Sync() override {
     const std::lock_guard lock(state_->mutex);
     MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kSync, path_)));
@@ -343,16 +351,16 @@ Result<std::string> FaultyFileSystem::RealPath(const std::string& path) {
   return base_->RealPath(path);
 }
 
+Result<std::optional<std::string>> FaultyFileSystem::ReadLink(const std::string& path) {
+  const std::lock_guard lock(state_->mutex);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(path))));
+  return base_->ReadLink(path);
+}
+
 Result<uint64_t> FaultyFileSystem::FreeBytes(const std::string& path) {
   const std::lock_guard lock(state_->mutex);
   MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(path))));
   return base_->FreeBytes(path);
-}
-
-Result<std::string> FaultyFileSystem::ReadLink(const std::string& path) {
-  const std::lock_guard lock(state_->mutex);
-  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kStat, Full(path))));
-  return base_->ReadLink(path);
 }
 
 Result<std::unique_ptr<LockFile>> FaultyFileSystem::OpenLock(const std::string& path) {

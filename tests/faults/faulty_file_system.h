@@ -26,7 +26,7 @@ enum class Operation : uint8_t {
   kMakeDirectory,  // CreateDirectories counts once per call
   kLink,           // hard, symbolic and cloned
   kList,
-  kStat,  // Stat, RealPath, FreeBytes
+  kStat,  // Stat, RealPath, ReadLink, FreeBytes
   kSyncDirectory,
 };
 inline constexpr size_t kOperations = static_cast<size_t>(Operation::kSyncDirectory) + 1;
@@ -88,8 +88,8 @@ class FaultyFileSystem final : public FileSystem {
   Status RefLink(const std::string& target, const std::string& link) override;
   Status SyncDirectory(const std::string& path) override;
   Result<std::string> RealPath(const std::string& path) override;
+  Result<std::optional<std::string>> ReadLink(const std::string& path) override;
   Result<uint64_t> FreeBytes(const std::string& path) override;
-  Result<std::string> ReadLink(const std::string& path) override;
   Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override;
   // Its calls count as those of the whole.
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override;

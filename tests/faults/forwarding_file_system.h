@@ -31,8 +31,8 @@ class ForwardingFileSystem : public FileSystem {
   Status RefLink(const std::string& target, const std::string& link) override { return base_.RefLink(target, link); }
   Status SyncDirectory(const std::string& path) override { return base_.SyncDirectory(path); }
   Result<std::string> RealPath(const std::string& path) override { return base_.RealPath(path); }
+  Result<std::optional<std::string>> ReadLink(const std::string& path) override { return base_.ReadLink(path); }
   Result<uint64_t> FreeBytes(const std::string& path) override { return base_.FreeBytes(path); }
-  Result<std::string> ReadLink(const std::string& path) override { return base_.ReadLink(path); }
   Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override { return base_.OpenLock(path); }
   // Asks this object, by whole paths: what a test looks at or holds back, it does beneath too.
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override;
@@ -70,7 +70,7 @@ class PrefixedFileSystem final : public FileSystem {
   Status SyncDirectory(const std::string& path) override { return whole_.SyncDirectory(Full(path)); }
   Result<std::string> RealPath(const std::string& path) override { return whole_.RealPath(Full(path)); }
   Result<uint64_t> FreeBytes(const std::string& path) override { return whole_.FreeBytes(Full(path)); }
-  Result<std::string> ReadLink(const std::string& path) override { return whole_.ReadLink(Full(path)); }
+  Result<std::optional<std::string>> ReadLink(const std::string& path) override { return whole_.ReadLink(Full(path)); }
   Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override { return whole_.OpenLock(Full(path)); }
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override { return whole_.Beneath(Full(root)); }
 

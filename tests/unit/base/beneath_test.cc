@@ -48,7 +48,7 @@ TEST_F(BeneathTest, WorksOnNames) {
   ASSERT_TRUE(fs_->Rename("a/b/f", "g").ok());
   ASSERT_TRUE(fs_->HardLink(At("victim/f"), "a/hard").ok());
   ASSERT_TRUE(fs_->SymLink("anything", "a/soft").ok());
-  EXPECT_EQ(fs_->ReadLink("a/soft").value(), "anything");
+  EXPECT_EQ(fs_->ReadLink("a/soft").value().value(), "anything");
   EXPECT_EQ(fs_->List("a").value(), (std::vector<std::string>{"b", "hard", "soft"}));
   EXPECT_EQ(fs_->List("").value(), (std::vector<std::string>{"a", "file-link", "g", "link", "real"}));
   EXPECT_TRUE(fs_->SyncDirectory("").ok());

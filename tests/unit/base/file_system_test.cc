@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <thread>
@@ -170,6 +172,51 @@ TEST_F(PosixTest, StatTellsKindsAndLinks) {
   EXPECT_FALSE(fs_.Stat(At("dangling")).value().has_value());
   EXPECT_FALSE(fs_.Stat(At("missing")).value().has_value());
   EXPECT_FALSE(fs_.Stat(At("f") + "/below").value().has_value());
+}
+
+TEST_F(PosixTest, LinksAreReadAsTheyStand) {
+  Put(At("f"), "x");
+  for (const char* target : {"f", "nowhere", "/absolute/nowhere", "link"}) {
+    stdfs::create_symlink(target, At("link"));
+    EXPECT_EQ(fs_.ReadLink(At("link")).value(), target);
+    stdfs::remove(At("link"));
+  }
+  for (const char* name : {"f", "missing", "f/below"}) EXPECT_FALSE(fs_.ReadLink(At(name)).value().has_value()) << name;
+  stdfs::create_symlink("circle", At("circle"));
+  EXPECT_FALSE(fs_.Stat(At("circle")).value().has_value());
+}
+
+TEST_F(PosixTest, PermissionsAreToldAndSetWhateverTheUmask) {
+  Put(At("f"), "x");
+  for (const unsigned mode : {0600u, 0777u, 0444u, 04755u}) {
+    ASSERT_EQ(::chmod(At("f").c_str(), mode), 0);
+    EXPECT_EQ(fs_.Stat(At("f")).value()->mode, mode);
+    const auto file = fs_.OpenForWrite(At("new"), OpenMode::kCreateNew);
+    ASSERT_TRUE(file.ok());
+    ASSERT_TRUE(file.value()->SetMode(mode).ok());
+    ASSERT_TRUE(file.value()->WriteAt(0, std::as_bytes(std::span("y", 1))).ok());
+    struct stat raw = {};
+    ASSERT_EQ(::stat(At("new").c_str(), &raw), 0);
+    EXPECT_EQ(raw.st_mode & 07777u, mode);
+    stdfs::remove(At("new"));
+  }
+}
+
+TEST_F(PosixTest, AResolvedPathIsOpenedWithoutLinks) {
+  stdfs::create_directory(At("d"));
+  Put(At("d/f"), "x");
+  const std::string real = fs_.RealPath(At("d/f")).value();
+  ASSERT_TRUE(fs_.OpenResolved(real).ok());
+  stdfs::create_symlink("d", At("link"));
+  stdfs::create_symlink("f", At("d/link"));
+  const std::string directory = fs_.RealPath(scratch_.path()).value();
+  EXPECT_TRUE(fs_.OpenForRead(directory + "/d/link").ok());
+  EXPECT_FALSE(fs_.OpenResolved(directory + "/d/link").ok());
+#ifdef SYS_openat2  // which kernels have since 5.6
+  if (::syscall(SYS_openat2, -1, "", nullptr, 0) != 0 && errno != ENOSYS && errno != EPERM)
+    EXPECT_FALSE(fs_.OpenResolved(directory + "/link/f").ok());
+#endif
+  EXPECT_EQ(fs_.OpenResolved(directory + "/d").error().code, ErrorCode::kBadInput);
 }
 
 TEST_F(PosixTest, ListIsSortedBytewise) {

@@ -28,6 +28,16 @@ struct FileInfo {
   uint64_t inode = 0;
 };
 
+// What changes when somebody writes to a file or puts another in its place.
+struct FileStamp {
+  int64_t mtime_ns = 0;
+  uint64_t inode = 0;  // 0: nobody has looked
+  bool operator==(const FileStamp&) const = default;
+};
+inline FileStamp StampOf(const FileInfo& info) {
+  return {info.mtime_ns, info.inode};
+}
+
 // Positional reads; const and safe to share between threads.
 class ReadableFile {
  public:

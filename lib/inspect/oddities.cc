@@ -173,6 +173,10 @@ class OddityFinder {
     for (const CarriedFile& file : catalogue_.carried)
       if (!IsUtf8(file.name))
         Add("the name of a file is not UTF-8, so that conversions refuse it: " + Printable(file.name));
+    for (const CarriedFile& file : catalogue_.carried)
+      if (!file.outside.empty())
+        Add("a symbolic link leads out of the checkpoint, so that conversions refuse it: " + Printable(file.name) +
+            " -> " + Printable(file.outside));
     if (config.has_vision != Holds(Role::kVision)) {
       Add(config.has_vision ? "vision_config without tensors of a vision tower"
                             : "a vision tower without vision_config");

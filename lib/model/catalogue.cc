@@ -16,38 +16,6 @@ namespace {
 constexpr char kSuffix[] = ".safetensors";
 constexpr uint64_t kMaxConfigBytes = 64ull << 20;
 constexpr uint64_t kMaxIndexBytes = 1ull << 30;
-constexpr int kMaxDirectoryDepth = 16;
-
-// Everything below `directory` that is not a tensor file of the model travels along.
-Status ListCarried(FileSystem& fs, const std::string& root, const std::string& relative, int depth,
-                   std::vector<CarriedFile>* carried) {
-  const std::string directory = relative.empty() ? root : JoinPath(root, relative);
-  MIMO_ASSIGN_OR_RETURN(std::vector<std::string> names, fs.List(directory));
-  for (const std::string& name : names) {
-    const std::string path = relative.empty() ? name : JoinPath(relative, name);
-    MIMO_ASSIGN_OR_RETURN(std::optional<FileInfo> info, fs.Stat(JoinPath(root, path)));
-    const auto bad = [&](const char* what) { return BadInput(what).File(JoinPath(root, path)); };
-    if (!info) return bad("dangling symbolic link").Advice("complete the download, or remove the link");
-    if (info->kind == FileKind::kDirectory) {
-      if (name == ".git" || name == ".cache" || name == kPartialDirectory)
-        continue;  // bookkeeping of the tools that fetched it
-      if (depth == 0 && name.ends_with(kSuffix))
-        return bad("not a regular file").Expected("a tensor file").Found("a directory").Advice("fetch the file again");
-      if (depth >= kMaxDirectoryDepth)
-        return bad("directories nested too deep (a symbolic link to a parent?)")
-            .Expected("at most " + std::to_string(kMaxDirectoryDepth) + " levels");
-      MIMO_RETURN_IF_ERROR(ListCarried(fs, root, path, depth + 1, carried));
-    } else if (info->kind == FileKind::kRegular) {
-      carried->push_back({path, info->size, {info->mtime_ns, info->inode}});
-    } else {
-      return bad("not a regular file")
-          .Expected("regular files and directories only")
-          .Found("a device, socket or pipe")
-          .Advice("remove it from the checkpoint");
-    }
-  }
-  return {};
-}
 
 // "rank3/" of "model-rank-3-part-0.safetensors"; "" for files of no rank.
 std::string RankPrefix(const std::string& file) {
@@ -74,7 +42,7 @@ class CatalogueBuilder {
 
   Result<Catalogue> BuildWithoutTensors() {
     MIMO_RETURN_IF_ERROR(ReadConfig());
-    MIMO_RETURN_IF_ERROR(ListCarried(fs_, out_.root, "", 0, &out_.carried));
+    MIMO_RETURN_IF_ERROR(ListCarried(fs_, out_.root, &out_.carried, &out_.oddities));
     MIMO_RETURN_IF_ERROR(ReadIndexFile());
     MIMO_RETURN_IF_ERROR(ReadOrigin());
     return std::move(out_);
@@ -179,10 +147,10 @@ class CatalogueBuilder {
 
   Status ReadShard(const std::string& name) {
     const std::string path = JoinPath(out_.root, name);
-    MIMO_ASSIGN_OR_RETURN(const FileStamp stamp, StampOf(fs_, path));
+    MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs_.Stat(path));
     MIMO_ASSIGN_OR_RETURN(SafetensorsHeader header, ReadSafetensorsHeader(fs_, path));
     CatalogueFile file{name, header.file_bytes, header.data_begin, {}, std::move(header.metadata)};
-    file.stamp = stamp;
+    file.stamp = info ? StampOf(*info) : FileStamp();
     std::string bytes(header.data_begin, '\0');
     MIMO_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> in, fs_.OpenForRead(path));
     MIMO_RETURN_IF_ERROR(in->ReadAt(0, std::as_writable_bytes(std::span(bytes))));
@@ -299,11 +267,6 @@ Hash128 Catalogue::Fingerprint() const {
     field(std::to_string(file.bytes));
   }
   return hash.Digest();
-}
-
-Result<FileStamp> StampOf(FileSystem& fs, const std::string& path) {
-  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
-  return info ? FileStamp{info->mtime_ns, info->inode} : FileStamp();
 }
 
 Status SortArrays(Catalogue* catalogue) {

@@ -15,6 +15,7 @@
 #include "lib/base/file_system.h"
 #include "lib/base/hash.h"
 #include "lib/io/dtype.h"
+#include "lib/model/carried_files.h"
 #include "lib/model/config.h"
 #include "lib/model/index.h"
 #include "lib/model/names.h"
@@ -22,13 +23,6 @@
 namespace mimo {
 
 inline constexpr uint32_t kNone = 0xFFFFFFFFu;  // the index of no array, weight or source
-
-// What changes when somebody writes to a file or puts another in its place.
-struct FileStamp {
-  int64_t mtime_ns = 0;
-  uint64_t inode = 0;  // 0: nobody has looked
-  bool operator==(const FileStamp&) const = default;
-};
 
 struct CatalogueFile {
   std::string name;  // relative to the root, e.g. "model_mtp.safetensors"
@@ -52,13 +46,6 @@ struct StoredArray {
   // As a matrix (MatrixRows, lib/io/dtype.h).
   int64_t rows() const { return MatrixRows(shape); }
   uint64_t row_bytes() const { return rows() == 0 ? 0 : bytes / static_cast<uint64_t>(rows()); }
-};
-
-// Files that travel along unread: tokenizer, code, subdirectories (dflash/, audio_tokenizer/).
-struct CarriedFile {
-  std::string name;  // relative to the root, with '/'
-  uint64_t bytes = 0;
-  FileStamp stamp = {};
 };
 
 // What an earlier checkpoint said, kept by the conversion that made this one from it (mimo-source/).
@@ -93,8 +80,6 @@ struct Catalogue {
 Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root);
 // Opens a directory that keeps its tensors otherwise: config, origin and the files that travel along, without arrays.
 Result<Catalogue> OpenWithoutTensors(FileSystem& fs, const std::string& root);
-// The stamp of a file; nobody's where it is not there.
-Result<FileStamp> StampOf(FileSystem& fs, const std::string& path);
 // Sorts arrays by name and builds the lookup. kBadInput: an array is stored twice.
 Status SortArrays(Catalogue* catalogue);
 

@@ -12,6 +12,8 @@ inline constexpr char kQuantConfigName[] = "hf_quant_config.json";
 // ---- of mimo-convert
 inline constexpr char kManifestName[] = "mimo-manifest.json";  // without it an output is incomplete
 inline constexpr char kPartialDirectory[] = ".mimo-partial";
+// What else it keeps in OUT while it runs begins so; no file of an output does.
+inline constexpr char kOwnPrefix[] = ".mimo-";
 inline constexpr char kLeaseName[] = ".mimo-partial/lease.json";  // who writes into an output
 inline constexpr char kOriginDirectory[] = "mimo-source/";        // what the source said, for the way back
 inline constexpr char kOriginConfigName[] = "mimo-source/config.json";

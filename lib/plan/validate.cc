@@ -5,8 +5,7 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
-#include "lib/io/torch/text.h"
-#include "lib/model/file_names.h"
+#include "lib/plan/output_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/validate_parts.h"
 
@@ -47,24 +46,7 @@ class Validator {
   const StoredArray& ArrayOf(uint32_t source) const { return subject_.ArrayOf(source); }
 
   Status CheckNames() const {
-    std::set<std::string> names;
-    const auto add = [&](const std::string& name) {
-      return StaysBelow(name) && name.rfind(kPartialDirectory, 0) != 0 && name != kManifestName &&
-             names.insert(name).second;
-    };
-    for (const PlanFile& file : plan_.files) {
-      if (!add(file.name)) return Bad("file name").Expected("a new name below the output").Found(file.name);
-    }
-    for (const TextFile& text : plan_.texts) {
-      if (!add(text.name)) return Bad("text file name").Expected("a new name below the output").Found(text.name);
-    }
-    for (const std::string& name : plan_.carried) {
-      const auto carried = std::find_if(catalogue_.carried.begin(), catalogue_.carried.end(),
-                                        [&](const CarriedFile& file) { return file.name == name; });
-      if (!add(name) || carried == catalogue_.carried.end()) {
-        return Bad("carried file").Expected("a file of the checkpoint, once").Found(name);
-      }
-    }
+    MIMO_RETURN_IF_ERROR(CheckOutputNames(catalogue_, plan_));
     std::set<std::pair<uint32_t, std::string_view>> tensors;  // ranks have the same names in files of their own
     for (const OutputArray& output : plan_.outputs) {
       if (!tensors.insert({output.file, output.name}).second)

@@ -5,6 +5,7 @@
 
 #include "lib/draft/filter.h"
 #include "lib/forms/registry/registry.h"
+#include "lib/plan/output_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/planner/resolve.h"
 
@@ -111,6 +112,7 @@ Result<Plan> MakePlanOf(Planning p) {
     GroupFiles(plan);
   }
   MIMO_RETURN_IF_ERROR(CheckFileNames(p.stored, plan.carried));
+  MIMO_RETURN_IF_ERROR(CheckOutputNames(p.stored, plan));
   form.Note(&p);
   plan.notes = std::move(p.notes);
   FinishPlan(p, dropped, &plan);

@@ -23,7 +23,7 @@ Error Changed(const std::string& path) {
 Status Compare(FileSystem& fs, const std::string& path, uint64_t bytes, const FileStamp& stamp) {
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
   if (!info) return Changed(path).Expected(Text(bytes, stamp)).Found("no such file");
-  const FileStamp now = stamp.inode == 0 ? FileStamp() : FileStamp{info->mtime_ns, info->inode};
+  const FileStamp now = stamp.inode == 0 ? FileStamp() : StampOf(*info);
   if (info->size == bytes && now == stamp) return {};
   return Changed(path).Expected(Text(bytes, stamp)).Found(Text(info->size, now));
 }

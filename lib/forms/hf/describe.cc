@@ -163,12 +163,17 @@ class DirectoryDescriber {
     return BuildHfIndex(p_.catalogue.index, plain, p_.catalogue.payload_bytes(), where);
   }
 
+  // Or is that directory, where a link leads out of the checkpoint.
+  static bool LiesIn(const std::string& directory, const CarriedFile& file) {
+    return file.name.starts_with(directory) || (!file.outside.empty() && file.name + '/' == directory);
+  }
+
   void Carry(const HfDescription& hf) {
     for (const CarriedFile& file : p_.catalogue.carried) {
-      if (options_.text_only && file.name.rfind("audio_tokenizer/", 0) == 0) continue;
+      if (options_.text_only && LiesIn("audio_tokenizer/", file)) continue;
       if (edited_ && !hf.keeps_quantization && file.name == kQuantConfigName)
         continue;  // it would contradict config.json
-      if (file.name.rfind(kOriginDirectory, 0) == 0) continue;
+      if (LiesIn(kOriginDirectory, file)) continue;
       plan_.carried.push_back(file.name);
     }
   }

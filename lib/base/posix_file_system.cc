@@ -203,7 +203,9 @@ class Posix final : public FileSystem {
     if (source.get() < 0) return OsError(what, place.path, errno);
     const Descriptor clone(OpenDescriptor(place, O_WRONLY | O_CREAT | O_EXCL, 0666));
     if (clone.get() < 0) return OsError(what, place.path, errno);
-    if (::ioctl(clone.get(), FICLONE, source.get()) != 0) {
+    struct stat info = {};  // a clone is seen by no more people than what it is of
+    if (::fstat(source.get(), &info) != 0 || ::fchmod(clone.get(), info.st_mode & 0777) != 0 ||
+        ::ioctl(clone.get(), FICLONE, source.get()) != 0) {
       const int error_number = errno;
       ::unlinkat(place.at, place.name.c_str(), 0);
       return OsError(what, place.path, error_number);

@@ -3,35 +3,36 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "lib/base/real_path.h"
 #include "lib/run/publish.h"
 
 namespace mimo {
 
-CarriedFiles::CarriedFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+CarriedFiles::CarriedFiles(FileSystem& from, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
                            PartialDirectory& partial)
-    : fs_(fs),
-      catalogue_(catalogue),
-      plan_(plan),
-      options_(options),
-      partial_(partial),
-      links_(options.link == LinkMode::kHard || options.link == LinkMode::kReflink) {}
+    : from_(from), to_(partial.fs()), catalogue_(catalogue), plan_(plan), options_(options), partial_(partial) {}
+
+bool CarriedFiles::Links(const std::string& name, const RunOptions& options) {
+  return options.link != LinkMode::kCopy && name.ends_with(".safetensors");
+}
 
 Status CarriedFiles::Prepare(RunResults* results) {
   std::unordered_map<std::string, uint64_t> sizes;
   for (const CarriedFile& file : catalogue_.carried) sizes[file.name] = file.bytes;
   carried_ = &results->carried;
   carried_->clear();
+  MIMO_ASSIGN_OR_RETURN(bounds_, CheckpointBounds::Of(from_, catalogue_.root));
+  MIMO_ASSIGN_OR_RETURN(output_, FutureRealPath(from_, options_.output));
   for (const std::string& name : plan_.carried) {
-    MIMO_RETURN_IF_ERROR(CreateParents(partial_.fs(), partial_.files(), name));
-    carried_->push_back({name, sizes[name], std::nullopt, links_});
+    MIMO_RETURN_IF_ERROR(CreateParents(to_, partial_.files(), name));
+    carried_->push_back({name, sizes[name], std::nullopt, Links(name, options_)});
   }
   return {};
 }
 
 uint64_t CarriedFiles::progress_bytes() const {
-  const uint64_t times = !links_ ? 2 : options_.hash_linked ? 1 : 0;
   uint64_t bytes = 0;
-  for (const CarriedResult& file : *carried_) bytes += file.bytes * times;
+  for (const CarriedResult& file : *carried_) bytes += file.bytes * (!file.linked ? 2 : options_.hash_linked ? 1 : 0);
   return bytes;
 }
 
@@ -40,14 +41,16 @@ std::optional<size_t> CarriedFiles::Take() {
   return file < plan_.carried.size() ? std::optional(file) : std::nullopt;
 }
 
-// `to` "": only hashes.
-Result<Hash128> CarriedFiles::Copy(const std::string& from, const std::string& to, std::span<std::byte> chunk,
+// `copy` "": only hashes.
+Result<Hash128> CarriedFiles::Copy(const std::string& real, const std::string& copy, std::span<std::byte> chunk,
                                    Counts* counts) {
-  MIMO_ASSIGN_OR_RETURN(const auto in, fs_.OpenForRead(from));
+  MIMO_ASSIGN_OR_RETURN(const auto in, from_.OpenResolved(real));
   std::unique_ptr<WritableFile> out;
-  if (!to.empty()) {
-    MIMO_RETURN_IF_ERROR(partial_.fs().Remove(to));
-    MIMO_ASSIGN_OR_RETURN(out, partial_.fs().OpenForWrite(to, OpenMode::kCreateNew));
+  if (!copy.empty()) {
+    MIMO_ASSIGN_OR_RETURN(const auto info, from_.Stat(real));
+    MIMO_RETURN_IF_ERROR(to_.Remove(copy));
+    MIMO_ASSIGN_OR_RETURN(out, to_.OpenForWrite(copy, OpenMode::kCreateNew));
+    if (info) MIMO_RETURN_IF_ERROR(out->SetMode(info->mode & 0777));  // first: nobody else reads what is private
   }
   StreamHash hash;
   for (uint64_t at = 0; at < in->size();) {
@@ -72,19 +75,24 @@ Result<Hash128> CarriedFiles::Copy(const std::string& from, const std::string& t
 
 Result<CarriedFiles::Counts> CarriedFiles::Carry(size_t file, std::span<std::byte> chunk) {
   CarriedResult& carried = (*carried_)[file];
-  const std::string from = JoinPath(catalogue_.root, carried.name);
-  const std::string to = partial_.FilePath(carried.name);
+  const std::string copy = partial_.FilePath(carried.name);
+  MIMO_ASSIGN_OR_RETURN(const std::string real, RealPathOfCarried(from_, *bounds_, catalogue_.root, carried.name));
   Counts counts;
-  counts.linked = links_;
-  if (links_) MIMO_RETURN_IF_ERROR(MakeLink(fs_, partial_.fs(), options_.link, from, to));
-  if (!links_ || options_.hash_linked) {
-    MIMO_ASSIGN_OR_RETURN(carried.hash, Copy(from, links_ ? "" : to, chunk, &counts));
+  counts.linked = carried.linked;
+  if (carried.linked)
+    MIMO_RETURN_IF_ERROR(MakeLink(from_, to_, options_.link, real, copy, JoinPath(output_, carried.name)));
+  if (!carried.linked || options_.hash_linked) {
+    MIMO_ASSIGN_OR_RETURN(carried.hash, Copy(real, carried.linked ? "" : copy, chunk, &counts));
   }
   MIMO_RETURN_IF_ERROR(partial_.TakeNote(carried.name));
-  const uint64_t bytes = partial_.NoteOf(carried.name)->bytes;
+  uint64_t bytes = counts.read;
+  if (carried.linked) {
+    MIMO_ASSIGN_OR_RETURN(const auto info, from_.Stat(real));
+    bytes = info ? info->size : 0;
+  }
   if (bytes != carried.bytes) {
     return BadInput("the file changed while it was read")
-        .File(from)
+        .File(JoinPath(catalogue_.root, carried.name))
         .Expected(std::to_string(carried.bytes) + " bytes")
         .Found(std::to_string(bytes) + " bytes")
         .Advice("run again when nothing writes to the checkpoint");

@@ -20,7 +20,7 @@ inline constexpr char kStoppedAdvice[] = "lower --memory or --threads and run ag
 
 struct RunOptions {
   std::string output;               // OUT
-  LinkMode link = LinkMode::kCopy;  // for files whose every tensor is unchanged, and for carried files
+  LinkMode link = LinkMode::kCopy;  // for tensor files whose every tensor is unchanged, carried ones included
   bool hash_linked = false;         // read linked files too, for their hashes
   DeviceChoice device = DeviceChoice::kAuto;
   int cuda_device = 0;

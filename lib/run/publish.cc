@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lib/base/durable_file.h"
+#include "lib/base/real_path.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -58,12 +59,18 @@ std::vector<std::string> PublicationOrder(const Plan& plan) {
   return names;
 }
 
-Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::string& target, const std::string& link) {
+Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::string& real_target,
+                const std::string& link, const std::string& place) {
   MIMO_RETURN_IF_ERROR(to.Remove(link));
-  MIMO_ASSIGN_OR_RETURN(const std::string real, from.RealPath(target));
-  Status made = mode == LinkMode::kHard  ? to.HardLink(real, link)
-                : mode == LinkMode::kSym ? to.SymLink(real, link)
-                                         : to.RefLink(real, link);
+  std::string text = real_target;
+  if (mode == LinkMode::kSym) {
+    MIMO_ASSIGN_OR_RETURN(const auto target, from.Stat(real_target));
+    MIMO_ASSIGN_OR_RETURN(const auto directory, to.Stat(ParentOf(link)));
+    if (target && directory && target->device == directory->device) text = LinkText(real_target, place);
+  }
+  Status made = mode == LinkMode::kHard  ? to.HardLink(real_target, link)
+                : mode == LinkMode::kSym ? to.SymLink(text, link)
+                                         : to.RefLink(real_target, link);
   if (made.ok()) return {};
   Error error = made.TakeError();
   if (mode != LinkMode::kSym) {

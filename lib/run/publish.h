@@ -13,9 +13,12 @@
 
 namespace mimo {
 
-// The link `mode` makes at `link`, a name in `to`, to the real path of `target` in `from`; kIo with advice when the
-// file system cannot.
-Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::string& target, const std::string& link);
+// The link `mode` makes at `link`, a name in `to`, to `real_target`, the real path of a file in `from`. A symbolic link
+// says how `place`, the real path that the link will have in OUT, reaches the target: relative where both lie below one
+// directory of the root and on one file system (LinkText), else absolute. Until it is there it may lead nowhere. kIo
+// with advice when the file system cannot.
+Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::string& real_target,
+                const std::string& link, const std::string& place);
 
 // The names of an output: tensor and carried files, then texts with the index and the config at their end, then the
 // manifest.

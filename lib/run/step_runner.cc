@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "lib/base/checked.h"
+#include "lib/base/real_path.h"
 #include "lib/recipe/encoding_text.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/publish.h"
@@ -178,10 +179,9 @@ Status StepRunner::CheckSpace() {
     if (results_->linked[f] == 0 && !file_groups_[plan_.files[f].file_group].done) needed += plan_.files[f].bytes;
   }
   for (const TextFile& text : plan_.texts) needed += text.content.size();
-  if (options_.link != LinkMode::kHard && options_.link != LinkMode::kReflink) {
-    for (const CarriedFile& file : catalogue_.carried) {
-      if (std::find(plan_.carried.begin(), plan_.carried.end(), file.name) != plan_.carried.end()) needed += file.bytes;
-    }
+  for (const CarriedFile& file : catalogue_.carried) {
+    if (CarriedFiles::Links(file.name, options_)) continue;
+    if (std::find(plan_.carried.begin(), plan_.carried.end(), file.name) != plan_.carried.end()) needed += file.bytes;
   }
   MIMO_ASSIGN_OR_RETURN(const uint64_t available, partial_.fs().FreeBytes(kPartialDirectory));
   if (needed <= available) return {};
@@ -203,7 +203,8 @@ Status StepRunner::PrepareFiles(RunReport& report) {
     const PlanFile& file = plan_.files[f];
     const bool linked = results_->linked[f] != 0;
     ++(linked ? report.files_linked : report.files_written);
-    if (!file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(PrepareFile(file, linked));
+    // Links are made again even where a record vouches for the file: they cost nothing, and say what they should.
+    if (linked || !file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(PrepareFile(file, linked));
   }
   return {};
 }
@@ -213,8 +214,9 @@ Status StepRunner::PrepareFile(const PlanFile& file, bool linked) {
   FileSystem& fs = partial_.fs();
   MIMO_RETURN_IF_ERROR(CreateParents(fs, partial_.files(), file.name));
   if (linked) {
-    const std::string target = catalogue_.PathOf(catalogue_.files[file.source_file]);
-    MIMO_RETURN_IF_ERROR(MakeLink(fs_, fs, options_.link, target, path));
+    MIMO_ASSIGN_OR_RETURN(const std::string real, fs_.RealPath(catalogue_.PathOf(catalogue_.files[file.source_file])));
+    MIMO_ASSIGN_OR_RETURN(const std::string output, FutureRealPath(fs_, options_.output));
+    MIMO_RETURN_IF_ERROR(MakeLink(fs_, fs, options_.link, real, path, JoinPath(output, file.name)));
     return partial_.TakeNote(file.name);
   }
   MIMO_ASSIGN_OR_RETURN(const auto out, fs.OpenForWrite(path, OpenMode::kCreateNew));

@@ -3,6 +3,7 @@
 #include "lib/run/carry.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <chrono>
 #include <condition_variable>
@@ -114,6 +115,32 @@ TEST(Carry, AFileThatChangedIsBadInputAndLeavesNothing) {
     EXPECT_EQ(report.error().found, "3 bytes");
     EXPECT_FALSE(std::filesystem::exists(model.checkpoint.output()));
   }
+}
+
+TEST(Carry, PermissionsAreKeptAndPrivilegesAreNot) {
+  const lab::Model model;
+  const std::string tokenizer = model.checkpoint.path("tokenizer.json");
+  for (const auto& [mode, kept] : {std::pair(0600u, 0600u), {0755u, 0755u}, {0444u, 0444u}, {06755u, 0755u}}) {
+    ASSERT_EQ(::chmod(tokenizer.c_str(), mode), 0);
+    const std::string out = "mode" + std::to_string(mode);
+    const auto report = RunPlan(PosixFileSystem(), model.catalogue(), model.plan(), Options(model, 1, out.c_str()));
+    ASSERT_TRUE(report.ok()) << report.error().Message();
+    const auto info = PosixFileSystem().Stat(model.checkpoint.output() + out + "/tokenizer.json");
+    EXPECT_EQ(info.value()->mode, kept);
+  }
+}
+
+TEST(Carry, ALinkThatLeavesTheCheckpointByThenIsBadInput) {
+  const lab::Model model;
+  const std::string tokenizer = model.checkpoint.path("tokenizer.json");
+  const std::string elsewhere = model.checkpoint.scratch() + "/secret";
+  std::filesystem::rename(tokenizer, elsewhere);
+  std::filesystem::create_symlink(elsewhere, tokenizer);
+  const auto report = RunPlan(PosixFileSystem(), model.catalogue(), model.plan(), Options(model, 1));
+  ASSERT_FALSE(report.ok());
+  EXPECT_EQ(report.error().code, ErrorCode::kBadInput);
+  EXPECT_TRUE(report.error().file.ends_with("tokenizer.json")) << report.error().Message();
+  EXPECT_FALSE(std::filesystem::exists(model.checkpoint.output()));
 }
 
 }  // namespace

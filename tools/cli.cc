@@ -1,15 +1,18 @@
 #include "tools/cli.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <new>
 #include <nlohmann/json.hpp>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -38,6 +41,31 @@ void TakeDefaultsFromEnvironment(CLI::App& app) {
     if (name != "help" && name != "version") option->envname(VariableOf(name));
   }
   for (CLI::App* command : app.get_subcommands([](CLI::App*) { return true; })) TakeDefaultsFromEnvironment(*command);
+}
+
+// A process may be started with these closed. The next file that is opened would take the place, and receive what is
+// printed. What stands in for them refuses reading and writing alike where that is noticed: /dev/null, the wrong way
+// round.
+void OccupyStandardDescriptors() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) != -1 || errno != EBADF) continue;
+    const int flags = fd == STDIN_FILENO ? O_WRONLY : O_RDONLY;
+    const int taken = ::open("/dev/null", flags);  // the lowest that is free: this one
+    if (taken >= 0 && taken != fd) ::close(taken);
+  }
+}
+
+// `code`, or that of an error where it is 0 and standard output did not take everything.
+int CloseStandardOutput(const std::string& name, int code) {
+  errno = 0;
+  const bool whole = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+  const int flush_error = errno;
+  // Some file systems tell only here that there was no space.
+  if (std::fclose(stdout) == 0 && whole) return code;
+  const std::string why = std::error_code(whole ? errno : flush_error, std::generic_category()).message();
+  std::fprintf(stderr, "%s: error: cannot write to standard output%s\n", name.c_str(),
+               (!whole && flush_error == 0 ? "" : ": " + why).c_str());
+  return code != 0 ? code : static_cast<int>(ErrorCode::kIo);
 }
 
 constexpr Words<ErrorCode, 6> kCodes{{{ErrorCode::kCheckFailed, "check_failed"},
@@ -77,12 +105,13 @@ CLI::Option* AddSourceQkv(CLI::App& app, std::optional<QkvWish>& wish, const std
 }
 
 std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options) {
+  OccupyStandardDescriptors();
   TakeDefaultsFromEnvironment(app);
   try {
     app.parse(argc, argv);
     return std::nullopt;
   } catch (const CLI::Success& done) {  // --help, --version
-    return app.exit(done);
+    return CloseStandardOutput(app.get_name(), app.exit(done));
   } catch (const CLI::ParseError& problem) {
     return PrintError(app.get_name(), UsageError(problem.what()).Advice("see " + app.get_name() + " --help"),
                       options.json);
@@ -127,7 +156,9 @@ void PrintWarning(const std::string& name, const std::string& text, const Common
   if (!options.quiet) std::fprintf(stderr, "%s: warning: %s\n", name.c_str(), text.c_str());
 }
 
-int Guard(const std::string& name, bool json, const std::function<int()>& command) {
+namespace {
+
+int RunGuarded(const std::string& name, bool json, const std::function<int()>& command) {
   try {
     return command();
   } catch (const std::bad_alloc&) {
@@ -138,6 +169,12 @@ int Guard(const std::string& name, bool json, const std::function<int()>& comman
                           .Advice("please report this with the command line"),
                       json);
   }
+}
+
+}  // namespace
+
+int Guard(const std::string& name, bool json, const std::function<int()>& command) {
+  return CloseStandardOutput(name, RunGuarded(name, json, command));
 }
 
 const std::atomic<int>* CatchStopSignals() {

@@ -58,7 +58,8 @@ std::string WordsAnd(const Words<T, N>& words, const std::string& what) {
 
 // Gives every long option of the app and its subcommands the variable MIMO_CONVERT_<OPTION> ("--max-shard-size" ->
 // MIMO_CONVERT_MAX_SHARD_SIZE) as its default, then parses. Returns the exit code when there is nothing left to do:
-// --help, --version, or 2 with a hint on stderr.
+// --help, --version, or 2 with a hint on stderr. Before anything else it sees to it that files which are opened later
+// can never become standard input, output or error.
 std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options);
 
 // Prints "NAME: error: MESSAGE" to stderr and, with `json`, {"error": {...}} to stdout. Returns the exit code.
@@ -74,6 +75,8 @@ int ExitCode(ErrorCode code);
 void PrintWarning(const std::string& name, const std::string& text, const CommonOptions& options);
 
 // Runs `command` and turns what escapes it into an error: no memory is kIo (may be retried), anything else kBadInput.
+// What was printed has reached standard output, or the exit code is not 0: kIo where all else went well. Nothing can be
+// printed to it afterwards.
 int Guard(const std::string& name, bool json, const std::function<int()>& command);
 
 // From now on the first SIGINT or SIGTERM stores its number in the returned flag; the second ends the process at once.

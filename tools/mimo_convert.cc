@@ -6,9 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
-#include "lib/base/durable_file.h"
+#include "lib/base/real_path.h"
+#include "lib/base/requested_file.h"
 #include "lib/forms/merge/merge.h"
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
 #include "lib/plan/words.h"
@@ -41,6 +43,7 @@ struct Arguments {
   const CLI::Option* qkv_option = nullptr;
   std::vector<std::string> min_sqnr;
   std::string report;
+  std::optional<RequestedFile> plan_out_file, report_file;  // once checked
   std::string dtype = "keep", shard_size = "keep", device = "auto";
   cli::CommonOptions common;
 };
@@ -125,7 +128,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
       ->capture_default_str();
   auto* run = app.add_option_group("run", "how it is done (never changes a byte of the result)");
   cli::AddWord(*run, "--link", a.run.link, kLinkModes,
-               cli::WordsAnd(kLinkModes, "files whose every tensor is unchanged"));
+               cli::WordsAnd(kLinkModes, "tensor files whose every tensor is unchanged; all else is copied"));
   run->add_flag("--hash-linked", a.run.hash_linked, "read linked files too, so that the manifest holds their hashes");
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
   run->add_option("--threads", a.run.threads, "worker threads (default: one per core)")->check(CLI::Range(0, 4096));
@@ -256,6 +259,63 @@ void FindJob(BatchJob* job) {
   }
 }
 
+// A checkpoint with the blobs of the cache that it may be a snapshot of.
+Status ProtectCheckpoint(const std::string& root, const char* what, std::vector<Untouchable>* untouchable) {
+  FileSystem& fs = PosixFileSystem();
+  untouchable->push_back({what, root});
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(root));
+  if (!info || info->kind != FileKind::kDirectory) return {};
+  MIMO_ASSIGN_OR_RETURN(const CheckpointBounds bounds, CheckpointBounds::Of(fs, root));
+  for (const std::string& directory : bounds.directories()) untouchable->push_back({what, directory, true});
+  return {};
+}
+
+// The files that --plan-out and --report name: never into what is read or made, never one another.
+Status CheckRequestedFiles(Arguments& a) {
+  if (a.plan_out.empty() && a.report.empty()) return {};
+  std::vector<Untouchable> untouchable;
+  MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.checkpoint, "the checkpoint", &untouchable));
+  if (!a.like.empty()) MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.like, "the checkpoint of --like", &untouchable));
+  if (!a.run.output.empty()) untouchable.push_back({"the output", a.run.output});
+  const std::pair<const char*, const std::string&> inputs[] = {{"the file of --plan", a.plan_in},
+                                                               {"the file of --recipe", a.recipe},
+                                                               {"the file of --input-scales", a.flags.input_scales},
+                                                               {"the file of --template", a.target.template_path}};
+  for (const auto& [what, path] : inputs)
+    if (!path.empty()) untouchable.push_back({what, path});
+  const auto check = [&](const char* option, const std::string& path, std::optional<RequestedFile>* file) -> Status {
+    if (path.empty()) return {};
+    MIMO_ASSIGN_OR_RETURN(*file, RequestedFile::Check(PosixFileSystem(), option, path, untouchable));
+    untouchable.push_back({std::string("the file of ") + option, (*file)->path(), true});
+    return {};
+  };
+  MIMO_RETURN_IF_ERROR(check("--plan-out", a.plan_out, &a.plan_out_file));
+  return check("--report", a.report, &a.report_file);
+}
+
+// Tensor files of a checkpoint, its config and its index may be links to elsewhere: what they lead to is not to be
+// replaced either.
+Status CheckLinkedFiles(const Arguments& a, const Catalogue& catalogue) {
+  if (!a.plan_out_file && !a.report_file) return {};
+  FileSystem& fs = PosixFileSystem();
+  std::vector<std::string> paths;
+  for (const CatalogueFile& file : catalogue.files) paths.push_back(catalogue.PathOf(file));
+  for (const char* name : {kConfigName, kIndexName, kOriginConfigName, kOriginIndexName}) {
+    for (const std::string& root : {a.checkpoint, a.like})
+      if (!root.empty()) paths.push_back(JoinPath(root, name));
+  }
+  for (const std::string& path : paths) {
+    MIMO_ASSIGN_OR_RETURN(const std::string real, FutureRealPath(fs, path));
+    for (const auto& [option, requested] :
+         {std::pair("--plan-out", &a.plan_out_file), std::pair("--report", &a.report_file)})
+      if (*requested && (*requested)->path() == real)
+        return UsageError(std::string(option) + " would replace a file of the checkpoint, by way of a link")
+            .File(real)
+            .Advice("name a file elsewhere");
+  }
+  return {};
+}
+
 Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   FileSystem& fs = PosixFileSystem();
   OpenOptions source{.source_qkv = a.plan.source_qkv, .allow_anomalies = a.run.allow_anomalies};
@@ -334,15 +394,17 @@ int Convert(Arguments& a) {
   FindJob(&a.run.job);
   if (!a.run.output.empty() && !a.dry_run)
     if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
+  if (Status s = CheckRequestedFiles(a); !s.ok()) return fail(s.error());
   Checkpoint checkpoint;
   Result<Plan> plan = ObtainPlan(a, &checkpoint);
   for (const std::string& oddity : checkpoint.stored.oddities) cli::PrintWarning(kName, oddity, a.common);
   if (!plan.ok()) return fail(plan.error());
+  if (Status s = CheckLinkedFiles(a, checkpoint.stored); !s.ok()) return fail(s.error());
   plan->tool_version = MIMO_VERSION;
   if (Status s = CheckThresholds(*plan, a.run.thresholds); !s.ok()) return fail(s.error());
-  if (!a.plan_out.empty())
-    if (Status s = WriteDurably(fs, a.plan_out,
-                                [&](const TextSink& sink) { return WritePlanJson(checkpoint.stored, *plan, sink); });
+  if (a.plan_out_file)
+    if (Status s =
+            a.plan_out_file->Write([&](const TextSink& sink) { return WritePlanJson(checkpoint.stored, *plan, sink); });
         !s.ok())
       return fail(s.error());
   const PlanSummary summary = Summarize(checkpoint.stored, *plan);
@@ -374,8 +436,9 @@ int Convert(Arguments& a) {
   if (!a.report.empty() && report->error_report.empty())
     cli::PrintWarning(kName, "the output was complete before: no report is written; its manifest holds the errors",
                       a.common);
-  if (!a.report.empty() && !report->error_report.empty())
-    if (Status s = WriteDurably(fs, a.report, report->error_report); !s.ok()) return fail(s.error());
+  if (a.report_file && !report->error_report.empty())
+    if (Status s = a.report_file->Write([&](const TextSink& sink) { return sink(report->error_report); }); !s.ok())
+      return fail(s.error());
   if (a.common.json)
     std::printf("%s\n", cli::JsonText(document).c_str());
   else if (!a.common.quiet)

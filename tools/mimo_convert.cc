@@ -332,7 +332,7 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   return ParsePlanJson(checkpoint->stored, text, a.plan_in);
 }
 
-ordered_json ReportJson(const RunReport& r) {
+ordered_json ReportJson(const RunReport& r, bool verbose) {
   ordered_json json = {{"bytes_read", r.bytes_read},
                        {"bytes_written", r.bytes_written},
                        {"files_written", r.files_written},
@@ -344,6 +344,9 @@ ordered_json ReportJson(const RunReport& r) {
                           "encoded_blocks", "exact_blocks", "kept_blocks", "fresh_blocks", "inexact_codes"})
     json[key] = counts[key];
   json["groups_read_twice"] = r.groups_read_twice;
+  json["checksums"] = {
+      {"verified", r.checksums.verified}, {"unverified", r.checksums.unverified}, {"without", r.checksums.without}};
+  if (verbose) json["checksums"]["tensors"] = r.unverified;
   json["rejections"] = r.rejections;
   json["seconds"] = r.seconds;
   json["device"] = r.device;
@@ -354,6 +357,16 @@ ordered_json ReportJson(const RunReport& r) {
                        {"bad_scales", n.bad_scales},
                        {"overflows", n.overflows}};
   return json;
+}
+
+void PrintChecksums(const RunReport& r, bool verbose) {
+  const ChecksumCounts& n = r.checksums;
+  if (!n.any()) return;
+  std::printf("CRC-32 of the source: %" PRIu64 " items verified, %" PRIu64 " not read whole, %" PRIu64
+              " saved without one\n",
+              n.verified, n.unverified, n.without);
+  if (!verbose) return;
+  for (const std::string& name : r.unverified) std::printf("  not verified  %s\n", name.c_str());
 }
 
 void PrintReport(const Arguments& a, const RunReport& r) {
@@ -373,6 +386,7 @@ void PrintReport(const Arguments& a, const RunReport& r) {
     std::printf("blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
                 n.kept_blocks, n.fresh_blocks);
   if (n.inexact_codes > 0) std::printf("codes that lost a bit: %" PRIu64 "\n", n.inexact_codes);
+  PrintChecksums(r, a.common.verbose);
   if (!r.error_report.empty()) PrintErrorTable(r.error_report, a.common.verbose);
 }
 
@@ -432,7 +446,7 @@ int Convert(Arguments& a) {
   a.run.stop = cli::CatchStopSignals();
   Result<RunReport> report = RunPlan(fs, checkpoint.stored, *plan, a.run);
   if (!report.ok()) return fail(report.error());
-  document["run"] = ReportJson(*report);
+  document["run"] = ReportJson(*report, a.common.verbose);
   if (!a.report.empty() && report->error_report.empty())
     cli::PrintWarning(kName, "the output was complete before: no report is written; its manifest holds the errors",
                       a.common);

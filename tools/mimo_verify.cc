@@ -38,17 +38,19 @@ int Check(Arguments& a) {
                                              {"tensors", report.tensors},
                                              {"bytes", report.bytes},
                                              {"unhashed_tensors", report.unhashed_tensors},
+                                             {"manifest_hash", report.manifest_holds_hash},
                                              {"differences", differences}};
     std::printf("%s\n", cli::JsonText(document).c_str());
   }
   if (const Status status = report.ToStatus(); !status.ok())
     return cli::PrintError(kName, status.error(), /*json=*/false);  // the document above already holds the differences
   if (!a.common.json && !a.common.quiet)
-    std::printf("%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s\n", a.directory.c_str(),
+    std::printf("%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s\n", a.directory.c_str(),
                 report.files, report.tensors, FormatBytes(report.bytes).c_str(),
                 report.unhashed_tensors > 0
                     ? "; linked files by length and header only (convert with --hash-linked for more)"
-                    : "");
+                    : "",
+                report.manifest_holds_hash ? "" : "; the manifest is of version 1, which holds no hash of itself");
   return 0;
 }
 

@@ -35,6 +35,14 @@ struct CatalogueFile {
   FileStamp stamp = {};  // before its header was read
 };
 
+// Bytes of a file whose CRC-32 the file holds: the storage of a torch.save item, in which arrays lie.
+struct StoredItem {
+  uint32_t file = 0;   // into Catalogue::files
+  uint64_t begin = 0;  // from the start of the file
+  uint64_t bytes = 0;
+  uint32_t crc = 0;  // 0 where none was computed (HoldsChecksum, lib/io/torch/zip.h)
+};
+
 struct StoredArray {
   std::string name;
   DType dtype = DType::kU8;
@@ -43,6 +51,7 @@ struct StoredArray {
   uint64_t begin = 0;  // from the start of the file
   uint64_t bytes = 0;
   TensorId id;
+  uint32_t item = kNone;  // into Catalogue::items; kNone: the file holds no checksum of it
   // As a matrix (MatrixRows, lib/io/dtype.h).
   int64_t rows() const { return MatrixRows(shape); }
   uint64_t row_bytes() const { return rows() == 0 ? 0 : bytes / static_cast<uint64_t>(rows()); }
@@ -61,6 +70,7 @@ struct Catalogue {
   IndexInfo index;
   std::vector<CatalogueFile> files;  // by name
   std::vector<StoredArray> arrays;   // by name
+  std::vector<StoredItem> items;     // by (file, begin)
   std::vector<CarriedFile> carried;  // by name; config.json, the index and the origin are not among them
   std::optional<CatalogueOrigin> origin;
   std::vector<std::string> oddities;  // warnings for people

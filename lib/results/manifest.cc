@@ -9,6 +9,7 @@
 #include "lib/plan/reads.h"
 #include "lib/plan/words.h"
 #include "lib/recipe/encoding_text.h"
+#include "lib/results/manifest_hash.h"
 #include "lib/results/result_json.h"
 
 namespace mimo {
@@ -20,7 +21,8 @@ class Writer {
       : catalogue_(catalogue),
         plan_(plan),
         results_(results),
-        out_(sink, "{\n\"format\":\"mimo-manifest\",\n\"version\":1") {}
+        sink_(HashingSink(sink)),
+        out_(sink_, "{\n\"format\":\"mimo-manifest\",\n\"version\":2") {}
 
   Status Write() {
     Head();
@@ -32,10 +34,18 @@ class Writer {
     Relayouts();
     Verdict();
     Totals();
-    return out_.Finish("\n}\n");
+    MIMO_RETURN_IF_ERROR(out_.Finish(""));
+    return sink_(EndOfManifest(hash_.Digest()));
   }
 
  private:
+  TextSink HashingSink(const TextSink& sink) {
+    return [this, &sink](std::string_view piece) {
+      hash_.Update(piece);
+      return sink(piece);
+    };
+  }
+
   void Head() {
     out_.String("tool_version", plan_.tool_version);
     out_.String("form", plan_.form);
@@ -57,6 +67,9 @@ class Writer {
     for (const CatalogueFile& file : catalogue_.files)
       File({.name = file.name, .bytes = file.bytes, .hash = file.header_hash}, "header_hash");
     out_.EndList();
+    if (!results_.checksums.any()) return;
+    JsonObject checksums(out_.Key("source_checksums"));
+    AddChecksums(checksums, results_.checksums);
   }
 
   void File(const ManifestFile& file, const char* hash_key) {
@@ -256,6 +269,8 @@ class Writer {
   const Catalogue& catalogue_;
   const Plan& plan_;
   const RunResults& results_;
+  StreamHash hash_;
+  const TextSink sink_;
   JsonDocument out_;
   std::unordered_map<uint32_t, std::vector<uint32_t>> relaid_;  // arrays by output
   std::unordered_set<uint64_t> seen_;                           // (output, array) of these

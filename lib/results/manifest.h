@@ -16,6 +16,7 @@
 #include "lib/plan/plan.h"
 #include "lib/plan/plan_json.h"
 #include "lib/results/block_counts.h"
+#include "lib/results/checksums.h"
 #include "lib/results/errors.h"
 
 namespace mimo {
@@ -40,6 +41,7 @@ struct RunResults {
   std::vector<TensorResult> tensors;    // per Plan::outputs
   std::vector<BlockCounts> groups;      // per Plan::groups: of their new grids
   std::vector<uint8_t> linked;          // per Plan::files
+  ChecksumCounts checksums;             // of the source
   std::vector<CarriedResult> carried;   // per Plan::carried
   std::vector<Threshold> thresholds;    // that were asked for
   std::vector<std::string> rejections;  // why the output is not acceptable
@@ -78,11 +80,14 @@ struct Manifest {
   std::vector<ManifestTensor> tensors;    // by (file, offset)
   kernels::Anomalies anomalies;           // totals
   BlockCounts blocks;                     // totals
+  ChecksumCounts checksums;               // of the source that it was made from
+  bool holds_own_hash = false;            // version 1 had no hash of its own text
   std::vector<std::string> rejections;    // thresholds that do not hold; the output is not acceptable
 };
 
-// kIo when it cannot be read, kBadInput when it is not a manifest.
+// kIo when it cannot be read, kBadInput when it is not a manifest, or not as it was written (manifest_hash.h).
 Result<Manifest> ReadManifest(FileSystem& fs, const std::string& path);
 Result<Manifest> ParseManifest(const std::string& text, const std::string& path);
+Result<std::string> ReadManifestText(FileSystem& fs, const std::string& path);
 
 }  // namespace mimo

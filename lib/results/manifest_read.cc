@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/plan/containers.h"
+#include "lib/results/manifest_hash.h"
 #include "lib/results/result_json.h"
 
 namespace mimo {
@@ -18,6 +19,10 @@ class Reader {
   explicit Reader(const std::string& path) : problems_(path, kAdvice) {}
 
   Result<Manifest> Read(const std::string& text, const std::string& path) {
+    if (const auto agrees = ManifestHashAgrees(text)) {
+      if (!*agrees) return ChangedManifest(path);
+      out_.holds_own_hash = true;
+    }
     const json::parser_callback_t callback = [this](int depth, json::parse_event_t event, json& parsed) {
       return Visit(depth, event, parsed);
     };
@@ -127,7 +132,12 @@ class Reader {
     const std::string format = members.String("format");
     if (format != "mimo-manifest") problems_.AddText("format", "mimo-manifest", format);
     const auto version = members.Integer<int64_t>("version");
-    if (version != 1) problems_.AddText("version", "1", std::to_string(version));
+    if (version != 1 && version != 2) problems_.AddText("version", "1 or 2", std::to_string(version));
+    // Version 1 had none.
+    if (out_.holds_own_hash != (version == 2))
+      problems_.AddText("manifest_hash", version == 2 ? "the last member" : "none in version 1",
+                        out_.holds_own_hash ? "one" : "none");
+    members.Find("manifest_hash");
     out_.tool_version = members.String("tool_version");
     out_.form = members.String("form");
     members.Object("options");
@@ -142,6 +152,11 @@ class Reader {
       members.Array(list);
     }
     members.Find("notes");  // for people
+    if (const json* found = members.Find("source_checksums"); found != nullptr) {
+      JsonMembers checksums(*found, problems_, "source_checksums");
+      out_.checksums = TakeChecksums(checksums);
+      checksums.Close();
+    }
     members.Find("accepted");
     if (members.Find("thresholds") != nullptr) out_.rejections = members.Strings("rejections");
     ReadTotals(members.Object("totals"));
@@ -159,8 +174,12 @@ Result<Manifest> ParseManifest(const std::string& text, const std::string& path)
   return Reader(path).Read(text, path);
 }
 
+Result<std::string> ReadManifestText(FileSystem& fs, const std::string& path) {
+  return ReadWholeFile(fs, path, kMaxManifestBytes);
+}
+
 Result<Manifest> ReadManifest(FileSystem& fs, const std::string& path) {
-  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxManifestBytes));
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadManifestText(fs, path));
   return ParseManifest(text, path);
 }
 

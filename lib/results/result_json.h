@@ -95,6 +95,23 @@ inline BlockCounts TakeCounts(JsonMembers& members) {
   return counts;
 }
 
+template <class Visit>
+void VisitChecksums(Visit visit) {
+  visit("verified", &ChecksumCounts::verified);
+  visit("unverified", &ChecksumCounts::unverified);
+  visit("without", &ChecksumCounts::without);
+}
+
+inline void AddChecksums(JsonObject& object, const ChecksumCounts& counts) {
+  VisitChecksums([&](const char* key, auto member) { object.Number(key, counts.*member); });
+}
+
+inline ChecksumCounts TakeChecksums(JsonMembers& members) {
+  ChecksumCounts counts;
+  VisitChecksums([&](const char* key, auto member) { counts.*member = members.Integer<uint64_t>(key); });
+  return counts;
+}
+
 // The same for the sums that figures of errors are derived from.
 template <class Visit>
 void VisitErrorSums(Visit visit) {

@@ -83,6 +83,7 @@ class Execution {
     report_.anomalies = manifest.anomalies;
     report_.blocks = manifest.blocks;
     report_.rejections = manifest.rejections;
+    report_.checksums = manifest.checksums;
     report_.device = "none";
     return report_;
   }

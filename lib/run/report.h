@@ -7,6 +7,7 @@
 
 #include "kernels/convert.h"
 #include "lib/results/block_counts.h"
+#include "lib/results/checksums.h"
 
 namespace mimo {
 
@@ -18,6 +19,8 @@ struct RunReport {
   uint64_t files_written = 0;
   uint64_t files_linked = 0;
   uint64_t groups_resumed = 0;          // file groups found complete
+  ChecksumCounts checksums;             // of the whole source, whatever an earlier run read of it
+  std::vector<std::string> unverified;  // stored arrays in items that are not compared; empty where OUT was complete
   uint64_t groups_read_twice = 0;       // fuse groups larger than the memory budget
   std::vector<std::string> rejections;  // thresholds that do not hold
   std::string error_report;             // JSON (schemas/report.schema.json); "" unless errors were measured

@@ -62,8 +62,7 @@ Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& opti
 
 // No memory; or the run has failed elsewhere, and this is lost to the first error.
 Error Stopped(uint64_t bytes) {
-  return IoError("no memory for a step of " + std::to_string(bytes) + " bytes")
-      .Advice("lower --memory and run again with --resume");
+  return IoError("no memory for a step of " + std::to_string(bytes) + " bytes").Advice(kStoppedAdvice);
 }
 
 void Count(std::string& text, uint64_t count, const char* what) {
@@ -93,6 +92,7 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
           kOpenWriters, [this](uint32_t file) { return OpenAgain(plan_.files[file].name); },
           [](WritableFile& file) { return file.Close(); }),
       completion_(plan),
+      checks_(job_),
       carried_(fs, catalogue, plan, options, partial),
       workers_(threads_, kStoppedAdvice),
       file_groups_(plan.file_groups),
@@ -117,6 +117,8 @@ Status StepRunner::Run(RunResults& results, RunReport& report) {
   for (size_t f = 0; f < plan_.files.size(); ++f) {
     results.linked[f] = options_.link != LinkMode::kCopy && plan_.files[f].unchanged ? 1 : 0;
   }
+  results.checksums = report.checksums = checks_.counts();
+  report.unverified = checks_.Unverified();
   MIMO_RETURN_IF_ERROR(LoadRecords(results, report));
   // What is made in this run starts from zero; tensors that are linked and not read keep no hash.
   for (size_t o = 0; o < plan_.outputs.size(); ++o) {
@@ -353,7 +355,9 @@ Status StepRunner::RunStep(const Step& step, Backend& backend) {
   uint64_t read = 0;
   for (const Extent& extent : work.reads()) {
     MIMO_ASSIGN_OR_RETURN(const auto file, readers_.Get(extent.file));
-    MIMO_RETURN_IF_ERROR(file->ReadAt(extent.begin, {buffer.data() + extent.offset, extent.bytes}));
+    const std::span data(buffer.data() + extent.offset, extent.bytes);
+    MIMO_RETURN_IF_ERROR(file->ReadAt(extent.begin, data));
+    MIMO_RETURN_IF_ERROR(checks_.Add(step.file_group, extent.file, extent.begin, data));
     read += extent.bytes;
   }
   MIMO_ASSIGN_OR_RETURN(StepResult result, work.Transform(buffer.data(), backend, request));
@@ -460,6 +464,13 @@ Status StepRunner::FoldSums(uint32_t file_group) {
 }
 
 Status StepRunner::FinishFileGroup(uint32_t file_group) {
+  uint64_t read = 0;
+  MIMO_RETURN_IF_ERROR(checks_.Finish(
+      file_group, [this](uint32_t file) { return readers_.Get(file); }, &read));
+  {
+    const std::lock_guard lock(mutex_);
+    report_->bytes_read += read;
+  }
   MIMO_RETURN_IF_ERROR(FoldSums(file_group));
   std::vector<std::string> names;
   for (uint32_t f = 0; f < plan_.files.size(); ++f) {

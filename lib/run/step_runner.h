@@ -22,6 +22,7 @@
 #include "lib/run/options.h"
 #include "lib/run/partial.h"
 #include "lib/run/report.h"
+#include "lib/run/source_checks.h"
 #include "lib/run/sources.h"
 #include "lib/run/step_sums.h"
 #include "lib/run/step_work.h"
@@ -87,6 +88,7 @@ class StepRunner {
   HandleCache<ReadableFile> readers_;
   HandleCache<WritableFile> writers_;
   Completion completion_;
+  SourceChecks checks_;
   CarriedFiles carried_;
   Workers workers_;
   std::vector<std::unique_ptr<Backend>> backends_;  // one per worker

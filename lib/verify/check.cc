@@ -7,6 +7,7 @@
 
 #include "lib/model/file_names.h"
 #include "lib/results/manifest.h"
+#include "lib/results/manifest_hash.h"
 #include "lib/verify/index_check.h"
 #include "lib/verify/rehash.h"
 
@@ -39,6 +40,7 @@ class Checker {
 
   Result<CheckReport> Check() {
     MIMO_RETURN_IF_ERROR(Open());
+    if (!report_.differences.empty()) return std::move(report_);  // a changed manifest proves nothing
     MIMO_RETURN_IF_ERROR(CheckFileSet());
     size_t next = 0;
     for (uint32_t f = 0; f < manifest_.files.size(); ++f) {
@@ -72,7 +74,14 @@ class Checker {
           .File(path)
           .Advice(partial ? "finish it with mimo-convert --resume" : "name the directory that mimo-convert wrote");
     }
-    MIMO_ASSIGN_OR_RETURN(manifest_, ReadManifest(fs_, path));
+    MIMO_ASSIGN_OR_RETURN(const std::string text, ReadManifestText(fs_, path));
+    if (ManifestHashAgrees(text) == false) {
+      const Error changed = ChangedManifest(path);
+      Differs(kManifestName, "", changed.what, changed.expected, changed.found);
+      return {};
+    }
+    MIMO_ASSIGN_OR_RETURN(manifest_, ParseManifest(text, path));
+    report_.manifest_holds_hash = manifest_.holds_own_hash;
     return {};
   }
 

@@ -24,6 +24,7 @@ struct CheckReport {
   uint64_t tensors = 0;
   uint64_t bytes = 0;                   // read
   uint64_t unhashed_tensors = 0;        // of linked files: length and header checked only
+  bool manifest_holds_hash = true;      // false: it is of version 1, and nothing says whether it was changed
   std::vector<Difference> differences;  // by file, in the manifest's order; empty: all holds
   // kCheckFailed that lists the first differences, or ok.
   Status ToStatus() const;

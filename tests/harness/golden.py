@@ -16,7 +16,7 @@ tree    digest of all that the row left in HERE, by name, kind and bytes; null w
 text    digest of stdout and stderr
 
 What is taken out before hashing, because it may change while no conversion does: the version of the tool in plans and
-manifests; seconds, throughput and device of what is printed; the folder; the last digits of "sqnr_db", a logarithm of
+manifests, and the hash of a manifest's text, which has it; seconds, throughput and device of what is printed; the folder; the last digits of "sqnr_db", a logarithm of
 the C library's; the words with which the command line's parser refuses an option, which are that library's.
 """
 import concurrent.futures
@@ -43,6 +43,7 @@ FIXED = {"mimo-convert": (("--device", "cpu"), ("--threads", "2"), ("--memory", 
          "mimo-verify": (("--threads", "2"), ("--no-progress",)),
          "mimo-inspect": ()}
 REFERENCE = re.compile(r"@([^!:/]+)(?:!([a-z0-9_]+))?(:plan)?(/.*)?")
+MANIFEST_HASH = (re.compile(rb'(?<=\n"manifest_hash":")[0-9a-f]{32}(?="\n}\n$)'), b"")
 VERSION = (re.compile(rb'("tool_version": ?)"[^"]*"'), rb'\1""')
 DECIBELS = (re.compile(rb'(?<="sqnr_db":)-?[0-9.]+'), lambda match: b"%.9f" % float(match[0]))
 VARYING = ((re.compile(rb'("seconds": ?)[0-9.e+-]+'), rb"\g<1>0"),
@@ -236,7 +237,7 @@ def _content(path, sparse):
             length = struct.unpack("<Q", f.read(8))[0]
             return f"{digest(f.read(length))} of {os.path.getsize(path)}"
         if os.path.basename(path) in ("mimo-manifest.json", "report.json"):
-            return digest(_replace(f.read(), (VERSION, DECIBELS)))
+            return digest(_replace(f.read(), (VERSION, MANIFEST_HASH, DECIBELS)))
         hasher = hashlib.sha256()
         for chunk in iter(lambda: f.read(1 << 20), b""):
             hasher.update(chunk)

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <tuple>
 
 #include "lib/forms/megatron/megatron_files.h"
 #include "lib/io/torch/dcp_metadata.h"
@@ -52,8 +55,8 @@ Result<std::string> TrackedByBridge(FileSystem& fs, const std::string& path) {
         .Advice("name the iteration's directory itself");
   MIMO_ASSIGN_OR_RETURN(const TensorPlace place, PlaceOf(saved, *tensor, path));
   int64_t value = -1;
-  if (place.bytes == sizeof value)
-    MIMO_RETURN_IF_ERROR(file->ReadAt(place.begin, std::as_writable_bytes(std::span(&value, 1))));
+  MIMO_ASSIGN_OR_RETURN(const std::string bytes, ReadSmallTensor(*file, place, path));
+  if (bytes.size() == sizeof value) std::memcpy(&value, bytes.data(), sizeof value);
   if (value < 0)
     return BadInput("the tracker names no step")
         .File(path)
@@ -149,12 +152,38 @@ class DcpReader {
           .Expected("metadata.json beside .metadata")
           .Found("no such file")
           .Advice(kHalfWritten);
+    MIMO_RETURN_IF_ERROR(CheckRanges(metadata, path));
     for (const DcpTensor* tensor : wanted) MIMO_RETURN_IF_ERROR(Add(*tensor, *form));
     return {};
   }
 
  private:
   std::string Prefix() const { return directory_.empty() ? "" : directory_ + "/"; }
+
+  // Nothing is saved twice: a range that two parts name is the one of a damaged .metadata, which has no checksum.
+  static Status CheckRanges(const DcpMetadata& metadata, const std::string& path) {
+    struct Range {
+      const DcpRange* range;
+      const std::string* key;
+    };
+    std::vector<Range> ranges;
+    for (const DcpTensor& tensor : metadata.tensors)
+      for (const DcpChunk& chunk : tensor.chunks) ranges.push_back({&chunk.range, &tensor.key});
+    std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) {
+      return std::tie(a.range->file, a.range->offset) < std::tie(b.range->file, b.range->offset);
+    });
+    for (size_t i = 1; i < ranges.size(); ++i) {
+      const DcpRange &a = *ranges[i - 1].range, &b = *ranges[i].range;
+      if (a.file != b.file || b.offset - a.offset >= a.bytes) continue;
+      return BadInput("parts of tensors that overlap in their file")
+          .File(path)
+          .Tensor(*ranges[i].key)
+          .Expected("an item of its own")
+          .Found("bytes of " + *ranges[i - 1].key + " in " + a.file)
+          .Advice(kHalfWritten);
+    }
+    return {};
+  }
 
   Status Add(const DcpTensor& tensor, const MegatronForm& form) {
     SavedTensor saved{tensor.key, form.Identify(tensor.key), tensor.dtype, tensor.shape, {}};
@@ -219,8 +248,27 @@ class DcpReader {
   uint32_t open_ = kNone;
 };
 
+// Tensors may be parts of one storage: an item for each becomes one for all, by place.
+void JoinItems(Catalogue* stored) {
+  const auto place = [](const StoredItem& item) { return std::tie(item.file, item.begin, item.bytes); };
+  std::vector<uint32_t> order(stored->items.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return place(stored->items[a]) < place(stored->items[b]); });
+  std::vector<StoredItem> joined;
+  std::vector<uint32_t> moved(order.size());
+  for (const uint32_t i : order) {
+    if (joined.empty() || place(joined.back()) != place(stored->items[i])) joined.push_back(stored->items[i]);
+    moved[i] = static_cast<uint32_t>(joined.size() - 1);
+  }
+  for (StoredArray& array : stored->arrays)
+    if (array.item != kNone) array.item = moved[array.item];
+  stored->items = std::move(joined);
+}
+
 // Arrays are sorted by name; chunks follow them.
 Status Finish(MegatronStore* store) {
+  JoinItems(&store->stored);
   const std::vector<StoredArray> before = store->stored.arrays;
   MIMO_RETURN_IF_ERROR(SortArrays(&store->stored));
   std::vector<uint32_t> moved(before.size());
@@ -263,7 +311,9 @@ Result<Catalogue> Shell(FileSystem& fs, const std::string& root, const std::stri
 }  // namespace
 
 uint32_t AddStored(std::string name, uint32_t file, const TensorPlace& place, Catalogue* stored) {
-  stored->arrays.push_back({std::move(name), place.dtype, place.shape, file, place.begin, place.bytes, {}});
+  const auto item = static_cast<uint32_t>(stored->items.size());
+  stored->items.push_back({file, place.storage.begin, place.storage.bytes, place.storage.crc});
+  stored->arrays.push_back({std::move(name), place.dtype, place.shape, file, place.begin, place.bytes, {}, item});
   return static_cast<uint32_t>(stored->arrays.size() - 1);
 }
 

@@ -86,9 +86,15 @@ class Merger {
       if (file.root.empty()) file.root = run_.stored.root;
       stored.files.push_back(std::move(file));
     }
+    const auto item_shift = static_cast<uint32_t>(stored.items.size());
+    for (StoredItem item : run_.stored.items) {
+      item.file += shift;
+      stored.items.push_back(item);
+    }
     for (StoredArray array : run_.stored.arrays) {
       array.name = kRunPrefix + array.name;
       array.file += shift;
+      if (array.item != kNone) array.item += item_shift;
       stored.arrays.push_back(std::move(array));
     }
     return SortArrays(&stored);

@@ -41,12 +41,20 @@ std::string TorchSaveFile(const TorchValue& value, const std::string& base,
 
 // ---- reading
 
-// Where the data of one tensor lies.
+// Where a storage lies, and the CRC-32 that its file says (0 where none was computed: HoldsChecksum, zip.h).
+struct TorchStorage {
+  std::string key;
+  uint64_t begin = 0;  // from the start of the file
+  uint64_t bytes = 0;
+  uint32_t crc = 0;
+};
+// Where the data of one tensor lies: in a storage, which it may share. Nobody has compared the CRC-32.
 struct TensorPlace {
   DType dtype = DType::kU8;
   std::vector<int64_t> shape;
   uint64_t begin = 0;  // from the start of the file
   uint64_t bytes = 0;
+  TorchStorage storage;
 };
 
 // The one tensor of the item in bytes [offset, offset + length) of a file. kBadInput for anything that is not such an
@@ -54,11 +62,6 @@ struct TensorPlace {
 Result<TensorPlace> ReadTorchItem(ReadableFile& file, uint64_t offset, uint64_t length, const std::string& path);
 
 // A whole torch.save file: its value, and where each storage lies.
-struct TorchStorage {
-  std::string key;
-  uint64_t begin = 0;  // from the start of the file
-  uint64_t bytes = 0;
-};
 struct TorchFile {
   TorchValue value;
   std::vector<TorchStorage> storages;  // by key
@@ -66,5 +69,7 @@ struct TorchFile {
 Result<TorchFile> ReadTorchFile(ReadableFile& file, const std::string& path);
 // Where a tensor of that file lies. kBadInput: not contiguous, or beyond its storage.
 Result<TensorPlace> PlaceOf(const TorchFile& file, const TorchTensor& tensor, const std::string& path);
+// The bytes of a small tensor, its storage compared with its CRC-32. kBadInput: it differs, or is above 1 MiB.
+Result<std::string> ReadSmallTensor(const ReadableFile& file, const TensorPlace& place, const std::string& path);
 
 }  // namespace mimo

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "lib/base/checked.h"
+#include "lib/base/crc32.h"
 #include "lib/io/torch/item.h"
 #include "lib/io/torch/pickle_reader.h"
 #include "lib/io/torch/text.h"
@@ -12,6 +13,7 @@ namespace {
 
 constexpr uint64_t kMaxItemPickle = 1U << 20U;
 constexpr uint64_t kMaxFilePickle = 1U << 28U;
+constexpr uint64_t kMaxSmallTensor = 1U << 20U;
 
 // A zip whose entries are those of one torch.save.
 struct Archive {
@@ -52,8 +54,8 @@ Result<Pickle> ReadArchivePickle(const Archive& archive, uint64_t limit, const s
   return ReadPickle(*bytes, path);
 }
 
-// `tensor` within a storage of `bytes` bytes from `begin` on.
-Result<TensorPlace> PlaceIn(const TorchTensor& tensor, uint64_t begin, uint64_t bytes, const std::string& path) {
+Result<TensorPlace> PlaceIn(const TorchTensor& tensor, TorchStorage storage, const std::string& path) {
+  const uint64_t bytes = storage.bytes;
   const auto size = TensorBytes(tensor.dtype, tensor.shape);
   const uint64_t element = BitsPerElement(tensor.dtype) / 8;
   const auto offset = CheckedMul(static_cast<uint64_t>(tensor.offset), element);
@@ -67,7 +69,8 @@ Result<TensorPlace> PlaceIn(const TorchTensor& tensor, uint64_t begin, uint64_t 
         .Found(std::to_string(bytes) + " bytes");
   }
   if (!tensor.contiguous()) return BadTorchFile(path, "a tensor is not contiguous");
-  return TensorPlace{tensor.dtype, tensor.shape, begin + *offset, *size};
+  const uint64_t begin = storage.begin + *offset;
+  return TensorPlace{tensor.dtype, tensor.shape, begin, *size, std::move(storage)};
 }
 
 }  // namespace
@@ -83,7 +86,7 @@ Result<TensorPlace> ReadTorchItem(ReadableFile& file, uint64_t offset, uint64_t 
   }
   const ZipEntry* data = archive.zip.Find(archive.base + "data/" + tensor->storage);
   if (data == nullptr) return BadTorchFile(path, "no storage " + PrintableText(tensor->storage));
-  return PlaceIn(*tensor, data->begin, data->bytes, path);
+  return PlaceIn(*tensor, {tensor->storage, data->begin, data->bytes, data->crc}, path);
 }
 
 Result<TorchFile> ReadTorchFile(ReadableFile& file, const std::string& path) {
@@ -95,7 +98,7 @@ Result<TorchFile> ReadTorchFile(ReadableFile& file, const std::string& path) {
   const std::string prefix = archive.base + "data/";
   for (const ZipEntry& entry : archive.zip.entries()) {  // by name, so by key
     if (entry.name.starts_with(prefix)) {
-      out.storages.push_back({entry.name.substr(prefix.size()), entry.begin, entry.bytes});
+      out.storages.push_back({entry.name.substr(prefix.size()), entry.begin, entry.bytes, entry.crc});
     }
   }
   return out;
@@ -108,7 +111,21 @@ Result<TensorPlace> PlaceOf(const TorchFile& file, const TorchTensor& tensor, co
   if (it == file.storages.end() || it->key != tensor.storage) {
     return BadTorchFile(path, "no storage " + PrintableText(tensor.storage));
   }
-  return PlaceIn(tensor, it->begin, it->bytes, path);
+  return PlaceIn(tensor, *it, path);
+}
+
+Result<std::string> ReadSmallTensor(const ReadableFile& file, const TensorPlace& place, const std::string& path) {
+  const TorchStorage& storage = place.storage;
+  if (storage.bytes > kMaxSmallTensor)
+    return BadTorchFile(path, "storage " + PrintableText(storage.key) + " is too long")
+        .Expected(std::to_string(kMaxSmallTensor) + " bytes at most")
+        .Found(storage.bytes);
+  std::string bytes(storage.bytes, '\0');
+  MIMO_RETURN_IF_ERROR(file.ReadAt(storage.begin, std::as_writable_bytes(std::span(bytes))));
+  const uint32_t found = Crc32(std::as_bytes(std::span(bytes)));
+  if (HoldsChecksum(storage.crc, storage.bytes) && found != storage.crc)
+    return BadChecksum(path, "storage " + PrintableText(storage.key), storage.crc, found);
+  return bytes.substr(place.begin - storage.begin, place.bytes);
 }
 
 }  // namespace mimo

@@ -1,6 +1,7 @@
 #include "lib/io/torch/text.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 
 namespace mimo {
@@ -34,6 +35,19 @@ Error BadTorchFile(const std::string& path, std::string what) {
   return BadInput(std::move(what))
       .File(path)
       .Advice("this is not as PyTorch and Megatron write it; fetch or save it again");
+}
+
+Error BadChecksum(const std::string& path, const std::string& what, uint32_t expected, uint32_t found) {
+  const auto hex = [](uint32_t crc) {
+    char text[9];
+    std::snprintf(text, sizeof text, "%08x", crc);
+    return std::string(text);
+  };
+  return BadInput(what + " is damaged: its bytes are not those that were saved")
+      .File(path)
+      .Expected("CRC-32 " + hex(expected))
+      .Found(hex(found))
+      .Advice("fetch the file again from where it is whole, or save it again");
 }
 
 }  // namespace mimo

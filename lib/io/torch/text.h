@@ -1,6 +1,7 @@
 // Text that comes out of files of strangers, and what is said about such files.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -19,5 +20,7 @@ bool IsInnerPath(std::string_view name);
 
 // kBadInput: `path` is not what PyTorch or Megatron write.
 Error BadTorchFile(const std::string& path, std::string what);
+// kBadInput: `what` ("entry archive/data.pkl") of `path` has another CRC-32 than the file says.
+Error BadChecksum(const std::string& path, const std::string& what, uint32_t expected, uint32_t found);
 
 }  // namespace mimo

@@ -51,7 +51,14 @@ struct ZipEntry {
   std::string name;
   uint64_t begin = 0;  // of its data, from the start of the file
   uint64_t bytes = 0;
+  uint32_t crc = 0;  // CRC-32 of its data; 0 under data: none was computed (HoldsChecksum)
 };
+
+// Whether `crc` is the CRC-32 of `bytes` bytes. torch.save writes 0 where it is told not to compute any
+// (torch.serialization.set_crc32_options, torch.serialization.skip_data).
+inline bool HoldsChecksum(uint32_t crc, uint64_t bytes) {
+  return crc != 0 || bytes == 0;
+}
 
 // The zip in bytes [offset, offset + length) of a file. It is refused (kBadInput) unless
 //   - it ends with an end record without comment, preceded by a zip64 one where that is needed or announced, and the
@@ -59,14 +66,14 @@ struct ZipEntry {
 //   - entries are stored (method 0, no encryption), lie before the directory and do not overlap each other, local
 //     headers included; local headers agree with the directory, or leave sizes to a data descriptor;
 //   - names are distinct, relative, and without "..", backslashes and control characters.
-// CRCs are not looked at: what is converted is hashed anyway.
+// CRCs of data are for those who read it: Content() compares, ZipEntry::crc serves who reads in parts.
 class StoredZip {
  public:
   static Result<StoredZip> Open(const ReadableFile& file, uint64_t offset, uint64_t length, const std::string& path);
 
   const std::vector<ZipEntry>& entries() const { return entries_; }  // by name
   const ZipEntry* Find(std::string_view name) const;
-  // kBadInput when it is longer than `limit`.
+  // kBadInput when it is longer than `limit`, or its CRC-32 is another than the zip says.
   Result<std::string> Content(const ZipEntry& entry, uint64_t limit) const;
 
  private:

@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "lib/base/crc32.h"
 #include "lib/io/torch/text.h"
 #include "lib/io/torch/zip.h"
 #include "lib/io/torch/zip_format.h"
@@ -51,7 +52,7 @@ struct End {
 struct Listed {
   std::string name;
   uint64_t flags = 0;
-  uint64_t crc = 0;
+  uint32_t crc = 0;
   uint64_t bytes = 0;
   uint64_t header = 0;
   uint64_t begin = 0;  // of its data in the zip: known from the local header
@@ -72,7 +73,7 @@ class ZipOpener {
     MIMO_RETURN_IF_ERROR(CheckOverlap(&listed));
     zip_.entries_.reserve(listed.size());
     for (Listed& entry : listed) {
-      zip_.entries_.push_back({std::move(entry.name), zip_.offset_ + entry.begin, entry.bytes});
+      zip_.entries_.push_back({std::move(entry.name), zip_.offset_ + entry.begin, entry.bytes, entry.crc});
     }
     std::sort(zip_.entries_.begin(), zip_.entries_.end(),
               [](const ZipEntry& a, const ZipEntry& b) { return a.name < b.name; });
@@ -186,7 +187,7 @@ class ZipOpener {
     Listed entry;
     entry.name = name;
     entry.flags = Get(central, 8, 2);
-    entry.crc = Get(central, 16, 4);
+    entry.crc = static_cast<uint32_t>(Get(central, 16, 4));
     if ((entry.flags & 1U) != 0) return BadEntry("has an encrypted entry", name);
     if ((entry.flags & ~uint64_t{kUtf8Flag | kDescriptorFlag}) != 0)
       return BadEntry("has an entry with unknown flags", name);
@@ -283,7 +284,11 @@ Result<std::string> StoredZip::Content(const ZipEntry& entry, uint64_t limit) co
         .Expected(std::to_string(limit) + " bytes at most")
         .Found(entry.bytes);
   }
-  return Bytes(entry.begin - offset_, entry.bytes);
+  MIMO_ASSIGN_OR_RETURN(std::string content, Bytes(entry.begin - offset_, entry.bytes));
+  if (!HoldsChecksum(entry.crc, entry.bytes)) return content;
+  if (const uint32_t found = Crc32(std::as_bytes(std::span(content))); found != entry.crc)
+    return BadChecksum(path_, PrintableText(entry.name), entry.crc, found);
+  return content;
 }
 
 Result<std::string> StoredZip::Bytes(uint64_t begin, uint64_t bytes) const {

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "lib/results/manifest.h"
+#include "lib/results/manifest_hash.h"
 #include "tests/unit/run/lab.h"
 
 namespace mimo {
@@ -185,14 +186,53 @@ TEST_F(Check, ManifestsReadBackAndDamagedOnesAreRefused) {
   for (const auto& [from, to] :
        std::vector<std::pair<std::string, std::string>>{{"\"file\":0", "\"file\":9"},
                                                         {"\"dtype\":\"BF16\"", "\"dtype\":\"BF17\""},
-                                                        {"\"version\":1", "\"version\":2"},
+                                                        {"\"version\":2", "\"version\":3"},
+                                                        {"\"version\":2", "\"version\":1"},
                                                         {"\"shape\":[6,5]", "\"shape\":[6,-5]"},
                                                         {"\"tensors\":[", "\"tensor\":["},
                                                         {"\"payload_bytes\":", "\"payload_bytes\":-"}}) {
     std::string damaged = text;
     damaged.replace(damaged.find(from), from.size(), to);
-    EXPECT_FALSE(ParseManifest(damaged, "m").ok()) << to;
+    damaged.resize(damaged.rfind(",\n\"manifest_hash\""));
+    damaged += EndOfManifest(HashBytes(std::as_bytes(std::span(damaged))));  // only the content is wrong
+    const auto refused = ParseManifest(damaged, "m");
+    ASSERT_FALSE(refused.ok()) << to;
+    EXPECT_NE(refused.error().what, ChangedManifest("m").what) << to;
   }
+}
+
+TEST_F(Check, EveryFlippedBitOfTheManifestIsFound) {
+  const lab::Bytes content = lab::ReadFile(out_ + "/" + kManifestName);
+  size_t differences = 0;
+  for (size_t bit = 0; bit < 8 * content.size(); ++bit) {
+    lab::Bytes damaged = content;
+    damaged[bit / 8] ^= static_cast<uint8_t>(1 << bit % 8);
+    EXPECT_FALSE(ParseManifest(std::string(damaged.begin(), damaged.end()), "m").ok()) << bit;
+    lab::WriteFile(out_ + "/" + kManifestName, damaged);
+    auto report = CheckDirectory(PosixFileSystem(), out_);
+    if (!report.ok()) {
+      EXPECT_EQ(report.error().code, ErrorCode::kBadInput) << bit;
+      continue;
+    }
+    EXPECT_FALSE(report->ToStatus().ok()) << bit;
+    ASSERT_EQ(report->differences.size(), 1u) << bit;
+    EXPECT_EQ(report->differences[0].what, "the manifest has been changed");
+    ++differences;
+  }
+  EXPECT_GT(differences, 8 * (content.size() - 60));  // all but those in the last line
+}
+
+// Outputs of earlier versions of the tool are as good as they were.
+TEST_F(Check, AManifestOfVersion1HasNoHashOfItself) {
+  std::string text = ManifestText();
+  text.resize(text.rfind(",\n\"manifest_hash\""));
+  text.replace(text.find("\"version\":2"), 11, "\"version\":1");
+  Write(kManifestName, text + "\n}\n");
+  const CheckReport report = MustCheck();
+  EXPECT_TRUE(report.ToStatus().ok()) << report.ToStatus().error().Message();
+  EXPECT_FALSE(report.manifest_holds_hash);
+  Write(kManifestName, text + EndOfManifest(HashBytes(std::as_bytes(std::span(text)))));
+  EXPECT_FALSE(CheckDirectory(PosixFileSystem(), out_).ok());
 }
 
 }  // namespace

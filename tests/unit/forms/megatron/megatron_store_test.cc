@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <tuple>
 
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/io/torch/dcp_metadata.h"
@@ -319,6 +320,46 @@ TEST_F(Store, FilesThatAreNotWhatTheMetadataSays) {
     const auto opened = OpenMegatron(Disk(), directory_.path(), {"iter_0000005", FormKind::kTorchDist}, nullptr);
     ASSERT_FALSE(opened.ok());
     EXPECT_NE(opened.error().Message().find("another tensor"), std::string::npos);
+  }
+}
+
+// .metadata has no checksum: a part that was moved to another's place is found by that.
+TEST_F(Store, PartsThatShareAnItem) {
+  SaveRoot();
+  const std::string path = File("iter_0000005/.metadata");
+  std::string pickle;
+  {
+    std::ifstream file(path, std::ios::binary);
+    pickle.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  auto metadata = ReadDcpMetadata(pickle, path);
+  ASSERT_TRUE(metadata.ok());
+  DcpTensor& a = metadata->tensors[0];
+  for (DcpTensor& b : metadata->tensors) {
+    if (b.key == a.key || b.shape != a.shape) continue;
+    b.chunks[0].range = a.chunks[0].range;
+    Write("iter_0000005/.metadata", WriteDcpMetadata(*metadata));
+    const auto opened = OpenMegatron(Disk(), directory_.path(), {"iter_0000005", FormKind::kTorchDist}, nullptr);
+    ASSERT_FALSE(opened.ok());
+    EXPECT_NE(opened.error().Message().find("overlap"), std::string::npos) << opened.error().Message();
+    return;
+  }
+  FAIL() << "no two tensors of one shape";
+}
+
+TEST_F(Store, EveryArrayHasItsItem) {
+  SaveRoot();
+  auto store = OpenMegatron(Disk(), directory_.path(), {"iter_0000005", FormKind::kTorchDist}, nullptr);
+  ASSERT_TRUE(store.ok()) << store.error().Message();
+  const Catalogue& stored = store->stored;
+  EXPECT_EQ(stored.items.size(), stored.arrays.size());
+  for (size_t i = 1; i < stored.items.size(); ++i)
+    EXPECT_LT(std::tie(stored.items[i - 1].file, stored.items[i - 1].begin),
+              std::tie(stored.items[i].file, stored.items[i].begin));
+  for (const StoredArray& array : stored.arrays) {
+    ASSERT_LT(array.item, stored.items.size());
+    const StoredItem& item = stored.items[array.item];
+    EXPECT_EQ(std::tie(item.file, item.begin, item.bytes), std::tie(array.file, array.begin, array.bytes));
   }
 }
 

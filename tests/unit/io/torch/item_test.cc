@@ -158,6 +158,12 @@ TEST(TorchFile, SmallFilesComeBack) {
   EXPECT_EQ(std::get<int64_t>(std::get<TorchValue::Tuple>(value.Find("tuple")->data).items[0].data), -3);
   EXPECT_EQ(std::get<double>(std::get<TorchValue::List>(value.Find("list")->data)[0].data), 1.25);
   EXPECT_EQ(value.Find("nothing"), nullptr);
+  EXPECT_EQ(ReadSmallTensor(file, place.value(), "").value(), std::string("\7\0\0\0\0\0\0\0", 8));
+  for (int bit = 0; bit < 64; ++bit) {
+    std::string damaged = bytes;
+    damaged[place.value().begin + static_cast<uint64_t>(bit / 8)] ^= static_cast<char>(1 << bit % 8);
+    EXPECT_FALSE(ReadSmallTensor(MemoryFile(damaged), place.value(), "").ok()) << bit;
+  }
   TorchTensor lost;
   lost.storage = "7";
   EXPECT_FALSE(PlaceOf(read.value(), lost, "").ok());

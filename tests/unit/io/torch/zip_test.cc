@@ -16,12 +16,22 @@ std::string Number(uint64_t value, int bytes) {
   return out;
 }
 
+// CRC-32 (IEEE 802.3), a bit at a time.
+uint32_t BitwiseCrc(const std::string& bytes) {
+  uint32_t crc = 0xFFFFFFFFu;
+  for (const char byte : bytes) {
+    crc ^= static_cast<unsigned char>(byte);
+    for (int i = 0; i < 8; ++i) crc = crc >> 1 ^ ((crc & 1) != 0 ? 0xEDB88320u : 0);
+  }
+  return ~crc;
+}
+
 struct Made {
   std::string name;
   std::string data;
   uint64_t flags = 0x0800;
   uint64_t method = 0;
-  uint64_t crc = 7;
+  uint64_t crc = 0;          // set by Add
   uint64_t size = 0;         // in the directory; set by Add
   uint64_t stored_size = 0;  // likewise
   uint64_t local_size = 0;   // in the local header
@@ -43,6 +53,7 @@ struct Zip {
 
   Made& Add(const std::string& name, const std::string& data) {
     Made made{.name = name, .data = data, .local_name = name, .local_extra = {}, .extra = {}};
+    made.crc = BitwiseCrc(data);
     made.size = made.stored_size = made.local_size = data.size();
     entries.push_back(made);
     ++count;
@@ -113,7 +124,7 @@ TEST(TorchZip, ReadsAPlainOneAnywhereInAFile) {
   zip.Place();
   const std::string bytes = zip.Finish();
   const MemoryFile file("before" + bytes + "after");
-  const auto opened = StoredZip::Open(file, 6, bytes.size(), "x.pt");
+  auto opened = StoredZip::Open(file, 6, bytes.size(), "x.pt");
   ASSERT_TRUE(opened.ok()) << opened.error().Message();
   ASSERT_EQ(opened.value().entries().size(), 3u);
   const ZipEntry* data = opened.value().Find("a/data/0");
@@ -296,7 +307,7 @@ TEST(TorchZip, WritesZip64WhereNeeded) {
   for (int i = 0; i < 65535; ++i) many.Add("a/" + std::to_string(i), "x");
   const std::string bytes = many.Finish().head;
   const MemoryFile file(bytes);
-  const auto opened = StoredZip::Open(file, 0, bytes.size(), "x.pt");
+  auto opened = StoredZip::Open(file, 0, bytes.size(), "x.pt");
   ASSERT_TRUE(opened.ok()) << opened.error().Message();
   EXPECT_EQ(opened.value().entries().size(), 65535u);
 
@@ -332,6 +343,31 @@ TEST(TorchZip, WritesZip64WhereNeeded) {
     EXPECT_EQ(zip.value().Content(*zip.value().Find("a/version"), 2).value(), "3\n");
     EXPECT_EQ(zip.value().Find("a/version")->begin % 64, 0u);
   }
+}
+
+// What PyTorch writes where it is told to compute none is 0.
+TEST(TorchZip, ComparesTheChecksumOfWhatItReads) {
+  Zip zip = Plain();
+  zip.entries[1].crc ^= 0x400;
+  zip.entries[2].crc = 0;
+  zip.Add("a/empty", "");
+  zip.Place();
+  const std::string bytes = zip.Finish();
+  const MemoryFile file(bytes);
+  auto opened = StoredZip::Open(file, 0, bytes.size(), "x.pt");
+  ASSERT_TRUE(opened.ok()) << opened.error().Message();
+  const auto read = [&](const char* name) { return opened->Content(*opened->Find(name), 100); };
+  EXPECT_EQ(read("a/data.pkl").value(), "pickle");
+  EXPECT_EQ(read("a/version").value(), "3\n");
+  EXPECT_EQ(read("a/empty").value(), "");
+  const auto damaged = read("a/data/0");
+  ASSERT_FALSE(damaged.ok());
+  EXPECT_EQ(damaged.error().code, ErrorCode::kBadInput);
+  EXPECT_EQ(damaged.error().file, "x.pt");
+  EXPECT_REFUSED(damaged.error().Message(), "a/data/0 is damaged");
+  EXPECT_EQ(opened->Find("a/data/0")->crc, BitwiseCrc("0123456789") ^ 0x400);
+  EXPECT_FALSE(HoldsChecksum(opened->Find("a/version")->crc, 2));
+  EXPECT_TRUE(HoldsChecksum(opened->Find("a/empty")->crc, 0));
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ Isa BestIsa();
 // group's multiplier (Source::global), itself rounded to FP32 once. NaN is written as sign | 0x7FC00000 / 0x7E00 /
 // 0x7FC0. No FMA contraction, no flush to zero. FP32 -> FP32 of plain sources copies bits; a same-codec plain pair is a
 // move and may not be altered. Bands must not overlap in their targets. Bands are processed in parallel with `threads`
-// OpenMP threads (1: none started).
+// threads, or as many as the system gives (1: none started).
 Anomalies ConvertBands(std::span<const Band> bands, int threads = 1, Isa isa = BestIsa());
 
 // ---- FP8 cells that straddle source blocks

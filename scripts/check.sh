@@ -38,13 +38,10 @@ tidy() {
 sanitized() {
   cmake --preset "$1" "${launcher[@]}" -DMIMO_BENCH=OFF -DMIMO_WERROR=ON >/dev/null
   cmake --build --preset "$1" --target unit_tests
-  # OpenMP's runtime is not built for the thread sanitizer: one kernel thread there, the workers are threads of our own. Where a test
-  # asks for more, clang's runtime tells the sanitizer what orders them, and asks for the option, which leaves out its own locks.
-  TSAN_OPTIONS=ignore_noninstrumented_modules=1 LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp OMP_NUM_THREADS=$2 \
-    ctest --preset "$1" -j "$(nproc)" -E '^(structure|cli|interop|faults)\.'
+  ctest --preset "$1" -j "$(nproc)" -E '^(structure|cli|interop|faults)\.'
 }
-asan() { sanitized asan 2; }
-tsan() { sanitized tsan 1; }
+asan() { sanitized asan; }
+tsan() { sanitized tsan; }
 
 for check in "${checks[@]}"; do
   echo "== $check"

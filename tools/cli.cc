@@ -9,10 +9,11 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <iostream>
 #include <new>
 #include <nlohmann/json.hpp>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -53,19 +54,6 @@ void OccupyStandardDescriptors() {
     const int taken = ::open("/dev/null", flags);  // the lowest that is free: this one
     if (taken >= 0 && taken != fd) ::close(taken);
   }
-}
-
-// `code`, or that of an error where it is 0 and standard output did not take everything.
-int CloseStandardOutput(const std::string& name, int code) {
-  errno = 0;
-  const bool whole = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
-  const int flush_error = errno;
-  // Some file systems tell only here that there was no space.
-  if (std::fclose(stdout) == 0 && whole) return code;
-  const std::string why = std::error_code(whole ? errno : flush_error, std::generic_category()).message();
-  std::fprintf(stderr, "%s: error: cannot write to standard output%s\n", name.c_str(),
-               (!whole && flush_error == 0 ? "" : ": " + why).c_str());
-  return code != 0 ? code : static_cast<int>(ErrorCode::kIo);
 }
 
 constexpr Words<ErrorCode, 6> kCodes{{{ErrorCode::kCheckFailed, "check_failed"},
@@ -111,7 +99,7 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptio
     app.parse(argc, argv);
     return std::nullopt;
   } catch (const CLI::Success& done) {  // --help, --version
-    return CloseStandardOutput(app.get_name(), app.exit(done));
+    return app.exit(done);
   } catch (const CLI::ParseError& problem) {
     return PrintError(app.get_name(), UsageError(problem.what()).Advice("see " + app.get_name() + " --help"),
                       options.json);
@@ -158,7 +146,39 @@ void PrintWarning(const std::string& name, const std::string& text, const Common
 
 namespace {
 
-int RunGuarded(const std::string& name, bool json, const std::function<int()>& command) {
+// What was printed has reached where it goes; else why not on stderr, and the code of an I/O error. No memory is
+// needed.
+int FinishOutput(const char* name, int code) {
+  std::cout.flush();  // --help and --version
+  errno = 0;
+  const bool whole = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
+  int error_number = errno;
+  // Some file systems tell only here that there was no space.
+  if (std::fclose(stdout) == 0 && whole) return code;
+  if (whole) error_number = errno;
+  std::fprintf(stderr, "%s: error: cannot write to standard output%s%s\n", name, error_number != 0 ? ": " : "",
+               error_number != 0 ? std::strerror(error_number) : "");
+  return code == 0 ? static_cast<int>(ErrorCode::kIo) : code;
+}
+
+}  // namespace
+
+int Main(const char* name, const std::function<int()>& body) {
+  for (const int number : {SIGXFSZ, SIGPIPE}) std::signal(number, SIG_IGN);
+  int code = static_cast<int>(ErrorCode::kIo);
+  try {
+    code = body();
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "%s: error: out of memory; free some, or pass a smaller --memory\n", name);
+  } catch (const std::exception& problem) {
+    std::fprintf(stderr, "%s: error: unexpected failure: %s; please report this with the command line\n", name,
+                 problem.what());
+    code = static_cast<int>(ErrorCode::kBadInput);
+  }
+  return FinishOutput(name, code);
+}
+
+int Guard(const std::string& name, bool json, const std::function<int()>& command) {
   try {
     return command();
   } catch (const std::bad_alloc&) {
@@ -169,12 +189,6 @@ int RunGuarded(const std::string& name, bool json, const std::function<int()>& c
                           .Advice("please report this with the command line"),
                       json);
   }
-}
-
-}  // namespace
-
-int Guard(const std::string& name, bool json, const std::function<int()>& command) {
-  return CloseStandardOutput(name, RunGuarded(name, json, command));
 }
 
 const std::atomic<int>* CatchStopSignals() {

@@ -74,6 +74,11 @@ int ExitCode(ErrorCode code);
 // "NAME: warning: TEXT" to stderr, unless --quiet.
 void PrintWarning(const std::string& name, const std::string& text, const CommonOptions& options);
 
+// Calls `body`, the whole of a command with the reading of its arguments, and returns the exit code of the process.
+// From here on a file size limit and a closed pipe are errors of the writes that meet them, no signals. What was
+// printed and could not be written, and memory that runs out where nobody else has an answer, are exit code 4.
+int Main(const char* name, const std::function<int()>& body);
+
 // Runs `command` and turns what escapes it into an error: no memory is kIo (may be retried), anything else kBadInput.
 // What was printed has reached standard output, or the exit code is not 0: kIo where all else went well. Nothing can be
 // printed to it afterwards.

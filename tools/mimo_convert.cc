@@ -131,9 +131,10 @@ void AddOptions(CLI::App& app, Arguments& a) {
                cli::WordsAnd(kLinkModes, "tensor files whose every tensor is unchanged; all else is copied"));
   run->add_flag("--hash-linked", a.run.hash_linked, "read linked files too, so that the manifest holds their hashes");
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
-  run->add_option("--threads", a.run.threads, "worker threads (default: one per core)")->check(CLI::Range(0, 4096));
+  run->add_option("--threads", a.run.threads, "worker threads (default: one per CPU that it may use)")
+      ->check(CLI::Range(0, 4096));
   cli::AddSize(app, "--memory", a.run.memory_bytes,
-               "budget for data in flight (default: min(8 GiB, a quarter of RAM))");
+               "budget for data in flight (default: min(8 GiB, a quarter of the memory that it may use))");
   run->add_flag("--overwrite", a.run.overwrite, "replace what OUT holds once the new output is complete");
   run->add_flag("--force", a.run.force,
                 "with --overwrite: replace even a directory that nothing shows to be an output of mimo-convert");
@@ -350,6 +351,8 @@ ordered_json ReportJson(const RunReport& r, bool verbose) {
   json["rejections"] = r.rejections;
   json["seconds"] = r.seconds;
   json["device"] = r.device;
+  json["threads"] = r.threads;
+  json["memory_bytes"] = r.memory_bytes;
   const kernels::Anomalies& n = r.anomalies;
   json["anomalies"] = {{"nan_codes", n.nan_codes},
                        {"infinities", n.infinities},
@@ -463,11 +466,19 @@ int Convert(Arguments& a) {
 }  // namespace
 }  // namespace mimo
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   mimo::Arguments arguments;
   CLI::App app{"Converts MiMo-V2 checkpoints: dequantize, split or fuse QKV, re-shard files; exactly, in one pass.",
                mimo::kName};
   mimo::AddOptions(app, arguments);
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
   return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Convert(arguments); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return mimo::cli::Main(mimo::kName, [&] { return Run(argc, argv); });
 }

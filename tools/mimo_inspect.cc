@@ -73,7 +73,9 @@ int Inspect(const Arguments& a) {
 }  // namespace
 }  // namespace mimo
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   mimo::Arguments arguments;
   CLI::App app{"Says what a MiMo-V2 checkpoint is: family, layers, QKV layout, quantization, oddities, engines.",
                mimo::kName};
@@ -88,4 +90,10 @@ int main(int argc, char** argv) {
   mimo::cli::AddCommonOptions(app, arguments.common, mimo::kFooter);
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
   return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Inspect(arguments); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return mimo::cli::Main(mimo::kName, [&] { return Run(argc, argv); });
 }

@@ -57,7 +57,9 @@ int Write(const SynthOptions& options, const std::string& out, const cli::Common
 }  // namespace
 }  // namespace mimo
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   CLI::App app(
       "Writes a synthetic checkpoint: the names, files, layouts and block grids of a released one, at any scale.",
       mimo::kName);
@@ -78,7 +80,8 @@ int main(int argc, char** argv) {
   app.add_option("--moe-intermediate", options.moe_intermediate, "Width of the experts");
   app.add_option("--seed", options.seed, "Seed of the data")->capture_default_str();
   app.add_flag("--sparse", options.sparse, "Headers only: data are holes, full size costs seconds");
-  app.add_option("--threads", options.threads, "Threads (default: all)")->check(CLI::Range(1, 1024));
+  app.add_option("--threads", options.threads, "Threads (default: one per CPU that it may use)")
+      ->check(CLI::Range(1, 1024));
   app.add_flag("--no-towers", no_towers, "Without vision and audio towers");
   app.add_flag("--no-mtp", no_mtp, "Without MTP layers");
   app.add_flag("--overwrite", options.overwrite, "Remove the checkpoint that is in OUT first");
@@ -93,4 +96,10 @@ int main(int argc, char** argv) {
   }
   return mimo::cli::Guard(mimo::kName, common.json,
                           [&] { return list ? mimo::List(common) : mimo::Write(options, out, common); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return mimo::cli::Main(mimo::kName, [&] { return Run(argc, argv); });
 }

@@ -57,15 +57,23 @@ int Check(Arguments& a) {
 }  // namespace
 }  // namespace mimo
 
-int main(int argc, char** argv) {
+namespace {
+
+int Run(int argc, char** argv) {
   mimo::Arguments arguments;
   CLI::App app{"Checks what mimo-convert wrote.", mimo::kName};
   app.require_subcommand(1);
   CLI::App* check = app.add_subcommand("check", "re-hash every tensor and file against mimo-manifest.json");
   check->add_option("OUT", arguments.directory, "an output of mimo-convert")->required();
-  check->add_option("--threads", arguments.options.threads, "threads (default: one per core)")
+  check->add_option("--threads", arguments.options.threads, "threads (default: one per CPU that it may use)")
       ->check(CLI::Range(0, 4096));
   mimo::cli::AddCommonOptions(*check, arguments.common, mimo::kExamples);
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
   return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Check(arguments); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return mimo::cli::Main(mimo::kName, [&] { return Run(argc, argv); });
 }

@@ -1,9 +1,12 @@
 // Which implementation runs, and how bands are shared among threads.
 #include "kernels/convert.h"
 
-#include <omp.h>
-
 #include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #include "kernels/cpu/kernel_table.h"
 
@@ -96,21 +99,29 @@ Anomalies ConvertBandsWith(const Kernels& kernels, std::span<const Band> bands, 
       std::clamp(elements / (static_cast<uint64_t>(threads) * 8), uint64_t{1} << 15, uint64_t{1} << 19);
   uint64_t parts = 0;
   for (const Band& band : bands) parts += PartCount(band, part_elements);
-#pragma omp parallel num_threads(threads)
-  {
+  std::atomic<uint64_t> next = 0;
+  std::mutex mutex;  // guards the total
+  const auto work = [&] {
     Anomalies mine;
     size_t band = 0;     // of the part below; parts come to a thread in ascending order
     uint64_t first = 0;  // the first part of `band`
-#pragma omp for schedule(monotonic : dynamic) nowait
-    for (uint64_t part = 0; part < parts; ++part) {
+    for (uint64_t part = next++; part < parts; part = next++) {
       while (part - first >= PartCount(bands[band], part_elements)) first += PartCount(bands[band++], part_elements);
       const uint64_t rows = RowsPerPart(bands[band], part_elements);
       const uint64_t row = (part - first) * rows;
       mine += ConvertRows(kernels, bands[band], row, std::min(rows, bands[band].rows - row), stream);
     }
-#pragma omp critical(mimo_convert_bands)
+    const std::lock_guard lock(mutex);
     total += mine;
+  };
+  std::vector<std::thread> started;
+  try {
+    started.reserve(static_cast<size_t>(threads) - 1);
+    for (int i = 1; i < threads; ++i) started.emplace_back(work);
+  } catch (const std::exception&) {  // the system gives no more: those that there are do it all
   }
+  work();
+  for (std::thread& thread : started) thread.join();
   return total;
 }
 

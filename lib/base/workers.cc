@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "lib/base/machine.h"
+
 namespace mimo {
 namespace {
 
@@ -21,20 +23,29 @@ Status Outcome(const Workers::Loop& loop, int index, const std::string& advice) 
 
 }  // namespace
 
-int ThreadsOfMachine(int least) {
-  return std::max(least, static_cast<int>(std::thread::hardware_concurrency()));
+int ThreadsOfMachine() {
+  return UsableProcessors();
 }
 
 Workers::Workers(int count, std::string advice, Start start)
-    : count_(count), advice_(std::move(advice)), start_(std::move(start)) {}
+    : count_(count),
+      advice_(std::move(advice)),
+      start_(std::move(start)),
+      no_memory_(IoError("a worker stopped").Found("no memory").Advice(advice_)) {}
 
-void Workers::Work(const Loop& loop, const std::function<void()>& wake, int index) {
-  Status status = Outcome(loop, index, advice_);
-  if (status.ok()) return;
+void Workers::Work(const Loop& loop, const std::function<void()>& wake, int index) noexcept {
+  Status status;
+  bool said = true;
+  try {
+    status = Outcome(loop, index, advice_);
+  } catch (...) {  // no memory for the words of an error
+    said = false;
+  }
+  if (said && status.ok()) return;
   {
     const std::lock_guard lock(mutex_);
     if (stopped_) return;
-    status_ = std::move(status);
+    status_ = std::move(said ? status : no_memory_);
     stopped_ = true;
   }
   if (wake) wake();

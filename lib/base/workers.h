@@ -11,8 +11,8 @@
 
 namespace mimo {
 
-// One per core; at least `least`.
-int ThreadsOfMachine(int least = 1);
+// One per CPU that this process may use (UsableProcessors, machine.h).
+int ThreadsOfMachine();
 
 // A group of loops that take their shares of one task until nothing is left, or one of them fails. Use it once.
 class Workers {
@@ -27,22 +27,24 @@ class Workers {
   Workers(int count, std::string advice, Start start = {});
 
   // Runs the loops and returns when all have ended, whatever happens; the first error of them in time. Goes on with the
-  // threads that could be started, the caller's at the least. What a loop throws becomes kIo "a worker stopped". `wake`
-  // is called once, by the loop that failed first, for loops that wait for something to look at stopped().
+  // threads that could be started, the caller's at the least. What a loop throws becomes kIo "a worker stopped", also
+  // where there is no memory left to say more. `wake`, which may not throw, is called once, by the loop that failed
+  // first, for loops that wait for something to look at stopped().
   Status Run(const Loop& loop, const std::function<void()>& wake = {});
 
   // Whether a loop has failed: the others take no more and end. From any thread.
   bool stopped() const { return stopped_; }
 
  private:
-  void Work(const Loop& loop, const std::function<void()>& wake, int index);
+  void Work(const Loop& loop, const std::function<void()>& wake, int index) noexcept;
 
   const int count_;
   const std::string advice_;
   const Start start_;
   std::atomic<bool> stopped_ = false;
   std::mutex mutex_;
-  Status status_;  // the first error
+  Status status_;     // the first error
+  Status no_memory_;  // made in advance
 };
 
 }  // namespace mimo

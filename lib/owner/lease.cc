@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <ctime>
+#include <exception>
+#include <new>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <system_error>
@@ -173,7 +175,7 @@ Result<std::unique_ptr<Lease>> Lease::Take(FileSystem& directory, const std::str
   MIMO_RETURN_IF_ERROR(lease->Acquire());
   try {
     lease->thread_ = std::thread([&renewed = *lease] { renewed.RenewForEver(); });
-  } catch (const std::system_error&) {  // no more threads: Check renews
+  } catch (const std::exception&) {  // no more threads, or no memory for one: Check renews
   }
   return lease;
 }
@@ -226,7 +228,11 @@ Result<bool> Lease::AcquireOnce(std::string* who) {
   const Content content = Parse(text);
   MIMO_ASSIGN_OR_RETURN(*who, WhyNot(directory_, name_, content, lock, info, owner_, times_));
   if (!who->empty()) return false;
-  MIMO_RETURN_IF_ERROR(file_->Write(Text()));
+  if (Status written = file_->Write(Text()); !written.ok()) {
+    // Half a lease names nobody: it would keep everybody out until it is stale.
+    if (lock == LockFile::Lock::kHeld) static_cast<void>(directory_.Remove(name_));
+    return written.TakeError();
+  }
   if (lock == LockFile::Lock::kTaken) return Displace(who);
   if (lock == LockFile::Lock::kHeld) return true;
   // Without locks two may have come here at once: the last to write has it.
@@ -256,7 +262,10 @@ Result<bool> Lease::Displace(std::string* who) {
 }
 
 Lease::~Lease() {
-  const Status ignored = Release();
+  try {
+    const Status ignored = Release();
+  } catch (const std::bad_alloc&) {  // the file stays, and is stale once this process has ended
+  }
 }
 
 Status Lease::Release() {
@@ -361,7 +370,11 @@ void Lease::RenewForEver() {
   milliseconds pause = times_.renew;
   while (!wake_.wait_for(lock, pause, [this] { return stop_; })) {
     if (is_lost_) return;
-    pause = Renew().ok() ? times_.renew : times_.renew / 10;
+    try {
+      pause = Renew().ok() ? times_.renew : times_.renew / 10;
+    } catch (const std::bad_alloc&) {
+      pause = times_.renew / 10;
+    }
   }
 }
 

@@ -1,10 +1,12 @@
 #include "lib/run/memory_budget.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <new>
 #include <utility>
+
+#include "lib/base/machine.h"
 
 namespace mimo {
 namespace {
@@ -23,11 +25,9 @@ void Free(std::byte* data, uint64_t bytes) {
 }  // namespace
 
 uint64_t DefaultMemoryBytes() {
-  const long pages = ::sysconf(_SC_PHYS_PAGES);
-  const long page = ::sysconf(_SC_PAGE_SIZE);
   constexpr uint64_t kMost = 8ull << 30;
-  if (pages <= 0 || page <= 0) return kMost;
-  return std::min(kMost, static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) / 4);
+  const uint64_t usable = UsableMemory();
+  return usable == 0 ? kMost : std::min(kMost, usable / 4);
 }
 
 Buffer::Buffer(Buffer&& other) noexcept {
@@ -80,11 +80,15 @@ Buffer MemoryBudget::Acquire(uint64_t bytes) {
 void MemoryBudget::Release(std::byte* data, uint64_t capacity) {
   const std::lock_guard lock(mutex_);
   lent_ -= capacity;
-  if (capacity == unit_) {
-    idle_.push_back(data);
-  } else {
-    Free(data, capacity);
+  bool kept = false;
+  try {
+    if (capacity == unit_) {
+      idle_.push_back(data);
+      kept = true;
+    }
+  } catch (const std::bad_alloc&) {  // this is called by a destructor
   }
+  if (!kept) Free(data, capacity);
   changed_.notify_all();
 }
 

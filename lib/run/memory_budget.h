@@ -12,7 +12,8 @@
 
 namespace mimo {
 
-// The budget of a run that names none: min(8 GiB, a quarter of RAM).
+// The budget of a run that names none: min(8 GiB, a quarter of the memory that this process may use) (UsableMemory,
+// lib/base/machine.h).
 uint64_t DefaultMemoryBytes();
 
 class MemoryBudget;

@@ -24,8 +24,8 @@ struct RunOptions {
   bool hash_linked = false;         // read linked files too, for their hashes
   DeviceChoice device = DeviceChoice::kAuto;
   int cuda_device = 0;
-  int threads = 0;                         // 0: one per core
-  uint64_t memory_bytes = 0;               // budget for data in flight; 0: min(8 GiB, a quarter of RAM)
+  int threads = 0;                         // 0: one per CPU that the process may use (lib/base/machine.h)
+  uint64_t memory_bytes = 0;               // budget for data in flight; 0: DefaultMemoryBytes()
   bool overwrite = false;                  // replace what OUT holds, once the new output is complete
   bool force = false;                      // even where nothing shows that it is an output
   bool resume = false;                     // continue OUT/.mimo-partial of the same plan

@@ -25,7 +25,9 @@ struct RunReport {
   std::vector<std::string> rejections;  // thresholds that do not hold
   std::string error_report;             // JSON (schemas/report.schema.json); "" unless errors were measured
   double seconds = 0;
-  std::string device;  // "cpu (avx2)", the GPU's name, or "none" where the output was complete before
+  int threads = 0;            // workers that were asked for; 0 where the output was complete before
+  uint64_t memory_bytes = 0;  // the budget; likewise
+  std::string device;         // "cpu (avx2)", the GPU's name, or "none" where the output was complete before
 };
 
 }  // namespace mimo

@@ -21,7 +21,7 @@ constexpr size_t kOpenWriters = 128;
 constexpr uint64_t kHeaderChunk = 1 << 20;
 
 int Threads(const RunOptions& options) {
-  return options.threads > 0 ? options.threads : ThreadsOfMachine(2);  // two: one reads while the other computes
+  return options.threads > 0 ? options.threads : ThreadsOfMachine();
 }
 
 uint64_t Memory(const RunOptions& options) {
@@ -119,6 +119,8 @@ Status StepRunner::Run(RunResults& results, RunReport& report) {
   }
   results.checksums = report.checksums = checks_.counts();
   report.unverified = checks_.Unverified();
+  report.threads = threads_;
+  report.memory_bytes = memory_bytes_;
   MIMO_RETURN_IF_ERROR(LoadRecords(results, report));
   // What is made in this run starts from zero; tensors that are linked and not read keep no hash.
   for (size_t o = 0; o < plan_.outputs.size(); ++o) {

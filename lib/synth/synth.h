@@ -25,7 +25,7 @@ struct SynthOptions {
   std::optional<int64_t> moe_intermediate;
   uint64_t seed = 0;
   bool sparse = false;  // headers only; the data are holes (zeros)
-  int threads = 0;      // 0: as many as the machine has
+  int threads = 0;      // 0: one per CPU that the process may use
   bool towers = true;   // false: leave the towers out where the preset has them
   bool mtp = true;
   bool overwrite = false;

@@ -31,7 +31,7 @@ struct CheckReport {
 };
 
 struct CheckOptions {
-  int threads = 0;                       // 0: one per core
+  int threads = 0;                       // 0: one per CPU that the process may use
   ProgressObserver* progress = nullptr;  // may be null
 };
 

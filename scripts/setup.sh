@@ -16,13 +16,13 @@ if [[ $part == missing ]]; then
   part=${2:-all}
 fi
 
-declare -A package_of=([cmake]=cmake [ninja]=ninja-build)
+declare -A package_of=([cmake]=cmake [ninja]=ninja-build [pkg-config]=pkg-config)
 case ${CXX:-g++} in
   g++ | g++-[0-9]*) package_of[${CXX:-g++}]=${CXX:-g++} ;;
 esac
 declare -A package_of_header=(
   [CLI/CLI.hpp]=libcli11-dev [nlohmann/json.hpp]=nlohmann-json3-dev [xxhash.h]=libxxhash-dev [libdeflate.h]=libdeflate-dev
-  [zlib.h]=zlib1g-dev
+  [zlib.h]=zlib1g-dev [re2/re2.h]=libre2-dev
 )
 if [[ $part != tools ]]; then
   package_of+=([python3]=python3 [git]=git)

@@ -18,9 +18,12 @@
 #include <vector>
 
 #include "lib/base/checked.h"
+#include "tools/print.h"
 
 namespace mimo::cli {
 namespace {
+
+constexpr size_t kMostOfAField = 1000;  // bytes of an error that are printed
 
 std::atomic<int> stop_signal{0};
 
@@ -134,14 +137,18 @@ std::string JsonText(const nlohmann::ordered_json& document) {
 }
 
 int PrintError(const std::string& name, const Error& error, bool json) {
-  std::fprintf(stderr, "%s: error: %s\n", name.c_str(), error.Message().c_str());
-  if (json) std::printf("{\"error\": %s}\n", ErrorJson(error).c_str());
+  Error shown = error;
+  for (std::string Error::*field :
+       {&Error::what, &Error::file, &Error::tensor, &Error::expected, &Error::found, &Error::advice})
+    shown.*field = CutText(shown.*field, kMostOfAField);
+  Print(stderr, "%s: error: %s\n", name, shown.Message());
+  if (json) PrintJson("{\"error\": " + ErrorJson(error) + "}");
   std::fflush(stdout);
   return ExitCode(error.code);
 }
 
 void PrintWarning(const std::string& name, const std::string& text, const CommonOptions& options) {
-  if (!options.quiet) std::fprintf(stderr, "%s: warning: %s\n", name.c_str(), text.c_str());
+  if (!options.quiet) Print(stderr, "%s: warning: %s\n", name, text);
 }
 
 namespace {

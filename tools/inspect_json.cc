@@ -1,5 +1,6 @@
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/words.h"
 #include "tools/cli.h"
@@ -146,7 +147,10 @@ std::string InspectJson(const std::string& checkpoint, const Description& d, con
   out["layer_table"] = d.layer_rows;
   out["oddities"] = d.oddities;
   out["engines"] = d.engines;
-  if (error != nullptr) out["error"] = Json::parse(ErrorJson(*error));
+  if (error != nullptr) {
+    Result<Json> object = ParseJson<Json>(ErrorJson(*error), "the error", kLongDocument);
+    if (object.ok()) out["error"] = std::move(*object);
+  }
   return out.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "lib/base/checked.h"
+#include "lib/json/bytes.h"
 #include "lib/model/role_groups.h"
 #include "tools/inspect_report.h"
 
@@ -21,7 +22,7 @@ std::string Padded(std::string text, size_t width) {
 class Report {
  public:
   void Line(const std::string& label, const std::string& text) {
-    out_ += Padded(label == last_ ? "" : label, kLabel) + "  " + text + "\n";
+    out_ += Padded(label == last_ ? "" : label, kLabel) + "  " + Printable(text) + "\n";
     last_ = label;
   }
   void Blank() {

@@ -10,6 +10,7 @@
 #include "lib/base/requested_file.h"
 #include "lib/forms/merge/merge.h"
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/json/parse.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
@@ -19,6 +20,7 @@
 #include "tools/cli.h"
 #include "tools/error_table.h"
 #include "tools/plan_report.h"
+#include "tools/print.h"
 #include "tools/recipe_flags.h"
 #include "tools/target_flags.h"
 
@@ -365,30 +367,32 @@ ordered_json ReportJson(const RunReport& r, bool verbose) {
 void PrintChecksums(const RunReport& r, bool verbose) {
   const ChecksumCounts& n = r.checksums;
   if (!n.any()) return;
-  std::printf("CRC-32 of the source: %" PRIu64 " items verified, %" PRIu64 " not read whole, %" PRIu64
-              " saved without one\n",
-              n.verified, n.unverified, n.without);
+  cli::Print(stdout,
+             "CRC-32 of the source: %" PRIu64 " items verified, %" PRIu64 " not read whole, %" PRIu64
+             " saved without one\n",
+             n.verified, n.unverified, n.without);
   if (!verbose) return;
-  for (const std::string& name : r.unverified) std::printf("  not verified  %s\n", name.c_str());
+  for (const std::string& name : r.unverified) cli::Print(stdout, "  not verified  %s\n", name);
 }
 
 void PrintReport(const Arguments& a, const RunReport& r) {
   const double bytes = static_cast<double>(r.bytes_read + r.bytes_written);
-  std::printf("%s: %" PRIu64 " files written, %" PRIu64 " linked; read %s, wrote %s in %.1f s (%s/s) on %s\n",
-              a.run.output.c_str(), r.files_written, r.files_linked, FormatBytes(r.bytes_read).c_str(),
-              FormatBytes(r.bytes_written).c_str(), r.seconds,
-              FormatBytes(static_cast<uint64_t>(bytes / std::max(r.seconds, 1e-3))).c_str(), r.device.c_str());
+  cli::Print(stdout, "%s: %" PRIu64 " files written, %" PRIu64 " linked; read %s, wrote %s in %.1f s (%s/s) on %s\n",
+             a.run.output, r.files_written, r.files_linked, FormatBytes(r.bytes_read), FormatBytes(r.bytes_written),
+             r.seconds, FormatBytes(static_cast<uint64_t>(bytes / std::max(r.seconds, 1e-3))), r.device);
   const BlockCounts& n = r.blocks;
   if (n.moved_blocks + n.requantized_blocks + n.equal_scale_blocks > 0)
-    std::printf("FP8 blocks: %" PRIu64 " moved, %" PRIu64 " straddling with equal scales (exact), %" PRIu64
-                " re-quantized\n",
-                n.moved_blocks, n.equal_scale_blocks, n.requantized_blocks);
+    cli::Print(stdout,
+               "FP8 blocks: %" PRIu64 " moved, %" PRIu64 " straddling with equal scales (exact), %" PRIu64
+               " re-quantized\n",
+               n.moved_blocks, n.equal_scale_blocks, n.requantized_blocks);
   if (n.encoded_blocks > 0)
-    std::printf("quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", n.encoded_blocks, n.exact_blocks);
+    cli::Print(stdout, "quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", n.encoded_blocks, n.exact_blocks);
   if (n.kept_blocks > 0)
-    std::printf("blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
-                n.kept_blocks, n.fresh_blocks);
-  if (n.inexact_codes > 0) std::printf("codes that lost a bit: %" PRIu64 "\n", n.inexact_codes);
+    cli::Print(stdout,
+               "blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
+               n.kept_blocks, n.fresh_blocks);
+  if (n.inexact_codes > 0) cli::Print(stdout, "codes that lost a bit: %" PRIu64 "\n", n.inexact_codes);
   PrintChecksums(r, a.common.verbose);
   if (!r.error_report.empty()) PrintErrorTable(r.error_report, a.common.verbose);
 }
@@ -433,17 +437,21 @@ int Convert(Arguments& a) {
   const PlanReport plan_report{checkpoint.stored,  *plan,           summary, operations, stored_as,
                                a.run.memory_bytes, a.common.verbose};
   ordered_json document;
-  document["plan"] = ordered_json::parse(PlanReportJson(plan_report));
+  if (a.common.json) {
+    Result<ordered_json> plan_json = ParseJson<ordered_json>(PlanReportJson(plan_report), "the plan", kLongDocument);
+    if (!plan_json.ok()) return fail(plan_json.error());
+    document["plan"] = std::move(*plan_json);
+  }
   if (a.dry_run || a.run.output.empty()) {
     if (a.common.json)
-      std::printf("%s\n", cli::JsonText(document).c_str());
+      cli::PrintJson(cli::JsonText(document));
     else if (!a.common.quiet)
       PrintPlanReport(plan_report);
     return 0;
   }
   if (!a.common.json && a.common.verbose) PrintPlanReport(plan_report);
   if (!a.common.quiet)
-    for (const std::string& note : plan->notes) std::fprintf(stderr, "%s: note: %s\n", kName, note.c_str());
+    for (const std::string& note : plan->notes) cli::Print(stderr, "%s: note: %s\n", kName, note);
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.run.progress = progress.get();
   a.run.stop = cli::CatchStopSignals();
@@ -457,7 +465,7 @@ int Convert(Arguments& a) {
     if (Status s = a.report_file->Write([&](const TextSink& sink) { return sink(report->error_report); }); !s.ok())
       return fail(s.error());
   if (a.common.json)
-    std::printf("%s\n", cli::JsonText(document).c_str());
+    cli::PrintJson(cli::JsonText(document));
   else if (!a.common.quiet)
     PrintReport(a, *report);
   return Verdict(a, *report);

@@ -5,6 +5,7 @@
 #include "lib/forms/registry/open_checkpoint.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
+#include "tools/print.h"
 
 namespace mimo {
 namespace {
@@ -61,9 +62,9 @@ int Inspect(const Arguments& a) {
   if (!description.ok()) return cli::PrintError(kName, description.error(), a.common.json);
   const Error* error = opened.status.ok() ? nullptr : &opened.status.error();
   if (a.common.json) {
-    std::printf("%s\n", cli::InspectJson(a.checkpoint, description.value(), error).c_str());
+    cli::PrintJson(cli::InspectJson(a.checkpoint, description.value(), error));
   } else if (!a.common.quiet) {
-    std::fputs(cli::InspectText(a.checkpoint, description.value(), a.common.verbose).c_str(), stdout);
+    cli::PrintLines(cli::InspectText(a.checkpoint, description.value(), a.common.verbose));
   }
   if (error == nullptr) return 0;
   std::fflush(stdout);

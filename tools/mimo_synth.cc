@@ -7,6 +7,7 @@
 #include "lib/base/file_system.h"
 #include "lib/synth/synth.h"
 #include "tools/cli.h"
+#include "tools/print.h"
 
 namespace mimo {
 namespace {
@@ -25,10 +26,10 @@ int List(const cli::CommonOptions& common) {
     if (common.json) {
       list.push_back({{"name", name}, {"about", preset.value().about}});
     } else {
-      std::printf("%-18s %s\n", name.c_str(), preset.value().about.c_str());
+      cli::Print(stdout, "%-18s %s\n", name, preset.value().about);
     }
   }
-  if (common.json) std::printf("%s\n", nlohmann::ordered_json{{"presets", list}}.dump(2).c_str());
+  if (common.json) cli::PrintJson(nlohmann::ordered_json{{"presets", list}}.dump(2));
   return 0;
 }
 
@@ -45,11 +46,11 @@ int Write(const SynthOptions& options, const std::string& out, const cli::Common
                                              {"tensors", report.tensors}, {"payload_bytes", report.payload_bytes},
                                              {"shards", report.shards},   {"shard_bytes", report.shard_bytes},
                                              {"sparse", options.sparse},  {"seconds", seconds}};
-    std::printf("%s\n", cli::JsonText(document).c_str());
+    cli::PrintJson(cli::JsonText(document));
   } else if (!common.quiet) {
-    std::printf("%s: %llu tensors, %s in %llu shards%s, %.1f s\n", out.c_str(),
-                static_cast<unsigned long long>(report.tensors), FormatBytes(report.payload_bytes).c_str(),
-                static_cast<unsigned long long>(report.shards), options.sparse ? " (holes)" : "", seconds);
+    cli::Print(stdout, "%s: %llu tensors, %s in %llu shards%s, %.1f s\n", out,
+               static_cast<unsigned long long>(report.tensors), FormatBytes(report.payload_bytes),
+               static_cast<unsigned long long>(report.shards), options.sparse ? " (holes)" : "", seconds);
   }
   return 0;
 }

@@ -6,6 +6,7 @@
 #include "lib/base/checked.h"
 #include "lib/verify/check.h"
 #include "tools/cli.h"
+#include "tools/print.h"
 
 namespace mimo {
 namespace {
@@ -40,17 +41,17 @@ int Check(Arguments& a) {
                                              {"unhashed_tensors", report.unhashed_tensors},
                                              {"manifest_hash", report.manifest_holds_hash},
                                              {"differences", differences}};
-    std::printf("%s\n", cli::JsonText(document).c_str());
+    cli::PrintJson(cli::JsonText(document));
   }
   if (const Status status = report.ToStatus(); !status.ok())
     return cli::PrintError(kName, status.error(), /*json=*/false);  // the document above already holds the differences
   if (!a.common.json && !a.common.quiet)
-    std::printf("%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s\n", a.directory.c_str(),
-                report.files, report.tensors, FormatBytes(report.bytes).c_str(),
-                report.unhashed_tensors > 0
-                    ? "; linked files by length and header only (convert with --hash-linked for more)"
-                    : "",
-                report.manifest_holds_hash ? "" : "; the manifest is of version 1, which holds no hash of itself");
+    cli::Print(stdout, "%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s\n", a.directory,
+               report.files, report.tensors, FormatBytes(report.bytes),
+               report.unhashed_tensors > 0
+                   ? "; linked files by length and header only (convert with --hash-linked for more)"
+                   : "",
+               report.manifest_holds_hash ? "" : "; the manifest is of version 1, which holds no hash of itself");
   return 0;
 }
 

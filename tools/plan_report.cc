@@ -7,6 +7,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/run/memory_budget.h"
+#include "tools/print.h"
 
 namespace mimo {
 namespace {
@@ -75,42 +76,44 @@ std::string PlanReportJson(const PlanReport& r) {
 void PrintPlanReport(const PlanReport& r) {
   const Plan& plan = r.plan;
   const PlanSummary& s = r.summary;
-  std::printf("source      %s, by %s%s\n", plan.source_layout.layout.ToString().c_str(),
-              plan.source_layout.basis.c_str(), plan.source_layout.assumed ? " (assumed)" : "");
-  for (const std::string& line : plan.source_layout.evidence) std::printf("            %s\n", line.c_str());
-  std::printf("target      %s, %s: %s\n", plan.target_layout.ToString().c_str(), r.stored_as.c_str(),
-              plan.lossless ? "lossless" : "rounds");
-  std::printf("tensors     %" PRIu64 ": %" PRIu64 " moved, %" PRIu64 " converted, %" PRIu64 " re-laid out, %" PRIu64
-              " quantized; %" PRIu64 " of the source dropped\n",
-              s.outputs, s.moved, s.converted, s.relaid, s.encoded, s.dropped);
+  cli::Print(stdout, "source      %s, by %s%s\n", plan.source_layout.layout.ToString(), plan.source_layout.basis,
+             plan.source_layout.assumed ? " (assumed)" : "");
+  for (const std::string& line : plan.source_layout.evidence) cli::Print(stdout, "            %s\n", line);
+  cli::Print(stdout, "target      %s, %s: %s\n", plan.target_layout.ToString(), r.stored_as,
+             plan.lossless ? "lossless" : "rounds");
+  cli::Print(stdout,
+             "tensors     %" PRIu64 ": %" PRIu64 " moved, %" PRIu64 " converted, %" PRIu64 " re-laid out, %" PRIu64
+             " quantized; %" PRIu64 " of the source dropped\n",
+             s.outputs, s.moved, s.converted, s.relaid, s.encoded, s.dropped);
   const uint64_t replicated = Count(r, &Operations::replicated);
   if (replicated + s.padded + s.transposed + s.constants > 0)
-    std::printf("            %" PRIu64 " hold replicas, %" PRIu64 " padding; %" PRIu64 " transposed, %" PRIu64
-                " constants\n",
-                replicated, s.padded, s.transposed, s.constants);
-  std::printf("files       %" PRIu64 ", %" PRIu64 " unchanged (%s that --link need not write)\n", s.files,
-              s.files_unchanged, FormatBytes(s.bytes_unchanged).c_str());
-  std::printf("bytes       read %s, write %s; largest fuse group %s\n", FormatBytes(s.bytes_read).c_str(),
-              FormatBytes(s.bytes_written).c_str(), FormatBytes(s.largest_group_bytes).c_str());
+    cli::Print(stdout,
+               "            %" PRIu64 " hold replicas, %" PRIu64 " padding; %" PRIu64 " transposed, %" PRIu64
+               " constants\n",
+               replicated, s.padded, s.transposed, s.constants);
+  cli::Print(stdout, "files       %" PRIu64 ", %" PRIu64 " unchanged (%s that --link need not write)\n", s.files,
+             s.files_unchanged, FormatBytes(s.bytes_unchanged));
+  cli::Print(stdout, "bytes       read %s, write %s; largest fuse group %s\n", FormatBytes(s.bytes_read),
+             FormatBytes(s.bytes_written), FormatBytes(s.largest_group_bytes));
   for (const LayerSummary& layer : s.relayouts)
     if (layer.straddling_blocks > 0)
-      std::printf("straddles   %s: %" PRIu64 " of %" PRIu64 " blocks are re-quantized (%s)\n", layer.label.c_str(),
-                  layer.straddling_blocks, layer.blocks,
-                  plan.options.fresh_scales ? "fresh scales" : "the best of the source's scales and a fresh one");
+      cli::Print(stdout, "straddles   %s: %" PRIu64 " of %" PRIu64 " blocks are re-quantized (%s)\n", layer.label,
+                 layer.straddling_blocks, layer.blocks,
+                 plan.options.fresh_scales ? "fresh scales" : "the best of the source's scales and a fresh one");
   if (!s.relayouts.empty() && plan.straddling_blocks == 0)
-    std::printf("straddles   none: codes and scales are moved\n");
+    cli::Print(stdout, "straddles   none: codes and scales are moved\n");
   if (const uint64_t twice = GroupsReadTwice(r, s); twice > 0)
-    std::printf("memory      %" PRIu64 " fuse groups exceed --memory: their sources are read twice\n", twice);
-  for (const std::string& note : plan.notes) std::printf("note        %s\n", note.c_str());
+    cli::Print(stdout, "memory      %" PRIu64 " fuse groups exceed --memory: their sources are read twice\n", twice);
+  for (const std::string& note : plan.notes) cli::Print(stdout, "note        %s\n", note);
   if (r.verbose) {
     for (size_t i = 0; i < plan.outputs.size(); ++i)
-      std::printf("  %s  %s  %s\n", plan.files[plan.outputs[i].file].name.c_str(), plan.outputs[i].name.c_str(),
-                  OperationsText(r.operations[i]).c_str());
+      cli::Print(stdout, "  %s  %s  %s\n", plan.files[plan.outputs[i].file].name, plan.outputs[i].name,
+                 OperationsText(r.operations[i]));
     for (const SourceFate& f : plan.fates)
       if (f.fate == Fate::kDropped)
-        std::printf("  dropped  %s: %s\n", r.catalogue.arrays[f.array].name.c_str(), f.reason.c_str());
+        cli::Print(stdout, "  dropped  %s: %s\n", r.catalogue.arrays[f.array].name, f.reason);
   }
-  std::printf("digest      %s\n", plan.digest.Hex().c_str());
+  cli::Print(stdout, "digest      %s\n", plan.digest.Hex());
 }
 
 }  // namespace mimo

@@ -1,8 +1,6 @@
 #include "tools/recipe_flags.h"
 
-#include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 
 #include "lib/recipe/recipe_words.h"
 #include "tools/cli.h"
@@ -24,18 +22,9 @@ Status ParseBlock(const std::string& text, Recipe* recipe) {
   return UsageError("--fp8-block is not a block").Expected("ROWSxCOLUMNS, as 128x128").Found(text);
 }
 
-// {"model.layers.3.mlp.experts.0.up_proj": 0.0123, ...}
 Status ReadInputScales(FileSystem& fs, const std::string& path, Recipe* recipe) {
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxInputScaleBytes));
-  const nlohmann::json document = nlohmann::json::parse(text, nullptr, false);
-  constexpr char kForm[] = "a JSON object of numbers by module name";
-  if (!document.is_object()) return UsageError("not a file of input scales").Expected(kForm).Found(path);
-  recipe->input_scales.clear();
-  for (const auto& [module, value] : document.items()) {
-    if (!value.is_number()) return UsageError("not an input scale: " + module).Expected(kForm).Found(value.dump());
-    recipe->input_scales.emplace_back(module, value.get<float>());
-  }
-  std::sort(recipe->input_scales.begin(), recipe->input_scales.end());
+  MIMO_ASSIGN_OR_RETURN(recipe->input_scales, ParseInputScales(text, path));
   return {};
 }
 

@@ -10,6 +10,7 @@
 
 #include "lib/base/checked.h"
 #include "tools/cli.h"
+#include "tools/print.h"
 
 namespace mimo::cli {
 namespace {
@@ -58,7 +59,7 @@ class TerminalProgress : public ProgressObserver {
   void Step(const char* what) override {
     std::lock_guard<std::mutex> lock(mutex_);
     EndLine();
-    std::fprintf(stderr, "%s\n", what);
+    Print(stderr, "%s\n", what);
   }
 
   void Finish() override {
@@ -86,12 +87,12 @@ class TerminalProgress : public ProgressObserver {
       line += ", " + FormatDuration(static_cast<double>(total_ - done) / rate) + " left";
     else
       line += ", " + FormatDuration(seconds);
-    std::fprintf(stderr, terminal_ ? "\r%s\033[K" : "%s\n", line.c_str());
+    Print(stderr, terminal_ ? "\r%s\033[K" : "%s\n", line);
     drawn_ = terminal_;
   }
 
   void EndLine() {
-    if (drawn_) std::fputc('\n', stderr);
+    if (drawn_) Print(stderr, "\n");
     drawn_ = false;
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/codec_types.h"
 #include "lib/recipe/codec_words.h"
@@ -143,7 +144,7 @@ Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const
   for (int64_t tp : tps) facts.push_back(EngineFacts(catalogue, inventory, layout, tp));
   if (facts.empty()) return reports;
   try {
-    const Json table = Json::parse(EmbeddedText(kEngineTable));
+    MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(EmbeddedText(kEngineTable), kEngineTable));
     for (const Json& entry : table.at("engines")) {
       MIMO_ASSIGN_OR_RETURN(EngineReport report, Judge(entry, facts));
       reports.push_back(std::move(report));

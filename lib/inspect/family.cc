@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/inspect/describe.h"
+#include "lib/json/parse.h"
 
 namespace mimo {
 namespace {
@@ -52,7 +53,7 @@ std::string Sizes(const Facts& facts) {
 Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence) {
   const Facts facts = FamilyFacts(catalogue);
   try {
-    const Json table = Json::parse(EmbeddedText(kFamilyTable));
+    MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(EmbeddedText(kFamilyTable), kFamilyTable));
     for (const Json& entry : table.at("families")) {
       const auto conditions = entry.at("when").get<std::vector<std::string>>();
       MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(conditions, facts));

@@ -8,6 +8,7 @@
 
 #include "lib/inspect/engines.h"
 #include "lib/json/bytes.h"
+#include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -22,8 +23,8 @@ std::string Count(uint64_t count, const std::string& what) {
 class OddityFinder {
  public:
   OddityFinder(const Catalogue& catalogue, const Inventory* inventory) : catalogue_(catalogue), inventory_(inventory) {
-    json_ = Json::parse(catalogue.config.text, nullptr, false);
-    if (!json_.is_object()) json_ = Json::object();
+    Result<Json> config = ParseJson<Json>(catalogue.config.text, catalogue.config.path);
+    json_ = config.ok() && config->is_object() ? std::move(*config) : Json::object();
   }
 
   std::vector<std::string> Find() {

@@ -1,6 +1,7 @@
 // An array of a file: what it is and where its data lies.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -8,6 +9,10 @@
 #include "lib/io/dtype.h"
 
 namespace mimo {
+
+// The longest name of a tensor, and of anything else that a file gives a name. Names are kept, compared, searched and
+// printed, and the longest that exist have some 120 bytes.
+inline constexpr size_t kMaxNameBytes = 4096;
 
 struct TensorInfo {
   std::string name;

@@ -30,6 +30,24 @@ size_t SequenceAt(std::string_view text, size_t i) {
   return overlong || none ? 0 : length;
 }
 
+// Of a sequence of `length` bytes at `i`.
+uint32_t PointAt(std::string_view text, size_t i, size_t length) {
+  uint32_t point = length == 1 ? ByteAt(text, i) : ByteAt(text, i) & (0xFFu >> (length + 1));
+  for (size_t k = 1; k < length; ++k) point = point << 6 | (ByteAt(text, i + k) & 0x3F);
+  return point;
+}
+
+// Whether a terminal or a reader obeys the character rather than showing it.
+bool Draws(uint32_t point) {
+  return point < 0x20 || (point >= 0x7F && point < 0xA0) || point == 0x61C || point == 0x200E || point == 0x200F ||
+         (point >= 0x2028 && point <= 0x202E) || (point >= 0x2066 && point <= 0x2069) || point == 0xFEFF;
+}
+
+void AppendHex(std::string& out, uint32_t number, int digits) {
+  static constexpr char kDigits[] = "0123456789ABCDEF";
+  for (int shift = 4 * (digits - 1); shift >= 0; shift -= 4) out += kDigits[number >> shift & 15];
+}
+
 }  // namespace
 
 std::string HexOf(std::string_view bytes) {
@@ -93,22 +111,41 @@ bool IsUtf8(std::string_view text) {
 }
 
 std::string Printable(std::string_view text) {
-  static constexpr char kDigits[] = "0123456789ABCDEF";
   std::string out;
   for (size_t i = 0; i < text.size();) {
-    const auto byte = static_cast<unsigned char>(text[i]);
-    const size_t length = byte < 0x20 || byte == 0x7F ? 0 : SequenceAt(text, i);
-    if (length > 0) {
+    const size_t length = SequenceAt(text, i);
+    const uint32_t point = length == 0 ? ByteAt(text, i) : PointAt(text, i, length);
+    if (length > 1 && Draws(point)) {
+      AppendHex(out += "\\u", point, 4);
+    } else if (length == 0 || Draws(point)) {
+      AppendHex(out += "\\x", point, 2);
+    } else {
       out += text.substr(i, length);
-      i += length;
-      continue;
     }
-    out += "\\x";
-    out += kDigits[byte >> 4];
-    out += kDigits[byte & 15];
-    ++i;
+    i += length == 0 ? 1 : length;
   }
   return out;
+}
+
+std::string PrintableJson(std::string_view document) {
+  std::string out;
+  for (size_t i = 0; i < document.size();) {
+    const size_t length = SequenceAt(document, i);
+    const uint32_t point = length == 0 ? 0xFFFD : PointAt(document, i, length);
+    if (length == 0 || (Draws(point) && point != '\n'))
+      AppendHex(out += "\\u", point, 4);
+    else
+      out += document.substr(i, length);
+    i += length == 0 ? 1 : length;
+  }
+  return out;
+}
+
+std::string CutText(std::string_view text, size_t most) {
+  if (text.size() <= most) return std::string(text);
+  size_t end = most;
+  while (end > 0 && (ByteAt(text, end) & 0xC0) == 0x80) --end;
+  return std::string(text.substr(0, end)) + "...";
 }
 
 }  // namespace mimo

@@ -1,6 +1,7 @@
 // Bytes as JSON strings: hex digits for single elements, base64 for files that are not text.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,7 +18,13 @@ std::optional<std::string> BytesOfBase64(std::string_view text);
 
 // Whether `text` can stand in JSON as it is: no overlong forms, surrogates or code points beyond U+10FFFF.
 bool IsUtf8(std::string_view text);
-// The same text where it can stand in JSON and on a line; other bytes and control characters as "\xE9".
+// A text as it may stand on a line of a terminal and in JSON. Bytes that are no UTF-8 and control characters of ASCII
+// become "\xE9"; characters that a terminal or a reader would obey rather than show (U+0080 to U+009F, marks and
+// overrides of direction, line separators) become "\u202E".
 std::string Printable(std::string_view text);
+// A JSON document in which the same characters within strings are escapes of JSON. Its values stay as they are.
+std::string PrintableJson(std::string_view document);
+// At most `most` bytes of a text, whole characters of UTF-8, and "..." where there is more.
+std::string CutText(std::string_view text, size_t most);
 
 }  // namespace mimo

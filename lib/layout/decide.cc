@@ -37,6 +37,12 @@ std::vector<StoredRows> CollectRows(const Catalogue& catalogue, const Inventory&
 bool Explains(const QkvLayout& layout, const ModelConfig& config, const StoredRows& stored) {
   const AttentionShape shape = LogicalShape(config, stored.windowed);
   if (!LayoutFits(layout, shape)) return false;
+  // Before a map is built: it is as long as the config says, which may be anything.
+  const int64_t copies = layout.fused() ? std::max(layout.chunks, shape.kv_heads) : shape.kv_heads;  // of KV heads
+  const int64_t k_rows = copies * shape.head_dim, v_rows = copies * shape.v_head_dim;
+  const std::array<int64_t, 3> rows = layout.fused() ? std::array<int64_t, 3>{shape.q_rows() + k_rows + v_rows, 0, 0}
+                                                     : std::array<int64_t, 3>{shape.q_rows(), k_rows, v_rows};
+  if (rows != stored.rows) return false;
   const QkvMap map = BuildQkvMap(layout, shape, config.block_rows);
   for (size_t i = 0; i < static_cast<size_t>(map.arrays); ++i) {
     if (map.rows[i] != stored.rows[i]) return false;

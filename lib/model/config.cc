@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "lib/json/parse.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -14,21 +15,16 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int64_t kMaxNumber = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxLayers = 65536;   // bounds what a hostile file can make us allocate
+constexpr int64_t kMaxLayers = 65536;  // bounds what a hostile file can make us allocate
+constexpr int64_t kMaxExperts = 65536;
+constexpr int64_t kMaxExpertsOfAllLayers = 1 << 20;  // releases have up to 35 000
+constexpr int64_t kMaxRanks = 65536;
 constexpr int64_t kMaxHeads = 1 << 20;  // of heads and of their dimensions: products stay far below 2^63
 
 std::string Shown(const Json& value) {
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (text.size() > 80) text = text.substr(0, 77) + "...";
   return text;
-}
-
-// "line 3, column 7" of a byte counted from 1, as the parser reports it.
-std::string Position(const std::string& text, size_t byte) {
-  const std::string_view before = std::string_view(text).substr(0, byte > 0 ? byte - 1 : 0);
-  const auto line = 1 + std::count(before.begin(), before.end(), '\n');
-  const size_t line_begin = before.rfind('\n') + 1;  // 0 on the first line
-  return "line " + std::to_string(line) + ", column " + std::to_string(before.size() - line_begin + 1);
 }
 
 // Reads fields of one JSON object. The first failure is kept; what is read after it does not matter.
@@ -183,7 +179,12 @@ void ReadLayers(Fields& fields, ModelConfig& config) {
     }
   }
   const bool any_moe = std::find(config.moe.begin(), config.moe.end(), 1) != config.moe.end();
-  config.experts = any_moe ? fields.RequiredInteger("n_routed_experts") : fields.Integer("n_routed_experts", 0, 0);
+  config.experts = any_moe ? fields.RequiredInteger("n_routed_experts", kMaxExperts)
+                           : fields.Integer("n_routed_experts", 0, 0, kMaxExperts);
+  const int64_t moe_layers = std::count(config.moe.begin(), config.moe.end(), 1);
+  if (moe_layers * config.experts > kMaxExpertsOfAllLayers)
+    fields.Fail("n_routed_experts", "at most " + std::to_string(kMaxExpertsOfAllLayers) + " experts in all layers",
+                std::to_string(config.experts) + " in each of " + std::to_string(moe_layers));
   config.moe_intermediate =
       any_moe ? fields.RequiredInteger("moe_intermediate_size") : fields.Integer("moe_intermediate_size", 0, 0);
   config.nextn_layers = fields.OptionalInteger("num_nextn_predict_layers", 0);
@@ -213,10 +214,10 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   marker.fused = qkv == "fused";
   if (!marker.fused && qkv != "split")
     fields.Fail("qkv", "\"fused\" or \"split\"", qkv.empty() ? "nothing" : "\"" + qkv + "\"");
-  marker.chunks = fields.RequiredInteger("chunks");
+  marker.chunks = fields.RequiredInteger("chunks", kMaxHeads);
   marker.independent = fields.String("grid") == "independent";
-  marker.kv_heads = fields.RequiredInteger("kv_heads");
-  marker.swa_kv_heads = fields.RequiredInteger("swa_kv_heads");
+  marker.kv_heads = fields.RequiredInteger("kv_heads", config.global.heads);
+  marker.swa_kv_heads = fields.RequiredInteger("swa_kv_heads", config.window.heads);
   if (const std::string form = fields.String("form"); !form.empty()) {
     const std::optional<FormKind> known = FromWord(kWrittenForms, form);
     marker.form = known.value_or(FormKind::kHf);
@@ -224,8 +225,8 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   }
   marker.table = fields.String("table");
   if (IsOfRanks(marker.form)) {
-    marker.tp = fields.RequiredInteger("tp");
-    marker.ep = fields.RequiredInteger("ep");
+    marker.tp = fields.RequiredInteger("tp", kMaxRanks);
+    marker.ep = fields.RequiredInteger("ep", kMaxRanks);
   }
   marker.expert_codes = FromWord(kExpertCodes, fields.String("expert_codes"));
   marker.centred = fields.String("router_bias") == WordOf(kRouterBiases, RouterBias::kCentred);
@@ -235,8 +236,8 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   if (const Json* source = fields.Object("source")) {
     Fields inner = fields.Inner(*source, "source.");
     const std::string made_from = inner.String("qkv");
-    marker.source =
-        MarkedLayout{made_from == "fused", inner.RequiredInteger("chunks"), inner.String("grid") == "independent"};
+    marker.source = MarkedLayout{made_from == "fused", inner.RequiredInteger("chunks", kMaxHeads),
+                                 inner.String("grid") == "independent"};
     if (!marker.source->fused && made_from != "split")
       fields.Fail("source.qkv", "\"fused\" or \"split\"", "\"" + made_from + "\"");
   }
@@ -270,14 +271,9 @@ Error NotJson(const std::string& path) {
 }  // namespace
 
 Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string& path) {
-  Json json;
-  try {
-    json = Json::parse(text);
-  } catch (const Json::parse_error& e) {
-    return NotJson(path).Expected("JSON").Found("a syntax error at " + Position(text, e.byte));
-  } catch (const Json::exception&) {
-    return NotJson(path).Expected("JSON").Found("a number out of range");
-  }
+  Result<Json> parsed = ParseJson<Json>(text, path);
+  if (!parsed.ok()) return NotJson(path).Expected(parsed.error().expected).Found(parsed.error().found);
+  const Json json = std::move(parsed).value();
   if (!json.is_object()) return NotJson(path).Expected("a JSON object").Found(Shown(json));
 
   std::optional<Error> error;

@@ -1,4 +1,5 @@
 // What a complete checkpoint of a config holds.
+#include <algorithm>
 #include <charconv>
 
 #include "lib/base/checked.h"
@@ -7,7 +8,7 @@
 namespace mimo {
 namespace {
 
-constexpr int64_t kMaxTensors = 20'000'000;  // bounds what a hostile config can make us allocate
+constexpr uint64_t kMaxListedExperts = 1 << 20;  // of all layers
 
 Error BadSymbol(std::string what, std::string_view symbol) {
   return BadInput("bad shape symbol in a model table: " + std::move(what))
@@ -77,9 +78,8 @@ Result<int64_t> Dimension(std::string_view symbol, const ModelConfig& config, in
   return static_cast<int64_t>(*product);
 }
 
-Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, const ModelConfig& config, bool fused,
-                                                    int mtp_layers, bool every_expert) {
-  std::vector<ExpectedTensor> tensors;
+Status ForEachExpected(const ModelTable& table, const ModelConfig& config, const ExpectedParts& parts,
+                       const std::function<Status(ExpectedTensor&&)>& take) {
   auto add = [&](const TensorRule& rule, int layer) -> Status {
     std::vector<int64_t> shape;
     for (const std::string& symbol : rule.shape) {
@@ -87,20 +87,13 @@ Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, con
       shape.push_back(extent);
     }
     const bool per_expert = rule.pattern.find("{expert}") != std::string::npos;
-    if (per_expert && config.experts > kMaxTensors - static_cast<int64_t>(tensors.size())) {
-      return BadInput("the config describes too many experts")
-          .File(config.path)
-          .Expected("at most " + std::to_string(kMaxTensors) + " tensors in all")
-          .Found(std::to_string(config.experts) + " experts in " + std::to_string(config.layers) + " layers")
-          .Advice("correct n_routed_experts or num_hidden_layers");
-    }
     const int32_t experts = !per_expert          ? 1
-                            : every_expert       ? static_cast<int32_t>(config.experts)
+                            : parts.every_expert ? static_cast<int32_t>(config.experts)
                             : config.experts > 0 ? 1
                                                  : 0;
     for (int32_t expert = 0; expert < experts; ++expert) {
       const TensorId id{rule.role, Part::kWeight, rule.mtp, layer, per_expert ? expert : -1};
-      tensors.push_back({id, &rule, table.NameOf(id), shape});
+      MIMO_RETURN_IF_ERROR(take({id, &rule, table.NameOf(id), shape}));
     }
     return {};
   };
@@ -108,14 +101,33 @@ Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, con
   auto add_layer = [&](bool mtp, int layer) -> Status {
     for (const TensorRule& rule : table.rules()) {
       const bool layered = rule.pattern.find(kLayerSlot) != std::string::npos;
-      if (layered != (layer >= 0) || rule.mtp != mtp || !Exists(rule, config, fused, layer)) continue;
+      if (layered != (layer >= 0) || rule.mtp != mtp || !Exists(rule, config, parts.fused, layer)) continue;
       MIMO_RETURN_IF_ERROR(add(rule, layer));
     }
     return {};
   };
   MIMO_RETURN_IF_ERROR(add_layer(false, -1));
   for (int layer = 0; layer < config.layers; ++layer) MIMO_RETURN_IF_ERROR(add_layer(false, layer));
-  for (int layer = 0; layer < mtp_layers; ++layer) MIMO_RETURN_IF_ERROR(add_layer(true, layer));
+  for (int layer = 0; layer < parts.mtp_layers; ++layer) MIMO_RETURN_IF_ERROR(add_layer(true, layer));
+  return {};
+}
+
+Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, const ModelConfig& config, bool fused,
+                                                    int mtp_layers, bool every_expert) {
+  const auto moe_layers = static_cast<uint64_t>(std::count(config.moe.begin(), config.moe.end(), 1));
+  const auto experts = CheckedMul(moe_layers, static_cast<uint64_t>(config.experts));
+  if (every_expert && (!experts || *experts > kMaxListedExperts))
+    return BadInput("the config describes too many experts")
+        .File(config.path)
+        .Expected("at most " + std::to_string(kMaxListedExperts) + " in all layers")
+        .Found(std::to_string(config.experts) + " experts in " + std::to_string(moe_layers) + " layers")
+        .Advice("correct n_routed_experts or num_hidden_layers");
+  std::vector<ExpectedTensor> tensors;
+  const auto take = [&](ExpectedTensor&& tensor) -> Status {
+    tensors.push_back(std::move(tensor));
+    return {};
+  };
+  MIMO_RETURN_IF_ERROR(ForEachExpected(table, config, {fused, mtp_layers, every_expert}, take));
   return tensors;
 }
 

@@ -2,29 +2,32 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
+
 namespace mimo {
 
 namespace {
 
 using nlohmann::json;
 
+constexpr JsonLimits kLimits = {.bytes = size_t{1} << 30, .values = size_t{64} << 20};
+
 // weight_map is read as a stream: 160 000 entries need no DOM.
-class IndexReader : public nlohmann::json_sax<json> {
+class IndexReader : public JsonEvents {
  public:
   ParsedIndex out;
   std::string problem;
 
-  bool null() override { return Keep(nullptr) && Value("null"); }
-  bool boolean(bool v) override { return Keep(v) && Value("a boolean"); }
-  bool number_integer(number_integer_t v) override { return Keep(v) && Number(v >= 0, static_cast<uint64_t>(v)); }
-  bool number_unsigned(number_unsigned_t v) override { return Keep(v) && Number(true, v); }
-  bool number_float(number_float_t v, const string_t&) override {
+  bool Null() override { return Keep(nullptr) && Value("null"); }
+  bool Bool(bool v) override { return Keep(v) && Value("a boolean"); }
+  bool Integer(int64_t v) override { return Keep(v) && Number(v >= 0, static_cast<uint64_t>(v)); }
+  bool Unsigned(uint64_t v) override { return Keep(v) && Number(true, v); }
+  bool Real(double v, const std::string& /*text*/) override {
     // Some writers store total_size as 3.15e11.
-    return Keep(v) &&
-           Number(v >= 0 && v < 9e18 && v == static_cast<double>(static_cast<uint64_t>(v)), static_cast<uint64_t>(v));
+    const bool whole = v >= 0 && v < 9e18 && v == static_cast<double>(static_cast<uint64_t>(v));
+    return Keep(v) && Number(whole, whole ? static_cast<uint64_t>(v) : 0);
   }
-  bool binary(binary_t&) override { return false; }
-  bool string(string_t& v) override {
+  bool String(std::string& v) override {
     Keep(v);
     if (path_.size() == 2 && path_[0] == "weight_map")
       out.weight_map.emplace_back(path_[1], std::move(v));
@@ -34,30 +37,26 @@ class IndexReader : public nlohmann::json_sax<json> {
       return NumberText(v);
     return true;
   }
-  bool start_object(std::size_t) override {
+  bool BeginObject() override {
     path_.emplace_back();
     return true;
   }
-  bool key(string_t& v) override {
+  bool Key(std::string& v) override {
     path_.back() = std::move(v);
     return true;
   }
-  bool end_object() override {
+  bool EndObject() override {
     path_.pop_back();
     return true;
   }
-  bool start_array(std::size_t) override {
+  bool BeginArray() override {
     if (path_.empty()) return Value("an array");
     path_.emplace_back("[]");
     return true;
   }
-  bool end_array() override {
+  bool EndArray() override {
     path_.pop_back();
     return true;
-  }
-  bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& e) override {
-    problem = "byte " + std::to_string(position) + ": " + e.what();
-    return false;
   }
 
  private:
@@ -93,12 +92,12 @@ class IndexReader : public nlohmann::json_sax<json> {
 
 Result<ParsedIndex> ParseIndex(std::string text, const std::string& path) {
   IndexReader reader;
-  const bool ok = json::sax_parse(text, &reader);
-  if (!ok || !reader.problem.empty())
+  const Result<bool> read = ParseJsonEvents(text, path, kLimits, reader);
+  if (!read.ok() || !reader.problem.empty())
     return BadInput("the index is not valid")
         .File(path)
-        .Expected("a JSON object with weight_map {tensor: file}")
-        .Found(reader.problem)
+        .Expected(read.ok() ? "a JSON object with weight_map {tensor: file}" : read.error().expected)
+        .Found(read.ok() ? reader.problem : read.error().found)
         .Advice("repair or delete the index: the shard headers are enough");
   for (const auto& [tensor, file] : reader.out.weight_map) {
     if (!file.empty() && file.find('/') == std::string::npos && file != "." && file != "..") continue;

@@ -75,12 +75,10 @@ class InventoryTaker {
   }
 
   Status CheckExpected() {
-    MIMO_ASSIGN_OR_RETURN(std::vector<ExpectedTensor> expected,
-                          ExpectedTensors(*catalogue_.table, catalogue_.config, out_.fused, out_.mtp_layers));
     std::vector<uint32_t> weight_of(catalogue_.arrays.size(), kNone);
     for (uint32_t i = 0; i < out_.weights.size(); ++i) weight_of[out_.weights[i].array] = i;
     std::vector<uint8_t> seen(out_.weights.size(), 0);
-    for (const ExpectedTensor& tensor : expected) {
+    const auto check = [&](const ExpectedTensor& tensor) -> Status {
       auto it = catalogue_.by_name.find(tensor.name);
       if (it == catalogue_.by_name.end()) it = catalogue_.by_name.find(NameOfPart(tensor.name, Part::kPacked));
       if (it == catalogue_.by_name.end()) return Missing(tensor);
@@ -94,8 +92,9 @@ class InventoryTaker {
             .Expected(ShapeText(tensor.shape))
             .Found(ShapeText(found))
             .Advice("config.json and tensors are of different models, or the config was edited");
-      if (weight.storage == Storage::kPlain) MIMO_RETURN_IF_ERROR(CheckPlainType(array));
-    }
+      return weight.storage == Storage::kPlain ? CheckPlainType(array) : Status();
+    };
+    MIMO_RETURN_IF_ERROR(ForEachExpected(*catalogue_.table, catalogue_.config, {out_.fused, out_.mtp_layers}, check));
     for (size_t i = 0; i < seen.size(); ++i) {
       const Weight& weight = out_.weights[i];
       if (seen[i] || IsTower(weight.id.role)) continue;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -134,8 +135,16 @@ struct ExpectedTensor {
   std::string name;
   std::vector<int64_t> shape;  // logical elements [rows, cols] or [n]
 };
-// Everything but towers, for `mtp_layers` MTP layers and fused or split attention, in table order by layer. Without
-// `every_expert`, expert 0 stands for all of its layer.
+struct ExpectedParts {
+  bool fused = false;
+  int mtp_layers = 0;
+  bool every_expert = true;  // false: expert 0 stands for all of its layer
+};
+// Hands every tensor but those of towers to `take`, in table order by layer, and stops at its first error. A config may
+// describe more tensors than fit in memory: who looks for each in a checkpoint stops at the first that is missing.
+Status ForEachExpected(const ModelTable& table, const ModelConfig& config, const ExpectedParts& parts,
+                       const std::function<Status(ExpectedTensor&&)>& take);
+// The same as a list, for what is known to be of a reasonable size.
 Result<std::vector<ExpectedTensor>> ExpectedTensors(const ModelTable& table, const ModelConfig& config, bool fused,
                                                     int mtp_layers, bool every_expert = true);
 

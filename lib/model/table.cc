@@ -5,6 +5,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
 #include "lib/model/names.h"
 #include "schemas/embedded.h"
 
@@ -72,7 +73,7 @@ Result<TensorRule> ParseRule(const Json& entry) {
 Result<ModelTable> ParseModelTable(std::string_view json) {
   ModelTable table;
   try {
-    const Json root = Json::parse(json);
+    MIMO_ASSIGN_OR_RETURN(const Json root, ParseJson<Json>(json, "a model table"));
     for (const Json& entry : root.at("tensors")) {
       MIMO_ASSIGN_OR_RETURN(TensorRule rule, ParseRule(entry));
       const std::string shape = LookupForm(rule.pattern);

@@ -1,4 +1,5 @@
 // The options of a plan from their JSON; what is left out has its usual value.
+#include "lib/json/parse.h"
 #include "lib/plan/json_words.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/words.h"
@@ -65,14 +66,11 @@ PlanOptions ReadPlanOptions(const Json& object, JsonProblems& problems) {
 }
 
 Result<PlanOptions> ParsePlanOptionsJson(const std::string& text) {
-  try {
-    JsonProblems problems("", "correct the options");
-    PlanOptions options = ReadPlanOptions(Json::parse(text), problems);
-    MIMO_RETURN_IF_ERROR(problems.Take());
-    return options;
-  } catch (const Json::exception& problem) {
-    return BadInput(std::string("not JSON: ") + problem.what()).Advice("make the plan again with --dry-run --plan-out");
-  }
+  MIMO_ASSIGN_OR_RETURN(const Json document, ParseJson<Json>(text, "", kLongDocument));
+  JsonProblems problems("", "correct the options");
+  PlanOptions options = ReadPlanOptions(document, problems);
+  MIMO_RETURN_IF_ERROR(problems.Take());
+  return options;
 }
 
 }  // namespace mimo

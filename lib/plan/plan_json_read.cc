@@ -6,6 +6,7 @@
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/json/bytes.h"
 #include "lib/json/members.h"
+#include "lib/json/parse.h"
 #include "lib/plan/containers.h"
 #include "lib/plan/json_words.h"
 #include "lib/plan/plan_json.h"
@@ -397,14 +398,9 @@ class PlanReader {
 }  // namespace
 
 Result<Plan> ParsePlanJson(const Catalogue& catalogue, const std::string& text, const std::string& path) {
-  Plan plan;
-  try {
-    Result<Plan> read = PlanReader(catalogue, path).Read(Json::parse(text));
-    if (!read.ok()) return read.TakeError();
-    plan = std::move(read).value();
-  } catch (const Json::exception& problem) {
-    return BadInput(std::string("not JSON: ") + problem.what()).File(path).Advice(kAdvice);
-  }
+  Result<Json> document = ParseJson<Json>(text, path, kLongDocument);
+  if (!document.ok()) return document.TakeError().Advice(kAdvice);
+  MIMO_ASSIGN_OR_RETURN(Plan plan, PlanReader(catalogue, path).Read(*document));
   if (plan.source_fingerprint != catalogue.Fingerprint()) {
     return BadInput("the plan was made from another checkpoint, or this one has changed since")
         .File(path)

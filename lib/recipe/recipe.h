@@ -23,7 +23,7 @@ struct RecipeRule {
   // MLP, experts, lm_head); routers, embeddings, eh_proj and towers are matched by rules that name them, vectors never.
   std::vector<Role> roles;
   std::optional<bool> mtp;  // only MTP layers, or only others
-  std::string names;        // ECMAScript, found anywhere in the name of the output's tensor; "": any name
+  std::string names;        // a Pattern, found anywhere in the name of the output's tensor; "": any name
   StoredAs to = StoredAs::kKeep;
   bool optional = false;  // may match nothing, as for parts that not every model has
   bool operator==(const RecipeRule&) const = default;
@@ -63,6 +63,9 @@ struct Recipe {
 // w4a4 or that are not finite and > 0, a block width that is not a multiple of 32, a type that the dialect does not
 // have). `path` is for messages.
 Result<Recipe> ParseRecipe(const std::string& text, const std::string& path);
+// {"model.layers.3.mlp.experts.0.up_proj": 0.0123, ...}: multipliers by module name, ascending. kUsage: not such an
+// object, or a multiplier that is not finite and > 0. `path` is for messages.
+Result<std::vector<std::pair<std::string, float>>> ParseInputScales(const std::string& text, const std::string& path);
 // A recipe as canonical JSON: what a plan and a manifest record. ParseRecipe of it gives an equal recipe.
 std::string RecipeJson(const Recipe& recipe);
 // A recipe of schemas/recipes/ by name, or a file when the name has a '/' or ends in ".json".

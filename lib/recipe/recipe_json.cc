@@ -2,9 +2,11 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "lib/base/pattern.h"
+#include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/recipe_words.h"
 #include "schemas/embedded.h"
@@ -25,6 +27,14 @@ std::string Shown(const Json& value) {
   return text;
 }
 
+constexpr char kMultiplier[] = "a finite number greater than 0, also as FP32";
+std::optional<float> Multiplier(const Json& value) {
+  const double number = value.is_number() ? value.get<double>() : 0;
+  if (!(number > 0 && number <= std::numeric_limits<float>::max())) return std::nullopt;
+  const auto multiplier = static_cast<float>(number);
+  return multiplier > 0 ? std::optional(multiplier) : std::nullopt;
+}
+
 // Rules on these can never mean anything: they are vectors, which no rule touches.
 bool IsVector(Role role) {
   return IsNorm(role) || role == Role::kAttnSink || role == Role::kRouterBias || role == Role::kUnknown;
@@ -40,13 +50,14 @@ class RecipeReader {
   explicit RecipeReader(const std::string& path) : path_(path) {}
 
   Result<Recipe> Read(const std::string& text) {
-    const Json json = Json::parse(text, nullptr, false);
-    if (json.is_discarded() || !json.is_object()) {
+    const Result<Json> parsed = ParseJson<Json>(text, path_);
+    if (!parsed.ok() || !parsed.value().is_object()) {
       Fail(UsageError("a recipe is a JSON object")
-               .Expected("an object")
-               .Found(json.is_discarded() ? "a syntax error" : Shown(json)));
+               .Expected(parsed.ok() ? "an object" : parsed.error().expected)
+               .Found(parsed.ok() ? Shown(parsed.value()) : parsed.error().found));
       return *std::move(error_);
     }
+    const Json& json = parsed.value();
     Only(json, "",
          {"$schema", "name", "summary", "dialect", "qkv", "rules", "engines", "nvfp4_rule", "mx_rule", "mx_ties",
           "fp8_power_of_two", "fp8_block", "via_bf16", "w4a4", "input_scale", "input_scales"});
@@ -157,7 +168,7 @@ class RecipeReader {
       if (Find(entry, "names") != nullptr) rule.names = Text(entry, where, "names", true);
       if (const Result<Pattern> pattern = Pattern::Make(rule.names); !pattern.ok())
         Fail(UsageError("bad pattern in \"" + where + "names\"")
-                 .Expected("an ECMAScript regular expression")
+                 .Expected("a regular expression")
                  .Found(rule.names + " (" + pattern.error().advice + ")"));
       recipe_.rules.push_back(std::move(rule));
     }
@@ -228,26 +239,18 @@ class RecipeReader {
       BadValue("", "fp8_block", "[rows, columns], both at least 1, columns a multiple of 32", *block);
   }
 
-  std::optional<float> Multiplier(const Json& value) const {
-    if (!value.is_number()) return std::nullopt;
-    const auto multiplier = static_cast<float>(value.get<double>());
-    if (!std::isfinite(multiplier) || multiplier <= 0) return std::nullopt;
-    return multiplier;
-  }
-
   void ReadActivations(const Json& json) {
-    constexpr char kExpected[] = "a finite number greater than 0, also as FP32";
     recipe_.w4a4 = Bool(json, "", "w4a4", false);
     if (const Json* value = Find(json, "input_scale")) {
       const auto multiplier = Multiplier(*value);
-      if (!multiplier) return BadValue("", "input_scale", kExpected, *value);
+      if (!multiplier) return BadValue("", "input_scale", kMultiplier, *value);
       recipe_.input_scale = *multiplier;
     }
     if (const Json* scales = Find(json, "input_scales")) {
       if (!scales->is_object()) return BadValue("", "input_scales", "an object of module names", *scales);
       for (const auto& item : scales->items()) {
         const auto multiplier = Multiplier(item.value());
-        if (!multiplier) return BadValue("input_scales.", item.key(), kExpected, item.value());
+        if (!multiplier) return BadValue("input_scales.", item.key(), kMultiplier, item.value());
         recipe_.input_scales.emplace_back(item.key(), *multiplier);
       }
       std::sort(recipe_.input_scales.begin(), recipe_.input_scales.end());
@@ -314,6 +317,24 @@ Json RuleJson(const RecipeRule& rule) {
 
 Result<Recipe> ParseRecipe(const std::string& text, const std::string& path) {
   return RecipeReader(path).Read(text);
+}
+
+Result<std::vector<std::pair<std::string, float>>> ParseInputScales(const std::string& text, const std::string& path) {
+  constexpr char kForm[] = "a JSON object of numbers by module name";
+  const Result<Json> document = ParseJson<Json>(text, path, {.bytes = size_t{256} << 20});
+  if (!document.ok() || !document.value().is_object())
+    return UsageError("not a file of input scales")
+        .File(path)
+        .Expected(document.ok() ? kForm : document.error().expected)
+        .Found(document.ok() ? Shown(document.value()) : document.error().found);
+  std::vector<std::pair<std::string, float>> scales;  // ascending, as the keys are
+  for (const auto& [module, value] : document.value().items()) {
+    const auto multiplier = Multiplier(value);
+    if (!multiplier)
+      return UsageError("not an input scale: " + module).File(path).Expected(kMultiplier).Found(Shown(value));
+    scales.emplace_back(module, *multiplier);
+  }
+  return scales;
 }
 
 std::string RecipeJson(const Recipe& recipe) {

@@ -1,7 +1,10 @@
 // Reads a manifest. Elements of its long lists are turned into values as soon as they are complete and never kept as
 // JSON.
+#include <algorithm>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
+#include "lib/json/parse.h"
 #include "lib/plan/containers.h"
 #include "lib/results/manifest_hash.h"
 #include "lib/results/result_json.h"
@@ -23,14 +26,18 @@ class Reader {
       if (!*agrees) return ChangedManifest(path);
       out_.holds_own_hash = true;
     }
-    const json::parser_callback_t callback = [this](int depth, json::parse_event_t event, json& parsed) {
-      return Visit(depth, event, parsed);
+    const JsonPart part = [this](const std::string& list, const std::string& /*key*/, json& value) {
+      return Keep(list, value);
     };
-    const json document = json::parse(text, callback, false);
-    if (document.is_discarded()) {
-      return BadInput("the manifest is not valid JSON").File(path).Advice(kAdvice);
+    const Result<json> document = ParseJsonParts(text, path, kLongDocument, part);
+    if (!document.ok()) {
+      return BadInput("the manifest is not valid JSON")
+          .File(path)
+          .Expected(document.error().expected)
+          .Found(document.error().found)
+          .Advice(kAdvice);
     }
-    ReadDocument(document);
+    ReadDocument(document.value());
     MIMO_RETURN_IF_ERROR(problems_.Take());
     for (const ManifestTensor& tensor : out_.tensors) {
       if (tensor.file < out_.files.size()) continue;
@@ -41,18 +48,17 @@ class Reader {
   }
 
  private:
-  // False: the value is dropped from the document.
-  bool Visit(int depth, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::key && depth == 1) list_ = parsed.get<std::string>();
-    if (event != json::parse_event_t::object_end || depth != 2) return true;
-    if (list_ == "tensors") {
-      ReadTensor(parsed);
-    } else if (list_ == "files") {
-      ReadFile(parsed, "files", "header_hash", &out_.files);
-    } else if (list_ == "texts" || list_ == "carried") {
-      ReadFile(parsed, list_.c_str(), "hash", &out_.other_files);
+  // False: the element of `list` is dropped from the document.
+  bool Keep(const std::string& list, const json& element) {
+    if (list == "tensors") {
+      ReadTensor(element);
+    } else if (list == "files") {
+      ReadFile(element, "files", "header_hash", &out_.files);
+    } else if (list == "texts" || list == "carried") {
+      ReadFile(element, list.c_str(), "hash", &out_.other_files);
     } else {
-      return list_ != "source_files" && list_ != "dropped" && list_ != "relayouts" && list_ != "thresholds";
+      static constexpr std::string_view kUnread[] = {"source_files", "dropped", "relayouts", "thresholds"};
+      return !element.is_object() || std::find(std::begin(kUnread), std::end(kUnread), list) == std::end(kUnread);
     }
     return false;
   }
@@ -165,7 +171,6 @@ class Reader {
 
   JsonProblems problems_;
   Manifest out_;
-  std::string list_;  // the member of the document that is being read
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "lib/base/durable_file.h"
+#include "lib/json/parse.h"
 #include "lib/plan/plan_json.h"
 #include "lib/results/result_json.h"
 
@@ -31,7 +32,9 @@ Result<std::optional<json>> ReadObject(FileSystem& fs, const std::string& path, 
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
   if (!info) return std::optional<json>();
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxBytes));
-  json document = json::parse(text, nullptr, false);
+  Result<json> parsed = ParseJson<json>(text, path, kLongDocument);
+  if (!parsed.ok()) return std::optional<json>();
+  json document = std::move(parsed).value();
   if (!document.is_object() || document.value("format", json()) != format || document.value("version", json()) != 1) {
     return std::optional<json>();
   }

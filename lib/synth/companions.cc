@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "lib/json/parse.h"
 #include "lib/synth/fill.h"
 
 namespace mimo {
@@ -68,7 +69,7 @@ Result<std::vector<SmallFile>> Companions(const SynthPlan& plan) {
   std::vector<SmallFile> files;
   Json config;
   try {
-    config = Json::parse(plan.config);
+    MIMO_ASSIGN_OR_RETURN(config, ParseJson<Json>(plan.config, "config.json"));
     std::set<std::string> modules;
     const Json auto_map = config.value("auto_map", Json::object());
     for (const auto& entry : auto_map.items()) {

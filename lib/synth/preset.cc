@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "lib/json/parse.h"
 #include "schemas/embedded.h"
 
 namespace mimo {
@@ -43,7 +44,7 @@ Status ReadFileRules(const Json& list, const std::string& path, std::vector<File
 Result<Preset> ParsePreset(const std::string& path, const char* text) {
   Preset preset;
   try {
-    const Json json = Json::parse(text);
+    MIMO_ASSIGN_OR_RETURN(const Json json, ParseJson<Json>(text, path));
     preset.name = json.at("name").get<std::string>();
     preset.about = json.at("about").get<std::string>();
     preset.config = json.at("config").dump();
@@ -106,7 +107,7 @@ Result<std::vector<TowerTensor>> TowerTensors(int64_t out_hidden) {
   const char* text = FindEmbedded(path);
   if (text == nullptr) return BadPreset(path, "the file is not embedded");
   try {
-    const Json json = Json::parse(text);
+    MIMO_ASSIGN_OR_RETURN(const Json json, ParseJson<Json>(text, path));
     for (const Json& entry : json.at("tensors")) {
       TowerTensor tensor;
       for (const Json& extent : entry.at("shape")) {
@@ -114,7 +115,7 @@ Result<std::vector<TowerTensor>> TowerTensors(int64_t out_hidden) {
         tensor.shape.push_back(symbol == "out_hidden" ? out_hidden : std::stoll(symbol));
       }
       const std::string name = entry.at("name").get<std::string>();
-      for (const Json& range : entry.value("i", Json::parse("[[0, 0]]"))) {
+      for (const Json& range : entry.value("i", Json::array({Json::array({0, 0})}))) {
         for (int64_t i = range.at(0).get<int64_t>(); i <= range.at(1).get<int64_t>(); ++i) {
           tensor.name = WithNumber(name, i);
           tensors.push_back(tensor);

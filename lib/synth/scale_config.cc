@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
+
 namespace mimo {
 namespace {
 
@@ -71,7 +73,7 @@ Status Edit(const Preset& preset, const SynthOptions& options, Json& config) {
 
 Result<std::string> ScaledConfig(const Preset& preset, const SynthOptions& options) {
   try {
-    Json config = Json::parse(preset.config);
+    MIMO_ASSIGN_OR_RETURN(Json config, ParseJson<Json>(preset.config, "config.json"));
     MIMO_RETURN_IF_ERROR(Edit(preset, options, config));
     return config.dump(2) + "\n";
   } catch (const Json::exception& e) {

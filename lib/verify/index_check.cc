@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
+
 namespace mimo {
 namespace {
 
@@ -11,16 +13,15 @@ constexpr uint64_t kMaxIndexBytes = 1ull << 30;
 
 }  // namespace
 
-Result<std::vector<IndexProblem>> CompareIndex(FileSystem& fs, const std::string& path,
-                                               std::map<std::string, std::string> expected, uint64_t total_size) {
-  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxIndexBytes));
+std::vector<IndexProblem> CompareIndexText(const std::string& text, const std::string& path,
+                                           std::map<std::string, std::string> expected, uint64_t total_size) {
   std::vector<IndexProblem> problems;
-  std::string section, name;
   // Entries of weight_map are compared as they come and not kept.
-  const auto visit = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (event == json::parse_event_t::key) (depth == 1 ? section : name) = parsed.get<std::string>();
-    if (event != json::parse_event_t::value || depth != 2 || section != "weight_map") return true;
-    const std::string found = parsed.is_string() ? parsed.get<std::string>() : parsed.dump();
+  const auto visit = [&](const std::string& section, const std::string& name, json& value) {
+    if (section != "weight_map") return true;
+    const std::string found = value.is_string()       ? value.get<std::string>()
+                              : value.is_structured() ? "no file name"
+                                                      : value.dump();
     const auto entry = expected.find(name);
     if (entry == expected.end()) {
       problems.push_back({name, "in the index, but not in the manifest", "", found});
@@ -30,11 +31,13 @@ Result<std::vector<IndexProblem>> CompareIndex(FileSystem& fs, const std::string
     }
     return false;
   };
-  const json document = json::parse(text, visit, false);
-  if (document.is_discarded() || !document.is_object()) {
-    problems.push_back({"", "the index is not a JSON object", "", ""});
+  const Result<json> parsed = ParseJsonParts(text, path, kLongDocument, visit);
+  if (!parsed.ok() || !parsed.value().is_object()) {
+    const Error error = parsed.ok() ? BadInput("") : parsed.error();
+    problems.push_back({"", "the index is not a JSON object", error.expected, error.found});
     return problems;
   }
+  const json& document = parsed.value();
   for (const auto& [tensor, file] : expected) problems.push_back({tensor, "not in the index", file, "nothing"});
   const auto metadata = document.find("metadata");
   if (metadata != document.end() && metadata->is_object() && metadata->contains("total_size")) {
@@ -44,6 +47,12 @@ Result<std::vector<IndexProblem>> CompareIndex(FileSystem& fs, const std::string
     }
   }
   return problems;
+}
+
+Result<std::vector<IndexProblem>> CompareIndex(FileSystem& fs, const std::string& path,
+                                               std::map<std::string, std::string> expected, uint64_t total_size) {
+  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxIndexBytes));
+  return CompareIndexText(text, path, std::move(expected), total_size);
 }
 
 }  // namespace mimo

@@ -9,10 +9,16 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MOST_LINES = 500
 OPTIONS = "to|format|qkv|source_qkv|attention|fold_value_scale|expert_codes|router_bias|dtype|recipe|on_straddle|unknown"
 COMPARED = re.compile(rf'\b(?:options_?|plan)\s*(?:\.|->)\s*(?:options\.)?(?:{OPTIONS})\s*[=!]=\s*"')
-HEAVY = re.compile(r'#include <(?:regex|nlohmann/json\.hpp)>')
+HEAVY = re.compile(r'#include <(?:regex|re2/re2\.h|nlohmann/json\.hpp)>')
 MOST_LINES_OF_A_FUNCTION = 80
+# What reads JSON, and what writes to a terminal: each in one place.
+PARSES = re.compile(r"\b(?:sax_parse|from_(?:cbor|msgpack|ubjson|bson|bjdata))\b|(?i:json)::(?:parse|accept)\b")
+PARSER = "lib/json/parse.cc"
+PRINTS = re.compile(r"\b(?:f|v|vf|d)?printf\s*\(|\b(?:f?puts|f?putc|putchar|fwrite|perror)\s*\(|\bstd::(?:cout|cerr|clog)\b")
+PRINTERS = ["tools/print.cc", "tools/print.h"]
 # Comments, strings, characters and directives: what has braces that are none.
 NO_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|R"\(.*?\)"|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])\'|^[ \t]*#(?:\\\n|[^\n])*', re.S | re.M)
+NO_COMMENTS = re.compile(r"//[^\n]*|/\*.*?\*/", re.S)
 TYPE = re.compile(r"(?:template\s*<.*>\s*)?(?:namespace|class|struct|enum|union|extern)\b")
 # Forms and targets but for Hugging Face's, which is the default of everything; and where their names may stand.
 FORM_NAME = re.compile(r"(?:TargetKind|FormKind)::k(?!Hf\b)\w+")
@@ -87,6 +93,21 @@ class Shape(unittest.TestCase):
         self.assertRegex('if (options_.to == "hf")', COMPARED)
         self.assertRegex('plan.options.qkv != "keep"', COMPARED)
         self.assertNotRegex("options_.to == TargetKind::kHf", COMPARED)
+
+    def test_one_place_reads_json(self):
+        self.assertEqual([path for path in product_files() if PARSES.search(NO_COMMENTS.sub("", text_of(path)))], [PARSER])
+
+    def test_one_place_prints(self):
+        self.assertEqual(sorted(path for path in product_files() if PRINTS.search(NO_COMMENTS.sub("", text_of(path)))),
+                         PRINTERS)
+
+    def test_parsing_and_printing_are_found(self):
+        for text in ("Json::parse(x)", "nlohmann::json::accept(x)", "ordered_json::parse(", "json::sax_parse(", "J::from_cbor(x)"):
+            self.assertRegex(text, PARSES)
+        for text in ("std::printf(", "fprintf (stderr", "std::cerr << x", "std::fputs(", "std::puts("):
+            self.assertRegex(text, PRINTS)
+        self.assertNotRegex("std::snprintf(", PRINTS)
+        self.assertNotRegex("ParseJson<Json>(text, path)", PARSES)
 
     def test_headers_of_the_library_leave_heavy_ones_out(self):
         # Internal to lib/plan: templates over JSON values, included by two sources.

@@ -3,12 +3,19 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
+
 namespace mimo {
 namespace {
 
 using Json = nlohmann::json;
 
 constexpr char kTargetTable[] = "targets.json";
+
+Json TargetTable() {
+  Result<Json> table = ParseJson<Json>(EmbeddedText(kTargetTable), kTargetTable);
+  return table.ok() ? std::move(*table) : Json::object();
+}
 
 Result<EngineTarget> Choose(const std::string& engine, const Json& version, const Facts& facts) {
   EngineTarget target;
@@ -33,18 +40,18 @@ Result<EngineTarget> Choose(const std::string& engine, const Json& version, cons
 }  // namespace
 
 bool IsEngine(const std::string& name) {
-  return Json::parse(EmbeddedText(kTargetTable)).at("engines").contains(name);
+  return TargetTable().at("engines").contains(name);
 }
 
 bool PadsVocabulary(const std::string& engine) {
-  const Json table = Json::parse(EmbeddedText(kTargetTable));
+  const Json table = TargetTable();
   const Json& padding = table.at("pads_vocabulary");
   return std::find(padding.begin(), padding.end(), engine) != padding.end();
 }
 
 Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts) {
   try {
-    const Json table = Json::parse(EmbeddedText(kTargetTable));
+    const Json table = TargetTable();
     std::string known;
     for (const Json& entry : table.at("engines").at(engine)) {
       const std::string id = entry.at("id");

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
+
 namespace mimo {
 
 namespace {
@@ -91,8 +93,9 @@ Status EditQuantization(const HfDescription& d, ordered_json* config) {
                         QuantizationConfig(d.quantization, it == config->end() ? "" : it->dump()));
   if (edited.empty())
     config->erase(kQuantization);
-  else
-    (*config)[kQuantization] = ordered_json::parse(edited);
+  else {
+    MIMO_ASSIGN_OR_RETURN((*config)[kQuantization], ParseJson<ordered_json>(edited, kConfigName, kLongDocument));
+  }
   return {};
 }
 
@@ -120,7 +123,7 @@ QkvLayout LayoutOf(const MarkedLayout& marked) {
 }
 
 Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription& d) {
-  ordered_json config = ordered_json::parse(source.text, nullptr, false);
+  MIMO_ASSIGN_OR_RETURN(ordered_json config, ParseJson<ordered_json>(source.text, source.path));
   if (!config.is_object()) {
     return BadInput("config.json is not a JSON object").File(source.path);
   }

@@ -6,6 +6,7 @@
 #include <set>
 #include <string_view>
 
+#include "lib/json/parse.h"
 #include "lib/recipe/recipe_words.h"
 
 namespace mimo {
@@ -323,7 +324,9 @@ Result<std::string> QuantizationConfig(const HfQuantization& quantization, const
     case Dialect::kNative:
       break;
   }
-  return NativeConfig(quantization, ordered_json::parse(source, nullptr, false)).dump();
+  if (source.empty()) return NativeConfig(quantization, nullptr).dump();
+  MIMO_ASSIGN_OR_RETURN(const ordered_json before, ParseJson<ordered_json>(source, "quantization_config"));
+  return NativeConfig(quantization, before).dump();
 }
 
 Result<std::string> HfQuantConfig(const HfQuantization& quantization) {

@@ -9,6 +9,7 @@
 
 #include "lib/io/torch/item.h"
 #include "lib/io/torch/value.h"
+#include "lib/json/parse.h"
 #include "lib/layout/partition.h"
 #include "lib/model/file_names.h"
 
@@ -53,8 +54,7 @@ void AppendYaml(const OrderedJson& mapping, const std::string& indent, std::stri
 
 class ConfigNumbers {
  public:
-  explicit ConfigNumbers(const ModelConfig& config)
-      : path_(config.path), json_(OrderedJson::parse(config.text, nullptr, false)) {}
+  explicit ConfigNumbers(const ModelConfig& config) : path_(config.path), json_(ParsedOrNull(config.text)) {}
 
   // Null when it is absent. Like ModelConfig, takes a string of a number for one.
   OrderedJson Optional(const char* key) {
@@ -62,7 +62,7 @@ class ConfigNumbers {
     for (const char* rope : {"rope_parameters", "rope_scaling"}) {  // where newer configs keep what belongs to RoPE
       if (value.is_null()) value = Member(Member(json_, rope), key);
     }
-    if (value.is_string()) value = OrderedJson::parse(value.get<std::string>(), nullptr, false);
+    if (value.is_string()) value = ParsedOrNull(value.get<std::string>());
     if (!value.is_null() && !value.is_number()) Fail(key, "a number");
     return value;
   }
@@ -88,6 +88,10 @@ class ConfigNumbers {
   std::optional<Error> TakeError() { return std::move(error_); }
 
  private:
+  static OrderedJson ParsedOrNull(const std::string& text) {
+    Result<OrderedJson> parsed = ParseJson<OrderedJson>(text, "");
+    return parsed.ok() ? std::move(*parsed) : OrderedJson();
+  }
   static OrderedJson Member(const OrderedJson& object, const char* key) {
     if (!object.is_object()) return nullptr;
     const auto it = object.find(key);

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/forms/rules.h"
+#include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -40,7 +41,7 @@ std::vector<std::string_view> Components(std::string_view key) {
 Result<MegatronForm> ParseMegatronForm(std::string_view text) {
   MegatronForm form;
   try {
-    const Json table = Json::parse(text);
+    MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(text, "schemas/forms/megatron.json"));
     for (const Json& row : table.at("tensors")) {
       MegatronTensor tensor;
       tensor.pattern = row.at("name");

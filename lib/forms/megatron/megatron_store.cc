@@ -11,6 +11,7 @@
 #include "lib/forms/megatron/megatron_files.h"
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/item.h"
+#include "lib/json/parse.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -71,9 +72,11 @@ Result<bool> HasBackend(FileSystem& fs, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(const bool there, Exists(fs, path));
   if (!there) return false;
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxJsonBytes));
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  const auto backend = json.find("sharded_backend");  // the end where this is no object
-  if (backend == json.end()) return false;
+  // Some other file of that name need not be JSON.
+  const Result<nlohmann::json> json = ParseJson<nlohmann::json>(text, path, {.string_bytes = kMaxJsonBytes});
+  if (!json.ok()) return false;
+  const auto backend = json.value().find("sharded_backend");  // the end where this is no object
+  if (backend == json.value().end()) return false;
   if (*backend == "torch_dist") return true;
   return BadInput("a distributed checkpoint of another back end")
       .File(path)

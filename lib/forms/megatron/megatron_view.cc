@@ -29,9 +29,8 @@ class MegatronViewer {
     ShowConfig();
     found_.assign(store_.tensors.size(), 0);
     MIMO_RETURN_IF_ERROR(Sort());
-    MIMO_ASSIGN_OR_RETURN(const std::vector<ExpectedTensor> expected,
-                          ExpectedTensors(*store_.stored.table, model_, false, mtp_layers_));
-    for (const ExpectedTensor& tensor : expected) MIMO_RETURN_IF_ERROR(ShowTensor(tensor));
+    MIMO_RETURN_IF_ERROR(ForEachExpected(*store_.stored.table, model_, {false, mtp_layers_},
+                                         [this](const ExpectedTensor& tensor) { return ShowTensor(tensor); }));
     for (size_t i = 0; i < store_.tensors.size(); ++i)  // nothing of a model is left out in silence
       if (store_.tensors[i].name && found_[i] == 0)
         return Bad(store_.tensors[i].key, "a tensor that the config has no place for")

@@ -5,11 +5,15 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/forms/rules.h"
+#include "lib/json/parse.h"
 
 namespace mimo {
 namespace {
 
 using Json = nlohmann::json;
+
+// A template lists every parameter of a rank.
+constexpr JsonLimits kTemplateLimits = {.bytes = size_t{256} << 20};
 
 std::optional<Part> PartFromName(const std::string& name) {
   for (const Part part : {Part::kWeight, Part::kScaleInv, Part::kScale, Part::kScale2, Part::kInputScale})
@@ -59,7 +63,7 @@ Result<RankForm> ParseRankForm(std::string_view text) {
   RankForm form;
   std::string file = "a form table";
   try {
-    const Json table = Json::parse(text);
+    MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(text, file));
     form.name_ = table.at("form");
     file = "schemas/forms/" + form.name_ + ".json";
     form.vocab_multiple_ = table.at("vocab_multiple");
@@ -109,7 +113,7 @@ Result<RankForm> RankForm::Load(const std::string& engine, const std::string& fo
   const std::string file = engine == "vllm" ? "forms/vllm-0.33.json" : "";
   MIMO_ASSIGN_OR_RETURN(RankForm form, ParseRankForm(EmbeddedText(file)));
   if (form_template.empty()) return form;
-  const Json dump = Json::parse(form_template, nullptr, false);
+  MIMO_ASSIGN_OR_RETURN(const Json dump, ParseJson<Json>(form_template, "--template", kTemplateLimits));
   if (!dump.is_object() || !dump.contains("tensors"))
     return BadInput("not a template").File("--template").Found("no JSON object with tensors");
   if (dump.value("engine", engine) != engine)
@@ -223,13 +227,15 @@ std::vector<std::string> RankForm::Unfilled(const std::vector<std::string>& made
 }
 
 Result<std::string> CanonicalTemplate(const std::string& text, const std::string& path) {
-  const Json dump = Json::parse(text, nullptr, false);
+  const Result<Json> parsed = ParseJson<Json>(text, path, kTemplateLimits);
   const auto bad = [&](std::string found) {
     return BadInput("not a template")
         .File(path)
         .Expected("JSON of scripts/dump_template.py: engine, version, tensors with name, dtype and shape")
         .Found(std::move(found));
   };
+  if (!parsed.ok()) return bad(parsed.error().found).Expected(parsed.error().expected);
+  const Json& dump = parsed.value();
   if (!dump.is_object()) return bad("no JSON object");
   const auto tensors = dump.find("tensors");
   if (tensors == dump.end() || !tensors->is_array() || tensors->empty()) return bad("no list of tensors");

@@ -4,11 +4,14 @@
 #include <charconv>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <unordered_map>
 
 #include "lib/base/checked.h"
 #include "lib/forms/ranks/rank_form.h"
 #include "lib/io/dtype.h"
+#include "lib/json/parse.h"
+#include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -19,7 +22,9 @@ namespace {
 class QuantizesInputs {
  public:
   explicit QuantizesInputs(const std::string& config) {
-    const nlohmann::json root = nlohmann::json::parse(config, nullptr, false);
+    const Result<nlohmann::json> parsed = ParseJson<nlohmann::json>(config, kConfigName);
+    if (!parsed.ok()) return;  // it was read before
+    const nlohmann::json& root = parsed.value();
     const auto quantization = root.find("quantization_config");
     if (quantization == root.end() || !quantization->is_object()) return;
     all_ = AlgorithmOf(*quantization);
@@ -80,7 +85,46 @@ class RankViewer {
 
   const std::string& FileOf(uint32_t array) const { return stored_.files[stored_.arrays[array].file].name; }
 
+  // Up to `count`, and that there are more. "" where all are there.
+  static std::string Absent(const std::set<int64_t>& present, int64_t count) {
+    constexpr size_t kNamed = 16;
+    std::vector<int64_t> absent;
+    for (int64_t rank = 0; rank < count && absent.size() <= kNamed; ++rank)
+      if (!present.contains(rank)) absent.push_back(rank);
+    std::string text;
+    for (size_t i = 0; i < absent.size() && i < kNamed; ++i)
+      text += (text.empty() ? "" : ", ") + std::to_string(absent[i]);
+    return absent.size() > kNamed ? text + ", ..." : text;
+  }
+
+  Error RanksMissing(const std::string& absent, int64_t count) const {
+    return BadInput("files of ranks are missing")
+        .File(stored_.root)
+        .Expected("files of ranks 0 to " + std::to_string(count - 1))
+        .Found("none of rank " + absent)
+        .Advice("bring the files of all ranks together in one directory");
+  }
+
+  static int64_t RankOf(const std::string& name) {
+    int64_t rank = 0;
+    std::from_chars(name.data() + 4, name.data() + name.size(), rank);
+    return rank;
+  }
+
+  // Before anything has a place for every rank: a file may claim to be of any.
+  Status CountRanks() {
+    std::set<int64_t> present;
+    for (const StoredArray& array : stored_.arrays)
+      if (HeaderName(array.name).size() != array.name.size()) present.insert(RankOf(array.name));
+    const int64_t marked = config_.marker ? config_.marker->tp : 0;
+    const int64_t count = std::max(marked, present.empty() ? 0 : *present.rbegin() + 1);
+    if (const std::string absent = Absent(present, count); !absent.empty()) return RanksMissing(absent, count);
+    ranks_ = count;
+    return {};
+  }
+
   Status SortByRank() {
+    MIMO_RETURN_IF_ERROR(CountRanks());
     for (uint32_t i = 0; i < stored_.arrays.size(); ++i) {
       const std::string& name = stored_.arrays[i].name;
       const std::string_view bare = HeaderName(name);
@@ -88,9 +132,7 @@ class RankViewer {
         shown_.push_back({stored_.arrays[i], {WholeOf(stored_.arrays[i], i)}, FileOf(i)});
         continue;
       }
-      int64_t rank = 0;
-      std::from_chars(name.data() + 4, name.data() + name.size(), rank);
-      ranks_ = std::max(ranks_, rank + 1);
+      const int64_t rank = RankOf(name);
       if (form_->IsConstant(bare)) {
         view_.constants[i] = 1;
         continue;
@@ -115,23 +157,14 @@ class RankViewer {
   }
 
   Status CheckRanks() {
-    const int64_t marked = config_.marker ? config_.marker->tp : 0;
-    std::vector<uint8_t> seen(static_cast<size_t>(std::max(ranks_, marked)), 0);
+    std::set<int64_t> seen;
     for (const auto& [key, arrays] : arrays_)
-      for (size_t r = 0; r < arrays.size(); ++r) seen[r] |= arrays[r] != kNone;
-    std::string missing;
-    for (size_t r = 0; r < seen.size(); ++r)
-      if (seen[r] == 0) missing += (missing.empty() ? "" : ", ") + std::to_string(r);
-    const std::string expected = "files of ranks 0 to " + std::to_string(seen.size() - 1);
-    if (!missing.empty())
-      return BadInput("files of ranks are missing")
-          .File(stored_.root)
-          .Expected(expected)
-          .Found("none of rank " + missing)
-          .Advice("bring the files of all ranks together in one directory");
-    ranks_ = static_cast<int64_t>(seen.size());
+      for (size_t r = 0; r < arrays.size(); ++r)
+        if (arrays[r] != kNone) seen.insert(static_cast<int64_t>(r));
+    if (const std::string absent = Absent(seen, ranks_); !absent.empty()) return RanksMissing(absent, ranks_);
+    const std::string expected = "files of ranks 0 to " + std::to_string(ranks_ - 1);
     for (auto& [key, arrays] : arrays_) {
-      arrays.resize(seen.size(), kNone);
+      arrays.resize(static_cast<size_t>(ranks_), kNone);
       const auto gap = std::find(arrays.begin(), arrays.end(), kNone);
       if (gap == arrays.end()) continue;
       return BadInput("an array is missing in the files of a rank")

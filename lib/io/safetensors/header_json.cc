@@ -2,15 +2,14 @@
 
 #include <algorithm>
 #include <limits>
-#include <nlohmann/json.hpp>
 #include <optional>
+
+#include "lib/json/parse.h"
 
 namespace mimo {
 namespace {
 
 constexpr char kAdvice[] = "write or fetch the file again";
-
-using Json = nlohmann::json;
 
 constexpr std::string_view kMetadataKey = "__metadata__";
 
@@ -23,22 +22,21 @@ std::string KnownDTypes() {
   return out;
 }
 
-// Receives the events of the JSON parser. The grammar has three levels and nothing else is accepted, so depth is
+// Receives what the JSON consists of. The grammar has three levels and nothing else is accepted, so depth is
 // bounded by the states; returning false stops the parser, and error_ then says why.
-class Handler final : public Json::json_sax_t {
+class Handler final : public JsonEvents {
  public:
   explicit Handler(const std::string& path) : path_(path) {}
 
   SafetensorsEntries TakeEntries() { return std::move(entries_); }
   Error TakeError() { return std::move(error_); }
 
-  bool null() override { return Unexpected("null"); }
-  bool boolean(bool value) override { return Unexpected(value ? "true" : "false"); }
-  bool number_integer(number_integer_t value) override { return Unexpected(std::to_string(value)); }
-  bool number_float(number_float_t /*value*/, const string_t& text) override { return Unexpected(Cut(text)); }
-  bool binary(binary_t& /*value*/) override { return Unexpected("binary data"); }
+  bool Null() override { return Unexpected("null"); }
+  bool Bool(bool value) override { return Unexpected(value ? "true" : "false"); }
+  bool Integer(int64_t value) override { return Unexpected(std::to_string(value)); }
+  bool Real(double /*value*/, const std::string& text) override { return Unexpected(Cut(text)); }
 
-  bool number_unsigned(number_unsigned_t value) override {
+  bool Unsigned(uint64_t value) override {
     const bool is_number = state_ == State::kShape || state_ == State::kOffsets;
     if (!is_number || value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
       return Unexpected(std::to_string(value));
@@ -52,7 +50,7 @@ class Handler final : public Json::json_sax_t {
     return true;
   }
 
-  bool string(string_t& value) override {
+  bool String(std::string& value) override {
     if (state_ == State::kMetadata) {
       entries_.metadata.back().second = std::move(value);
       return true;
@@ -64,14 +62,14 @@ class Handler final : public Json::json_sax_t {
     return true;
   }
 
-  bool start_object(std::size_t /*elements*/) override {
+  bool BeginObject() override {
     if (state_ != State::kStart && state_ != State::kRoot) return Unexpected("an object");
     state_ = state_ == State::kStart ? State::kRoot : in_metadata_ ? State::kMetadata : State::kTensor;
     seen_ = 0;
     return true;
   }
 
-  bool key(string_t& value) override {
+  bool Key(std::string& value) override {
     switch (state_) {
       case State::kRoot:
         in_metadata_ = value == kMetadataKey;
@@ -96,7 +94,7 @@ class Handler final : public Json::json_sax_t {
     return TensorField(value);
   }
 
-  bool end_object() override {
+  bool EndObject() override {
     if (state_ == State::kTensor) {
       if (seen_ != kAllFields)
         return Fail(BadInput("a field is missing").Expected("dtype, shape and data_offsets").Found(FoundFields()));
@@ -107,14 +105,14 @@ class Handler final : public Json::json_sax_t {
     return true;
   }
 
-  bool start_array(std::size_t /*elements*/) override {
+  bool BeginArray() override {
     if (state_ != State::kTensor || field_ == Field::kDType) return Unexpected("an array");
     state_ = field_ == Field::kShape ? State::kShape : State::kOffsets;
     offsets_ = 0;
     return true;
   }
 
-  bool end_array() override {
+  bool EndArray() override {
     if (state_ == State::kOffsets) {
       if (offsets_ != 2) {
         return Fail(BadInput("data_offsets has too few numbers").Expected("[begin, end]").Found(offsets_));
@@ -127,14 +125,6 @@ class Handler final : public Json::json_sax_t {
     }
     state_ = State::kTensor;
     return true;
-  }
-
-  bool parse_error(std::size_t position, const std::string& last_token,
-                   const nlohmann::detail::exception& /*exception*/) override {
-    Fail(BadInput("header is not valid JSON in UTF-8")
-             .Found("byte " + std::to_string(position) + " of the header, near " + Excerpt(Printable(last_token))));
-    error_.tensor.clear();  // the name last seen need not be where the text broke
-    return false;
   }
 
  private:
@@ -200,14 +190,6 @@ class Handler final : public Json::json_sax_t {
     return text;
   }
 
-  // The token in which parsing stopped may hold anything.
-  static std::string Printable(std::string text) {
-    for (char& c : text) {
-      if (c < 0x20 || c > 0x7e) c = '?';
-    }
-    return text;
-  }
-
   const std::string& path_;
   SafetensorsEntries entries_;
   Error error_;
@@ -246,13 +228,22 @@ Result<SafetensorsEntries> ParseSafetensorsJson(std::string_view json, const std
         .Found(json.empty() ? "an empty header" : "byte " + std::to_string(static_cast<unsigned char>(json.front())));
   const size_t last = json.find_last_not_of(' ');
   json = json.substr(0, last + 1);
-  // The parser takes a NUL byte for the end of its input, and other white space for nothing.
+  // The parser takes other white space for nothing.
   if (json.back() != '}' || json.find('\0') != std::string_view::npos)
     return broken("header does not end with '}' and spaces")
         .Expected("'}', then nothing but spaces")
         .Found(json.back() != '}' ? "byte " + std::to_string(static_cast<unsigned char>(json.back())) : "a NUL byte");
   Handler handler(path);
-  if (!Json::sax_parse(json.data(), json.data() + json.size(), &handler)) return handler.TakeError();
+  const JsonLimits limits = {.bytes = json.size(),
+                             .string_bytes = json.size(),
+                             .key_bytes = kMaxNameBytes,
+                             .values = json.size(),
+                             .strict = false};
+  Result<bool> read = ParseJsonEvents(json, path, limits, handler);
+  if (!read.ok() && read.error().what == kNotJson)
+    return broken("header is not valid JSON in UTF-8").Found(read.error().found);
+  if (!read.ok()) return read.TakeError().Advice(kAdvice);
+  if (!read.value()) return handler.TakeError();
   SafetensorsEntries entries = handler.TakeEntries();
 
   std::vector<std::string_view> names;

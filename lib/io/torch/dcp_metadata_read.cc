@@ -2,6 +2,7 @@
 #include <string>
 #include <tuple>
 
+#include "lib/io/tensor_info.h"
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/dcp_tiling.h"
 #include "lib/io/torch/pickle_reader.h"
@@ -50,6 +51,13 @@ class MetadataReader {
 
   static bool Is(const PickleNode* node, PickleKind kind) { return node != nullptr && node->kind == kind; }
 
+  Status CheckName(std::string_view key, std::string_view name) const {
+    if (name.size() <= kMaxNameBytes) return {};
+    return Bad("a name is too long", key)
+        .Expected(std::to_string(kMaxNameBytes) + " bytes at most")
+        .Found(std::to_string(name.size()));
+  }
+
   // ---- state_dict_metadata
 
   Status ReadItems(const PickleNode& items) {
@@ -57,6 +65,11 @@ class MetadataReader {
       const PickleNode& key = pickle_.at(pickle_.ItemsOf(items)[i]);
       const PickleNode& item = pickle_.at(pickle_.ItemsOf(items)[i + 1]);
       if (key.kind != PickleKind::kString) return Bad("a key of state_dict_metadata is no string", "");
+      // Keys that differ take their room in the pickle; one that is named again and again would take it here.
+      const std::string_view name = pickle_.TextOf(key);
+      key_bytes_ += name.size();
+      if (key_bytes_ > pickle_.bytes()) return Bad("it appears twice", name);
+      MIMO_RETURN_IF_ERROR(CheckName(name, name));
       if (item.kind == PickleKind::kObject && pickle_.GlobalOf(item) == Id::kBytesStorageMetadata) {
         metadata_.bytes.push_back({std::string(pickle_.TextOf(key)), {}});
       } else {
@@ -144,6 +157,7 @@ class MetadataReader {
     if (!Is(file, PickleKind::kString) || !count(offset) || !count(length)) {
       return Bad("its place is not as known", key).Expected("relative_path, offset and length");
     }
+    MIMO_RETURN_IF_ERROR(CheckName(key, pickle_.TextOf(*file)));
     if (!IsInnerPath(pickle_.TextOf(*file))) {
       return Bad("its file name leaves the directory", key)
           .Expected("a name below it")
@@ -240,6 +254,7 @@ class MetadataReader {
   const std::string& path_;
   DcpMetadata metadata_;
   std::vector<TensorItem> tensors_;
+  uint64_t key_bytes_ = 0;
   std::vector<Place> places_;
 };
 

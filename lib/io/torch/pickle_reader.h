@@ -21,6 +21,7 @@ namespace mimo {
 
 inline constexpr int kMaxPickleDepth = 100;           // of values within values, and of open marks
 inline constexpr size_t kMaxPickleBytes = 1U << 30U;  // places in it and among items fit 32 bits
+inline constexpr uint32_t kMaxDimensions = 64;        // of a tensor, as in torch
 inline constexpr size_t kMaxPickleNodes = 1U << 25U;  // 1 GiB of nodes
 
 using PickleId = uint32_t;
@@ -74,7 +75,7 @@ class Pickle {
   const PickleNode* StateOf(const PickleNode& node, TorchGlobalId id) const;
   // Value of a string key of a dict; null when there is none, or no dict. The last one, as in Python.
   const PickleNode* Find(const PickleNode* dict, std::string_view key) const;
-  // Integers of a tuple or list that holds nothing else; none of null.
+  // Integers of a tuple or list that holds nothing else, and at most kMaxDimensions; none of null.
   std::optional<std::vector<int64_t>> Integers(const PickleNode* node) const;
   // None when it is one that we do not have.
   std::optional<DType> TensorDType(const PickleNode& tensor) const;

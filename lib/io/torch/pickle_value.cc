@@ -1,6 +1,7 @@
 // What a pickle holds, as looked up in its nodes and as a value of its own.
 #include <algorithm>
 
+#include "lib/io/tensor_info.h"
 #include "lib/io/torch/pickle_reader.h"
 #include "lib/io/torch/text.h"
 
@@ -29,6 +30,7 @@ const PickleNode* Pickle::Find(const PickleNode* dict, std::string_view key) con
 
 std::optional<std::vector<int64_t>> Pickle::Integers(const PickleNode* node) const {
   if (node == nullptr || (node->kind != PickleKind::kTuple && node->kind != PickleKind::kList)) return std::nullopt;
+  if (node->count > kMaxDimensions) return std::nullopt;  // one list may be named by any number of chunks
   std::vector<int64_t> out;
   out.reserve(node->count);
   for (const PickleId id : ItemsOf(*node)) {
@@ -122,6 +124,8 @@ class Copier {
     for (size_t i = 0; i < out->size(); ++i) {
       const PickleNode& key = pickle_.at(items[2 * i]);
       if (key.kind == PickleKind::kString) names.push_back(pickle_.TextOf(key));
+      if (!names.empty() && names.back().size() > kMaxNameBytes)
+        return Fail("a dict has a key of more than " + std::to_string(kMaxNameBytes) + " bytes");
       if (!Copy(key, depth + 1, &(*out)[i].first)) return false;
       if (!Copy(pickle_.at(items[2 * i + 1]), depth + 1, &(*out)[i].second)) return false;
     }
@@ -152,6 +156,8 @@ class Copier {
     const std::span<const PickleId> items = pickle_.ItemsOf(node);
     const PickleNode& storage = pickle_.at(items[0]);
     const PickleNode& shape = pickle_.at(items[1]);
+    if (shape.count > kMaxDimensions)
+      return Fail("a tensor of more than " + std::to_string(kMaxDimensions) + " dimensions");
     if (2 * uint64_t{shape.count} > values_left_) return Fail("shapes shared so often that they would fill the memory");
     values_left_ -= 2 * uint64_t{shape.count};
     auto& tensor = out->data.emplace<TorchTensor>();

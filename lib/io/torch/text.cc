@@ -4,15 +4,13 @@
 #include <cstdio>
 #include <utility>
 
+#include "lib/json/bytes.h"
+
 namespace mimo {
 
 std::string PrintableText(std::string_view text) {
   constexpr size_t kMost = 80;
-  std::string out(text.substr(0, kMost));
-  std::replace_if(
-      out.begin(), out.end(), [](char c) { return c < 0x20 || c > 0x7e; }, '?');
-  if (text.size() > kMost) out += "...";
-  return out;
+  return Printable(CutText(text, kMost));
 }
 
 bool StaysBelow(std::string_view name) {

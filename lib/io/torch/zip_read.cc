@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "lib/base/crc32.h"
+#include "lib/io/tensor_info.h"
 #include "lib/io/torch/text.h"
 #include "lib/io/torch/zip.h"
 #include "lib/io/torch/zip_format.h"
@@ -183,7 +184,8 @@ class ZipOpener {
   }
 
   Result<Listed> ReadListed(std::string_view central, std::string_view name, std::string_view extra) const {
-    if (!IsInnerPath(name) || !IsUtf8(name)) return BadEntry("has an entry of an unsafe name", name);
+    if (!IsInnerPath(name) || !IsUtf8(name) || name.size() > kMaxNameBytes)
+      return BadEntry("has an entry of an unsafe name", name);
     Listed entry;
     entry.name = name;
     entry.flags = Get(central, 8, 2);

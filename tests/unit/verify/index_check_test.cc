@@ -32,9 +32,20 @@ TEST(CompareIndex, EveryDifferenceIsNamed) {
   EXPECT_EQ(problems[3].found, "99");
 }
 
+TEST(CompareIndex, AnEntryThatIsNoFileNameIsAProblem) {
+  for (const char* value : {"[]", "{}", "1", "null", "[\"1\"]"}) {
+    const auto problems = Compare(std::string(R"({"weight_map":{"a":"1","b":"2","c":)") + value + "}}");
+    ASSERT_EQ(problems.size(), 1u) << value;
+    EXPECT_EQ(problems[0].tensor, "c");
+    EXPECT_EQ(Compare(std::string(R"({"weight_map":{"b":"2","a":)") + value + "}}").size(), 1u) << value;
+  }
+}
+
 TEST(CompareIndex, WhatIsNoObjectIsOneProblem) {
   EXPECT_EQ(Compare("[1]").size(), 1u);
   EXPECT_EQ(Compare("{").size(), 1u);
+  EXPECT_EQ(Compare(R"({"weight_map":{"a":"1","b":"2","a":"1"}})").size(), 2u);  // and "a" is in no manifest again
+  EXPECT_EQ(Compare(std::string(100'000, '[')).size(), 1u);
 }
 
 TEST(CompareIndex, AMissingIndexIsAnError) {

@@ -1,5 +1,5 @@
 // The one entry point for JSON. What it accepts is what the library's own parser accepts, and holds the limits; the
-// three ways of reading agree.
+// ways of reading agree, two of which take turns for the sake of speed.
 #include <cstddef>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -24,16 +24,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   const mimo::JsonLimits limits;
   const auto read = mimo::ParseJson<json>(text, "x", limits);
-  const auto ordered = mimo::ParseJson<nlohmann::ordered_json>(text, "x", limits);
-  const auto parts = mimo::ParseJsonParts(
-      text, "x", limits, [](const std::string&, const std::string&, json& value) { return !value.is_null(); });
-  if (read.ok() != ordered.ok() || read.ok() != parts.ok()) __builtin_trap();
+  if (size % 2 == 0) {
+    const auto ordered = mimo::ParseJson<nlohmann::ordered_json>(text, "x", limits);
+    if (read.ok() != ordered.ok() || (read.ok() && json(ordered.value()) != read.value())) __builtin_trap();
+  } else {
+    const auto parts = mimo::ParseJsonParts(
+        text, "x", limits, [](const std::string&, const std::string&, json& value) { return !value.is_null(); });
+    if (read.ok() != parts.ok()) __builtin_trap();
+  }
   if (!read.ok()) {
     if (read.error().found.size() > 600 || read.error().file != "x") __builtin_trap();
     return 0;
   }
   const json own = json::parse(text, nullptr, false);
   if (own.is_discarded() || own != read.value() || DepthOf(own) > limits.depth) __builtin_trap();
-  if (json(ordered.value()) != read.value()) __builtin_trap();
   return 0;
 }

@@ -23,9 +23,12 @@ except ImportError:
 ROUNDS = int(os.environ.get("MIMO_HEADER_ROUNDS") or 2000)
 JUDGE = os.path.join(os.path.dirname(tools.BIN), "tests", "judge_headers")
 # What we refuse and the reference takes: it keeps the last of two equal names, passes over fields that it does not know,
-# takes any white space of JSON, a null as no metadata, and names of any length.
-STRICTER = re.compile(r"appears twice|: unknown field: |header does not end with '}' and spaces"
-                      r"|__metadata__ is not an object: expected an object, found null|beyond a limit: expected keys of")
+# takes any white space of JSON, in front too, a null as no metadata, names of any length, and in an array without elements extents
+# from 2^63 on, or whose product goes beyond.
+STRICTER = re.compile(r"appears twice|: unknown field: |header does not (?:end with '}' and spaces|start with '{')"
+                      r"|__metadata__ is not an object: expected an object, found null|beyond a limit: expected keys of"
+                      r"|shape has a bad number: expected whole numbers from 0 to 2\^63 - 1, found [0-9]{19,}"
+                      r"|shape overflows or is not a whole number of bytes: found [A-Z0-9_]+ \[(?:.*, )?0(?:, .*)?\]")
 
 DTYPES = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "BF16": 16, "F16": 16, "F32": 32, "I64": 64,
           "F64": 64}

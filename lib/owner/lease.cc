@@ -11,6 +11,7 @@
 
 #include "lib/base/hash.h"
 #include "lib/json/members.h"
+#include "lib/json/parse.h"
 #include "lib/json/text.h"
 
 namespace mimo {
@@ -105,9 +106,10 @@ Lease::Lease(FileSystem& directory, std::string name, const LeaseOwner& owner, c
 // What cannot be read has no token: it is nobody's that can be named.
 Lease::Content Lease::Parse(const std::string& text) {
   Content content;
-  const nlohmann::json document = nlohmann::json::parse(text, nullptr, false);
+  const auto document = ParseJson<nlohmann::json>(text, "");
+  if (!document.ok()) return content;
   JsonProblems problems("", "");
-  JsonMembers members(document, problems, "lease");
+  JsonMembers members(document.value(), problems, "lease");
   content.owner.host = members.String("host");
   content.owner.pid = members.Integer<int64_t>("pid");
   content.owner.job.id = members.String("job_id", "");

@@ -5,13 +5,9 @@
 
 #include <algorithm>
 #include <cctype>
-#include <cerrno>
 #include <csignal>
-#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <exception>
-#include <iostream>
 #include <new>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -151,35 +147,15 @@ void PrintWarning(const std::string& name, const std::string& text, const Common
   if (!options.quiet) Print(stderr, "%s: warning: %s\n", name, text);
 }
 
-namespace {
-
-// What was printed has reached where it goes; else why not on stderr, and the code of an I/O error. No memory is
-// needed.
-int FinishOutput(const char* name, int code) {
-  std::cout.flush();  // --help and --version
-  errno = 0;
-  const bool whole = std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout.good();
-  int error_number = errno;
-  // Some file systems tell only here that there was no space.
-  if (std::fclose(stdout) == 0 && whole) return code;
-  if (whole) error_number = errno;
-  std::fprintf(stderr, "%s: error: cannot write to standard output%s%s\n", name, error_number != 0 ? ": " : "",
-               error_number != 0 ? std::strerror(error_number) : "");
-  return code == 0 ? static_cast<int>(ErrorCode::kIo) : code;
-}
-
-}  // namespace
-
 int Main(const char* name, const std::function<int()>& body) {
   for (const int number : {SIGXFSZ, SIGPIPE}) std::signal(number, SIG_IGN);
   int code = static_cast<int>(ErrorCode::kIo);
   try {
     code = body();
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "%s: error: out of memory; free some, or pass a smaller --memory\n", name);
-  } catch (const std::exception& problem) {
-    std::fprintf(stderr, "%s: error: unexpected failure: %s; please report this with the command line\n", name,
-                 problem.what());
+    PrintLastWords(name, "out of memory; free some, or pass a smaller --memory");
+  } catch (const std::exception&) {
+    PrintLastWords(name, "unexpected failure; please report this with the command line");
     code = static_cast<int>(ErrorCode::kBadInput);
   }
   return FinishOutput(name, code);

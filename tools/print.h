@@ -40,4 +40,11 @@ void PrintLines(std::string_view text);
 // A JSON document to stdout, and a newline. What would draw is escaped as JSON has it: the values are the same.
 void PrintJson(std::string_view document);
 
+// "NAME: error: WORDS" to stderr, both ours as they are: needs no memory.
+void PrintLastWords(const char* name, const char* words);
+
+// Ends standard output. `code` where everything that was printed has reached where it goes; else says why not on
+// stderr, and the code of an I/O error stands in the place of 0. Needs no memory.
+int FinishOutput(const char* name, int code);
+
 }  // namespace mimo::cli

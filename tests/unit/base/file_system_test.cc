@@ -213,8 +213,9 @@ TEST_F(PosixTest, AResolvedPathIsOpenedWithoutLinks) {
   EXPECT_TRUE(fs_.OpenForRead(directory + "/d/link").ok());
   EXPECT_FALSE(fs_.OpenResolved(directory + "/d/link").ok());
 #ifdef SYS_openat2  // which kernels have since 5.6
-  if (::syscall(SYS_openat2, -1, "", nullptr, 0) != 0 && errno != ENOSYS && errno != EPERM)
+  if (::syscall(SYS_openat2, -1, "", nullptr, 0) != 0 && errno != ENOSYS && errno != EPERM) {
     EXPECT_FALSE(fs_.OpenResolved(directory + "/link/f").ok());
+  }
 #endif
   EXPECT_EQ(fs_.OpenResolved(directory + "/d").error().code, ErrorCode::kBadInput);
 }

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
@@ -17,6 +16,7 @@
 #include "lib/plan/words.h"
 #include "lib/planner/planner.h"
 #include "lib/run/executor.h"
+#include "tools/batch_job.h"
 #include "tools/cli.h"
 #include "tools/error_table.h"
 #include "tools/plan_report.h"
@@ -43,6 +43,7 @@ struct Arguments {
   RecipeFlags flags;
   TargetFlags target;
   const CLI::Option* qkv_option = nullptr;
+  const CLI::Option* restarts_option = nullptr;
   std::vector<std::string> min_sqnr;
   std::string report;
   std::optional<RequestedFile> plan_out_file, report_file;  // once checked
@@ -153,7 +154,8 @@ void AddOptions(CLI::App& app, Arguments& a) {
   run->add_option("--job-id", a.run.job.id,
                   "batch job of this process (default: that of Slurm or torchrun): when it is requeued, its next start "
                   "takes OUT over from the one before");
-  run->add_option("--restart-count", a.run.job.restarts, "how often the job was requeued (default: likewise)");
+  a.restarts_option =
+      run->add_option("--restart-count", a.run.job.restarts, "how often the job was requeued (default: likewise)");
   run->add_flag("--dry-run", a.dry_run, "print the plan and stop");
   run->add_option("--plan-out", a.plan_out, "write the plan as JSON");
   run->add_option("--plan", a.plan_in, "run exactly this plan (of --plan-out, for this checkpoint)");
@@ -247,19 +249,6 @@ Status ReadArguments(Arguments& a) {
         .Expected("no option of the output group beside --plan")
         .Found("at least one");
   return {};
-}
-
-// The job that schedulers tell their processes of, unless one was named.
-void FindJob(BatchJob* job) {
-  constexpr std::pair<const char*, const char*> kSchedulers[] = {{"SLURM_JOB_ID", "SLURM_RESTART_COUNT"},
-                                                                 {"TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"}};
-  for (const auto& [id, restarts] : kSchedulers) {
-    const char* text = job->id.empty() ? std::getenv(id) : nullptr;
-    if (text == nullptr) continue;
-    job->id = text;
-    const char* count = std::getenv(restarts);
-    job->restarts = count == nullptr ? 0 : std::strtoull(count, nullptr, 10);
-  }
 }
 
 // A checkpoint with the blobs of the cache that it may be a snapshot of.
@@ -412,7 +401,7 @@ int Convert(Arguments& a) {
   FileSystem& fs = PosixFileSystem();
   const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common.json); };
   if (Status s = ReadArguments(a); !s.ok()) return fail(s.error());
-  FindJob(&a.run.job);
+  if (Status s = FindJob(a.restarts_option->count() > 0, &a.run.job); !s.ok()) return fail(s.error());
   if (!a.run.output.empty() && !a.dry_run)
     if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
   if (Status s = CheckRequestedFiles(a); !s.ok()) return fail(s.error());

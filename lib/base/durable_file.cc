@@ -9,8 +9,8 @@ TextSource Whole(std::string_view content) {
 
 }  // namespace
 
-Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const TextSource& content) {
-  MIMO_RETURN_IF_ERROR(fs.Remove(path));
+Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const TextSource& content, FileInfo* info) {
+  MIMO_RETURN_IF_ERROR(fs.RemoveAll(path));
   MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForWrite(path, OpenMode::kCreateNew));
   uint64_t bytes = 0;
   MIMO_RETURN_IF_ERROR(content([&](std::string_view piece) {
@@ -19,18 +19,24 @@ Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const Tex
     return file->WriteAt(at, std::as_bytes(std::span(piece)));
   }));
   MIMO_RETURN_IF_ERROR(file->Sync());
+  if (info != nullptr) {
+    MIMO_ASSIGN_OR_RETURN(*info, file->Info());
+  }
   MIMO_RETURN_IF_ERROR(file->Close());
   return bytes;
 }
 
-Status WriteNewFile(FileSystem& fs, const std::string& path, std::string_view content) {
-  Result<uint64_t> bytes = WriteNewFile(fs, path, Whole(content));
+Status WriteNewFile(FileSystem& fs, const std::string& path, std::string_view content, FileInfo* info) {
+  Result<uint64_t> bytes = WriteNewFile(fs, path, Whole(content), info);
   return bytes.ok() ? Status() : bytes.TakeError();
 }
 
 Status WriteDurably(FileSystem& fs, const std::string& path, const TextSource& content) {
   const std::string temporary = path + ".tmp";
   if (Result<uint64_t> bytes = WriteNewFile(fs, temporary, content); !bytes.ok()) return bytes.TakeError();
+  // A directory in the way would stop the renaming for ever.
+  MIMO_ASSIGN_OR_RETURN(const auto there, fs.Stat(path));
+  if (there && there->kind == FileKind::kDirectory && !there->symlink) MIMO_RETURN_IF_ERROR(fs.RemoveAll(path));
   MIMO_RETURN_IF_ERROR(fs.Rename(temporary, path));
   return fs.SyncDirectory(ParentOf(path));
 }

@@ -11,10 +11,12 @@
 namespace mimo {
 
 // Makes `path` anew and syncs it, but not its directory: for files of a directory that nobody takes as complete yet.
-// What is at `path` is removed first and never written through: it may be a link. Returns the length in bytes. On an
-// error `path` may be missing or incomplete.
-Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const TextSource& content);
-Status WriteNewFile(FileSystem& fs, const std::string& path, std::string_view content);
+// What is at `path`, were it a directory, is removed first and never written through: it may be a link. Returns the
+// length in bytes; `info`, if any, becomes what the file was when it was complete. On an error `path` may be missing or
+// incomplete.
+Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const TextSource& content,
+                              FileInfo* info = nullptr);
+Status WriteNewFile(FileSystem& fs, const std::string& path, std::string_view content, FileInfo* info = nullptr);
 
 // Puts a file in the place of what is at `path`: writes `path`.tmp beside it, syncs that, renames it and syncs the
 // directory. On an error, or when power fails, `path` is what it was or wholly new.

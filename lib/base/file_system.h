@@ -24,6 +24,8 @@ struct FileInfo {
   uint32_t mode = 0;                 // permission bits, setuid, setgid and sticky among them; of the target
   uint64_t size = 0;                 // bytes
   int64_t mtime_ns = 0;
+  int64_t ctime_ns = 0;  // of the last change of its data, its attributes or its names
+  int64_t birth_ns = 0;  // when it was made; 0 where the file system does not tell
   uint64_t device = 0;
   uint64_t inode = 0;
 };
@@ -45,6 +47,12 @@ class ReadableFile {
   // Fills `out` from `offset`. Short reads are continued; end of file before `out` is full is kBadInput ("truncated").
   virtual Status ReadAt(uint64_t offset, std::span<std::byte> out) const = 0;
   virtual uint64_t size() const = 0;
+  // Of the open file, now; of what is no file of a file system, its size alone.
+  virtual Result<FileInfo> Info() const {
+    FileInfo info;
+    info.size = size();
+    return info;
+  }
 };
 
 // Positional writes; distinct ranges may be written from several threads at once.
@@ -62,7 +70,8 @@ class WritableFile {
 enum class OpenMode : uint8_t {
   kCreateNew /* error if it exists */,
   kTruncate,
-  kKeep /* create if missing, keep content */
+  kKeep /* create if missing, keep content */,
+  kExisting /* error if it is missing, keep content */
 };
 
 // A small file that says who uses something, open until the object goes; with it goes the lock.
@@ -100,6 +109,7 @@ class FileSystem {
   virtual Status Rename(const std::string& from, const std::string& to) = 0;  // replaces `to` atomically
   virtual Status Remove(const std::string& path) = 0;                         // file or empty directory; missing is ok
   virtual Status RemoveAll(const std::string& path) = 0;                      // never follows symbolic links
+  virtual Status RemoveDirectory(const std::string& path) = 0;                // an empty one, and nothing else
   virtual Status HardLink(const std::string& target, const std::string& link) = 0;
   virtual Status SymLink(const std::string& target, const std::string& link) = 0;
   virtual Status RefLink(const std::string& target, const std::string& link) = 0;  // FICLONE; kIo when unsupported
@@ -108,8 +118,8 @@ class FileSystem {
   virtual Result<uint64_t> FreeBytes(const std::string& path) = 0;    // available to this user
   // What a symbolic link says, as it stands there; nullopt where `path` is none, or nothing.
   virtual Result<std::optional<std::string>> ReadLink(const std::string& path) = 0;
-  // Opens a regular file for locking, and makes it when there is none. Never follows a link.
-  virtual Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) = 0;
+  // Opens a regular file for locking; kKeep makes it when there is none, kExisting does not. Never follows a link.
+  virtual Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path, OpenMode mode) = 0;
   // The same file system as seen from the directory `root`, which is held open: whatever is done to its path meanwhile,
   // names lead into this directory. Paths are names relative to it ("" is itself), without "." and "..". No symbolic
   // link is followed in them, nor at their end: Stat tells of the link itself (kOther), and what would go through one

@@ -4,6 +4,7 @@
 #include <linux/openat2.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -35,7 +36,11 @@ Error Truncated(const std::string& path, uint64_t offset, uint64_t wanted, uint6
 }
 
 Error NotRegular(ErrorCode code, const std::string& path, mode_t mode) {
-  return Error{.code = code, .what = "not a regular file"}.File(path).Expected("a regular file").Found(KindName(mode));
+  return Error{.code = code, .what = "not a regular file"}
+      .File(path)
+      .Expected("a regular file")
+      .Found(KindName(mode))
+      .Advice("remove it, or put a regular file in its place");
 }
 
 class PosixReadableFile final : public ReadableFile {
@@ -60,6 +65,12 @@ class PosixReadableFile final : public ReadableFile {
   }
 
   uint64_t size() const override { return size_; }
+
+  Result<FileInfo> Info() const override {
+    FileInfo info;
+    if (const int error_number = LookAt(fd_.get(), &info)) return OsError("cannot look at", path_, error_number);
+    return info;
+  }
 
  private:
   const std::string path_;
@@ -107,9 +118,9 @@ class PosixWritableFile final : public WritableFile {
   }
 
   Result<FileInfo> Info() const override {
-    struct stat info = {};
-    if (::fstat(fd_.get(), &info) != 0) return OsError("cannot look at", path_, errno);
-    return InfoOf(info);
+    FileInfo info;
+    if (const int error_number = LookAt(fd_.get(), &info)) return OsError("cannot look at", path_, error_number);
+    return info;
   }
 
   Status Close() override {
@@ -163,9 +174,9 @@ class PosixLockFile final : public LockFile {
   }
 
   Result<FileInfo> Info() const override {
-    struct stat info = {};
-    if (::fstat(fd_.get(), &info) != 0) return OsError("cannot look at", path_, errno);
-    return InfoOf(info);
+    FileInfo info;
+    if (const int error_number = LookAt(fd_.get(), &info)) return OsError("cannot look at", path_, error_number);
+    return info;
   }
 
  private:
@@ -188,17 +199,38 @@ int OpenDescriptor(const Place& place, int flags, unsigned mode) {
   return Uninterrupted([&] { return ::openat(place.at, place.name.c_str(), flags, static_cast<mode_t>(mode)); });
 }
 
-FileInfo InfoOf(const struct stat& info) {
-  FileInfo out;
-  if (S_ISREG(info.st_mode)) out.kind = FileKind::kRegular;
-  if (S_ISDIR(info.st_mode)) out.kind = FileKind::kDirectory;
-  out.symlink = S_ISLNK(info.st_mode);
-  out.mode = info.st_mode & 07777u;
-  out.size = static_cast<uint64_t>(info.st_size);
-  out.mtime_ns = int64_t{info.st_mtim.tv_sec} * 1'000'000'000 + info.st_mtim.tv_nsec;
-  out.device = info.st_dev;
-  out.inode = info.st_ino;
-  return out;
+namespace {
+
+int64_t Nanoseconds(const struct statx_timestamp& time) {
+  return int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+int LookAt(int at, const char* name, int flags, FileInfo* out) {
+  struct statx info = {};
+  if (Uninterrupted([&] { return ::statx(at, name, flags, STATX_BASIC_STATS | STATX_BTIME, &info); }) != 0)
+    return errno;
+  *out = FileInfo();
+  if (S_ISREG(info.stx_mode)) out->kind = FileKind::kRegular;
+  if (S_ISDIR(info.stx_mode)) out->kind = FileKind::kDirectory;
+  out->symlink = S_ISLNK(info.stx_mode);
+  out->mode = info.stx_mode & 07777u;
+  out->size = info.stx_size;
+  out->mtime_ns = Nanoseconds(info.stx_mtime);
+  out->ctime_ns = Nanoseconds(info.stx_ctime);
+  if ((info.stx_mask & STATX_BTIME) != 0) out->birth_ns = Nanoseconds(info.stx_btime);
+  out->device = gnu_dev_makedev(info.stx_dev_major, info.stx_dev_minor);
+  out->inode = info.stx_ino;
+  return 0;
+}
+
+}  // namespace
+
+int LookAt(const Place& place, FileInfo* info) {
+  return LookAt(place.at, place.name.c_str(), place.follow ? 0 : AT_SYMLINK_NOFOLLOW, info);
+}
+
+int LookAt(int fd, FileInfo* info) {
+  return LookAt(fd, "", AT_EMPTY_PATH, info);
 }
 
 Status CheckPath(const std::string& path) {
@@ -264,7 +296,8 @@ Result<std::unique_ptr<ReadableFile>> OpenPosixResolved(const std::string& real_
 
 Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const Place& place, OpenMode mode) {
   const std::string& path = place.path;
-  int flags = O_WRONLY | O_CREAT | O_NONBLOCK | O_NOCTTY;
+  int flags = O_WRONLY | O_NONBLOCK | O_NOCTTY;
+  if (mode != OpenMode::kExisting) flags |= O_CREAT;
   if (mode == OpenMode::kCreateNew) flags |= O_EXCL;
   if (mode == OpenMode::kTruncate) flags |= O_TRUNC;
   Descriptor fd(OpenDescriptor(place, flags, 0666));
@@ -275,10 +308,11 @@ Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const Place& place, Open
   return std::unique_ptr<WritableFile>(std::make_unique<PosixWritableFile>(path, fd.Release()));
 }
 
-Result<std::unique_ptr<LockFile>> OpenPosixLock(const Place& place) {
+Result<std::unique_ptr<LockFile>> OpenPosixLock(const Place& place, OpenMode mode) {
   Place here = place;
   here.follow = false;
-  Descriptor fd(OpenDescriptor(here, O_RDWR | O_CREAT | O_NONBLOCK | O_NOCTTY, 0666));
+  const int create = mode == OpenMode::kExisting ? 0 : O_CREAT;
+  Descriptor fd(OpenDescriptor(here, O_RDWR | create | O_NONBLOCK | O_NOCTTY, 0666));
   if (fd.get() < 0) return OsError("cannot open for locking", place.path, errno);
   struct stat info = {};
   if (::fstat(fd.get(), &info) != 0) return OsError("cannot open for locking", place.path, errno);

@@ -50,7 +50,9 @@ struct Place {
 // openat(2) with O_CLOEXEC, and O_NOFOLLOW where the place says so; repeated when interrupted; -1 and errno on failure.
 int OpenDescriptor(const Place& place, int flags, unsigned mode = 0);
 
-FileInfo InfoOf(const struct stat& info);
+// What stands at a place, or is open as `fd`; errno's number on failure, else 0.
+int LookAt(const Place& place, FileInfo* info);
+int LookAt(int fd, FileInfo* info);
 
 // kBadInput when the path holds a NUL byte: the system would silently use the part before it.
 Status CheckPath(const std::string& path);
@@ -61,6 +63,6 @@ std::string KindName(mode_t mode);
 Result<std::unique_ptr<ReadableFile>> OpenPosixForRead(const Place& place);
 Result<std::unique_ptr<ReadableFile>> OpenPosixResolved(const std::string& real_path);  // FileSystem::OpenResolved
 Result<std::unique_ptr<WritableFile>> OpenPosixForWrite(const Place& place, OpenMode mode);
-Result<std::unique_ptr<LockFile>> OpenPosixLock(const Place& place);
+Result<std::unique_ptr<LockFile>> OpenPosixLock(const Place& place, OpenMode mode);
 
 }  // namespace mimo

@@ -89,26 +89,24 @@ class Posix final : public FileSystem {
     return OpenPosixForWrite(located.place, mode);
   }
 
-  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override {
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path, OpenMode mode) override {
     MIMO_ASSIGN_OR_RETURN(const Located located, Locate(path));
     if (located.error != 0) return OsError("cannot open for locking", Shown(path), located.error);
-    return OpenPosixLock(located.place);
+    return OpenPosixLock(located.place, mode);
   }
 
   Result<std::optional<FileInfo>> Stat(const std::string& path) override {
     MIMO_ASSIGN_OR_RETURN(const Located located, Locate(path));
-    const auto [at, name, shown, follow] = located.place;
-    struct stat link = {};
-    struct stat target = {};
-    int error_number = located.error;
-    if (error_number == 0 && ::fstatat(at, name.c_str(), &link, AT_SYMLINK_NOFOLLOW) != 0) error_number = errno;
-    target = link;
-    if (error_number == 0 && follow && ::fstatat(at, name.c_str(), &target, 0) != 0) error_number = errno;
-    if (error_number == ENOENT || error_number == ENOTDIR || (follow && error_number == ELOOP))
+    Place here = located.place;
+    here.follow = false;
+    FileInfo link;
+    int error_number = located.error != 0 ? located.error : LookAt(here, &link);
+    FileInfo info = link;
+    if (error_number == 0 && link.symlink && located.place.follow) error_number = LookAt(located.place, &info);
+    if (error_number == ENOENT || error_number == ENOTDIR || (located.place.follow && error_number == ELOOP))
       return std::optional<FileInfo>();
-    if (error_number != 0) return OsError("cannot look at", shown, error_number);
-    FileInfo info = InfoOf(target);
-    info.symlink = S_ISLNK(link.st_mode);
+    if (error_number != 0) return OsError("cannot look at", located.place.path, error_number);
+    info.symlink = link.symlink;
     return std::optional<FileInfo>(info);
   }
 
@@ -169,6 +167,15 @@ class Posix final : public FileSystem {
     if (located.error == ENOENT) return {};
     if (located.error != 0) return OsError("cannot remove", located.place.path, located.error);
     return RemoveTree(located.place.at, located.place.name, located.place.path);
+  }
+
+  Status RemoveDirectory(const std::string& path) override {
+    MIMO_ASSIGN_OR_RETURN(const Located located, Locate(path));
+    int error_number = located.error;
+    if (error_number == 0 && ::unlinkat(located.place.at, located.place.name.c_str(), AT_REMOVEDIR) != 0)
+      error_number = errno;
+    if (error_number != 0) return OsError("cannot remove the directory", located.place.path, error_number);
+    return {};
   }
 
   Status HardLink(const std::string& target, const std::string& link) override {

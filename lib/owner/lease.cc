@@ -1,6 +1,7 @@
 #include "lib/owner/lease.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <ctime>
 #include <exception>
 #include <new>
@@ -22,6 +23,7 @@ struct Lease::Content {
   LeaseOwner owner;
   std::string started, renewed;  // for people
   std::string token;
+  bool locked = false;  // its owner had the lock when it last wrote
 };
 
 namespace {
@@ -94,11 +96,13 @@ LeaseOwner LeaseOwner::Here(const BatchJob& job) {
   return {process.host, process.boot, process.space, process.id, job};
 }
 
-Lease::Lease(FileSystem& directory, std::string name, const LeaseOwner& owner, const LeaseTimes& times)
+Lease::Lease(FileSystem& directory, std::string name, const LeaseOwner& owner, const LeaseTimes& times,
+             const std::atomic<int>* stop)
     : directory_(directory),
       name_(std::move(name)),
       owner_(owner),
       times_(times),
+      stop_waiting_(stop),
       token_(NewToken()),
       started_(Now()),
       renewed_(Clock::now()) {}
@@ -119,6 +123,7 @@ Lease::Content Lease::Parse(const std::string& text) {
   content.owner.boot = members.String("boot", "");
   content.owner.processes = members.String("processes", "");
   content.token = members.String("token");
+  content.locked = members.Bool("locked", false);
   return problems.ok() ? content : Content();
 }
 
@@ -139,41 +144,45 @@ std::string Lease::Text() const {
   line("boot", owner_.boot);
   line("processes", owner_.processes);
   line("token", token_);
+  text += std::string("  \"locked\": ") + (locked_ ? "true" : "false") + ",\n";
   return text + "  \"version\": 1\n}\n";
 }
 
-// "" where the lease may be taken by `owner`; else who holds it. `lock` is what was said of the file's lock.
-Result<std::string> Lease::WhyNot(FileSystem& directory, const std::string& name, const Content& content,
-                                  LockFile::Lock lock, const FileInfo& info, const LeaseOwner& owner,
-                                  const LeaseTimes& times) {
+// Who holds the lease, where `owner` may not take it. `lock` is what was said of the file's lock.
+Result<Lease::Refusal> Lease::WhyNot(FileSystem& directory, const std::string& name, const Content& content,
+                                     LockFile::Lock lock, const FileInfo& info, const LeaseOwner& owner,
+                                     const LeaseTimes& times) {
   const bool named = !content.token.empty();
+  const bool here = named && OneSystem(owner, content.owner);
   const std::string who = named ? WhoIs(content.owner, content.started, content.renewed) : "somebody who is not named";
-  if (named && Outranks(owner, content.owner)) return std::string();
-  if (lock == LockFile::Lock::kTaken) return who;
-  if (lock == LockFile::Lock::kHeld && (info.size == 0 || OneSystem(owner, content.owner))) return std::string();
-  if (lock == LockFile::Lock::kNone) {
-    if (info.size == 0) return std::string();
-    if (OneSystem(owner, content.owner) && owner.processes == content.owner.processes &&
-        !ProcessExists(content.owner.pid))
-      return std::string();
-  }
+  if (named && Outranks(owner, content.owner)) return Refusal();
+  if (lock == LockFile::Lock::kTaken) return Refusal{who, here};
+  if (info.size == 0) return Refusal();
+  // Without its lock an owner of this system is dead; one that never had it, when no process has its number.
+  if (here && content.locked && lock == LockFile::Lock::kHeld) return Refusal();
+  const bool unlocked = lock == LockFile::Lock::kNone || !content.locked;
+  if (here && unlocked && owner.processes == content.owner.processes && !ProcessExists(content.owner.pid))
+    return Refusal();
   MIMO_ASSIGN_OR_RETURN(const int64_t now, TimeOf(directory, name + kProbe + NewToken()));
-  const std::chrono::nanoseconds age(std::max<int64_t>(now - info.mtime_ns, 0));
-  if (age > times.stale) return std::string();
-  return who + " (" + Seconds(age) + " ago by the file system's clock)";
+  // A time to come was never the file system's: somebody's clock was wrong.
+  const std::chrono::nanoseconds age(std::abs(now - info.mtime_ns));
+  if (age > times.stale) return Refusal();
+  return Refusal{who + " (" + Seconds(age) + " ago by the file system's clock)", false};
 }
 
-Error Lease::Held(FileSystem& directory, const std::string& name, const std::string& who, const LeaseTimes& times) {
+Error Lease::Held(FileSystem& directory, const std::string& name, const Refusal& refusal, const LeaseTimes& times) {
   return IoError("another run is writing here")
       .File(Shown(directory, name))
-      .Found(who)
-      .Advice("wait until it has ended; if it is dead, its lease is taken over " + Seconds(times.stale) +
-              " after it was last renewed, and at once on its own host");
+      .Found(refusal.who)
+      .Advice(refusal.lives_here
+                  ? "wait until it has ended, or stop it"
+                  : "wait until it has ended; if it is dead, its lease is taken over " + Seconds(times.stale) +
+                        " after it was last renewed, and at once on its own host");
 }
 
 Result<std::unique_ptr<Lease>> Lease::Take(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
-                                           const LeaseTimes& times) {
-  std::unique_ptr<Lease> lease(new Lease(directory, name, owner, times));
+                                           const LeaseTimes& times, const std::atomic<int>* stop) {
+  std::unique_ptr<Lease> lease(new Lease(directory, name, owner, times, stop));
   MIMO_RETURN_IF_ERROR(lease->Acquire());
   try {
     lease->thread_ = std::thread([&renewed = *lease] { renewed.RenewForEver(); });
@@ -186,35 +195,38 @@ Status Lease::CheckFree(FileSystem& directory, const std::string& name, const Le
                         const LeaseTimes& times) {
   MIMO_ASSIGN_OR_RETURN(const auto there, directory.Stat(name));
   if (!there) return {};
-  MIMO_ASSIGN_OR_RETURN(const auto file, directory.OpenLock(name));
+  auto opened = directory.OpenLock(name, OpenMode::kExisting);
+  if (!opened.ok()) {
+    MIMO_ASSIGN_OR_RETURN(const auto still, directory.Stat(name));
+    return still ? Status(opened.TakeError()) : Status();  // given back meanwhile
+  }
+  const std::unique_ptr<LockFile> file = std::move(opened.value());
   const LockFile::Lock lock = file->TryLock();
   MIMO_ASSIGN_OR_RETURN(const std::string text, file->Read());
   MIMO_ASSIGN_OR_RETURN(const FileInfo info, file->Info());
-  MIMO_ASSIGN_OR_RETURN(const std::string who, WhyNot(directory, name, Parse(text), lock, info, owner, times));
-  // Made by this look, just after it was given back.
-  if (text.empty() && lock == LockFile::Lock::kHeld) return directory.Remove(name);
-  return who.empty() ? Status() : Status(Held(directory, name, who, times));
+  MIMO_ASSIGN_OR_RETURN(const Refusal refusal, WhyNot(directory, name, Parse(text), lock, info, owner, times));
+  return refusal.who.empty() ? Status() : Status(Held(directory, name, refusal, times));
 }
 
 Status Lease::Acquire() {
   const Clock::time_point until = Clock::now() + times_.retry;
   while (true) {
-    std::string who;
-    MIMO_ASSIGN_OR_RETURN(const bool taken, AcquireOnce(&who));
+    Refusal refusal;
+    MIMO_ASSIGN_OR_RETURN(const bool taken, AcquireOnce(&refusal));
     if (taken) break;
-    if (!who.empty() && Clock::now() >= until) return Held(directory_, name_, who, times_);
+    if (!refusal.who.empty() && Clock::now() >= until) return Held(directory_, name_, refusal, times_);
     std::this_thread::sleep_for(kPoll);
   }
   renewed_ = Clock::now();
   return {};
 }
 
-// False and an empty `who`: the file went away meanwhile.
-Result<bool> Lease::AcquireOnce(std::string* who) {
+// False and a `refusal` of nobody: the file went away meanwhile.
+Result<bool> Lease::AcquireOnce(Refusal* refusal) {
   const size_t slash = name_.rfind('/');
   const std::string folder = slash == std::string::npos ? "" : name_.substr(0, slash);
   MIMO_RETURN_IF_ERROR(directory_.CreateDirectories(folder));
-  auto opened = directory_.OpenLock(name_);
+  auto opened = directory_.OpenLock(name_, OpenMode::kKeep);
   if (!opened.ok()) {
     // Its folder goes with a lease that is given back.
     MIMO_ASSIGN_OR_RETURN(const auto there, directory_.Stat(folder));
@@ -228,38 +240,44 @@ Result<bool> Lease::AcquireOnce(std::string* who) {
   if (!named || named->inode != info.inode || named->device != info.device) return false;
   MIMO_ASSIGN_OR_RETURN(const std::string text, file_->Read());
   const Content content = Parse(text);
-  MIMO_ASSIGN_OR_RETURN(*who, WhyNot(directory_, name_, content, lock, info, owner_, times_));
-  if (!who->empty()) return false;
+  MIMO_ASSIGN_OR_RETURN(*refusal, WhyNot(directory_, name_, content, lock, info, owner_, times_));
+  if (!refusal->who.empty()) return false;
+  locked_ = lock == LockFile::Lock::kHeld;
   if (Status written = file_->Write(Text()); !written.ok()) {
     // Half a lease names nobody: it would keep everybody out until it is stale.
     if (lock == LockFile::Lock::kHeld) static_cast<void>(directory_.Remove(name_));
     return written.TakeError();
   }
-  if (lock == LockFile::Lock::kTaken) return Displace(who);
+  if (lock == LockFile::Lock::kTaken) return Displace(refusal);
   if (lock == LockFile::Lock::kHeld) return true;
   // Without locks two may have come here at once: the last to write has it.
   std::this_thread::sleep_for(times_.settle);
   MIMO_ASSIGN_OR_RETURN(const Content now, ReadContent());
   if (now.token == token_) return true;
-  *who = WhoIs(now.owner, now.started, now.renewed);
+  refusal->who = WhoIs(now.owner, now.started, now.renewed);
   return false;
 }
 
 // An earlier start of this job still runs: it stops when it sees that the lease is this one's. Should it have no way to
 // see that (its host is gone, and the lock with it is not), the lease is stale in the end.
-Result<bool> Lease::Displace(std::string* who) {
+Result<bool> Lease::Displace(Refusal* refusal) {
   const Clock::time_point until = Clock::now() + times_.stale;
-  while (file_->TryLock() == LockFile::Lock::kTaken && Clock::now() < until) {
+  while (Clock::now() < until) {
+    locked_ = file_->TryLock() == LockFile::Lock::kHeld;
+    if (locked_) break;
+    if (stop_waiting_ != nullptr && stop_waiting_->load() != 0)
+      return Interrupted("interrupted while the job's earlier start lets go").File(Shown(directory_, name_));
     std::this_thread::sleep_for(kPoll);
     MIMO_ASSIGN_OR_RETURN(const std::string text, file_->Read());
     const Content now = Parse(text);
     if (now.token == token_) continue;
     if (!Outranks(owner_, now.owner)) {
-      *who = WhoIs(now.owner, now.started, now.renewed);
+      refusal->who = WhoIs(now.owner, now.started, now.renewed);
       return false;
     }
     MIMO_RETURN_IF_ERROR(file_->Write(Text()));
   }
+  MIMO_RETURN_IF_ERROR(file_->Write(Text()));
   return true;
 }
 
@@ -315,12 +333,16 @@ Result<Lease::Content> Lease::ReadContent() {
 }
 
 Status Lease::Check() {
-  if (!is_lost_) {
-    const milliseconds limit = thread_.joinable() ? times_.stale / 2 : times_.renew;
-    if (Clock::now() - renewed_.load() > limit) {
-      // Nobody renews: there is no thread, or the process was stopped for a while.
-      if (const std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock()) static_cast<void>(Renew());
-    }
+  const milliseconds limit =
+      thread_.joinable() ? std::min(times_.renew + times_.patience, times_.stale / 2) : times_.renew;
+  if (!is_lost_ && Clock::now() - renewed_.load() > limit) {
+    // Nobody renews: there is no thread, it hangs in the file system, or the process was stopped for a while.
+    const std::unique_lock lock(mutex_, times_.renew);
+    if (!lock.owns_lock())
+      return IoError("the lease was not renewed for " + Seconds(Clock::now() - renewed_.load()))
+          .File(name_)
+          .Advice("the file system does not answer: run again with --resume when it does");
+    if (!is_lost_) static_cast<void>(Renew());
   }
   if (!is_lost_) return {};
   const std::lock_guard lock(mutex_);
@@ -359,6 +381,8 @@ Status Lease::TryRenew() {
              .Found(WhoIs(content.owner, content.started, content.renewed)));
     return *lost_;
   }
+  // It may have been taken without the lock, from somebody who has gone since.
+  if (!locked_) locked_ = file_->TryLock() == LockFile::Lock::kHeld;
   return file_->Write(Text());
 }
 

@@ -57,8 +57,9 @@ class Lease {
   // is dead for certain (a process of this system without the lock), where it was not renewed for `stale`, and where
   // `owner` is a later start of the very job that holds it, which then has to let go. Else kIo, which says who holds
   // it, since when.
+  // `stop`, if any, ends the waiting for an earlier start of the job once it is not 0: kInterrupted.
   static Result<std::unique_ptr<Lease>> Take(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
-                                             const LeaseTimes& times = {});
+                                             const LeaseTimes& times = {}, const std::atomic<int>* stop = nullptr);
   // Whether somebody holds it now; the error that Take would give. Changes nothing.
   static Status CheckFree(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
                           const LeaseTimes& times = {});
@@ -78,20 +79,25 @@ class Lease {
  private:
   using Clock = BootClock;
   struct Content;  // what the file says
+  struct Refusal {
+    std::string who = {};     // "": it may be taken
+    bool lives_here = false;  // on this system, for certain
+  };
 
-  Lease(FileSystem& directory, std::string name, const LeaseOwner& owner, const LeaseTimes& times);
+  Lease(FileSystem& directory, std::string name, const LeaseOwner& owner, const LeaseTimes& times,
+        const std::atomic<int>* stop);
 
   static Content Parse(const std::string& text);
-  static Result<std::string> WhyNot(FileSystem& directory, const std::string& name, const Content& content,
-                                    LockFile::Lock lock, const FileInfo& info, const LeaseOwner& owner,
-                                    const LeaseTimes& times);
-  static Error Held(FileSystem& directory, const std::string& name, const std::string& who, const LeaseTimes& times);
+  static Result<Refusal> WhyNot(FileSystem& directory, const std::string& name, const Content& content,
+                                LockFile::Lock lock, const FileInfo& info, const LeaseOwner& owner,
+                                const LeaseTimes& times);
+  static Error Held(FileSystem& directory, const std::string& name, const Refusal& refusal, const LeaseTimes& times);
   std::string Text() const;
   Result<Content> ReadContent();
   Status Remove();
   Status Acquire();
-  Result<bool> AcquireOnce(std::string* who);
-  Result<bool> Displace(std::string* who);
+  Result<bool> AcquireOnce(Refusal* refusal);
+  Result<bool> Displace(Refusal* refusal);
   Status Renew();
   Status TryRenew();
   void Lose(Error error);
@@ -101,14 +107,16 @@ class Lease {
   const std::string name_;
   const LeaseOwner owner_;
   const LeaseTimes times_;
+  const std::atomic<int>* const stop_waiting_;
   const std::string token_;    // tells this lease from all others
   const std::string started_;  // for people
   std::unique_ptr<LockFile> file_;
+  std::atomic<bool> locked_ = false;  // the file's lock is this lease's
   std::thread thread_;
   std::atomic<Clock::time_point> renewed_;
   std::atomic<bool> is_lost_ = false;
-  std::mutex mutex_;  // of renewing, and of what follows
-  std::condition_variable wake_;
+  std::timed_mutex mutex_;  // of renewing, and of what follows
+  std::condition_variable_any wake_;
   bool stop_ = false;
   std::optional<Error> lost_;
 };

@@ -22,6 +22,7 @@ double Cosine(const kernels::ErrorSums& sums);          // <x, y> / (|x| |y|); 1
 struct Threshold {
   std::string role;  // a role ("expert.down"), or experts, attention, dense, mtp, all
   double min_sqnr_db = 0;
+  bool operator==(const Threshold&) const = default;
 };
 
 // "ROLE=dB". kUsage for anything else.

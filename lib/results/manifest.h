@@ -82,6 +82,7 @@ struct Manifest {
   BlockCounts blocks;                     // totals
   ChecksumCounts checksums;               // of the source that it was made from
   bool holds_own_hash = false;            // version 1 had no hash of its own text
+  std::vector<Threshold> thresholds;      // that were asked for
   std::vector<std::string> rejections;    // thresholds that do not hold; the output is not acceptable
 };
 

@@ -54,10 +54,14 @@ class Reader {
       ReadTensor(element);
     } else if (list == "files") {
       ReadFile(element, "files", "header_hash", &out_.files);
+    } else if (list == "thresholds") {
+      JsonMembers members(element, problems_, "thresholds", out_.thresholds.size());
+      std::string role = members.String("role");
+      out_.thresholds.push_back({std::move(role), members.Real("min_sqnr_db")});
     } else if (list == "texts" || list == "carried") {
       ReadFile(element, list.c_str(), "hash", &out_.other_files);
     } else {
-      static constexpr std::string_view kUnread[] = {"source_files", "dropped", "relayouts", "thresholds"};
+      static constexpr std::string_view kUnread[] = {"source_files", "dropped", "relayouts"};
       return !element.is_object() || std::find(std::begin(kUnread), std::end(kUnread), list) == std::end(kUnread);
     }
     return false;

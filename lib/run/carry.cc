@@ -18,7 +18,10 @@ bool CarriedFiles::Links(const std::string& name, const RunOptions& options) {
 
 Status CarriedFiles::Prepare(RunResults* results) {
   std::unordered_map<std::string, uint64_t> sizes;
-  for (const CarriedFile& file : catalogue_.carried) sizes[file.name] = file.bytes;
+  for (const CarriedFile& file : catalogue_.carried) {
+    sizes[file.name] = file.bytes;
+    stamps_[file.name] = file.stamp;
+  }
   carried_ = &results->carried;
   carried_->clear();
   MIMO_ASSIGN_OR_RETURN(bounds_, CheckpointBounds::Of(from_, catalogue_.root));
@@ -42,13 +45,16 @@ std::optional<size_t> CarriedFiles::Take() {
 }
 
 // `copy` "": only hashes.
-Result<Hash128> CarriedFiles::Copy(const std::string& real, const std::string& copy, std::span<std::byte> chunk,
-                                   Counts* counts) {
+Result<Hash128> CarriedFiles::Copy(const std::string& name, const std::string& real, const std::string& copy,
+                                   std::span<std::byte> chunk, Counts* counts) {
   MIMO_ASSIGN_OR_RETURN(const auto in, from_.OpenResolved(real));
+  MIMO_ASSIGN_OR_RETURN(const FileInfo now, in->Info());
+  if (const FileStamp& stamp = stamps_.at(name); stamp.inode != 0 && stamp != StampOf(now))
+    return BadInput("the checkpoint has changed since it was opened").File(JoinPath(catalogue_.root, name));
   std::unique_ptr<WritableFile> out;
   if (!copy.empty()) {
     MIMO_ASSIGN_OR_RETURN(const auto info, from_.Stat(real));
-    MIMO_RETURN_IF_ERROR(to_.Remove(copy));
+    MIMO_RETURN_IF_ERROR(to_.RemoveAll(copy));
     MIMO_ASSIGN_OR_RETURN(out, to_.OpenForWrite(copy, OpenMode::kCreateNew));
     if (info) MIMO_RETURN_IF_ERROR(out->SetMode(info->mode & 0777));  // first: nobody else reads what is private
   }
@@ -68,6 +74,8 @@ Result<Hash128> CarriedFiles::Copy(const std::string& real, const std::string& c
   }
   if (out) {
     MIMO_RETURN_IF_ERROR(out->Sync());
+    MIMO_ASSIGN_OR_RETURN(const FileInfo made, out->Info());
+    partial_.TakeNote(name, WrittenFileOf(made));
     MIMO_RETURN_IF_ERROR(out->Close());
   }
   return hash.Digest();
@@ -82,9 +90,9 @@ Result<CarriedFiles::Counts> CarriedFiles::Carry(size_t file, std::span<std::byt
   if (carried.linked)
     MIMO_RETURN_IF_ERROR(MakeLink(from_, to_, options_.link, real, copy, JoinPath(output_, carried.name)));
   if (!carried.linked || options_.hash_linked) {
-    MIMO_ASSIGN_OR_RETURN(carried.hash, Copy(real, carried.linked ? "" : copy, chunk, &counts));
+    MIMO_ASSIGN_OR_RETURN(carried.hash, Copy(carried.name, real, carried.linked ? "" : copy, chunk, &counts));
   }
-  MIMO_RETURN_IF_ERROR(partial_.TakeNote(carried.name));
+  if (carried.linked) MIMO_RETURN_IF_ERROR(partial_.TakeNoteOfLink(carried.name));
   uint64_t bytes = counts.read;
   if (carried.linked) {
     MIMO_ASSIGN_OR_RETURN(const auto info, from_.Stat(real));

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "lib/base/file_system.h"
@@ -48,7 +49,8 @@ class CarriedFiles {
   Result<Counts> Carry(size_t file, std::span<std::byte> chunk);
 
  private:
-  Result<Hash128> Copy(const std::string& real, const std::string& copy, std::span<std::byte> chunk, Counts* counts);
+  Result<Hash128> Copy(const std::string& name, const std::string& real, const std::string& copy,
+                       std::span<std::byte> chunk, Counts* counts);
 
   FileSystem& from_;
   FileSystem& to_;
@@ -56,9 +58,10 @@ class CarriedFiles {
   const Plan& plan_;
   const RunOptions& options_;
   PartialDirectory& partial_;
-  std::optional<CheckpointBounds> bounds_;         // once prepared
-  std::string output_;                             // real path
-  std::vector<CarriedResult>* carried_ = nullptr;  // of the run's results
+  std::optional<CheckpointBounds> bounds_;             // once prepared
+  std::string output_;                                 // real path
+  std::unordered_map<std::string, FileStamp> stamps_;  // of carried files
+  std::vector<CarriedResult>* carried_ = nullptr;      // of the run's results
   std::atomic<size_t> next_ = 0;
 };
 

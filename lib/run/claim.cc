@@ -1,5 +1,7 @@
 #include "lib/run/claim.h"
 
+#include <vector>
+
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -16,12 +18,19 @@ Result<std::unique_ptr<OutputClaim>> OutputClaim::Take(FileSystem& fs, const Run
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(options.output));
   claim->made_ = !info;
   if (!info) {
+    // Each directory that is made is an entry of its parent, which has to reach the disk too.
+    std::vector<std::string> parents{ParentOf(options.output)};
+    while (parents.back() != "/" && parents.back() != ".") {
+      MIMO_ASSIGN_OR_RETURN(const auto there, fs.Stat(parents.back()));
+      if (there) break;
+      parents.push_back(ParentOf(parents.back()));
+    }
     MIMO_RETURN_IF_ERROR(fs.CreateDirectories(options.output));
-    MIMO_RETURN_IF_ERROR(fs.SyncDirectory(ParentOf(options.output)));
+    for (const std::string& parent : parents) MIMO_RETURN_IF_ERROR(fs.SyncDirectory(parent));
   }
   MIMO_ASSIGN_OR_RETURN(claim->files_, fs.Beneath(options.output));
-  MIMO_ASSIGN_OR_RETURN(claim->lease_,
-                        Lease::Take(*claim->files_, kLeaseName, LeaseOwner::Here(options.job), options.lease));
+  MIMO_ASSIGN_OR_RETURN(claim->lease_, Lease::Take(*claim->files_, kLeaseName, LeaseOwner::Here(options.job),
+                                                   options.lease, options.stop));
   return claim;
 }
 
@@ -32,6 +41,10 @@ OutputClaim::~OutputClaim() {
 Status OutputClaim::CheckStop() const {
   if (options_.stop != nullptr && options_.stop->load() != 0)
     return Interrupted("interrupted").File(options_.output).Advice("continue with --resume");
+  return CheckLease();
+}
+
+Status OutputClaim::CheckLease() const {
   return lease_->Check();
 }
 
@@ -46,7 +59,15 @@ Status OutputClaim::Release(bool remove_empty) {
   MIMO_RETURN_IF_ERROR(lease->Release());
   if (!remove_empty || !held) return {};
   MIMO_ASSIGN_OR_RETURN(const auto names, files_->List(""));
-  return names.empty() ? fs_.Remove(options_.output) : Status();
+  if (!names.empty()) return {};
+  MIMO_ASSIGN_OR_RETURN(const bool at_path, IsAtPath());
+  return at_path ? fs_.RemoveDirectory(options_.output) : Status();
+}
+
+Result<bool> OutputClaim::IsAtPath() const {
+  MIMO_ASSIGN_OR_RETURN(const auto held, files_->Stat(""));
+  MIMO_ASSIGN_OR_RETURN(const auto there, fs_.Stat(options_.output));
+  return held && there && held->device == there->device && held->inode == there->inode && !there->symlink;
 }
 
 }  // namespace mimo

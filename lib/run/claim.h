@@ -32,8 +32,11 @@ class OutputClaim {
 
   // Whether to go on: kInterrupted when asked to stop, kIo when the lease is lost. Cheap; from any thread.
   Status CheckStop() const;
+  Status CheckLease() const;
   // Looks at the lease itself: before anything that cannot be undone.
   Status Confirm() const;
+  // Whether the directory that is held still is what its path leads to; a link there leads to none that was made.
+  Result<bool> IsAtPath() const;
   // Gives OUT back. `remove_empty`: and removes it when it is empty.
   Status Release(bool remove_empty);
 

@@ -1,5 +1,6 @@
 #include "lib/run/executor.h"
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -26,6 +27,12 @@ class Execution {
     MIMO_ASSIGN_OR_RETURN(claim_, OutputClaim::Take(fs_, options_));
     partial_.emplace(*claim_);
     Result<RunReport> report = RunClaimed();
+    if (report.ok()) {
+      MIMO_RETURN_IF_ERROR(CheckPlace());
+    } else if (report.error().code == ErrorCode::kIo && !claim_->Confirm().ok()) {
+      // What failed may be what another run has done here since.
+      if (Status lost = claim_->CheckLease(); !lost.ok()) report = lost.TakeError();
+    }
     // An output that was made for nothing goes again.
     Status released = claim_->Release(output_.created_output && !report.ok());
     if (report.ok() && !released.ok()) return released.TakeError();
@@ -39,7 +46,7 @@ class Execution {
     MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(*partial_, catalogue_, plan_, options_));
     if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
     MIMO_RETURN_IF_ERROR(CheckAllUnchanged(fs_, catalogue_, plan_));
-    if (output_.state == OutputState::kFresh) MIMO_RETURN_IF_ERROR(Start());
+    MIMO_RETURN_IF_ERROR(output_.state == OutputState::kFresh ? Start() : partial_->Repair());
     RunResults results;
     Status made = CompareReplicas(fs_, catalogue_, plan_, options_, *claim_, report_);
     if (made.ok()) made = StepRunner(fs_, catalogue_, plan_, options_, *partial_).Run(results, report_);
@@ -55,7 +62,7 @@ class Execution {
     if (!made.ok()) return Failed(made.TakeError());
     for (const TensorResult& tensor : results.tensors) report_.anomalies += tensor.anomalies;
     report_.blocks = TotalCounts(results);
-    MIMO_RETURN_IF_ERROR(FinishPublication(*partial_));
+    MIMO_RETURN_IF_ERROR(FinishPublication(plan_, output_.overwrite, *partial_));
     return report_;
   }
 
@@ -69,16 +76,58 @@ class Execution {
         plan_, {plan_.digest, plan_.tool_version, output_.created_output, output_.overwrite, SourceStates(catalogue_)});
   }
 
+  // What is complete is of no use where nobody finds it.
+  Status CheckPlace() {
+    MIMO_ASSIGN_OR_RETURN(const auto held, claim_->files().Stat(""));
+    MIMO_ASSIGN_OR_RETURN(const auto there, fs_.Stat(options_.output));
+    if (held && there && held->device == there->device && held->inode == there->inode) return {};
+    return IoError("the output is complete, but its directory was moved meanwhile")
+        .File(options_.output)
+        .Advice("look where it was moved to");
+  }
+
+  // A complete output has to be all that is asked for now.
+  Status CheckComplete(const Manifest& manifest) {
+    const auto made_without = [&](const char* what) {
+      return UsageError(std::string("the complete output was made without ") + what)
+          .File(options_.output)
+          .Advice("make it again with --overwrite, or ask for no more than it was made with");
+    };
+    if (manifest.anomalies != kernels::Anomalies() && !options_.allow_anomalies)
+      return UsageError("the complete output holds values that --allow-anomalies let through")
+          .File(options_.output)
+          .Advice("repeat --allow-anomalies, or start again with --overwrite");
+    for (const Threshold& asked : options_.thresholds)
+      if (std::find(manifest.thresholds.begin(), manifest.thresholds.end(), asked) == manifest.thresholds.end())
+        return made_without("this --min-sqnr");
+    for (const ManifestTensor& tensor : manifest.tensors)
+      if (!tensor.hash && options_.hash_linked) return made_without("--hash-linked");
+    for (const auto* list : {&manifest.files, &manifest.other_files}) {
+      for (const ManifestFile& file : *list) {
+        const std::string path = JoinPath(options_.output, file.name);
+        MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(path));  // of what a link leads to
+        if (info && info->kind == FileKind::kRegular && info->size == file.bytes) continue;
+        return UsageError("the output was complete, and was changed since")
+            .File(path)
+            .Expected(std::to_string(file.bytes) + " bytes")
+            .Found(info ? std::to_string(info->size) + " bytes" : "no such file")
+            .Advice("put the file back, or make the output again with --overwrite");
+      }
+    }
+    return {};
+  }
+
   // The tensors are there already: what remains is to move them, or nothing.
   Result<RunReport> Complete() {
     if (output_.state == OutputState::kPublishing) {
       Step("publishing");
       MIMO_RETURN_IF_ERROR(claim_->Confirm());
-      MIMO_RETURN_IF_ERROR(FinishPublication(*partial_));
+      MIMO_RETURN_IF_ERROR(FinishPublication(plan_, output_.overwrite, *partial_));
     } else {
       MIMO_RETURN_IF_ERROR(partial_->Remove());
     }
     MIMO_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(claim_->files(), kManifestName));
+    MIMO_RETURN_IF_ERROR(CheckComplete(manifest));
     report_.groups_resumed = plan_.file_groups;
     report_.anomalies = manifest.anomalies;
     report_.blocks = manifest.blocks;
@@ -91,8 +140,9 @@ class Execution {
   // After bad input nothing is worth keeping, unless the input has changed meanwhile: then what was made before is, for
   // when it is put back. Failures of the removal would only hide what went wrong.
   Error Failed(Error error) {
-    if (error.code != ErrorCode::kBadInput && error.code != ErrorCode::kCheckFailed) return error;
+    if (error.code == ErrorCode::kInterrupted) return error;
     if (Status changed = CheckAllUnchanged(fs_, catalogue_, plan_); !changed.ok()) return changed.TakeError();
+    if (error.code != ErrorCode::kBadInput && error.code != ErrorCode::kCheckFailed) return error;
     if (claim_->Confirm().ok()) {
       const Status ignored = partial_->Remove();
     }

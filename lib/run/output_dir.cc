@@ -39,30 +39,30 @@ std::string Some(const std::vector<std::string>& names) {
   return names.front() + (names.size() > 1 ? " and " + std::to_string(names.size() - 1) + " more" : "");
 }
 
-// publish.json is only a list of what to move: no name but those of the plan is moved.
-Status CheckNames(const PartialDirectory& partial, const Plan& plan, const PartialDirectory::Publication& publication) {
-  const std::vector<std::string> names = PublicationOrder(plan);
-  size_t same = 0;
-  while (same < names.size() && same < publication.files.size() && publication.files[same].first == names[same]) ++same;
-  if (same == names.size() && same == publication.files.size()) return {};
-  const auto name = [&](bool there, const auto& text) { return there ? text() : std::string("nothing more"); };
-  return BadInput("the list of what to publish is not that of the plan")
-      .File(partial.path())
-      .Expected(name(same < names.size(), [&] { return names[same]; }))
-      .Found(name(same < publication.files.size(), [&] { return publication.files[same].first; }))
-      .Advice("somebody has changed it: start again with --overwrite");
-}
-
 Error OtherPlan(const std::string& path) {
   return UsageError("cannot resume: this is the output of another plan or version")
       .File(path)
-      .Advice("repeat the options of the first run, choose another output, or start again with --overwrite");
+      .Advice(
+          "repeat the options of the first run over the checkpoint as it was then (config and carried files too), "
+          "choose another output, or start again with --overwrite");
 }
 
 Error Foreign(const std::string& path) {
   return UsageError("cannot resume: OUT holds neither a partial nor a complete output")
       .File(path)
       .Advice("choose an empty or a new directory");
+}
+
+// Whether `path`, a real path that need not exist, is `directory` or lies in it, by another mount of it too.
+Result<bool> LiesBeneath(FileSystem& fs, const std::string& path, const std::string& directory) {
+  if (IsInside(path, directory)) return true;
+  MIMO_ASSIGN_OR_RETURN(const auto wanted, fs.Stat(directory));
+  if (!wanted) return false;
+  for (std::string at = path;; at = ParentOf(at)) {
+    MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(at));
+    if (info && info->device == wanted->device && info->inode == wanted->inode) return true;
+    if (at == "/" || at == ".") return false;
+  }
 }
 
 std::string Identity(const Hash128& digest, const std::string& version) {
@@ -80,7 +80,9 @@ Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptio
     return UsageError("--force without --overwrite").File(output).Advice("leave it out, or add --overwrite");
   MIMO_ASSIGN_OR_RETURN(const std::string source, FutureRealPath(fs, checkpoint));
   MIMO_ASSIGN_OR_RETURN(const std::string target, FutureRealPath(fs, output));
-  if (IsInside(target, source) || IsInside(source, target)) {
+  MIMO_ASSIGN_OR_RETURN(const bool around, LiesBeneath(fs, target, source));
+  MIMO_ASSIGN_OR_RETURN(const bool within, LiesBeneath(fs, source, target));
+  if (around || within) {
     Error error =
         UsageError("the output and the checkpoint are inside one another").File(output).Advice("choose another output");
     error.found = target + " and " + source;
@@ -97,10 +99,14 @@ Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptio
 
 Status CheckContents(FileSystem& files, const RunOptions& options) {
   MIMO_ASSIGN_OR_RETURN(const auto names, NamesIn(files));
-  if (names.empty() || options.resume) return {};
   MIMO_ASSIGN_OR_RETURN(const auto manifest, files.Stat(kManifestName));
   MIMO_ASSIGN_OR_RETURN(const auto info, files.Stat(kPartialDirectory));
-  const bool partial = Contains(names, kPartialDirectory) && info && info->kind == FileKind::kDirectory;
+  if (info && info->kind != FileKind::kDirectory)
+    return UsageError("what stands in the place of the partial directory is no directory")
+        .File(JoinPath(options.output, kPartialDirectory))
+        .Advice("remove it, or choose another output");
+  if (names.empty() || options.resume) return {};
+  const bool partial = Contains(names, kPartialDirectory);
   const bool ours = partial || (manifest && manifest->kind == FileKind::kRegular);
   if (options.overwrite) {
     if (ours || options.force) return {};

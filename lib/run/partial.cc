@@ -25,12 +25,12 @@ std::string InPartial(const std::string& name) {
 std::string InRecords(const std::string& name) {
   return JoinPath(InPartial("records"), name);
 }
-constexpr uint64_t kMaxBytes = 1ull << 30;
+constexpr uint64_t kMaxBytes = 256ull << 20;
 
 // The object in `path`; nullopt when it is missing or damaged: then it counts as not written.
 Result<std::optional<json>> ReadObject(FileSystem& fs, const std::string& path, const char* format) {
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
-  if (!info) return std::optional<json>();
+  if (!info || info->kind != FileKind::kRegular || info->size > kMaxBytes) return std::optional<json>();
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxBytes));
   Result<json> parsed = ParseJson<json>(text, path, kLongDocument);
   if (!parsed.ok()) return std::optional<json>();
@@ -59,6 +59,8 @@ void AddWritten(JsonObject& entry, const WrittenFile& file) {
   entry.Number("bytes", file.bytes);
   entry.Number("inode", file.inode);
   entry.Number("mtime_ns", file.mtime_ns);
+  entry.Number("ctime_ns", file.ctime_ns);
+  entry.Number("birth_ns", file.birth_ns);
   if (!file.target.empty()) entry.String("target", file.target);
 }
 
@@ -67,6 +69,8 @@ WrittenFile TakeWritten(JsonMembers& entry) {
   file.bytes = entry.Integer<uint64_t>("bytes");
   file.inode = entry.Integer<uint64_t>("inode");
   file.mtime_ns = entry.Integer<int64_t>("mtime_ns");
+  file.ctime_ns = entry.Integer<int64_t>("ctime_ns");
+  file.birth_ns = entry.Integer<int64_t>("birth_ns");
   file.target = entry.String("target", "");
   return file;
 }
@@ -82,13 +86,30 @@ std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
 
 }  // namespace
 
-Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name) {
+bool WrittenFile::Is(const WrittenFile& other) const {
+  return inode == other.inode && bytes == other.bytes && birth_ns == other.birth_ns && target == other.target;
+}
+
+bool WrittenFile::IsAsWritten(const WrittenFile& now, bool moved) const {
+  return Is(now) && mtime_ns == now.mtime_ns && (moved || ctime_ns == 0 || ctime_ns == now.ctime_ns);
+}
+
+WrittenFile WrittenFileOf(const FileInfo& info) {
+  return {info.inode, info.size, info.mtime_ns, info.ctime_ns, info.birth_ns, ""};
+}
+
+Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name, bool directories) {
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(name));
-  if (!info || (info->kind != FileKind::kRegular && !info->symlink)) return std::optional<WrittenFile>();
-  WrittenFile file{info->inode, info->size, info->mtime_ns, ""};
-  if (info->kind == FileKind::kOther) {
+  if (!info) return std::optional<WrittenFile>();
+  WrittenFile file = WrittenFileOf(*info);
+  if (info->symlink && info->kind == FileKind::kOther) {
     MIMO_ASSIGN_OR_RETURN(auto text, fs.ReadLink(name));
     file.target = std::move(text).value_or("");
+  } else if (info->kind == FileKind::kDirectory) {
+    if (!directories) return std::optional<WrittenFile>();
+    file = {info->inode, 0, 0, 0, info->birth_ns, ""};
+  } else if (info->kind != FileKind::kRegular && !directories) {
+    return std::optional<WrittenFile>();
   }
   return std::optional(std::move(file));
 }
@@ -116,9 +137,10 @@ Status SyncDirectories(FileSystem& fs, const std::string& root, const std::vecto
 
 PartialDirectory::PartialDirectory(const OutputClaim& claim) : claim_(claim), fs_(claim.files()) {}
 
-Status PartialDirectory::TakeNote(const std::string& name) {
-  MIMO_ASSIGN_OR_RETURN(const auto written, Look(fs_, FilePath(name)));
+Status PartialDirectory::TakeNoteOfLink(const std::string& name) {
+  MIMO_ASSIGN_OR_RETURN(auto written, Look(fs_, FilePath(name)));
   if (!written) return IoError("a file of the output has disappeared").File(JoinPath(claim_.path(), FilePath(name)));
+  written->ctime_ns = 0;  // a hard link shares it with all other names
   TakeNote(name, *written);
   return {};
 }
@@ -162,16 +184,15 @@ Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() con
 
 Status PartialDirectory::Start(const Plan& plan, const State& state) {
   MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(kPartialDirectory));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kPublishName)));
+  MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(kPublishName)));
   MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kStateName)));
+  MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(kStateName)));
   MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
   MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(kPartialDirectory));
   for (const std::string& name : names) {
     if (InPartial(name) != kLeaseName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
   }
-  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(files()));
-  MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(InPartial("records")));
+  MIMO_RETURN_IF_ERROR(Repair());
   std::string text;
   JsonObject object(text);
   AddFormat(object, "mimo-partial", state.plan_digest);
@@ -217,7 +238,7 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     if (file.String("name") != name || file.Bool("linked") != (results->linked[f] != 0)) return false;
     const WrittenFile written = TakeWritten(file);
     MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs_, FilePath(name)));
-    if (!now || *now != written) return false;
+    if (!now || !written.IsAsWritten(*now, false)) return false;
     if (written.target.empty() && written.bytes != plan.files[f].bytes) return false;
     notes.emplace_back(name, written);
   }
@@ -341,7 +362,7 @@ Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
   bool dropped = false;
   for (const std::string& name : found) {
     if (names.contains(name)) continue;
-    MIMO_RETURN_IF_ERROR(fs_.Remove(JoinPath(records, name)));
+    MIMO_RETURN_IF_ERROR(fs_.RemoveAll(JoinPath(records, name)));
     dropped = true;
   }
   return dropped ? fs_.SyncDirectory(records) : Status();
@@ -356,10 +377,12 @@ Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPubli
   const auto digest = HashOf(members.String("plan_digest"));
   publication.overwrite = members.Bool("overwrite");
   publication.cleared = members.Bool("cleared");
-  for (const json& value : members.Array("files")) {
-    JsonMembers entry(value, problems, "files");
-    std::string name = entry.String("name");
-    publication.files.emplace_back(std::move(name), TakeWritten(entry));
+  for (const auto& [key, list] : {std::pair("files", &publication.files), std::pair("old", &publication.old)}) {
+    for (const json& value : members.Array(key)) {
+      JsonMembers entry(value, problems, key);
+      std::string name = entry.String("name");
+      list->emplace_back(std::move(name), TakeWritten(entry));
+    }
   }
   members.Close();
   if (!digest || !problems.ok() || publication.files.empty()) return std::optional<Publication>();
@@ -373,25 +396,40 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
   AddFormat(object, "mimo-publication", publication.plan_digest);
   object.Bool("overwrite", publication.overwrite);
   object.Bool("cleared", publication.cleared);
-  object.List("files", publication.files, [](std::string& out, const auto& file) {
-    JsonObject entry(out);
-    entry.String("name", file.first);
-    AddWritten(entry, file.second);
-  });
+  for (const auto& [key, list] : {std::pair("files", &publication.files), std::pair("old", &publication.old)}) {
+    object.List(key, *list, [](std::string& out, const auto& file) {
+      JsonObject entry(out);
+      entry.String("name", file.first);
+      AddWritten(entry, file.second);
+    });
+  }
   object.Close();
   text += '\n';
   return WriteDurably(fs_, InPartial(kPublishName), text);
 }
 
+Status PartialDirectory::Repair() {
+  for (const std::string& directory : {files(), InPartial("records")}) {
+    MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(directory));
+    if (info && info->kind != FileKind::kDirectory && !info->symlink) MIMO_RETURN_IF_ERROR(fs_.Remove(directory));
+    MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(directory));
+  }
+  return {};
+}
+
 Status PartialDirectory::Remove() {
   MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(kPartialDirectory));
   if (!info) return {};
-  MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(kPartialDirectory));
+  MIMO_ASSIGN_OR_RETURN(auto names, fs_.List(kPartialDirectory));
+  // The state first: what is half removed is not gone on with.
+  std::stable_partition(names.begin(), names.end(), [](const std::string& name) { return name == kStateName; });
   for (const std::string& name : names) {
-    if (name != kPublishName && InPartial(name) != kLeaseName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
+    if (name == kPublishName || InPartial(name) == kLeaseName) continue;
+    MIMO_RETURN_IF_ERROR(claim_.Confirm());
+    MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
   }
   MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
-  MIMO_RETURN_IF_ERROR(fs_.Remove(InPartial(kPublishName)));
+  MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(kPublishName)));
   return fs_.SyncDirectory(kPartialDirectory);
 }
 

@@ -29,11 +29,19 @@ struct WrittenFile {
   uint64_t inode = 0;
   uint64_t bytes = 0;
   int64_t mtime_ns = 0;
-  std::string target;  // of a symbolic link, whose text `bytes` is the length of
-  bool operator==(const WrittenFile&) const = default;
+  int64_t ctime_ns = 0;     // renaming changes it: of a file that has not been moved yet. 0: not known
+  int64_t birth_ns = 0;     // 0: not known
+  std::string target = {};  // of a symbolic link, whose text `bytes` is the length of
+
+  // Whether it is the same file or link, of the same length.
+  bool Is(const WrittenFile& other) const;
+  // And whether nobody has written to it since. `moved`: it has got another name meanwhile.
+  bool IsAsWritten(const WrittenFile& now, bool moved) const;
 };
-// The file or link `name` of OUT as it is now; nullopt when there is neither.
-Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name);
+WrittenFile WrittenFileOf(const FileInfo& info);
+// The file or link `name` of OUT as it is now; nullopt when there is neither. With `directories` also a directory, of
+// which only what it is counts, not what is in it.
+Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name, bool directories = false);
 
 // Below, `fs` is OUT (OutputClaim::files) and `root` a name in it, "" for itself.
 // Creates the directories above `name` below `root`.
@@ -55,8 +63,8 @@ class PartialDirectory {
   std::string FilePath(const std::string& name) const { return JoinPath(files(), name); }
 
   // ---- what was written, by its name in OUT. From any thread.
-  // Takes note of files()/`name` as it stands now; kIo when nothing is there.
-  Status TakeNote(const std::string& name);
+  // Takes note of the link files()/`name` as it stands now; kIo when nothing is there.
+  Status TakeNoteOfLink(const std::string& name);
   void TakeNote(const std::string& name, const WrittenFile& file);
   std::optional<WrittenFile> NoteOf(const std::string& name) const;
 
@@ -95,11 +103,14 @@ class PartialDirectory {
     Hash128 plan_digest;
     bool overwrite = false;
     bool cleared = false;                                    // what OUT held before is gone
+    std::vector<std::pair<std::string, WrittenFile>> old;    // that: files and directories, by their names in OUT
     std::vector<std::pair<std::string, WrittenFile>> files;  // in the order of moving, the manifest last
   };
   Result<std::optional<Publication>> ReadPublication() const;
   Status WritePublication(const Publication& publication);
 
+  // Makes what is missing of a directory that was begun.
+  Status Repair();
   // Removes everything but the lease, with which the directory goes; publish.json last, so that an interrupted removal
   // is finished by the next --resume.
   Status Remove();

@@ -10,13 +10,28 @@
 namespace mimo {
 namespace {
 
-// Removes what OUT held before, its manifest first: from then on nobody takes it as complete.
-Status ClearOld(FileSystem& fs) {
-  MIMO_RETURN_IF_ERROR(fs.Remove(kManifestName));
-  MIMO_RETURN_IF_ERROR(fs.SyncDirectory(""));
-  MIMO_ASSIGN_OR_RETURN(const auto names, fs.List(""));
+// What OUT holds beside the partial directory, the manifest first: without it nobody takes the rest as complete.
+Result<std::vector<std::pair<std::string, WrittenFile>>> LookAtOld(FileSystem& fs) {
+  MIMO_ASSIGN_OR_RETURN(auto names, fs.List(""));
+  std::stable_partition(names.begin(), names.end(), [](const std::string& name) { return name == kManifestName; });
+  std::vector<std::pair<std::string, WrittenFile>> old;
   for (const std::string& name : names) {
-    if (name != kPartialDirectory) MIMO_RETURN_IF_ERROR(fs.RemoveAll(name));
+    if (name == kPartialDirectory) continue;
+    MIMO_ASSIGN_OR_RETURN(auto found, Look(fs, name, true));
+    if (found) old.emplace_back(name, std::move(*found));
+  }
+  return old;
+}
+
+// Removes what OUT held before, and nothing that has come into its place: another run may have taken OUT over.
+Status ClearOld(const PartialDirectory& partial, const PartialDirectory::Publication& publication) {
+  FileSystem& fs = partial.fs();
+  for (const auto& [name, was] : publication.old) {
+    MIMO_RETURN_IF_ERROR(partial.claim().Confirm());
+    MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs, name, true));
+    if (!now || !was.Is(*now)) continue;
+    MIMO_RETURN_IF_ERROR(fs.RemoveAll(name));
+    if (name == kManifestName) MIMO_RETURN_IF_ERROR(fs.SyncDirectory(""));
   }
   return fs.SyncDirectory("");
 }
@@ -26,16 +41,16 @@ Status MoveInto(const PartialDirectory& partial, const std::string& name, const 
   const std::string from = partial.FilePath(name);
   MIMO_ASSIGN_OR_RETURN(const auto here, Look(fs, from));
   if (here) {
-    if (*here != written) return Replaced(partial, from);
+    if (!written.Is(*here)) return Replaced(partial, from);
     MIMO_RETURN_IF_ERROR(CreateParents(fs, "", name));
     return fs.Rename(from, name);
   }
   MIMO_ASSIGN_OR_RETURN(const auto there, Look(fs, name));
-  if (there && *there == written) return {};  // moved by an earlier run
+  if (there && written.IsAsWritten(*there, true)) return {};  // moved by an earlier run
   if (there) return Replaced(partial, name);
   return IoError("a file of the output has disappeared")
       .File(JoinPath(partial.claim().path(), from))
-      .Advice("start again with --overwrite");
+      .Advice("run again with --resume");
 }
 
 }  // namespace
@@ -61,7 +76,7 @@ std::vector<std::string> PublicationOrder(const Plan& plan) {
 
 Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::string& real_target,
                 const std::string& link, const std::string& place) {
-  MIMO_RETURN_IF_ERROR(to.Remove(link));
+  MIMO_RETURN_IF_ERROR(to.RemoveAll(link));
   std::string text = real_target;
   if (mode == LinkMode::kSym) {
     MIMO_ASSIGN_OR_RETURN(const auto target, from.Stat(real_target));
@@ -86,22 +101,27 @@ Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool ove
   FileSystem& fs = partial.fs();
   for (const TextFile& text : plan.texts) {
     MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), text.name));
-    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, partial.FilePath(text.name), text.content));
-    MIMO_RETURN_IF_ERROR(partial.TakeNote(text.name));
+    FileInfo info;
+    MIMO_RETURN_IF_ERROR(WriteNewFile(fs, partial.FilePath(text.name), text.content, &info));
+    partial.TakeNote(text.name, WrittenFileOf(info));
     report.bytes_written += text.content.size();
     ++report.files_written;
   }
   const auto manifest = [&](const TextSink& sink) { return WriteManifest(catalogue, plan, results, sink); };
-  MIMO_ASSIGN_OR_RETURN(const uint64_t bytes, WriteNewFile(fs, partial.FilePath(kManifestName), manifest));
-  MIMO_RETURN_IF_ERROR(partial.TakeNote(kManifestName));
+  FileInfo info;
+  MIMO_ASSIGN_OR_RETURN(const uint64_t bytes, WriteNewFile(fs, partial.FilePath(kManifestName), manifest, &info));
+  partial.TakeNote(kManifestName, WrittenFileOf(info));
   report.bytes_written += bytes;
   ++report.files_written;
   const std::vector<std::string> names = PublicationOrder(plan);
-  PartialDirectory::Publication publication{plan.digest, overwrite, false, {}};
+  PartialDirectory::Publication publication{plan.digest, overwrite, false, {}, {}};
+  if (overwrite) {
+    MIMO_ASSIGN_OR_RETURN(publication.old, LookAtOld(fs));
+  }
   for (const std::string& name : names) {
     publication.files.emplace_back(name, partial.NoteOf(name).value_or(WrittenFile()));
     MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs, partial.FilePath(name)));
-    if (now != publication.files.back().second) return Replaced(partial, partial.FilePath(name));
+    if (!now || !publication.files.back().second.Is(*now)) return Replaced(partial, partial.FilePath(name));
   }
   MIMO_RETURN_IF_ERROR(SyncDirectories(fs, partial.files(), names));
   MIMO_RETURN_IF_ERROR(partial.claim().Confirm());
@@ -111,15 +131,31 @@ Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool ove
 Result<bool> IsWhole(const PartialDirectory& partial, const PartialDirectory::Publication& publication) {
   for (const auto& [name, written] : publication.files) {
     MIMO_ASSIGN_OR_RETURN(const auto here, Look(partial.fs(), partial.FilePath(name)));
-    if (here && *here != written) return false;
+    if (here && !written.IsAsWritten(*here, false)) return false;
     if (here) continue;
     MIMO_ASSIGN_OR_RETURN(const auto there, Look(partial.fs(), name));
-    if (there != written) return false;
+    if (!there || !written.IsAsWritten(*there, true)) return false;
   }
   return true;
 }
 
-Status FinishPublication(PartialDirectory& partial) {
+Status CheckNames(const PartialDirectory& partial, const Plan& plan, const PartialDirectory::Publication& publication) {
+  const std::vector<std::string> names = PublicationOrder(plan);
+  size_t same = 0;
+  while (same < names.size() && same < publication.files.size() && publication.files[same].first == names[same]) ++same;
+  bool plain = true;  // entries of OUT, and none of ours
+  for (const auto& [name, was] : publication.old)
+    plain = plain && name.find('/') == std::string::npos && name != kPartialDirectory;
+  if (same == names.size() && same == publication.files.size() && plain) return {};
+  const auto name = [](bool there, const auto& text) { return there ? text() : std::string("nothing more"); };
+  return BadInput("the list of what to publish is not that of the plan")
+      .File(partial.path())
+      .Expected(name(same < names.size(), [&] { return names[same]; }))
+      .Found(name(same < publication.files.size(), [&] { return publication.files[same].first; }))
+      .Advice("somebody has changed it: start again with --overwrite");
+}
+
+Status FinishPublication(const Plan& plan, bool overwrite, PartialDirectory& partial) {
   FileSystem& fs = partial.fs();
   MIMO_ASSIGN_OR_RETURN(auto publication, partial.ReadPublication());
   if (!publication) {
@@ -127,9 +163,13 @@ Status FinishPublication(PartialDirectory& partial) {
         .File(partial.path())
         .Advice("run again with --resume");
   }
-  if (publication->overwrite && !publication->cleared) {
-    MIMO_RETURN_IF_ERROR(partial.claim().Confirm());
-    MIMO_RETURN_IF_ERROR(ClearOld(fs));
+  MIMO_RETURN_IF_ERROR(CheckNames(partial, plan, *publication));
+  for (const auto& [name, written] : publication->files) {
+    const auto note = partial.NoteOf(name);  // of this run; none where an earlier one wrote it
+    if (note && !note->Is(written)) return Replaced(partial, partial.FilePath(name));
+  }
+  if (overwrite && publication->overwrite && !publication->cleared) {
+    MIMO_RETURN_IF_ERROR(ClearOld(partial, *publication));
     publication->cleared = true;
     MIMO_RETURN_IF_ERROR(partial.WritePublication(*publication));
   }

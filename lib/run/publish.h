@@ -29,6 +29,9 @@ std::vector<std::string> PublicationOrder(const Plan& plan);
 Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool overwrite, PartialDirectory& partial,
                           const RunResults& results, RunReport& report);
 
+// kBadInput where `publication` names other files than the plan does: publish.json is only a list of what to move.
+Status CheckNames(const PartialDirectory& partial, const Plan& plan, const PartialDirectory::Publication& publication);
+
 // That what stands under `name`, in OUT, is not what was written.
 Error Replaced(const PartialDirectory& partial, const std::string& name);
 
@@ -37,6 +40,7 @@ Result<bool> IsWhole(const PartialDirectory& partial, const PartialDirectory::Pu
 
 // Moves everything into OUT, the manifest last, and removes the partial directory. Needs publish.json alone, so that it
 // can be continued by another run. Only what was written is moved. Errors are kIo, and leave it resumable.
-Status FinishPublication(PartialDirectory& partial);
+// `overwrite`: what OUT held before is removed, as the state of the partial directory says.
+Status FinishPublication(const Plan& plan, bool overwrite, PartialDirectory& partial);
 
 }  // namespace mimo

@@ -10,6 +10,7 @@
 #include "lib/base/workers.h"
 #include "lib/decode/row_bytes.h"
 #include "lib/run/memory_budget.h"
+#include "lib/run/sources.h"
 
 namespace mimo {
 namespace {
@@ -130,7 +131,7 @@ class Comparison {
   Status Read(uint32_t source, int64_t row, uint64_t at, Reader& reader, std::vector<std::byte>& out) const {
     const StoredArray& array = ArrayOf(source);
     if (reader.open != array.file) {
-      MIMO_ASSIGN_OR_RETURN(reader.file, fs_.OpenForRead(PathOf(array)));
+      MIMO_ASSIGN_OR_RETURN(reader.file, OpenUnchanged(fs_, catalogue_, array.file));
       reader.open = array.file;
     }
     return reader.file->ReadAt(array.begin + Rows(row, array.row_bytes()) + at, out);

@@ -20,15 +20,28 @@ Error Changed(const std::string& path) {
       .Advice("put the file back as it was and run with --resume, or start again with --overwrite");
 }
 
-Status Compare(FileSystem& fs, const std::string& path, uint64_t bytes, const FileStamp& stamp) {
-  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
+Status Compare(const std::string& path, uint64_t bytes, const FileStamp& stamp, const std::optional<FileInfo>& info) {
   if (!info) return Changed(path).Expected(Text(bytes, stamp)).Found("no such file");
   const FileStamp now = stamp.inode == 0 ? FileStamp() : StampOf(*info);
   if (info->size == bytes && now == stamp) return {};
   return Changed(path).Expected(Text(bytes, stamp)).Found(Text(info->size, now));
 }
 
+Status Compare(FileSystem& fs, const std::string& path, uint64_t bytes, const FileStamp& stamp) {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
+  return Compare(path, bytes, stamp, info);
+}
+
 }  // namespace
+
+Result<std::unique_ptr<ReadableFile>> OpenUnchanged(FileSystem& fs, const Catalogue& catalogue, uint32_t file) {
+  const CatalogueFile& entry = catalogue.files[file];
+  const std::string path = catalogue.PathOf(entry);
+  MIMO_ASSIGN_OR_RETURN(auto opened, fs.OpenForRead(path));
+  MIMO_ASSIGN_OR_RETURN(const FileInfo info, opened->Info());
+  MIMO_RETURN_IF_ERROR(Compare(path, entry.bytes, entry.stamp, info));
+  return opened;
+}
 
 std::vector<SourceState> SourceStates(const Catalogue& catalogue) {
   std::vector<SourceState> states;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ std::vector<SourceState> SourceStates(const Catalogue& catalogue);
 
 // kBadInput when `now` is not what a partial output was begun with.
 Status CheckSameSources(const Catalogue& catalogue, const std::vector<SourceState>& begun);
+
+// Opens one of them for reading. kBadInput when it is not the file that was there when the checkpoint was opened.
+Result<std::unique_ptr<ReadableFile>> OpenUnchanged(FileSystem& fs, const Catalogue& catalogue, uint32_t file);
 
 // kBadInput when a file has another length, time of change or inode than when the checkpoint was opened. Files whose
 // stamp nobody took are compared in length alone.

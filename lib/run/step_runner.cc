@@ -4,10 +4,8 @@
 #include <utility>
 
 #include "lib/base/checked.h"
-#include "lib/base/real_path.h"
 #include "lib/recipe/encoding_text.h"
 #include "lib/run/encode_strips.h"
-#include "lib/run/publish.h"
 #include "lib/run/step_memory.h"
 #include "lib/run/turns.h"
 
@@ -18,7 +16,6 @@ constexpr uint64_t kStepBytes = 32 << 20;  // large requests, and little enough 
 constexpr uint64_t kLargeStepBytes = 96 << 20;
 constexpr size_t kOpenReaders = 128;
 constexpr size_t kOpenWriters = 128;
-constexpr uint64_t kHeaderChunk = 1 << 20;
 
 int Threads(const RunOptions& options) {
   return options.threads > 0 ? options.threads : ThreadsOfMachine();
@@ -80,16 +77,17 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
       plan_(plan),
       options_(options),
       partial_(partial),
+      files_(fs, catalogue, plan, options, partial),
       job_(MakeJob(catalogue, plan, options)),
       threads_(Threads(options)),
       memory_bytes_(Memory(options)),
       step_bytes_(StepBytes(job_, memory_bytes_, threads_)),
       budget_(memory_bytes_, step_bytes_),
       readers_(
-          kOpenReaders, [this](uint32_t file) { return fs_.OpenForRead(catalogue_.PathOf(catalogue_.files[file])); },
+          kOpenReaders, [this](uint32_t file) { return OpenUnchanged(fs_, catalogue_, file); },
           [](ReadableFile&) { return Status(); }),
       writers_(
-          kOpenWriters, [this](uint32_t file) { return OpenAgain(plan_.files[file].name); },
+          kOpenWriters, [this](uint32_t file) { return files_.OpenAgain(plan_.files[file]); },
           [](WritableFile& file) { return file.Close(); }),
       completion_(plan),
       checks_(job_),
@@ -200,7 +198,8 @@ Status StepRunner::CheckSpace() {
 // Leftovers of an earlier run are removed, never reused: they may be links to the checkpoint.
 Status StepRunner::PrepareFiles(RunReport& report) {
   for (const PlanFile& file : plan_.files) {
-    if (!file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(partial_.fs().Remove(partial_.FilePath(file.name)));
+    if (!file_groups_[file.file_group].done)
+      MIMO_RETURN_IF_ERROR(partial_.fs().RemoveAll(partial_.FilePath(file.name)));
   }
   MIMO_RETURN_IF_ERROR(CheckSpace());
   for (size_t f = 0; f < plan_.files.size(); ++f) {
@@ -208,46 +207,9 @@ Status StepRunner::PrepareFiles(RunReport& report) {
     const bool linked = results_->linked[f] != 0;
     ++(linked ? report.files_linked : report.files_written);
     // Links are made again even where a record vouches for the file: they cost nothing, and say what they should.
-    if (linked || !file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(PrepareFile(file, linked));
+    if (linked || !file_groups_[file.file_group].done) MIMO_RETURN_IF_ERROR(files_.Make(file, linked));
   }
   return {};
-}
-
-Status StepRunner::PrepareFile(const PlanFile& file, bool linked) {
-  const std::string path = partial_.FilePath(file.name);
-  FileSystem& fs = partial_.fs();
-  MIMO_RETURN_IF_ERROR(CreateParents(fs, partial_.files(), file.name));
-  if (linked) {
-    MIMO_ASSIGN_OR_RETURN(const std::string real, fs_.RealPath(catalogue_.PathOf(catalogue_.files[file.source_file])));
-    MIMO_ASSIGN_OR_RETURN(const std::string output, FutureRealPath(fs_, options_.output));
-    MIMO_RETURN_IF_ERROR(MakeLink(fs_, fs, options_.link, real, path, JoinPath(output, file.name)));
-    return partial_.TakeNote(file.name);
-  }
-  MIMO_ASSIGN_OR_RETURN(const auto out, fs.OpenForWrite(path, OpenMode::kCreateNew));
-  MIMO_ASSIGN_OR_RETURN(const FileInfo info, out->Info());
-  partial_.TakeNote(file.name, {info.inode, file.bytes, info.mtime_ns, ""});
-  MIMO_RETURN_IF_ERROR(out->Truncate(file.bytes));
-  if (!file.HasHeaderOfSource()) {
-    MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
-    return out->Close();
-  }
-  MIMO_ASSIGN_OR_RETURN(const auto in, readers_.Get(file.source_file));
-  const uint64_t bytes = catalogue_.files[file.source_file].data_begin;
-  std::vector<std::byte> chunk;
-  for (uint64_t at = 0; at < bytes; at += chunk.size()) {
-    chunk.resize(std::min(bytes - at, kHeaderChunk));
-    MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
-    MIMO_RETURN_IF_ERROR(out->WriteAt(at, chunk));
-  }
-  return out->Close();
-}
-
-// A file that PrepareFile made, and no other that has taken its name.
-Result<std::unique_ptr<WritableFile>> StepRunner::OpenAgain(const std::string& name) {
-  MIMO_ASSIGN_OR_RETURN(auto file, partial_.fs().OpenForWrite(partial_.FilePath(name), OpenMode::kKeep));
-  MIMO_ASSIGN_OR_RETURN(const FileInfo info, file->Info());
-  if (info.inode != partial_.NoteOf(name)->inode) return Replaced(partial_, partial_.FilePath(name));
-  return file;
 }
 
 // A worker has failed: those who wait for memory or for a measure give up.
@@ -478,18 +440,15 @@ Status StepRunner::FinishFileGroup(uint32_t file_group) {
   for (uint32_t f = 0; f < plan_.files.size(); ++f) {
     if (plan_.files[f].file_group != file_group) continue;
     names.push_back(plan_.files[f].name);
-    if (results_->linked[f] != 0) continue;
+    if (results_->linked[f] != 0) {
+      MIMO_RETURN_IF_ERROR(files_.CheckLink(plan_.files[f]));
+      continue;
+    }
     MIMO_ASSIGN_OR_RETURN(auto file, writers_.Get(f));
     MIMO_RETURN_IF_ERROR(completion_.Complete(plan_.files[f], *file));
-    MIMO_RETURN_IF_ERROR(file->Sync());
+    MIMO_RETURN_IF_ERROR(files_.Finish(plan_.files[f], *file));
     file.reset();
     MIMO_RETURN_IF_ERROR(writers_.Drop(f));
-  }
-  for (const std::string& name : names) {
-    const std::optional<WrittenFile> made = partial_.NoteOf(name);
-    MIMO_RETURN_IF_ERROR(partial_.TakeNote(name));
-    const std::optional<WrittenFile> now = partial_.NoteOf(name);
-    if (now->inode != made->inode || now->bytes != made->bytes) return Replaced(partial_, partial_.FilePath(name));
   }
   MIMO_RETURN_IF_ERROR(SyncDirectories(partial_.fs(), partial_.files(), names));
   for (const uint32_t f : files_read_[file_group]) MIMO_RETURN_IF_ERROR(CheckUnchanged(fs_, catalogue_, f));

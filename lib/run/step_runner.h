@@ -20,6 +20,7 @@
 #include "lib/run/job.h"
 #include "lib/run/memory_budget.h"
 #include "lib/run/options.h"
+#include "lib/run/output_files.h"
 #include "lib/run/partial.h"
 #include "lib/run/report.h"
 #include "lib/run/source_checks.h"
@@ -57,8 +58,6 @@ class StepRunner {
   Status LoadRecords(RunResults& results, RunReport& report);
   Status CheckSpace();
   Status PrepareFiles(RunReport& report);
-  Status PrepareFile(const PlanFile& file, bool linked);
-  Result<std::unique_ptr<WritableFile>> OpenAgain(const std::string& name);
   Status MakeBackends(RunReport& report);
   Status Work(Backend& backend);
   Status CarryFiles();
@@ -80,6 +79,7 @@ class StepRunner {
   const Plan& plan_;
   const RunOptions& options_;
   PartialDirectory& partial_;
+  OutputFiles files_;
   Job job_;
   const int threads_;
   const uint64_t memory_bytes_;

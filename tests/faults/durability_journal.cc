@@ -1,6 +1,9 @@
 #include "tests/faults/durability_journal.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 
 #include "lib/base/durable_file.h"
@@ -24,8 +27,25 @@ std::string Parent(const std::string& path) {
 // What stood at a path: enough to put it back. A directory is removed or replaced only when it is empty.
 struct Stash {
   enum class Kind : uint8_t { kFile, kDirectory, kSymLink } kind = Kind::kFile;
-  std::string content;  // of a file; target of a symbolic link
+  std::string content;                // of a file; target of a symbolic link
+  std::shared_ptr<std::string> kept;  // another name of the file, so that what comes back is the very file
 };
+
+// Another name for a file that is about to lose its own; null where there can be none. It goes with the last who has
+// it.
+std::shared_ptr<std::string> Keep(const std::string& path) {
+  static std::atomic<uint64_t> number = 0;
+  std::error_code error;
+  const auto name = std::filesystem::temp_directory_path(error) /
+                    ("mimo-kept-" + std::to_string(::getpid()) + "-" + std::to_string(number++));
+  std::filesystem::create_hard_link(path, name, error);
+  if (error) return nullptr;
+  return {new std::string(name.string()), [](std::string* kept) {
+            std::error_code ignored;
+            std::filesystem::remove(*kept, ignored);
+            delete kept;
+          }};
+}
 
 Result<std::optional<Stash>> Look(FileSystem& base, const std::string& path) {
   std::error_code error;
@@ -41,6 +61,7 @@ Result<std::optional<Stash>> Look(FileSystem& base, const std::string& path) {
     stash.kind = Stash::Kind::kDirectory;
   } else {
     MIMO_ASSIGN_OR_RETURN(stash.content, ReadWholeFile(base, path, kMostContent));
+    stash.kept = Keep(path);
   }
   return std::optional<Stash>(std::move(stash));
 }
@@ -54,7 +75,9 @@ Status PutBack(FileSystem& base, const std::string& path, const Stash& stash) {
     case Stash::Kind::kFile:
       break;
   }
-  return WriteNewFile(base, path, stash.content);
+  std::error_code error;
+  if (stash.kept) std::filesystem::rename(*stash.kept, path, error);
+  return stash.kept && !error ? Status() : WriteNewFile(base, path, stash.content);
 }
 
 // The path of something follows when that, or a directory above it, is renamed.

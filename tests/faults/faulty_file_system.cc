@@ -67,6 +67,7 @@ class FaultyReadableFile final : public ReadableFile {
   }
 
   uint64_t size() const override { return base_->size(); }
+  Result<FileInfo> Info() const override { return base_->Info(); }
 
  private:
   const std::shared_ptr<State> state_;
@@ -363,11 +364,20 @@ Result<uint64_t> FaultyFileSystem::FreeBytes(const std::string& path) {
   return base_->FreeBytes(path);
 }
 
-Result<std::unique_ptr<LockFile>> FaultyFileSystem::OpenLock(const std::string& path) {
+Status FaultyFileSystem::RemoveDirectory(const std::string& path) {
+  const std::lock_guard lock(state_->mutex);
+  MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kRemove, Full(path))));
+  MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillRemove(Full(path)));
+  MIMO_RETURN_IF_ERROR(base_->RemoveDirectory(path));
+  state_->journal.Happened(std::move(record));
+  return {};
+}
+
+Result<std::unique_ptr<LockFile>> FaultyFileSystem::OpenLock(const std::string& path, OpenMode mode) {
   const std::lock_guard lock(state_->mutex);
   MIMO_RETURN_IF_ERROR(state_->Count(Call(Operation::kOpenWrite, Full(path))));
   MIMO_ASSIGN_OR_RETURN(const auto info, base_->Stat(path));
-  MIMO_ASSIGN_OR_RETURN(auto file, base_->OpenLock(path));
+  MIMO_ASSIGN_OR_RETURN(auto file, base_->OpenLock(path, mode));
   if (!info) {
     MIMO_ASSIGN_OR_RETURN(auto record, state_->journal.WillCreate(Full(path)));
     state_->journal.Happened(std::move(record));

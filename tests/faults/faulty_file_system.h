@@ -90,7 +90,8 @@ class FaultyFileSystem final : public FileSystem {
   Result<std::string> RealPath(const std::string& path) override;
   Result<std::optional<std::string>> ReadLink(const std::string& path) override;
   Result<uint64_t> FreeBytes(const std::string& path) override;
-  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override;
+  Status RemoveDirectory(const std::string& path) override;
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path, OpenMode mode) override;
   // Its calls count as those of the whole.
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override;
 

@@ -33,7 +33,10 @@ class ForwardingFileSystem : public FileSystem {
   Result<std::string> RealPath(const std::string& path) override { return base_.RealPath(path); }
   Result<std::optional<std::string>> ReadLink(const std::string& path) override { return base_.ReadLink(path); }
   Result<uint64_t> FreeBytes(const std::string& path) override { return base_.FreeBytes(path); }
-  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override { return base_.OpenLock(path); }
+  Status RemoveDirectory(const std::string& path) override { return base_.RemoveDirectory(path); }
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path, OpenMode mode) override {
+    return base_.OpenLock(path, mode);
+  }
   // Asks this object, by whole paths: what a test looks at or holds back, it does beneath too.
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override;
 
@@ -71,7 +74,10 @@ class PrefixedFileSystem final : public FileSystem {
   Result<std::string> RealPath(const std::string& path) override { return whole_.RealPath(Full(path)); }
   Result<uint64_t> FreeBytes(const std::string& path) override { return whole_.FreeBytes(Full(path)); }
   Result<std::optional<std::string>> ReadLink(const std::string& path) override { return whole_.ReadLink(Full(path)); }
-  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override { return whole_.OpenLock(Full(path)); }
+  Status RemoveDirectory(const std::string& path) override { return whole_.RemoveDirectory(Full(path)); }
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path, OpenMode mode) override {
+    return whole_.OpenLock(Full(path), mode);
+  }
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override { return whole_.Beneath(Full(root)); }
 
  private:

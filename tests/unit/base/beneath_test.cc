@@ -41,7 +41,11 @@ TEST_F(BeneathTest, WorksOnNames) {
     auto out = fs_->OpenForWrite("a/b/f", OpenMode::kCreateNew);
     ASSERT_TRUE(out.ok());
     ASSERT_TRUE(out.value()->WriteAt(0, std::as_bytes(std::span("xyz", 3))).ok());
-    EXPECT_EQ(out.value()->Info().value().inode, fs_->Stat("a/b/f").value()->inode);
+    const FileInfo info = out.value()->Info().value();
+    EXPECT_EQ(info.inode, fs_->Stat("a/b/f").value()->inode);
+    EXPECT_EQ(info.ctime_ns, fs_->Stat("a/b/f").value()->ctime_ns);
+    EXPECT_EQ(info.birth_ns, fs_->Stat("a/b/f").value()->birth_ns);
+    EXPECT_EQ(info.birth_ns, fs_->OpenForRead("a/b/f").value()->Info().value().birth_ns);
   }
   EXPECT_EQ(Content(At("root/a/b/f")), "xyz");
   EXPECT_EQ(fs_->OpenForRead("a/b/f").value()->size(), 3u);
@@ -57,6 +61,8 @@ TEST_F(BeneathTest, WorksOnNames) {
   EXPECT_FALSE(fs_->Stat("none/none").value().has_value());
   EXPECT_TRUE(fs_->Remove("none/none").ok());
   EXPECT_GT(fs_->FreeBytes("a").value(), 0u);
+  EXPECT_FALSE(fs_->RemoveDirectory("a").ok()) << "it is not empty";
+  EXPECT_FALSE(fs_->RemoveDirectory("g").ok()) << "a file";
   ASSERT_TRUE(fs_->RemoveAll("a").ok());
   EXPECT_EQ(Content(At("victim/f")), "victim/f");
   EXPECT_FALSE(stdfs::exists(At("root/a")));
@@ -74,7 +80,7 @@ TEST_F(BeneathTest, NoLinkIsFollowed) {
     EXPECT_TRUE(refused(fs_->OpenForWrite("file-link", mode)));
   }
   EXPECT_FALSE(fs_->OpenForWrite("link/new", OpenMode::kCreateNew).ok());
-  EXPECT_TRUE(refused(fs_->OpenLock("file-link")));
+  EXPECT_TRUE(refused(fs_->OpenLock("file-link", OpenMode::kKeep)));
   EXPECT_TRUE(refused(fs_->List("link")));
   EXPECT_TRUE(refused(fs_->SyncDirectory("link")));
   EXPECT_TRUE(refused(fs_->CreateDirectories("link")));
@@ -87,6 +93,7 @@ TEST_F(BeneathTest, NoLinkIsFollowed) {
   EXPECT_TRUE(refused(fs_->HardLink(At("root/real/f"), "link/h")));
   EXPECT_TRUE(refused(fs_->SymLink("x", "link/h")));
   EXPECT_TRUE(refused(fs_->Beneath("link")));
+  EXPECT_FALSE(fs_->RemoveDirectory("link").ok());
   const auto info = fs_->Stat("file-link");
   ASSERT_TRUE(info.ok() && info.value().has_value());
   EXPECT_TRUE(info.value()->symlink);
@@ -120,20 +127,22 @@ TEST_F(BeneathTest, TheDirectoryStaysTheSameWhateverItsPathBecomes) {
 }
 
 TEST_F(BeneathTest, ALockIsHeldByOneAtATime) {
-  auto first = fs_->OpenLock("lock");
+  auto first = fs_->OpenLock("lock", OpenMode::kKeep);
   ASSERT_TRUE(first.ok()) << first.error().Message();
   EXPECT_EQ(first.value()->Read().value(), "");
   EXPECT_EQ(first.value()->TryLock(), LockFile::Lock::kHeld);
   EXPECT_EQ(first.value()->TryLock(), LockFile::Lock::kHeld) << "again";
   ASSERT_TRUE(first.value()->Write("a longer text").ok());
   ASSERT_TRUE(first.value()->Write("text").ok());
-  auto second = PosixFileSystem().OpenLock(At("root/lock"));
+  auto second = PosixFileSystem().OpenLock(At("root/lock"), OpenMode::kExisting);
   ASSERT_TRUE(second.ok());
   EXPECT_EQ(second.value()->Read().value(), "text");
   EXPECT_EQ(second.value()->TryLock(), LockFile::Lock::kTaken);
   EXPECT_EQ(second.value()->Info().value().inode, first.value()->Info().value().inode);
   first.value().reset();
   EXPECT_EQ(second.value()->TryLock(), LockFile::Lock::kHeld);
+  EXPECT_FALSE(fs_->OpenLock("none", OpenMode::kExisting).ok());
+  EXPECT_FALSE(stdfs::exists(At("root/none")));
 }
 
 }  // namespace

@@ -23,8 +23,8 @@ using std::chrono::seconds;
 class WithoutLocks final : public ForwardingFileSystem {
  public:
   explicit WithoutLocks(FileSystem& base) : ForwardingFileSystem(base) {}
-  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path) override {
-    MIMO_ASSIGN_OR_RETURN(auto file, ForwardingFileSystem::OpenLock(path));
+  Result<std::unique_ptr<LockFile>> OpenLock(const std::string& path, OpenMode mode) override {
+    MIMO_ASSIGN_OR_RETURN(auto file, ForwardingFileSystem::OpenLock(path, mode));
     return std::unique_ptr<LockFile>(std::make_unique<File>(std::move(file)));
   }
 

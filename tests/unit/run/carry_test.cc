@@ -30,7 +30,7 @@ class Rendezvous : public ForwardingFileSystem {
     return ForwardingFileSystem::OpenForRead(path);
   }
   Result<std::unique_ptr<WritableFile>> OpenForWrite(const std::string& path, OpenMode mode) override {
-    if (mode == OpenMode::kKeep) Meet("write " + path.substr(path.rfind('/') + 1));  // rows of tensors
+    if (mode == OpenMode::kExisting) Meet("write " + path.substr(path.rfind('/') + 1));  // rows of tensors
     return ForwardingFileSystem::OpenForWrite(path, mode);
   }
   bool met() const { return awaited_.empty() && !late_; }

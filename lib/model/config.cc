@@ -244,13 +244,15 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   if (const Json* unpadded = fields.Object("unpadded")) {
     Fields inner = fields.Inner(*unpadded, "unpadded.");
     UnpaddedDimensions& d = marker.unpadded.emplace();
-    d.heads = inner.RequiredInteger("heads", kMaxHeads);
-    d.kv_heads = inner.RequiredInteger("kv_heads", kMaxHeads);
-    d.swa_heads = inner.RequiredInteger("swa_heads", kMaxHeads);
-    d.swa_kv_heads = inner.RequiredInteger("swa_kv_heads", kMaxHeads);
-    d.intermediate = inner.RequiredInteger("intermediate");
-    d.moe_intermediate = inner.RequiredInteger("moe_intermediate");
-    d.vocab = inner.RequiredInteger("vocab");
+    // What was padded is as large as the config says, and padding adds.
+    d.heads = inner.RequiredInteger("heads", config.global.heads);
+    d.kv_heads = inner.RequiredInteger("kv_heads", config.global.heads);
+    d.swa_heads = inner.RequiredInteger("swa_heads", config.window.heads);
+    d.swa_kv_heads = inner.RequiredInteger("swa_kv_heads", config.window.heads);
+    d.intermediate = inner.RequiredInteger("intermediate", config.intermediate);
+    d.moe_intermediate = inner.RequiredInteger(
+        "moe_intermediate", config.moe_intermediate > 0 ? config.moe_intermediate : kMaxNumber);  // none: of no weight
+    d.vocab = inner.RequiredInteger("vocab", config.vocab);
   }
   config.marker = std::move(marker);
 }

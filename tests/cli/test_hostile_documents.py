@@ -249,10 +249,15 @@ class Counts(Hostile):
                         "ep": most},
                        {"qkv": "split", "chunks": 1, "kv_heads": 4, "swa_kv_heads": 8, "form": "sharded-state", "tp": 65536,
                         "ep": 1},
+                       *({"qkv": "split", "chunks": 1, "kv_heads": 4, "swa_kv_heads": 8, "unpadded": {
+                           **dict.fromkeys(("heads", "kv_heads", "swa_heads", "swa_kv_heads", "intermediate",
+                                            "moe_intermediate", "vocab"), 1), key: 1 << 20}}
+                         for key in ("heads", "kv_heads", "swa_heads", "intermediate", "moe_intermediate", "vocab")),
                        {"qkv": "split", "chunks": 1, "kv_heads": 4, "swa_kv_heads": 8, "source": {"qkv": "fused", "chunks": most}}):
             with self.subTest(str(marker)):
                 edit_json(self.config, lambda c: c.update({"mimo_layout": {"version": 1, **marker}}))
                 self.bounded("mimo-inspect", self.source, code=(0, 3))
+                self.bounded("mimo-convert", self.source, *ONCE, "--to", "hf", "--dry-run", code=(0, 2, 3))
 
     def test_index_numbers(self):
         index = os.path.join(self.source, "model.safetensors.index.json")

@@ -51,5 +51,40 @@ TEST(JsonBytes, WhatIsNoTextIsPrintedAsEscapes) {
   for (const auto& [bytes, text] : known) EXPECT_EQ(Printable(bytes), text);
 }
 
+TEST(JsonBytes, WhatATerminalWouldObeyIsPrintedAsEscapes) {
+  const std::pair<std::string, std::string> known[] = {
+      {"\x1b[2J\r\n", "\\x1B[2J\\x0D\\x0A"},
+      {"\xc2\x9b"
+       "31m",
+       "\\u009B31m"},  // CSI of C1
+      {"\xc2\x80\xc2\x9f\xc2\xa0", "\\u0080\\u009F\xc2\xa0"},
+      {"\xe2\x80\xae"
+       "gnp",
+       "\\u202Egnp"},  // text from right to left
+      {"\xe2\x80\xaa\xe2\x81\xa6\xe2\x81\xa9", "\\u202A\\u2066\\u2069"},
+      {"\xe2\x80\xa8\xe2\x80\x8f\xef\xbb\xbf\xd8\x9c", "\\u2028\\u200F\\uFEFF\\u061C"},
+      {"caf\xc3\xa9 \xf0\x9f\x98\x80 \xe2\x80\xa7\xe2\x81\xa5",
+       "caf\xc3\xa9 \xf0\x9f\x98\x80 \xe2\x80\xa7\xe2\x81\xa5"}};
+  for (const auto& [text, printed] : known) {
+    EXPECT_EQ(Printable(text), printed);
+    EXPECT_EQ(Printable(printed), printed);  // once is enough, twice does no harm
+  }
+}
+
+TEST(JsonBytes, JsonKeepsItsValuesWhenItIsPrinted) {
+  const std::string value = "a\x7f\xc2\x9b\xe2\x80\xae\n\"\xc3\xa9";
+  const std::string text = nlohmann::json{{"k", value}}.dump(2);
+  const std::string printed = PrintableJson(text);
+  EXPECT_EQ(printed, "{\n  \"k\": \"a\\u007F\\u009B\\u202E\\n\\\"\xc3\xa9\"\n}");
+  EXPECT_EQ(nlohmann::json::parse(printed)["k"], value);
+  EXPECT_TRUE(nlohmann::json::accept(PrintableJson("\"\xff\"")));
+}
+
+TEST(JsonBytes, TextsAreCutBetweenCharacters) {
+  EXPECT_EQ(CutText("abc", 3), "abc");
+  EXPECT_EQ(CutText("abcd", 3), "abc...");
+  EXPECT_EQ(CutText("ab\xc3\xa9", 3), "ab...");
+}
+
 }  // namespace
 }  // namespace mimo

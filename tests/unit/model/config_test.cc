@@ -222,6 +222,58 @@ TEST(Config, BadNumbersAreRefusedByName) {
   }
 }
 
+// Before anything is sized or looped over by them.
+TEST(Config, CountsAreBoundedTogether) {
+  Json config = Minimal();
+  config["num_hidden_layers"] = 65536;
+  config["n_routed_experts"] = 16;
+  config["moe_intermediate_size"] = 64;
+  config["moe_layer_freq"] = 1;
+  EXPECT_EQ(Parse(config).experts, 16);
+  ExpectRefused(config, "n_routed_experts", 17);
+  ExpectRefused(config, "n_routed_experts", 65536);
+  config["num_hidden_layers"] = 2;  // one of them MoE
+  config["n_routed_experts"] = 65536;
+  EXPECT_EQ(Parse(config).experts, 65536);
+  ExpectRefused(config, "n_routed_experts", 65537);
+}
+
+TEST(Config, MarkersNameNoMoreThanThereIs) {
+  const Json usual = {{"version", 1}, {"qkv", "fused"}, {"chunks", 1}, {"kv_heads", 64}, {"swa_kv_heads", 64}};
+  const auto marked = [&](const Json& changes) {
+    Json config = Minimal();
+    config["mimo_layout"] = usual;
+    config["mimo_layout"].update(changes);
+    return config;
+  };
+  EXPECT_TRUE(Parse(marked(Json::object())).marker.has_value());
+  constexpr int64_t kMost = 2147483647;
+  for (const Json& changes : {Json{{"chunks", kMost}}, Json{{"kv_heads", 65}}, Json{{"swa_kv_heads", kMost}},
+                              Json{{"form", "sharded-state"}, {"tp", 65537}, {"ep", 1}},
+                              Json{{"form", "sharded-state"}, {"tp", 1}, {"ep", kMost}},
+                              Json{{"source", {{"qkv", "fused"}, {"chunks", kMost}}}}})
+    EXPECT_NE(Refused(marked(changes).dump()).what.find("mimo_layout."), std::string::npos);
+  const Json dimensions = {{"heads", 64},           {"kv_heads", 64},        {"swa_heads", 64}, {"swa_kv_heads", 64},
+                           {"intermediate", 16384}, {"moe_intermediate", 1}, {"vocab", 1000}};
+  EXPECT_TRUE(Parse(marked({{"unpadded", dimensions}})).marker->unpadded.has_value());
+  for (const auto& [key, value] : dimensions.items()) {
+    if (key == "moe_intermediate") continue;  // of this model's nothing
+    Json larger = dimensions;
+    larger[key] = value.get<int64_t>() + 1;
+    EXPECT_NE(Refused(marked({{"unpadded", larger}}).dump()).what.find("unpadded." + key), std::string::npos);
+  }
+}
+
+TEST(Config, DocumentsAreBounded) {
+  for (const char* key : {"hidden_size", "unknown"}) {
+    const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+    const std::string text = Minimal().dump();
+    EXPECT_NE(Refused("{\"" + std::string(key) + "x\":" + deep + "," + text.substr(1)).expected.find("levels"),
+              std::string::npos);
+  }
+  EXPECT_NE(Refused("{\"hidden_size\":1," + Minimal().dump().substr(1)).found.find("twice"), std::string::npos);
+}
+
 TEST(Config, ListsMustHaveOneFlagPerLayer) {
   ExpectRefused(Minimal(), "hybrid_layer_pattern", {0, 1, 1});
   ExpectRefused(Minimal(), "hybrid_layer_pattern", {0, 1, 1, 0, 0});

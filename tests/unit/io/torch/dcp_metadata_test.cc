@@ -102,6 +102,22 @@ TEST(DcpMetadata, ChunksMustTile) {
   EXPECT_REFUSED(Refusal(huge), "no shape");
 }
 
+// One list of a pickle may be named by any number of chunks, so that its length is bounded.
+TEST(DcpMetadata, NamesAndDimensionsAreBounded) {
+  const auto with = [](size_t dimensions, size_t key) {
+    DcpMetadata metadata;
+    const std::vector<int64_t> offsets(dimensions, 0), sizes(dimensions, 1);
+    metadata.tensors = {{std::string(key, 'k'), DType::kBF16, sizes, {Chunk(offsets, sizes, 10)}}};
+    return metadata;
+  };
+  EXPECT_EQ(Refusal(with(64, 4096)), "accepted");
+  EXPECT_REFUSED(Refusal(with(65, 8)), "its size is no shape");
+  EXPECT_REFUSED(Refusal(with(2, 4097)), "a name is too long");
+  DcpMetadata metadata = Two();
+  metadata.bytes[0].range.file = std::string(4097, 'f');
+  EXPECT_REFUSED(Refusal(metadata), "a name is too long");
+}
+
 TEST(DcpMetadata, EmptyChunksAreLeftOut) {
   DcpMetadata metadata = Two();
   metadata.tensors[0].chunks.push_back(Chunk({4, 0}, {0, 6}, 50));

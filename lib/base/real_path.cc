@@ -29,7 +29,7 @@ bool IsInside(const std::string& path, const std::string& directory) {
 
 std::string LinkText(const std::string& target, const std::string& link) {
   const std::string top = link.substr(0, link.find('/', 1));
-  if (top == link || !IsInside(target, top)) return target;
+  if (!IsInside(target, top)) return target;
   return std::filesystem::path(target).lexically_relative(std::filesystem::path(link).parent_path()).string();
 }
 

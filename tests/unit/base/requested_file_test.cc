@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <filesystem>
 #include <fstream>
@@ -71,7 +72,9 @@ TEST_F(RequestedFileTest, WhatIsNoRegularFileIsRefusedAndStays) {
   stdfs::create_symlink("nowhere", At("dangling"));
   ASSERT_EQ(::mkfifo(At("pipe").c_str(), 0600), 0);
   for (const char* name : {"d", "link", "dangling", "pipe", "d/", "d/.", "d/.."}) ExpectUsage(At(name));
-  for (const char* path : {"-", "", "/", ".", "/dev/null", "/dev/stdout", "/dev/full"}) ExpectUsage(path);
+  for (const char* path : {"-", "", "/", "."}) ExpectUsage(path);
+  // A device of its own, with the numbers of /dev/null; only root makes one.
+  if (::mknod(At("null").c_str(), S_IFCHR | 0666, makedev(1, 3)) == 0) ExpectUsage(At("null"));
   EXPECT_EQ(Read("precious"), "old");
   EXPECT_FALSE(stdfs::exists(At("nowhere")));
 }

@@ -59,8 +59,6 @@ TEST_F(CarriedFilesTest, LinksThatLeaveAreNamedAndNotEntered) {
   Link("../elsewhere/secret", "relative");
   Link(At("elsewhere"), "directory");
   Link("/", "root");
-  Link("/dev/null/..", "nothing");
-  stdfs::remove(At("in/nothing"));
   stdfs::create_symlink(At("elsewhere/secret"), At("hop"));
   stdfs::create_symlink(At("hop"), At("in/sub/two-hops"));
   ASSERT_TRUE(List().ok());
@@ -126,6 +124,7 @@ TEST_F(CarriedFilesTest, WhatIsNoFileIsRefusedByName) {
     const Status status = List();
     // Upward within the checkpoint it would never end; beyond, it is a link that leaves.
     EXPECT_EQ(status.ok(), std::string(target) == "/") << target;
+    if (!status.ok()) EXPECT_NE(status.error().what.find("that it lies in"), std::string::npos) << status.error().what;
     stdfs::remove(At("in/sub/up"));
   }
 }
@@ -141,6 +140,7 @@ TEST_F(CarriedFilesTest, LinksThatMultiplyDirectoriesEnd) {
   const Status status = List();
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kBadInput);
+  EXPECT_EQ(status.error().expected, "at most 1024");
 }
 
 TEST_F(CarriedFilesTest, WhatTheToolKeepsForItselfIsLeftOut) {

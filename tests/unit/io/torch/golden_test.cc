@@ -6,6 +6,7 @@
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/item.h"
 #include "tests/unit/io/torch/item_bytes.h"
+#include "tests/unit/io/torch/native.h"
 
 namespace mimo {
 namespace {
@@ -131,6 +132,39 @@ TEST(TorchGolden, LengthsDoNotDependOnTheData) {
       EXPECT_EQ(size.tail, frame.tail.size());
       EXPECT_EQ(size.head % 64, 0u);
     }
+  }
+}
+
+// Of an item that we wrote and of one that torch did: refused, or the same tensor in the same place, whose bytes are
+// the same or differ from their CRC-32.
+TEST(TorchGolden, EveryFlippedBitIsFoundOrChangesNothing) {
+  for (const std::string& item : {Bf16Item(), FromHex(kNativeItem)}) {
+    MemoryFile whole(item);
+    const auto expected = ReadTorchItem(whole, 0, item.size(), "x");
+    ASSERT_TRUE(expected.ok()) << expected.error().Message();
+    const TensorPlace& e = expected.value();
+    const std::string original = item.substr(e.begin, e.bytes);
+    ASSERT_EQ(original.size(), kBf16Data.size());
+    ASSERT_EQ(e.storage.crc, Crc32(std::as_bytes(std::span(original))));
+    size_t refused = 0, differ = 0;
+    for (size_t bit = 0; bit < 8 * item.size(); ++bit) {
+      std::string flipped = item;
+      flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ 1 << bit % 8);
+      MemoryFile file(flipped);
+      const auto place = ReadTorchItem(file, 0, flipped.size(), "x");
+      if (!place.ok()) {
+        ++refused;
+        continue;
+      }
+      const TensorPlace& p = place.value();
+      const std::string data = flipped.substr(p.begin, p.bytes);
+      const std::string storage = flipped.substr(p.storage.begin, p.storage.bytes);
+      const bool differs = p.storage.crc != Crc32(std::as_bytes(std::span(storage)));
+      differ += differs ? 1 : 0;
+      EXPECT_TRUE(differs || (p.dtype == e.dtype && p.shape == e.shape && data == original)) << bit;
+    }
+    EXPECT_GE(differ, 8 * original.size());
+    EXPECT_GT(refused, 8 * item.size() / 3);
   }
 }
 

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 
 from harness import megatron_case, torch_dist
 from harness.megatron_case import TINY, MegatronCase
@@ -108,7 +109,9 @@ class Hostile(MegatronCase):
         bare = call("os", "system", "touch " + self.witness)
         hostile = call("os", "system", "touch " + self.witness + " " * (len(pickled) - len(bare)))
         self.assertEqual(len(hostile), len(pickled))
-        self.write(name, data.replace(pickled, hostile, 1))
+        data = data.replace(pickled, hostile, 1)
+        crcs = [struct.pack("<I", zlib.crc32(x)) for x in (pickled, hostile)]  # in the local header and in the directory
+        self.write(name, data.replace(*crcs, 2))
         self.refused(name, "os.system")
 
     def test_zips_that_lie(self):

@@ -52,7 +52,7 @@ class FormFaults : public ::testing::TestWithParam<Form> {
     SynthOptions synth;
     synth.preset = "mimo-v2.5";
     synth.layers = synth.experts = 2;
-    synth.hidden = 128;
+    synth.hidden = 32;
     synth.intermediate = synth.moe_intermediate = 256;  // two ranks share them out
     synth.vocab = 64;
     synth.towers = false;
@@ -83,7 +83,7 @@ class FormFaults : public ::testing::TestWithParam<Form> {
     calls_ = counting.Calls();
     ASSERT_GT(calls_, 60u);
     stride_ = WholeSweep() ? 1 : calls_ / 12;
-    if (WholeSweep()) std::cout << GetParam().name << ": " << calls_ << " calls\n";
+    if (WholeSweep()) std::cout << GetParam().name << ": " << calls_ << " calls" << std::endl;
   }
 
   void Open(const std::string& root, const PlanOptions& options) {

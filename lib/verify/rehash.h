@@ -20,8 +20,8 @@ struct RehashItem {
   uint64_t row_bytes = 0;
 };
 
-// The tensor hash (lib/base/hash.h) of every item, on `threads` threads (0: one per CPU that the process may use). The first error ends it;
-// kIo where a thread has no memory.
+// The tensor hash (lib/base/hash.h) of every item, on `threads` threads (0: one per CPU that the process may use). The
+// first error ends it; kIo where a thread has no memory.
 Result<std::vector<Hash128>> RehashTensors(FileSystem& fs, const std::vector<std::string>& paths,
                                            const std::vector<RehashItem>& items, int threads,
                                            ProgressObserver* progress);

@@ -134,6 +134,9 @@ class DeepDocuments(Hostile):
         manifest = os.path.join(out, "mimo-manifest.json")
         with open(manifest, encoding="utf-8") as file:
             good = file.read()
+        # As of version 1, which held no hash of itself that would tell before anything is read.
+        good = re.sub(r',\n"manifest_hash":"[0-9a-f]+"', "", good).replace('"version":2', '"version":1', 1)
+        self.assertNotIn("manifest_hash", good)
         for key in ("target_layout", "tensors", "options", "notes", "totals"):
             with open(manifest, "w", encoding="utf-8") as file:
                 file.write(re.sub(f'"{key}": *', f'"{key}":{DEEP},"q":', good, count=1))

@@ -217,6 +217,39 @@ TEST_F(LeaseTest, IsLostWhenItCannotBeRenewedForAWhile) {
   EXPECT_EQ(lease.value()->Check().error().code, ErrorCode::kIo);
 }
 
+TEST_F(LeaseTest, WithoutTheLockALiveProcessIsNotTakenForDead) {
+  Abandon(here_);  // this process, which lives
+  Replace("\"locked\": true", "\"locked\": false");
+  EXPECT_FALSE(Take(here_).ok());
+  LeaseOwner dead = here_;
+  dead.pid = 1 << 29;
+  stdfs::remove(Path());
+  Abandon(dead);
+  Replace("\"locked\": true", "\"locked\": false");
+  EXPECT_TRUE(Take(here_).ok());
+}
+
+TEST_F(LeaseTest, ATimeToComeIsNoTimeOfTheFileSystems) {
+  Abandon(elsewhere_);
+  Age(seconds(-50));
+  EXPECT_FALSE(Take(here_).ok());
+  Age(seconds(-1000));
+  EXPECT_TRUE(Take(here_).ok());
+}
+
+TEST_F(LeaseTest, TheWaitForAnEarlierStartEndsWhenAsked) {
+  LeaseOwner first = here_, second = here_;
+  first.job = {"9", 0};
+  second.job = {"9", 1};
+  times_.renew = seconds(1000);  // it never sees that it has to let go
+  const auto before = Take(first);
+  ASSERT_TRUE(before.ok());
+  std::atomic<int> stop = 15;
+  const auto after = Lease::Take(*files_, kName, second, times_, &stop);
+  ASSERT_FALSE(after.ok());
+  EXPECT_EQ(after.error().code, ErrorCode::kInterrupted);
+}
+
 TEST_F(LeaseTest, WhoWasStoppedForLongLooksAgainBeforeGoingOn) {
   times_.renew = seconds(1000);
   times_.stale = milliseconds(100);

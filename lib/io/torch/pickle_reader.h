@@ -19,7 +19,7 @@
 
 namespace mimo {
 
-inline constexpr int kMaxPickleDepth = 100;           // of values within values, and of open marks
+inline constexpr int kMaxPickleDepth = 40;            // of values within values, and of open marks
 inline constexpr size_t kMaxPickleBytes = 1U << 30U;  // places in it and among items fit 32 bits
 inline constexpr uint32_t kMaxDimensions = 64;        // of a tensor, as in torch
 inline constexpr size_t kMaxPickleNodes = 1U << 25U;  // 1 GiB of nodes

@@ -9,16 +9,21 @@ TextSource Whole(std::string_view content) {
 
 }  // namespace
 
-Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const TextSource& content, FileInfo* info) {
-  MIMO_RETURN_IF_ERROR(fs.RemoveAll(path));
-  MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForWrite(path, OpenMode::kCreateNew));
+Result<uint64_t> WriteWhole(WritableFile& file, const TextSource& content) {
   uint64_t bytes = 0;
   MIMO_RETURN_IF_ERROR(content([&](std::string_view piece) {
     const uint64_t at = bytes;
     bytes += piece.size();
-    return file->WriteAt(at, std::as_bytes(std::span(piece)));
+    return file.WriteAt(at, std::as_bytes(std::span(piece)));
   }));
-  MIMO_RETURN_IF_ERROR(file->Sync());
+  MIMO_RETURN_IF_ERROR(file.Sync());
+  return bytes;
+}
+
+Result<uint64_t> WriteNewFile(FileSystem& fs, const std::string& path, const TextSource& content, FileInfo* info) {
+  MIMO_RETURN_IF_ERROR(fs.RemoveAll(path));
+  MIMO_ASSIGN_OR_RETURN(const auto file, fs.OpenForWrite(path, OpenMode::kCreateNew));
+  MIMO_ASSIGN_OR_RETURN(const uint64_t bytes, WriteWhole(*file, content));
   if (info != nullptr) {
     MIMO_ASSIGN_OR_RETURN(*info, file->Info());
   }

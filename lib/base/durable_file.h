@@ -10,6 +10,9 @@
 
 namespace mimo {
 
+// Writes all of `content` to a file that is empty, and syncs it. Returns the length in bytes.
+Result<uint64_t> WriteWhole(WritableFile& file, const TextSource& content);
+
 // Makes `path` anew and syncs it, but not its directory: for files of a directory that nobody takes as complete yet.
 // What is at `path`, were it a directory, is removed first and never written through: it may be a link. Returns the
 // length in bytes; `info`, if any, becomes what the file was when it was complete. On an error `path` may be missing or

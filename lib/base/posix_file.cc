@@ -43,6 +43,12 @@ Error NotRegular(ErrorCode code, const std::string& path, mode_t mode) {
       .Advice("remove it, or put a regular file in its place");
 }
 
+Result<FileInfo> InfoOfOpen(int fd, const std::string& path) {
+  FileInfo info;
+  if (const int error_number = LookAt(fd, &info)) return OsError("cannot look at", path, error_number);
+  return info;
+}
+
 class PosixReadableFile final : public ReadableFile {
  public:
   PosixReadableFile(std::string path, int fd, uint64_t size) : path_(std::move(path)), fd_(fd), size_(size) {}
@@ -66,11 +72,7 @@ class PosixReadableFile final : public ReadableFile {
 
   uint64_t size() const override { return size_; }
 
-  Result<FileInfo> Info() const override {
-    FileInfo info;
-    if (const int error_number = LookAt(fd_.get(), &info)) return OsError("cannot look at", path_, error_number);
-    return info;
-  }
+  Result<FileInfo> Info() const override { return InfoOfOpen(fd_.get(), path_); }
 
  private:
   const std::string path_;
@@ -117,11 +119,7 @@ class PosixWritableFile final : public WritableFile {
     return {};
   }
 
-  Result<FileInfo> Info() const override {
-    FileInfo info;
-    if (const int error_number = LookAt(fd_.get(), &info)) return OsError("cannot look at", path_, error_number);
-    return info;
-  }
+  Result<FileInfo> Info() const override { return InfoOfOpen(fd_.get(), path_); }
 
   Status Close() override {
     const int fd = fd_.Release();
@@ -173,11 +171,7 @@ class PosixLockFile final : public LockFile {
     return {};
   }
 
-  Result<FileInfo> Info() const override {
-    FileInfo info;
-    if (const int error_number = LookAt(fd_.get(), &info)) return OsError("cannot look at", path_, error_number);
-    return info;
-  }
+  Result<FileInfo> Info() const override { return InfoOfOpen(fd_.get(), path_); }
 
  private:
   const std::string path_;

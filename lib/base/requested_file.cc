@@ -2,6 +2,7 @@
 
 #include <random>
 
+#include "lib/base/durable_file.h"
 #include "lib/base/real_path.h"
 
 namespace mimo {
@@ -73,13 +74,7 @@ Status RequestedFile::WriteTemporary(const std::string& temporary, const TextSou
   MIMO_ASSIGN_OR_RETURN(const auto file, fs_->OpenForWrite(temporary, OpenMode::kCreateNew));
   MIMO_ASSIGN_OR_RETURN(const auto old, fs_->Stat(path_));
   if (old) MIMO_RETURN_IF_ERROR(file->SetMode(old->mode & 0777));
-  uint64_t bytes = 0;
-  MIMO_RETURN_IF_ERROR(content([&](std::string_view piece) {
-    const uint64_t at = bytes;
-    bytes += piece.size();
-    return file->WriteAt(at, std::as_bytes(std::span(piece)));
-  }));
-  MIMO_RETURN_IF_ERROR(file->Sync());
+  if (auto bytes = WriteWhole(*file, content); !bytes.ok()) return bytes.TakeError();
   MIMO_RETURN_IF_ERROR(file->Close());
   MIMO_RETURN_IF_ERROR(CheckKind());
   MIMO_RETURN_IF_ERROR(fs_->Rename(temporary, path_));

@@ -121,7 +121,8 @@ std::string ErrorJson(const Error& error) {
                                                                {"tensor", error.tensor},
                                                                {"expected", error.expected},
                                                                {"found", error.found},
-                                                               {"advice", error.advice}};
+                                                               {"advice", error.advice},
+                                                               {"id", error.id}};
   for (const auto& [key, value] : fields) {
     if (!value.empty()) object[key] = value;
   }
@@ -135,7 +136,7 @@ std::string JsonText(const nlohmann::ordered_json& document) {
 int PrintError(const std::string& name, const Error& error, bool json) {
   Error shown = error;
   for (std::string Error::*field :
-       {&Error::what, &Error::file, &Error::tensor, &Error::expected, &Error::found, &Error::advice})
+       {&Error::what, &Error::file, &Error::tensor, &Error::expected, &Error::found, &Error::advice, &Error::id})
     shown.*field = CutText(shown.*field, kMostOfAField);
   Print(stderr, "%s: error: %s\n", name, shown.Message());
   if (json) PrintJson("{\"error\": " + ErrorJson(error) + "}");

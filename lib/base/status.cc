@@ -42,6 +42,7 @@ std::string Error::Message() const {
   part(": ", "expected ", expected);
   part(expected.empty() ? ": " : ", ", "found ", found);
   part("; ", "", advice);
+  if (!id.empty()) out += " [" + id + "]";
   return out;
 }
 

@@ -31,8 +31,9 @@ struct Error {
   std::string expected = {};
   std::string found = {};
   std::string advice = {};  // what to do, as an imperative
+  std::string id = {};      // of refusals that have a name: one of docs/findings.md, "foreign.gptq"
 
-  // "FILE: tensor NAME: WHAT: expected X, found Y; ADVICE", fields that are empty left out.
+  // "FILE: tensor NAME: WHAT: expected X, found Y; ADVICE [ID]", fields that are empty left out.
   std::string Message() const;
 
   // An error is built by name, from one of the functions below:
@@ -44,6 +45,7 @@ struct Error {
   Error Found(std::string text) && { return With(&Error::found, std::move(text)); }
   Error Found(std::integral auto number) && { return With(&Error::found, std::to_string(number)); }
   Error Advice(std::string text) && { return With(&Error::advice, std::move(text)); }
+  Error Id(std::string text) && { return With(&Error::id, std::move(text)); }
 
   // Sets one field, and hands the error on.
   Error With(std::string Error::*field, std::string text);

@@ -4,6 +4,7 @@
 #include "lib/model/role_groups.h"
 #include "lib/plan/words.h"
 #include "tools/cli.h"
+#include "tools/finding_report.h"
 #include "tools/inspect_report.h"
 
 namespace mimo {
@@ -145,7 +146,7 @@ std::string InspectJson(const std::string& checkpoint, const Description& d, con
   out["carried"] = d.carried;
   out["file_list"] = Named(d.files, "tensors");
   out["layer_table"] = d.layer_rows;
-  out["oddities"] = d.oddities;
+  out["findings"] = FindingsJson(d.findings);
   out["engines"] = d.engines;
   if (error != nullptr) {
     Result<Json> object = ParseJson<Json>(ErrorJson(*error), "the error", kLongDocument);

@@ -178,6 +178,18 @@ void Engines(Report& report, const Description& d, bool verbose) {
   report.Raw(text);
 }
 
+// Warnings and errors whole, with what to do; notes as one line.
+void Findings(Report& report, const Verdict& verdict, bool verbose) {
+  for (const Severity severity : {Severity::kError, Severity::kWarning, Severity::kNote})
+    for (const Finding& finding : verdict.findings()) {
+      if (finding.severity != severity) continue;
+      const bool whole = verbose || severity != Severity::kNote;
+      std::string text = finding.place.empty() ? finding.evidence : finding.place + ": " + finding.evidence;
+      if (whole) text = finding.id + ": " + text + (finding.advice.empty() ? "" : "; " + finding.advice);
+      report.Line(std::string(WordOf(kSeverities, severity)), text);
+    }
+}
+
 }  // namespace
 
 std::string InspectText(const std::string& checkpoint, const Description& d, bool verbose) {
@@ -187,7 +199,7 @@ std::string InspectText(const std::string& checkpoint, const Description& d, boo
   Storage(report, d, verbose);
   Files(report, d, verbose);
   if (verbose) Layers(report, d);
-  for (const std::string& oddity : d.oddities) report.Line("odd", oddity);
+  Findings(report, d.findings, verbose);
   Engines(report, d, verbose);
   return report.Take();
 }

@@ -10,6 +10,7 @@
 #include "lib/forms/merge/merge.h"
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/json/parse.h"
+#include "lib/judge/judge.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
@@ -19,6 +20,7 @@
 #include "tools/batch_job.h"
 #include "tools/cli.h"
 #include "tools/error_table.h"
+#include "tools/finding_report.h"
 #include "tools/plan_report.h"
 #include "tools/print.h"
 #include "tools/recipe_flags.h"
@@ -324,6 +326,19 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   return ParsePlanJson(checkpoint->stored, text, a.plan_in);
 }
 
+// What is to be said of the source, and of what the plan makes of it, before a byte is written. Printed here, so that
+// it stands before the refusal of a plan.
+Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint, const Result<Plan>& plan) {
+  Verdict verdict;
+  if (checkpoint.stored.table != nullptr) verdict = JudgeCheckpoint(checkpoint);
+  cli::PrintFindings(kName, verdict, a.common);
+  if (!plan.ok()) return verdict;
+  MIMO_ASSIGN_OR_RETURN(Verdict output, JudgePlan(checkpoint, plan.value()));
+  for (const Finding& finding : output.findings())
+    if (finding.severity == Severity::kError) verdict.Add(finding);
+  return verdict;
+}
+
 ordered_json ReportJson(const RunReport& r, bool verbose) {
   ordered_json json = {{"bytes_read", r.bytes_read},
                        {"bytes_written", r.bytes_written},
@@ -387,7 +402,7 @@ void PrintReport(const Arguments& a, const RunReport& r) {
 }
 
 // What a threshold rejects is published, and says of itself that it is not to be used.
-int Verdict(const Arguments& a, const RunReport& report) {
+int Outcome(const Arguments& a, const RunReport& report) {
   if (report.rejections.empty()) return 0;
   Error error = CheckFailed(std::to_string(report.rejections.size()) +
                             " tensors are below --min-sqnr; the manifest rejects the output")
@@ -407,8 +422,10 @@ int Convert(Arguments& a) {
   if (Status s = CheckRequestedFiles(a); !s.ok()) return fail(s.error());
   Checkpoint checkpoint;
   Result<Plan> plan = ObtainPlan(a, &checkpoint);
-  for (const std::string& oddity : checkpoint.stored.oddities) cli::PrintWarning(kName, oddity, a.common);
+  const Result<Verdict> verdict = JudgeConversion(a, checkpoint, plan);
   if (!plan.ok()) return fail(plan.error());
+  if (!verdict.ok()) return fail(verdict.error());
+  if (Status s = verdict.value().ToStatus(); !s.ok()) return fail(s.error());
   if (Status s = CheckLinkedFiles(a, checkpoint.stored); !s.ok()) return fail(s.error());
   plan->tool_version = MIMO_VERSION;
   if (Status s = CheckThresholds(*plan, a.run.thresholds); !s.ok()) return fail(s.error());
@@ -430,6 +447,7 @@ int Convert(Arguments& a) {
     Result<ordered_json> plan_json = ParseJson<ordered_json>(PlanReportJson(plan_report), "the plan", kLongDocument);
     if (!plan_json.ok()) return fail(plan_json.error());
     document["plan"] = std::move(*plan_json);
+    document["findings"] = cli::FindingsJson(verdict.value());
   }
   if (a.dry_run || a.run.output.empty()) {
     if (a.common.json)
@@ -457,7 +475,7 @@ int Convert(Arguments& a) {
     cli::PrintJson(cli::JsonText(document));
   else if (!a.common.quiet)
     PrintReport(a, *report);
-  return Verdict(a, *report);
+  return Outcome(a, *report);
 }
 
 }  // namespace

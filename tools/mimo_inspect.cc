@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/judge/judge.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
 #include "tools/print.h"
@@ -17,9 +18,11 @@ constexpr char kFooter[] =
     "Examples:\n"
     "  mimo-inspect MiMo-V2.5\n"
     "  mimo-inspect MiMo-V2.5 --verbose --tp 4,8      every layer, file and role; why an engine refuses\n"
-    "  mimo-inspect MiMo-V2.5 --json | jq '.qkv_layout, .qkv_chunks, .oddities'\n"
+    "  mimo-inspect MiMo-V2.5 --json | jq '.qkv_layout, .qkv_chunks, .findings'\n"
     "  mimo-inspect EXPORT --source-qkv fused:1       say what the tensors are where nothing decides it\n"
-    "Exit codes: 0 understood, 2 usage, 3 refused (described as far as possible), 4 I/O.";
+    "Exit codes: 0 understood, 1 with warnings under --strict, 2 usage, 3 damaged, contradicted or undecidable "
+    "(described\n"
+    "as far as possible), 4 I/O.";
 
 struct Arguments {
   std::string checkpoint;
@@ -27,6 +30,7 @@ struct Arguments {
   std::string like;
   std::vector<int64_t> tps{1, 2, 4, 8, 16};
   bool allow_anomalies = false;
+  bool strict = false;
   cli::CommonOptions common;
 };
 
@@ -43,8 +47,13 @@ Result<Description> DescribeViewed(const Arguments& a, const Checkpoint& checkpo
   shown.files = std::move(stored.files);
   shown.index = std::move(stored.index);
   shown.engines.clear();  // the table judges Hugging Face directories
-  shown.oddities.clear();
   return shown;
+}
+
+// Of a checkpoint that was opened: what is shown above is not said again.
+int ExitOf(const Arguments& a, const Verdict& findings) {
+  if (findings.CountOf(Severity::kError) > 0) return cli::ExitCode(ErrorCode::kBadInput);
+  return a.strict && findings.CountOf(Severity::kWarning) > 0 ? cli::ExitCode(ErrorCode::kCheckFailed) : 0;
 }
 
 int Inspect(const Arguments& a) {
@@ -54,19 +63,20 @@ int Inspect(const Arguments& a) {
                           {.source_qkv = a.source_qkv, .allow_anomalies = a.allow_anomalies, .like_root = a.like});
   if (opened.reached == Reached::kNothing) return cli::PrintError(kName, opened.status.error(), a.common.json);
   const Checkpoint& checkpoint = opened.checkpoint;
-  const Result<Description> description =
+  Result<Description> description =
       checkpoint.view
           ? DescribeViewed(a, checkpoint)
           : Describe(checkpoint.stored, opened.reached >= Reached::kInventory ? &checkpoint.inventory : nullptr,
                      opened.reached >= Reached::kLayout ? &checkpoint.layout : nullptr, a.tps);
   if (!description.ok()) return cli::PrintError(kName, description.error(), a.common.json);
   const Error* error = opened.status.ok() ? nullptr : &opened.status.error();
+  description->findings = JudgeOpened(opened);
   if (a.common.json) {
     cli::PrintJson(cli::InspectJson(a.checkpoint, description.value(), error));
   } else if (!a.common.quiet) {
     cli::PrintLines(cli::InspectText(a.checkpoint, description.value(), a.common.verbose));
   }
-  if (error == nullptr) return 0;
+  if (error == nullptr) return ExitOf(a, description->findings);
   std::fflush(stdout);
   return cli::PrintError(kName, *error, /*json=*/false);  // the document holds the error already
 }
@@ -78,8 +88,9 @@ namespace {
 
 int Run(int argc, char** argv) {
   mimo::Arguments arguments;
-  CLI::App app{"Says what a MiMo-V2 checkpoint is: family, layers, QKV layout, quantization, oddities, engines.",
-               mimo::kName};
+  CLI::App app{
+      "Says what a MiMo-V2 checkpoint is: family, layers, QKV layout, quantization, what is odd or wrong, engines.",
+      mimo::kName};
   app.add_option("CKPT", arguments.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
   app.add_option("--like", arguments.like, "checkpoint whose config.json is that of a training checkpoint without one");
   mimo::cli::AddSourceQkv(app, arguments.source_qkv, "layout");
@@ -88,6 +99,7 @@ int Run(int argc, char** argv) {
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app.add_flag("--allow-anomalies", arguments.allow_anomalies, "describe a checkpoint with NaN or negative scales too");
+  app.add_flag("--strict", arguments.strict, "exit 1 where there are warnings");
   mimo::cli::AddCommonOptions(app, arguments.common, mimo::kFooter);
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
   return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Inspect(arguments); });

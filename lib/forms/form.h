@@ -73,6 +73,7 @@ struct FormTraits {
   bool plain = true;         // it is for no engine in particular: what the source was may be restored as it was
   bool index = true;         // there is a model.safetensors.index.json
   bool quantization = true;  // config.json says what the plan stores quantized
+  bool declares = true;      // its readers go by what config.json declares of each module
 };
 
 class Form {
@@ -95,6 +96,10 @@ class Form {
   // recognises directories.
   virtual Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
                       OpenedCheckpoint* opened) const;
+
+  // What the arrays of such a directory are as a Hugging Face checkpoint, by their headers alone; nullopt where that is
+  // what they are. Errors of Open.
+  virtual Result<std::optional<View>> Show(const Catalogue& /*stored*/) const { return std::optional<View>(); }
 
   // ---- as an output, in the order in which a plan is made
 

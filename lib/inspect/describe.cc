@@ -5,7 +5,6 @@
 #include <set>
 #include <tuple>
 
-#include "lib/inspect/oddities.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -163,7 +162,6 @@ Result<Description> Describe(const Catalogue& catalogue, const Inventory* invent
   Description description;
   CheckpointDescriber(catalogue, inventory).Fill(&description);
   MIMO_ASSIGN_OR_RETURN(description.family, IdentifyFamily(catalogue, &description.family_evidence));
-  description.oddities = FindOddities(catalogue, inventory);
   if (inventory != nullptr) description.candidates = FeasibleLayouts(catalogue, *inventory);
   if (verdict == nullptr) return description;
   description.verdict = *verdict;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lib/inspect/engines.h"
+#include "lib/judge/finding.h"
 #include "lib/layout/decide.h"
 #include "lib/model/inventory.h"
 
@@ -81,7 +82,7 @@ struct Description {
   std::vector<NamedBytes> subdirectories;  // carried, by name
   std::vector<CarriedFile> carried;        // at the top level
   IndexInfo index;                         // without its text
-  std::vector<std::string> oddities;
+  Verdict findings;  // left to the caller: lib/judge/judge.h
   std::vector<EngineReport> engines;  // empty while the layout is unknown
 };
 

@@ -1,6 +1,7 @@
 #include "lib/inspect/engines.h"
 
 #include <algorithm>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "lib/json/parse.h"
@@ -20,15 +21,26 @@ bool IsMicroscaled(const std::string& storage) {
   return storage == "mxfp4" || storage == "mxfp8" || storage == "nvfp4";
 }
 
-// FP8 wins over what else occurs: one quantized tensor brings in the grids.
-std::string StorageOf(const Catalogue& catalogue, bool (*wanted)(Role)) {
-  std::string storage = "none";
+// What is stored in the layers, each storage once; FP8 first, then what is microscaled.
+std::vector<std::string> StoragesOf(const Catalogue& catalogue, bool (*wanted)(Role)) {
+  std::vector<std::string> storages;
   for (const StoredArray& array : catalogue.arrays) {
     if (!HoldsElements(array.id.part) || !wanted(array.id.role)) continue;
     const std::string name = StorageName(catalogue, array);
-    if (storage == "none" || name == "fp8" || (IsMicroscaled(name) && storage != "fp8")) storage = name;
+    if (std::find(storages.begin(), storages.end(), name) == storages.end()) storages.push_back(name);
   }
-  return storage;
+  const auto rank = [](const std::string& name) { return name == "fp8" ? 0 : IsMicroscaled(name) ? 1 : 2; };
+  std::stable_sort(storages.begin(), storages.end(),
+                   [&](const std::string& a, const std::string& b) { return rank(a) < rank(b); });
+  if (storages.empty()) storages.emplace_back("none");
+  return storages;
+}
+
+// From best to worst: what is true of one layer is true of the checkpoint.
+int BadnessOf(const std::string& outcome) {
+  constexpr std::array<std::string_view, 6> kOutcomes = {"loads",   "requantizes", "dequantizes",
+                                                         "unknown", "refuses",     "wrong"};
+  return static_cast<int>(std::find(kOutcomes.begin(), kOutcomes.end(), outcome) - kOutcomes.begin());
 }
 
 bool TpFits(const AttentionShape& shape, int64_t tp) {
@@ -57,11 +69,49 @@ bool SharesScales(const QkvMap& map, int64_t block_rows) {
   });
 }
 
+struct Storages {
+  std::string attention, experts, router;
+};
+
+Facts FactsOf(const Catalogue& catalogue, const Inventory& inventory, const QkvLayout& layout, int64_t tp,
+              const Storages& storages) {
+  const ModelConfig& config = catalogue.config;
+  const bool microscaled =
+      IsMicroscaled(storages.attention) || (IsMicroscaled(storages.experts) && storages.experts != "mxfp4");
+  std::string rank_grid = "same";
+  bool shared = false;
+  for (const AttentionShape& shape : {config.global, config.window}) {
+    if (layout.fused()) break;
+    const std::string grid = RankGrid(layout, shape, tp, config.block_rows);
+    if (grid == "short" || (grid == "other" && rank_grid == "same")) rank_grid = grid;
+    shared |=
+        LayoutFits(layout, shape) && SharesScales(BuildQkvMap(layout, shape, config.block_rows), config.block_rows);
+  }
+  return {{"tp", tp},
+          {"chunks", layout.chunks},
+          {"index_tp_size", catalogue.index.tp_size.value_or(0)},
+          {"heads", config.global.heads},
+          {"kv_heads", config.global.kv_heads},
+          {"swa_kv_heads", config.window.kv_heads},
+          {"mtp", inventory.mtp_layers},
+          {"qkv", layout.fused() ? "fused" : "split"},
+          {"attention", storages.attention},
+          {"experts", storages.experts},
+          {"router", storages.router},
+          {"quant_method", config.quant_method.empty() ? "none" : config.quant_method},
+          {"model_type", config.model_type},
+          {"microscaled", microscaled ? "yes" : "no"},
+          {"tp_fits", TpFits(config.global, tp) && TpFits(config.window, tp) ? "yes" : "no"},
+          {"expert_blocks", config.moe_intermediate % (tp * config.block_rows) == 0 ? "whole" : "cut"},
+          {"rank_grid", rank_grid},
+          {"split_grid", shared ? "shared" : "own"}};
+}
+
 std::vector<std::string> StringsOf(const Json& list) {
   return list.get<std::vector<std::string>>();
 }
 
-Result<EngineReport> Judge(const Json& entry, const std::vector<Facts>& facts) {
+Result<EngineReport> JudgeOne(const Json& entry, const std::vector<Facts>& facts) {
   EngineReport report;
   report.id = entry.at("id");
   report.engine = entry.at("engine");
@@ -81,6 +131,22 @@ Result<EngineReport> Judge(const Json& entry, const std::vector<Facts>& facts) {
   for (const Json& note : entry.at("notes")) {
     MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(StringsOf(note.at("when")), facts.front()));
     if (holds) report.notes.push_back(note.at("note"));
+  }
+  return report;
+}
+
+// `facts`: of each combination of storages that layers have, at all sizes. The verdict is that of the worst.
+Result<EngineReport> Judge(const Json& entry, const std::vector<std::vector<Facts>>& facts) {
+  MIMO_ASSIGN_OR_RETURN(EngineReport report, JudgeOne(entry, facts.front()));
+  for (size_t i = 1; i < facts.size(); ++i) {
+    MIMO_ASSIGN_OR_RETURN(const EngineReport other, JudgeOne(entry, facts[i]));
+    for (size_t tp = 0; tp < report.outcomes.size(); ++tp) {
+      if (BadnessOf(other.outcomes[tp].outcome) <= BadnessOf(report.outcomes[tp].outcome)) continue;
+      report.outcomes[tp] = other.outcomes[tp];
+      report.outcomes[tp].note += " (layers with attention in " +
+                                  std::get<std::string>(facts[i].front().at("attention")) + ", experts in " +
+                                  std::get<std::string>(facts[i].front().at("experts")) + ")";
+    }
   }
   return report;
 }
@@ -105,44 +171,23 @@ std::string StorageName(const Catalogue& catalogue, const StoredArray& array) {
 }
 
 Facts EngineFacts(const Catalogue& catalogue, const Inventory& inventory, const QkvLayout& layout, int64_t tp) {
-  const ModelConfig& config = catalogue.config;
-  const std::string attention = StorageOf(catalogue, IsAttentionProjection), experts = StorageOf(catalogue, IsExpert);
-  const bool microscaled = IsMicroscaled(attention) || (IsMicroscaled(experts) && experts != "mxfp4");
-  std::string rank_grid = "same";
-  bool shared = false;
-  for (const AttentionShape& shape : {config.global, config.window}) {
-    if (layout.fused()) break;
-    const std::string grid = RankGrid(layout, shape, tp, config.block_rows);
-    if (grid == "short" || (grid == "other" && rank_grid == "same")) rank_grid = grid;
-    shared |=
-        LayoutFits(layout, shape) && SharesScales(BuildQkvMap(layout, shape, config.block_rows), config.block_rows);
-  }
-  return {{"tp", tp},
-          {"chunks", layout.chunks},
-          {"index_tp_size", catalogue.index.tp_size.value_or(0)},
-          {"heads", config.global.heads},
-          {"kv_heads", config.global.kv_heads},
-          {"swa_kv_heads", config.window.kv_heads},
-          {"mtp", inventory.mtp_layers},
-          {"qkv", layout.fused() ? "fused" : "split"},
-          {"attention", attention},
-          {"experts", experts},
-          {"router", StorageOf(catalogue, [](Role role) { return role == Role::kRouter; })},
-          {"quant_method", config.quant_method.empty() ? "none" : config.quant_method},
-          {"model_type", config.model_type},
-          {"microscaled", microscaled ? "yes" : "no"},
-          {"tp_fits", TpFits(config.global, tp) && TpFits(config.window, tp) ? "yes" : "no"},
-          {"expert_blocks", config.moe_intermediate % (tp * config.block_rows) == 0 ? "whole" : "cut"},
-          {"rank_grid", rank_grid},
-          {"split_grid", shared ? "shared" : "own"}};
+  return FactsOf(catalogue, inventory, layout, tp,
+                 {StoragesOf(catalogue, IsAttentionProjection).front(), StoragesOf(catalogue, IsExpert).front(),
+                  StoragesOf(catalogue, [](Role role) { return role == Role::kRouter; }).front()});
 }
 
 Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const Inventory& inventory,
                                                const QkvLayout& layout, const std::vector<int64_t>& tps) {
   std::vector<EngineReport> reports;
-  std::vector<Facts> facts;
-  for (int64_t tp : tps) facts.push_back(EngineFacts(catalogue, inventory, layout, tp));
-  if (facts.empty()) return reports;
+  if (tps.empty()) return reports;
+  const std::string router = StoragesOf(catalogue, [](Role role) { return role == Role::kRouter; }).front();
+  std::vector<std::vector<Facts>> facts;
+  for (const std::string& attention : StoragesOf(catalogue, IsAttentionProjection))
+    for (const std::string& experts : StoragesOf(catalogue, IsExpert)) {
+      facts.emplace_back();
+      for (const int64_t tp : tps)
+        facts.back().push_back(FactsOf(catalogue, inventory, layout, tp, {attention, experts, router}));
+    }
   try {
     MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(EmbeddedText(kEngineTable), kEngineTable));
     for (const Json& entry : table.at("engines")) {

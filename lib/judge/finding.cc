@@ -59,8 +59,8 @@ uint64_t Verdict::CountOf(Severity severity) const {
 }
 
 Status Verdict::ToStatus() const {
-  const auto first = std::find_if(findings_.begin(), findings_.end(),
-                                  [](const Finding& f) { return f.severity == Severity::kError; });
+  const auto first =
+      std::find_if(findings_.begin(), findings_.end(), [](const Finding& f) { return f.severity == Severity::kError; });
   if (first == findings_.end()) return {};
   const FindingKind* kind = FindKind(first->id);
   const uint64_t others = CountOf(Severity::kError) - 1;

@@ -16,6 +16,11 @@ bool ShardedStateForm::Recognises(const Catalogue& stored) const {
                      [](const StoredArray& array) { return HeaderName(array.name) != array.name; });
 }
 
+Result<std::optional<View>> ShardedStateForm::Show(const Catalogue& stored) const {
+  MIMO_ASSIGN_OR_RETURN(View view, ViewOfRanks(stored));
+  return std::optional<View>(std::move(view));
+}
+
 Status ShardedStateForm::Open(FileSystem&, const std::string&, const OpenOptions& options,
                               OpenedCheckpoint* opened) const {
   MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));

@@ -10,6 +10,7 @@ class ShardedStateForm : public EngineForm {
   FormKind kind() const override { return FormKind::kShardedState; }
   FormTraits traits() const override { return {.plain = false, .index = false, .quantization = false}; }
   bool Recognises(const Catalogue& stored) const override;
+  Result<std::optional<View>> Show(const Catalogue& stored) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
               OpenedCheckpoint* opened) const override;
 

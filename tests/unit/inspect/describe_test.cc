@@ -1,11 +1,9 @@
-// Descriptions of catalogues made by hand: families, totals, oddities. No tensor data is needed for any of it.
+// Descriptions of catalogues made by hand: families, totals. No tensor data is needed for any of it.
 #include "lib/inspect/describe.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
-
-#include "lib/inspect/oddities.h"
 
 namespace mimo {
 namespace {
@@ -101,11 +99,6 @@ Catalogue SmallFused() {
   catalogue.config = Geometry(4096, 2, 64, 4, 256);
   catalogue.config.quant_method = "fp8";
   return catalogue;
-}
-
-bool Mentions(const std::vector<std::string>& lines, const std::string& text) {
-  return std::any_of(lines.begin(), lines.end(),
-                     [&](const std::string& line) { return line.find(text) != std::string::npos; });
 }
 
 TEST(Describe, TellsStoragesApartByTheScalesBesideThem) {
@@ -216,77 +209,6 @@ TEST(Family, FollowsFromGeometryAndStorage) {
   replicated.global.kv_heads = 8;
   replicated.marker = LayoutMarker{.fused = true, .chunks = 8, .kv_heads = 4, .swa_kv_heads = 8};
   EXPECT_EQ(FamilyOf(replicated, DType::kF8E4M3, DType::kF32, true), "MiMo-V2.5");
-}
-
-TEST(Oddities, IgnoreListsAreComparedWithWhatIsStored) {
-  Catalogue catalogue = SmallFused();
-  catalogue.config.text =
-      R"({"auto_map": {"AutoConfig": "configuration_x.Config"}, "quantization_config": {"quant_method": "fp8",
-    "ignored_layers": ["model.layers.0.self_attn.o_proj", "model.decoder.self_attn.o_proj", "model.layers.0.mlp.gate_proj",
-                       "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.qkv_proj"]}})";
-  const std::vector<std::string> lines = FindOddities(catalogue, nullptr);
-  EXPECT_TRUE(Mentions(lines, "MTP o_proj is stored without scales in 1 module"));
-  EXPECT_TRUE(Mentions(lines, "MTP eh_proj is stored without scales in 1 module"));
-  EXPECT_TRUE(Mentions(lines, "model.decoder.self_attn.o_proj, which matches no tensor"));
-  EXPECT_TRUE(Mentions(lines, "the ignore list names 1 module stored with scales"));
-  EXPECT_FALSE(Mentions(lines, "gate_proj is"));
-  EXPECT_FALSE(Mentions(lines, "q_proj, which matches no tensor"));
-  EXPECT_TRUE(Mentions(lines, "configuration_x.py, which is not there"));
-}
-
-TEST(Oddities, IndexAndMtpAndTowers) {
-  Catalogue catalogue = SmallFused();
-  catalogue.oddities = {"from the catalogue"};
-  catalogue.index.present = true;
-  catalogue.config.has_vision = true;
-  std::vector<std::string> lines = FindOddities(catalogue, nullptr);
-  EXPECT_EQ(lines.front(), "from the catalogue");
-  EXPECT_TRUE(Mentions(lines, "no total_size"));
-  EXPECT_TRUE(Mentions(lines, "no tp_size"));
-  EXPECT_TRUE(Mentions(lines, "does not say that the files hold 1 MTP layer"));
-  EXPECT_TRUE(Mentions(lines, "vision_config without tensors"));
-  EXPECT_TRUE(Mentions(lines, "no auto_map"));
-  catalogue.index.total_size = catalogue.payload_bytes();
-  catalogue.index.tp_size = 4;
-  catalogue.config.nextn_layers = 3;
-  lines = FindOddities(catalogue, nullptr);
-  EXPECT_FALSE(Mentions(lines, "the index"));
-  EXPECT_TRUE(Mentions(lines, "num_nextn_predict_layers says 3, the files hold 1 MTP layer"));
-}
-
-TEST(Oddities, UnknownTensorsAndPairsInDifferentFiles) {
-  Catalogue catalogue = SmallFused();
-  catalogue.files.push_back(catalogue.files[0]);
-  for (StoredArray& array : catalogue.arrays) {
-    if (array.name == "model.layers.1.self_attn.qkv_proj.weight_scale_inv") array.file = 1;
-    if (array.name == "model.embed_tokens.weight") array.id.role = Role::kUnknown;
-  }
-  catalogue.config.store_dtype = "fp8";
-  const std::vector<std::string> lines = FindOddities(catalogue, nullptr);
-  EXPECT_TRUE(
-      Mentions(lines, "1 weight in another file than the scale, such as model.layers.1.self_attn.qkv_proj.weight"));
-  EXPECT_TRUE(Mentions(lines, "1 tensor of unknown role, such as model.embed_tokens.weight"));
-  EXPECT_TRUE(Mentions(lines, "store_dtype says fp8, the experts are mxfp4"));
-  EXPECT_TRUE(Mentions(lines, "there is no model.safetensors.index.json"));
-}
-
-TEST(Oddities, ATidyCheckpointHasNone) {
-  Catalogue catalogue = SmallFused();
-  catalogue.index.present = true;
-  catalogue.index.total_size = catalogue.payload_bytes();
-  catalogue.index.tp_size = 4;
-  catalogue.config.nextn_layers = 1;
-  catalogue.config.projection_layout = "fused_qkv";
-  catalogue.carried = {{"configuration_x.py", 1}};
-  catalogue.config.text =
-      R"({"auto_map": {"AutoConfig": "configuration_x.Config"}, "quantization_config": {"ignored_layers": [
-    "model.layers.0.self_attn.o_proj", "model.layers.0.mlp.gate_proj"], "modules_to_not_convert": [
-    "model.mtp.layers.0.self_attn.o_proj", "model.mtp.layers.0.eh_proj"]}})";
-  Inventory inventory;
-  inventory.fused = true;
-  inventory.attention.resize(1);
-  const std::vector<std::string> lines = FindOddities(catalogue, &inventory);
-  EXPECT_TRUE(lines.empty()) << lines.front();
 }
 
 }  // namespace

@@ -69,6 +69,14 @@ std::string Outcomes(const Model& model, const QkvLayout& layout, const std::str
   return "no engine " + id;
 }
 
+// One layer's attention was merged in BF16: what engines do with that layer is what they do.
+TEST(Engines, TheWorstLayerDecides) {
+  Model mixed = V25();
+  AddArray(mixed.catalogue, Role::kAttnQkv, DType::kBF16);
+  EXPECT_EQ(Outcomes(mixed, kFused4, "vllm-40967"), "wrong wrong loads wrong wrong");
+  EXPECT_EQ(Outcomes(mixed, kFused4, "vllm-57508"), "wrong wrong unknown wrong wrong");
+}
+
 TEST(Engines, FlashSizeFusedAsReleased) {
   EXPECT_EQ(Outcomes(V25(), kFused4, "vllm-40967"), "wrong wrong loads refuses refuses");
   EXPECT_EQ(Outcomes(V25(), kFused4, "vllm-45200"), "refuses refuses refuses refuses refuses");

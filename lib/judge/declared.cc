@@ -1,0 +1,216 @@
+#include "lib/judge/declared.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "lib/json/parse.h"
+#include "lib/model/declaration.h"
+#include "lib/model/role_groups.h"
+
+namespace mimo {
+namespace {
+
+using Json = nlohmann::json;
+
+// The modules of one name ("o_proj"), of decoder or MTP layers.
+struct ModuleKind {
+  uint64_t plain = 0, quantized = 0;
+  // By what is declared and what is stored: names of modules.
+  std::map<std::pair<StoredKind, StoredKind>, std::vector<std::string>> wrong;
+};
+
+std::string Word(StoredKind kind) {
+  return std::string(WordOf(kStoredKinds, kind));
+}
+std::string ModuleOf(const std::string& array) {
+  return array.substr(0, array.rfind('.'));
+}
+
+class DeclaredJudge {
+ public:
+  DeclaredJudge(const Catalogue& catalogue, const Inventory& inventory, const ScaleFacts& facts, Subject subject)
+      : catalogue_(catalogue),
+        inventory_(inventory),
+        facts_(facts),
+        subject_(subject),
+        declaration_(catalogue.config.text) {
+    Result<Json> config = ParseJson<Json>(catalogue.config.text, catalogue.config.path, kLongDocument);
+    config_ = config.ok() && config->is_object() ? std::move(*config) : Json::object();
+  }
+
+  Verdict Judge() {
+    Modules();
+    Lists();
+    ScaleFormat();
+    PlainTypes();
+    MtpLayers();
+    Projections();
+    return std::move(verdict_);
+  }
+
+ private:
+  // A declaration that readers would follow into wrong values: an error of an output.
+  void Wrong(std::string_view id, std::string place, std::string evidence, uint64_t count) {
+    Finding& finding = verdict_.Add(id, std::move(place), std::move(evidence), count);
+    if (subject_ == Subject::kOutput) finding.severity = Severity::kError;
+  }
+
+  // Released checkpoints have these plain and do not list them (reference mimo-checkpoints.md 1.3); engines know.
+  static bool UnlistedInReleases(const TensorId& id) {
+    return id.mtp && (id.role == Role::kAttnO || id.role == Role::kMtpEhProj);
+  }
+
+  void Modules() {
+    std::map<std::string, ModuleKind> kinds;
+    uint64_t quantized = 0;
+    std::string example;
+    for (const Weight& weight : inventory_.weights) {
+      if (!IsLayerLinear(weight.id.role)) continue;
+      const std::string module = ModuleOf(catalogue_.arrays[weight.array].name);
+      ModuleKind& kind = kinds[(weight.id.mtp ? "MTP " : "") + module.substr(module.rfind('.') + 1)];
+      const StoredKind stored = KindOf(weight), declared = declaration_.Of(module, weight.id.role);
+      ++(stored == StoredKind::kPlain ? kind.plain : kind.quantized);
+      if (stored != StoredKind::kPlain && quantized++ == 0) example = module;
+      if (declared == stored) continue;
+      const bool released = declared != StoredKind::kPlain && UnlistedInReleases(weight.id);
+      if (stored == StoredKind::kPlain && released)
+        unlisted_.push_back(module);
+      else
+        kind.wrong[{declared, stored}].push_back(module);
+    }
+    if (!declaration_.present()) {
+      if (quantized > 0)
+        Wrong("declared.no-config", "config.json: quantization_config",
+              "absent, and " + std::to_string(quantized) + " modules hold codes, such as " + example, quantized);
+      return;
+    }
+    if (quantized == 0) {
+      Wrong("declared.nothing-quantized", "config.json: quantization_config",
+            "declares " + declaration_.method() + ", and no module of any layer has scales", 1);
+      return;
+    }
+    for (const auto& [name, kind] : kinds) KindOfModules(name, kind);
+    if (!unlisted_.empty())
+      verdict_.Add("declared.unlisted-mtp", "config.json: quantization_config",
+                   std::to_string(unlisted_.size()) +
+                       " modules of MTP layers without scales are in no ignore list: " + Examples(unlisted_),
+                   unlisted_.size());
+  }
+
+  void KindOfModules(const std::string& name, const ModuleKind& kind) {
+    for (const auto& [pair, modules] : kind.wrong) {
+      const auto& [declared, stored] = pair;
+      const uint64_t count = modules.size();
+      const std::string seen = "declared " + Word(declared) + ", stored " + Word(stored) + ": " + name + " in " +
+                               std::to_string(count) + " modules (" + Examples(modules) + ")";
+      Wrong(stored == StoredKind::kPlain     ? "declared.unlisted-module"
+            : declared == StoredKind::kPlain ? "declared.ignored-codes"
+                                             : "declared.codec",
+            "config.json: quantization_config", seen, count);
+    }
+    if (kind.plain > 0 && kind.quantized > 0)
+      verdict_.Add("declared.mixed-kind", name,
+                   std::to_string(kind.plain) + " unquantized, " + std::to_string(kind.quantized) + " quantized",
+                   kind.plain);
+  }
+
+  void Lists() {
+    const std::vector<std::string>& alone = declaration_.in_one_list_only();
+    if (!alone.empty())
+      Wrong("declared.lists-differ", "config.json: quantization_config",
+            "ignored_layers and modules_to_not_convert differ in " + Examples(alone), alone.size());
+    std::vector<std::string> unmatched;
+    for (const std::string& name : declaration_.ignored())
+      if (!Matches(name)) unmatched.push_back(name);
+    if (!unmatched.empty())
+      verdict_.Add("declared.unmatched-name", "config.json: quantization_config",
+                   "the ignore list names what matches no tensor: " + Examples(unmatched), unmatched.size());
+  }
+
+  // A stored array at or below the module. Parts of attention stand for each other, and merged gate and up for both.
+  bool Matches(const std::string& module) const {
+    constexpr std::array<std::string_view, 5> kParts = {".q_proj.", ".k_proj.", ".v_proj.", ".qkv_proj.",
+                                                        ".gate_up_proj."};
+    std::string prefix = module + ".";
+    for (const std::string_view part : kParts)
+      if (prefix.ends_with(part)) prefix.resize(prefix.size() - part.size() + 1);
+    const auto it =
+        std::lower_bound(catalogue_.arrays.begin(), catalogue_.arrays.end(), prefix,
+                         [](const StoredArray& array, const std::string& text) { return array.name < text; });
+    if (it != catalogue_.arrays.end() && it->name.starts_with(prefix)) return true;
+    const std::string inside = "." + prefix;  // a component or an end of names, which some readers match
+    return module.find('.') == std::string::npos &&
+           std::any_of(catalogue_.arrays.begin(), catalogue_.arrays.end(),
+                       [&](const StoredArray& array) { return array.name.find(inside) != std::string::npos; });
+  }
+
+  void ScaleFormat() {
+    if (catalogue_.config.scale_fmt != "ue8m0" || facts_.scales == facts_.powers_of_two) return;
+    Wrong("declared.scale-format", "config.json: quantization_config.scale_fmt",
+          "ue8m0, and " + std::to_string(facts_.scales - facts_.powers_of_two) + " of " +
+              std::to_string(facts_.scales) + " attention scales are no powers of two",
+          facts_.scales - facts_.powers_of_two);
+  }
+
+  // torch_dtype against the type of most unquantized matrices and norms.
+  void PlainTypes() {
+    std::string said;
+    for (const char* key : {"dtype", "torch_dtype"})
+      if (const auto it = config_.find(key); it != config_.end() && it->is_string()) said = it->get<std::string>();
+    std::map<DType, uint64_t> counts;
+    for (const Weight& weight : inventory_.weights) {
+      if (weight.storage != Storage::kPlain || IsTower(weight.id.role)) continue;
+      const TensorRule* rule = catalogue_.table->RuleOf(weight.id);
+      if (rule != nullptr && (rule->storage == "f32" || rule->storage == "router")) continue;
+      ++counts[catalogue_.arrays[weight.array].dtype];
+    }
+    if (said.empty() || counts.empty()) return;
+    const auto most = std::max_element(counts.begin(), counts.end(),
+                                       [](const auto& a, const auto& b) { return a.second < b.second; });
+    const std::string stored = most->first == DType::kBF16  ? "bfloat16"
+                               : most->first == DType::kF16 ? "float16"
+                                                            : "float32";
+    if (said == stored) return;
+    verdict_.Add("declared.dtype", "config.json: torch_dtype",
+                 said + ", and " + std::to_string(most->second) + " unquantized weights are " + stored, most->second);
+  }
+
+  void MtpLayers() {
+    const std::optional<int64_t>& said = catalogue_.config.nextn_layers;
+    const int64_t stored = inventory_.mtp_layers;
+    const std::string layers = std::to_string(stored) + (stored == 1 ? " MTP layer" : " MTP layers");
+    if (said && *said != stored)
+      verdict_.Add("declared.mtp-count", "config.json: num_nextn_predict_layers",
+                   std::to_string(*said) + ", the files hold " + layers);
+    else if (!said && stored > 0)
+      verdict_.Add("declared.mtp-unsaid", "config.json: num_nextn_predict_layers", "absent, the files hold " + layers);
+  }
+
+  void Projections() {
+    const std::string& said = catalogue_.config.projection_layout;
+    if (inventory_.attention.empty() || (said == "fused_qkv") == inventory_.fused) return;
+    verdict_.Add(
+        "declared.projection-layout", "config.json: attention_projection_layout",
+        (said.empty() ? "absent (split)" : said) + ", the tensors are " + (inventory_.fused ? "fused" : "split"));
+  }
+
+  const Catalogue& catalogue_;
+  const Inventory& inventory_;
+  const ScaleFacts& facts_;
+  const Subject subject_;
+  Declaration declaration_;
+  Json config_;
+  Verdict verdict_;
+  std::vector<std::string> unlisted_;
+};
+
+}  // namespace
+
+Verdict JudgeDeclared(const Catalogue& catalogue, const Inventory& inventory, const ScaleFacts& facts,
+                      Subject subject) {
+  return DeclaredJudge(catalogue, inventory, facts, subject).Judge();
+}
+
+}  // namespace mimo

@@ -117,12 +117,9 @@ std::string ErrorJson(const Error& error) {
   object["exit"] = ExitCode(error.code);
   object["message"] = error.Message();
   object["what"] = error.what;
-  const std::pair<const char*, const std::string&> fields[] = {{"file", error.file},
-                                                               {"tensor", error.tensor},
-                                                               {"expected", error.expected},
-                                                               {"found", error.found},
-                                                               {"advice", error.advice},
-                                                               {"id", error.id}};
+  const std::pair<const char*, const std::string&> fields[] = {{"file", error.file},         {"tensor", error.tensor},
+                                                               {"expected", error.expected}, {"found", error.found},
+                                                               {"advice", error.advice},     {"id", error.id}};
   for (const auto& [key, value] : fields) {
     if (!value.empty()) object[key] = value;
   }

@@ -1,17 +1,19 @@
 // mimo-convert CKPT OUT: plan and run a conversion.
 #include <algorithm>
-#include <cinttypes>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "lib/base/checked.h"
 #include "lib/base/real_path.h"
 #include "lib/base/requested_file.h"
 #include "lib/forms/merge/merge.h"
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/inspect/describe.h"
 #include "lib/json/parse.h"
 #include "lib/judge/judge.h"
 #include "lib/model/file_names.h"
+#include "lib/model/role_groups.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
 #include "lib/plan/words.h"
@@ -19,11 +21,11 @@
 #include "lib/run/executor.h"
 #include "tools/batch_job.h"
 #include "tools/cli.h"
-#include "tools/error_table.h"
 #include "tools/finding_report.h"
 #include "tools/plan_report.h"
 #include "tools/print.h"
 #include "tools/recipe_flags.h"
+#include "tools/run_report.h"
 #include "tools/target_flags.h"
 
 namespace mimo {
@@ -44,7 +46,10 @@ struct Arguments {
   std::string like;
   RecipeFlags flags;
   TargetFlags target;
+  std::set<std::string> typed;  // long options of the command line, whatever variables say
+  bool copy = false;
   const CLI::Option* qkv_option = nullptr;
+  const CLI::Option* link_option = nullptr;
   const CLI::Option* restarts_option = nullptr;
   std::vector<std::string> min_sqnr;
   std::string report;
@@ -109,9 +114,10 @@ void AddOptions(CLI::App& app, Arguments& a) {
   a.qkv_option = shape
                      ->add_option_function<std::string>(
                          "--qkv", [&a](const std::string& text) { a.plan.qkv = QkvWish(text); },
-                         "keep|split|fused[:C]|split:independent|restore: layout of the attention projections; "
-                         "restore: of the checkpoint that this one was made from")
-                     ->default_str(a.plan.qkv.text);
+                         "auto|keep|split|fused[:C]|split:independent|restore: layout of the attention projections; "
+                         "auto: split where fused attention becomes values and nothing else says, else keep; restore: "
+                         "of the checkpoint that this one was made from")
+                     ->default_str("auto");
   cli::AddSourceQkv(*shape, a.plan.source_qkv, "source");
   shape->add_flag("--lossless", a.plan.lossless, "refuse (exit 1) instead of rounding anything");
   cli::AddWord(*shape, "--on-straddle", a.plan.on_straddle, kStraddlePolicies,
@@ -132,8 +138,10 @@ void AddOptions(CLI::App& app, Arguments& a) {
                    "keep|SIZE: the source's files, or shards of at most SIZE (5GB, 5GiB)")
       ->capture_default_str();
   auto* run = app.add_option_group("run", "how it is done (never changes a byte of the result)");
-  cli::AddWord(*run, "--link", a.run.link, kLinkModes,
-               cli::WordsAnd(kLinkModes, "tensor files whose every tensor is unchanged; all else is copied"));
+  a.link_option =
+      cli::AddWord(*run, "--link", a.run.link, kLinkModes,
+                   cli::WordsAnd(kLinkModes, "tensor files whose every tensor is unchanged; all else is copied"));
+  run->add_flag("--copy", a.copy, "write the checkpoint as it is, where nothing else is asked for");
   run->add_flag("--hash-linked", a.run.hash_linked, "read linked files too, so that the manifest holds their hashes");
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
   run->add_option("--threads", a.run.threads, "worker threads (default: one per CPU that it may use)")
@@ -199,11 +207,17 @@ Status ChooseRecipe(Arguments& a) {
   a.plan.dtype = plain.value_or(DTypeChoice::kKeep);
   if (name.empty()) {
     MIMO_RETURN_IF_ERROR(TakeBlock(&a.flags, &a.plan));
-    if (a.flags.any())
-      return UsageError("a flag that adjusts a recipe, without one")
-          .Expected("--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8")
-          .Found("--dtype " + a.dtype);
-    return {};
+    if (a.flags.dialect && a.plan.dtype == DTypeChoice::kKeep && a.typed.contains("--dialect")) {
+      a.plan.recipe = KeepInDialect(*a.flags.dialect);
+      a.flags.dialect.reset();
+    }
+    for (const char* flag : kRecipeFlags)
+      if (a.flags.any() && a.typed.contains(flag))
+        return UsageError("a flag that adjusts a recipe, without one: " + std::string(flag))
+            .Id("usage.idle-flag")
+            .Expected("--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8")
+            .Found("--dtype " + a.dtype);
+    return {};  // variables that adjust recipes wait for one
   }
   MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
   MIMO_RETURN_IF_ERROR(AdjustRecipe(PosixFileSystem(), a.flags, &recipe));
@@ -221,7 +235,38 @@ Status ReadThresholds(Arguments& a) {
   return {};
 }
 
+// Whether a plan of these options differs from a copy; --like names its second checkpoint.
+bool AsksForSomething(const PlanOptions& options) {
+  PlanOptions others = options;
+  others.like = false;
+  if (others.qkv.kind == QkvWish::Kind::kAuto) others.qkv = QkvWish();
+  return others != PlanOptions{};
+}
+
+// A copy is to be asked for: what is there, and what could be made of it.
+Status RefuseNothing(const Arguments& a, const Checkpoint& checkpoint) {
+  if (AsksForSomething(a.plan) || a.plan.like || !a.plan_in.empty() || a.copy || a.link_option->count() > 0 ||
+      a.target.to_option->count() > 0 || a.qkv_option->count() > 0 || checkpoint.view)
+    return {};
+  MIMO_ASSIGN_OR_RETURN(const Description d,
+                        Describe(checkpoint.stored, &checkpoint.inventory, &checkpoint.layout, {}));
+  std::string storages;
+  for (const RoleTotal& role : d.roles)
+    if (!role.mtp && (role.role == Role::kExpertDown || IsAttentionProjection(role.role)))
+      storages += (storages.empty() ? "" : ", ") + std::string(RoleName(role.role)) + " in " + role.storage;
+  return UsageError("nothing was asked for: OUT would be a copy")
+      .Id("usage.nothing-asked")
+      .File(a.checkpoint)
+      .Found(d.family + ", attention " + checkpoint.layout.layout.ToString() + "; " + storages)
+      .Advice(
+          "say what to make of it: --dtype bf16, --qkv split, --to vllm --tp N, --to megatron, --recipe NAME ...; "
+          "--copy "
+          "or --link hard writes it as it is");
+}
+
 Status ReadArguments(Arguments& a) {
+  if (a.qkv_option->count() == 0) a.plan.qkv = QkvWish("auto");
+  if (!a.run.overwrite && !a.typed.contains("--force")) a.run.force = false;  // a variable waits for --overwrite
   MIMO_RETURN_IF_ERROR(FinishTarget(PosixFileSystem(), a.target, a.qkv_option->count() > 0, &a.plan));
   MIMO_RETURN_IF_ERROR(ChooseRecipe(a));
   a.plan.like = !a.like.empty();
@@ -244,9 +289,7 @@ Status ReadArguments(Arguments& a) {
         .Advice("name OUT, or pass --dry-run");
   if (a.run.overwrite && a.run.resume)
     return UsageError("contradicting options").Expected("--overwrite or --resume").Found("both");
-  PlanOptions others = a.plan;
-  others.like = false;  // names the second checkpoint of the plan
-  if (!a.plan_in.empty() && others != PlanOptions{})
+  if (!a.plan_in.empty() && AsksForSomething(a.plan))
     return UsageError("--plan already says what is written")
         .Expected("no option of the output group beside --plan")
         .Found("at least one");
@@ -339,68 +382,6 @@ Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint
   return verdict;
 }
 
-ordered_json ReportJson(const RunReport& r, bool verbose) {
-  ordered_json json = {{"bytes_read", r.bytes_read},
-                       {"bytes_written", r.bytes_written},
-                       {"files_written", r.files_written},
-                       {"files_linked", r.files_linked},
-                       {"groups_resumed", r.groups_resumed}};
-  ordered_json counts;
-  VisitCounts([&](const char* key, auto member) { counts[key] = r.blocks.*member; });
-  for (const char* key : {"moved_blocks", "equal_scale_blocks", "requantized_blocks", "squared_error", "squared_sum",
-                          "encoded_blocks", "exact_blocks", "kept_blocks", "fresh_blocks", "inexact_codes"})
-    json[key] = counts[key];
-  json["groups_read_twice"] = r.groups_read_twice;
-  json["checksums"] = {
-      {"verified", r.checksums.verified}, {"unverified", r.checksums.unverified}, {"without", r.checksums.without}};
-  if (verbose) json["checksums"]["tensors"] = r.unverified;
-  json["rejections"] = r.rejections;
-  json["seconds"] = r.seconds;
-  json["device"] = r.device;
-  json["threads"] = r.threads;
-  json["memory_bytes"] = r.memory_bytes;
-  const kernels::Anomalies& n = r.anomalies;
-  json["anomalies"] = {{"nan_codes", n.nan_codes},
-                       {"infinities", n.infinities},
-                       {"zero_scale_codes", n.zero_scale_codes},
-                       {"bad_scales", n.bad_scales},
-                       {"overflows", n.overflows}};
-  return json;
-}
-
-void PrintChecksums(const RunReport& r, bool verbose) {
-  const ChecksumCounts& n = r.checksums;
-  if (!n.any()) return;
-  cli::Print(stdout,
-             "CRC-32 of the source: %" PRIu64 " items verified, %" PRIu64 " not read whole, %" PRIu64
-             " saved without one\n",
-             n.verified, n.unverified, n.without);
-  if (!verbose) return;
-  for (const std::string& name : r.unverified) cli::Print(stdout, "  not verified  %s\n", name);
-}
-
-void PrintReport(const Arguments& a, const RunReport& r) {
-  const double bytes = static_cast<double>(r.bytes_read + r.bytes_written);
-  cli::Print(stdout, "%s: %" PRIu64 " files written, %" PRIu64 " linked; read %s, wrote %s in %.1f s (%s/s) on %s\n",
-             a.run.output, r.files_written, r.files_linked, FormatBytes(r.bytes_read), FormatBytes(r.bytes_written),
-             r.seconds, FormatBytes(static_cast<uint64_t>(bytes / std::max(r.seconds, 1e-3))), r.device);
-  const BlockCounts& n = r.blocks;
-  if (n.moved_blocks + n.requantized_blocks + n.equal_scale_blocks > 0)
-    cli::Print(stdout,
-               "FP8 blocks: %" PRIu64 " moved, %" PRIu64 " straddling with equal scales (exact), %" PRIu64
-               " re-quantized\n",
-               n.moved_blocks, n.equal_scale_blocks, n.requantized_blocks);
-  if (n.encoded_blocks > 0)
-    cli::Print(stdout, "quantized blocks: %" PRIu64 ", %" PRIu64 " of them exact\n", n.encoded_blocks, n.exact_blocks);
-  if (n.kept_blocks > 0)
-    cli::Print(stdout,
-               "blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
-               n.kept_blocks, n.fresh_blocks);
-  if (n.inexact_codes > 0) cli::Print(stdout, "codes that lost a bit: %" PRIu64 "\n", n.inexact_codes);
-  PrintChecksums(r, a.common.verbose);
-  if (!r.error_report.empty()) PrintErrorTable(r.error_report, a.common.verbose);
-}
-
 // What a threshold rejects is published, and says of itself that it is not to be used.
 int Outcome(const Arguments& a, const RunReport& report) {
   if (report.rejections.empty()) return 0;
@@ -423,10 +404,13 @@ int Convert(Arguments& a) {
   Checkpoint checkpoint;
   Result<Plan> plan = ObtainPlan(a, &checkpoint);
   const Result<Verdict> verdict = JudgeConversion(a, checkpoint, plan);
+  if (plan.ok())
+    if (Status s = RefuseNothing(a, checkpoint); !s.ok()) return fail(s.error());
   if (!plan.ok()) return fail(plan.error());
   if (!verdict.ok()) return fail(verdict.error());
   if (Status s = verdict.value().ToStatus(); !s.ok()) return fail(s.error());
   if (Status s = CheckLinkedFiles(a, checkpoint.stored); !s.ok()) return fail(s.error());
+  if (Status s = CheckFlagsUsed(a.typed, *plan); !s.ok()) return fail(s.error());
   plan->tool_version = MIMO_VERSION;
   if (Status s = CheckThresholds(*plan, a.run.thresholds); !s.ok()) return fail(s.error());
   if (a.plan_out_file)
@@ -464,7 +448,7 @@ int Convert(Arguments& a) {
   a.run.stop = cli::CatchStopSignals();
   Result<RunReport> report = RunPlan(fs, checkpoint.stored, *plan, a.run);
   if (!report.ok()) return fail(report.error());
-  document["run"] = ReportJson(*report, a.common.verbose);
+  document["run"] = RunReportJson(*report, a.common.verbose);
   if (!a.report.empty() && report->error_report.empty())
     cli::PrintWarning(kName, "the output was complete before: no report is written; its manifest holds the errors",
                       a.common);
@@ -474,7 +458,7 @@ int Convert(Arguments& a) {
   if (a.common.json)
     cli::PrintJson(cli::JsonText(document));
   else if (!a.common.quiet)
-    PrintReport(a, *report);
+    PrintRunReport(a.run.output, *report, a.common.verbose);
   return Outcome(a, *report);
 }
 
@@ -488,6 +472,9 @@ int Run(int argc, char** argv) {
   CLI::App app{"Converts MiMo-V2 checkpoints: dequantize, split or fuse QKV, re-shard files; exactly, in one pass.",
                mimo::kName};
   mimo::AddOptions(app, arguments);
+  for (int i = 1; i < argc; ++i)
+    if (const std::string_view word = argv[i]; word.starts_with("--"))
+      arguments.typed.emplace(word.substr(0, word.find('=')));
   if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
   return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Convert(arguments); });
 }

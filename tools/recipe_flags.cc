@@ -1,6 +1,9 @@
 #include "tools/recipe_flags.h"
 
+#include <algorithm>
 #include <charconv>
+#include <initializer_list>
+#include <tuple>
 
 #include "lib/recipe/recipe_words.h"
 #include "tools/cli.h"
@@ -62,6 +65,47 @@ Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe) {
     return UsageError("input scales without quantized activations").Expected("--w4a4 beside them").Found("none");
   if (flags.input_scale) recipe->input_scale = *flags.input_scale;
   if (!flags.input_scales.empty()) MIMO_RETURN_IF_ERROR(ReadInputScales(fs, flags.input_scales, recipe));
+  return {};
+}
+
+Recipe KeepInDialect(Dialect dialect) {
+  Recipe recipe;
+  recipe.name = "keep";
+  recipe.summary = "every weight in the codec that it has, under the names of one dialect";
+  recipe.dialect = dialect;
+  return recipe;
+}
+
+Status CheckFlagsUsed(const std::set<std::string>& typed, const Plan& plan) {
+  std::set<Codec> made;
+  for (const FuseGroup& group : plan.groups)
+    for (const EncodedWeight& weight : group.encoded) made.insert(weight.encoding.codec);
+  const auto any = [&](std::initializer_list<Codec> codecs) {
+    return std::any_of(codecs.begin(), codecs.end(), [&](Codec codec) { return made.contains(codec); });
+  };
+  const bool scales = std::any_of(plan.outputs.begin(), plan.outputs.end(),
+                                  [](const OutputArray& output) { return !HoldsElements(output.id.part); });
+  const bool blocks = any({Codec::kFp8Block}) || (plan.options.fp8_block_rows > 0 && scales);
+  const bool nvfp4 = any({Codec::kNvfp4});
+  const std::tuple<const char*, bool, const char*> flags[] = {
+      {"--nvfp4-scale", nvfp4, "weights that are made NVFP4"},
+      {"--mx-scale", any({Codec::kMxfp4, Codec::kMxfp8}), "weights that are made MXFP4 or MXFP8"},
+      {"--mx-ties", any({Codec::kMxfp4}), "weights that are made MXFP4"},
+      {"--fp8-scale", any({Codec::kFp8Block}), "weights that are made block FP8"},
+      {"--fp8-block", blocks, "block FP8 weights"},
+      {"--via-bf16", !made.empty(), "weights that are quantized"},
+      {"--w4a4", nvfp4, "weights that are made NVFP4"},
+      {"--input-scale", nvfp4, "weights that are made NVFP4"},
+      {"--input-scales", nvfp4, "weights that are made NVFP4"},
+      {"--dialect", scales, "quantized weights in the output"},
+  };
+  for (const auto& [flag, used, needs] : flags)
+    if (typed.contains(flag) && !used)
+      return UsageError(std::string(flag) + " changes nothing of this conversion")
+          .Id("usage.idle-flag")
+          .Expected(needs)
+          .Found("none")
+          .Advice("leave it out, or choose a recipe that has a use for it");
   return {};
 }
 

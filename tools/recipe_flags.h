@@ -2,10 +2,13 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <array>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "lib/base/file_system.h"
+#include "lib/plan/plan.h"
 #include "lib/recipe/recipe.h"
 
 namespace mimo {
@@ -27,8 +30,17 @@ struct RecipeFlags {
   }
 };
 
+inline constexpr std::array kRecipeFlags = {"--nvfp4-scale", "--mx-scale",    "--mx-ties", "--fp8-scale",
+                                            "--fp8-block",   "--via-bf16",    "--dialect", "--w4a4",
+                                            "--input-scale", "--input-scales"};
+
 void AddRecipeFlags(CLI::App& app, RecipeFlags& flags);
 // kUsage for values that are none; kIo when the file of input scales cannot be read.
 Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe);
+// The recipe of --dialect alone: everything keeps its codec, under the names of that dialect.
+Recipe KeepInDialect(Dialect dialect);
+// kUsage for a flag that was typed and changes nothing of the plan. What variables say (MIMO_CONVERT_NVFP4_SCALE) holds
+// for whatever has a use for it.
+Status CheckFlagsUsed(const std::set<std::string>& typed, const Plan& plan);
 
 }  // namespace mimo

@@ -26,13 +26,29 @@ constexpr std::pair<DTypeChoice, StoredAs> kAsked[] = {{DTypeChoice::kKeep, Stor
                                                        {DTypeChoice::kFp32, StoredAs::kFp32}};
 static_assert(NamesEach(kAsked));
 
+// The dialect that names of arrays bear out, where config.json is silent.
+Dialect DialectOfArrays(const Catalogue& catalogue) {
+  bool row_scales = false;
+  for (const StoredArray& array : catalogue.arrays) {
+    if (array.id.part == Part::kPacked || array.id.part == Part::kGlobalScale) return Dialect::kCompressedTensors;
+    if (array.id.part == Part::kScale2) return Dialect::kModelOpt;
+    row_scales |= array.id.part == Part::kScale && array.dtype != DType::kU8 && array.dtype != DType::kF8E8M0;
+  }
+  return row_scales ? Dialect::kCompressedTensors : Dialect::kNative;
+}
+
+Dialect DialectOf(const Catalogue& catalogue) {
+  const std::string& method = catalogue.config.quant_method;
+  if (method == "modelopt" || method == "modelopt_fp4") return Dialect::kModelOpt;
+  if (method == "compressed-tensors") return Dialect::kCompressedTensors;
+  return method.empty() ? DialectOfArrays(catalogue) : Dialect::kNative;
+}
+
 }  // namespace
 
 Result<StorageChooser> StorageChooser::Make(const Catalogue& catalogue, const PlanOptions& options) {
   StorageChooser chooser(catalogue, options);
-  chooser.dialect_ = catalogue.config.quant_method == "modelopt"             ? Dialect::kModelOpt
-                     : catalogue.config.quant_method == "compressed-tensors" ? Dialect::kCompressedTensors
-                                                                             : Dialect::kNative;
+  chooser.dialect_ = DialectOf(catalogue);
   if (!options.recipe) return chooser;
   if (options.dtype != DTypeChoice::kKeep)
     return UsageError("a recipe and --dtype contradict each other").Expected("one of them").Found("both");

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/forms/form.h"
+#include "lib/model/declaration.h"
 
 namespace mimo {
 namespace {
@@ -75,6 +76,18 @@ bool AnyStraddles(const Planning& p, const QkvLayout& layout) {
     if (LayoutFits(layout, s) && Straddles(source, BuildQkvMap(layout, s, p.target.block_rows))) return true;
   }
   return false;
+}
+
+bool MixedAttention(const Planning& p) {
+  size_t blocks = 0, others = 0;
+  for (const AttentionWeights& a : p.inventory.attention)
+    for (const uint32_t weight : a.in_order())
+      if (weight != kNone) ++(HasBlockGrid(p.inventory.weights[weight].storage) ? blocks : others);
+  return blocks > 0 && others > 0;
+}
+
+bool DeclaresOtherwise(const Planning& p) {
+  return p.view == nullptr && !Disagreements(Declaration(p.catalogue.config.text), p.catalogue, p.inventory).empty();
 }
 
 bool RouterIsBf16(const Planning& p) {

@@ -39,6 +39,10 @@ bool Fits(const Planning& p, const QkvLayout& layout);
 Status CheckFits(const Planning& p, const std::string& wish);
 // Whether a block of attention under `layout`, where that fits, takes rows from under several scales of the source.
 bool AnyStraddles(const Planning& p, const QkvLayout& layout);
+// Whether attention is in blocks of FP8 in some layers and not in others.
+bool MixedAttention(const Planning& p);
+// Whether the source's config declares weights as something else than they are: what is written says what is stored.
+bool DeclaresOtherwise(const Planning& p);
 // Whether the source stores its routers as BF16.
 bool RouterIsBf16(const Planning& p);
 // Whether the target's layout is split attention whose grids are each array's own.

@@ -40,6 +40,11 @@ class DeclaredJudge {
     config_ = config.ok() && config->is_object() ? std::move(*config) : Json::object();
   }
 
+  Verdict JudgeModules() {
+    Modules();
+    return std::move(verdict_);
+  }
+
   Verdict Judge() {
     Modules();
     Lists();
@@ -57,11 +62,6 @@ class DeclaredJudge {
     if (subject_ == Subject::kOutput) finding.severity = Severity::kError;
   }
 
-  // Released checkpoints have these plain and do not list them (reference mimo-checkpoints.md 1.3); engines know.
-  static bool UnlistedInReleases(const TensorId& id) {
-    return id.mtp && (id.role == Role::kAttnO || id.role == Role::kMtpEhProj);
-  }
-
   void Modules() {
     std::map<std::string, ModuleKind> kinds;
     uint64_t quantized = 0;
@@ -73,9 +73,8 @@ class DeclaredJudge {
       const StoredKind stored = KindOf(weight), declared = declaration_.Of(module, weight.id.role);
       ++(stored == StoredKind::kPlain ? kind.plain : kind.quantized);
       if (stored != StoredKind::kPlain && quantized++ == 0) example = module;
-      if (declared == stored) continue;
-      const bool released = declared != StoredKind::kPlain && UnlistedInReleases(weight.id);
-      if (stored == StoredKind::kPlain && released)
+      if (IsStoredAs(declared, weight, catalogue_.config)) continue;
+      if (stored == StoredKind::kPlain && IsUnlistedInReleases(weight.id))
         unlisted_.push_back(module);
       else
         kind.wrong[{declared, stored}].push_back(module);
@@ -198,7 +197,7 @@ class DeclaredJudge {
 
   const Catalogue& catalogue_;
   const Inventory& inventory_;
-  const ScaleFacts& facts_;
+  const ScaleFacts facts_;
   const Subject subject_;
   Declaration declaration_;
   Json config_;
@@ -211,6 +210,10 @@ class DeclaredJudge {
 Verdict JudgeDeclared(const Catalogue& catalogue, const Inventory& inventory, const ScaleFacts& facts,
                       Subject subject) {
   return DeclaredJudge(catalogue, inventory, facts, subject).Judge();
+}
+
+Verdict JudgeDeclaredModules(const Catalogue& catalogue, const Inventory& inventory, Subject subject) {
+  return DeclaredJudge(catalogue, inventory, {}, subject).JudgeModules();
 }
 
 }  // namespace mimo

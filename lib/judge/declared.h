@@ -22,4 +22,7 @@ struct ScaleFacts {
 };
 Verdict JudgeDeclared(const Catalogue& catalogue, const Inventory& inventory, const ScaleFacts& facts, Subject subject);
 
+// Of codecs of modules alone: of what a view shows, whose config is that of another form.
+Verdict JudgeDeclaredModules(const Catalogue& catalogue, const Inventory& inventory, Subject subject);
+
 }  // namespace mimo

@@ -1,5 +1,6 @@
 #include "lib/judge/judge.h"
 
+#include "lib/forms/registry/registry.h"
 #include "lib/judge/oddities.h"
 
 namespace mimo {
@@ -16,7 +17,14 @@ void JudgeLayout(const LayoutVerdict& layout, Verdict* verdict) {
 }  // namespace
 
 Verdict JudgeCheckpoint(const Checkpoint& checkpoint, Subject subject) {
-  Verdict verdict = FindOddities(checkpoint.stored);
+  Verdict verdict;
+  if (checkpoint.like) return verdict;  // a run under the config of its reference
+  if (checkpoint.view) {
+    if (FormOfStored(checkpoint.stored).traits().declares)
+      verdict = JudgeDeclaredModules(checkpoint.catalogue(), checkpoint.inventory, subject);
+    return verdict;
+  }
+  verdict = FindOddities(checkpoint.stored);
   verdict.Append(JudgeDeclared(checkpoint.catalogue(), checkpoint.inventory, FactsOf(checkpoint.facts), subject));
   JudgeLayout(checkpoint.layout, &verdict);
   return verdict;

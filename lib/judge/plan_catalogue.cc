@@ -56,7 +56,8 @@ Result<Verdict> JudgePlan(const Checkpoint& checkpoint, const Plan& plan) {
   MIMO_ASSIGN_OR_RETURN(const std::optional<View> view, form.Show(catalogue));
   const Catalogue& shown = view ? view->catalogue : catalogue;
   MIMO_ASSIGN_OR_RETURN(const Inventory inventory, TakeInventory(shown));
-  return JudgeDeclared(shown, inventory, {}, Subject::kOutput);
+  return view ? JudgeDeclaredModules(shown, inventory, Subject::kOutput)
+              : JudgeDeclared(shown, inventory, {}, Subject::kOutput);
 }
 
 }  // namespace mimo

@@ -9,7 +9,8 @@ namespace mimo {
 namespace {
 
 constexpr int64_t kMaxChunks = 4096;
-constexpr Words<QkvWish::Kind, 6> kWishes{{{QkvWish::Kind::kKeep, "keep"},
+constexpr Words<QkvWish::Kind, 7> kWishes{{{QkvWish::Kind::kKeep, "keep"},
+                                           {QkvWish::Kind::kAuto, "auto"},
                                            {QkvWish::Kind::kRestore, "restore"},
                                            {QkvWish::Kind::kSplit, "split"},
                                            {QkvWish::Kind::kIndependent, "independent"},
@@ -46,6 +47,7 @@ Result<QkvLayout> LayoutOfWish(const QkvWish& wish, const Catalogue& catalogue) 
     case QkvWish::Kind::kFused:
       return QkvLayout{QkvKind::kFused, wish.chunks.value_or(usual)};
     case QkvWish::Kind::kKeep:
+    case QkvWish::Kind::kAuto:
     case QkvWish::Kind::kRestore:
     case QkvWish::Kind::kUnknown:
       break;

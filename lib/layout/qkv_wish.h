@@ -14,6 +14,7 @@ namespace mimo {
 struct QkvWish {
   enum class Kind : uint8_t {
     kKeep,
+    kAuto,         // split where fused attention becomes values and nothing else was asked for, else keep
     kRestore,      // that of the checkpoint which this one was made from
     kSplit,        // split, split:C
     kIndependent,  // independent, split:independent

@@ -264,6 +264,16 @@ StoredKind Declaration::Of(const std::string& module, Role role) const {
   return StoredKind::kPlain;
 }
 
+bool IsStoredAs(StoredKind declared, const Weight& weight, const ModelConfig& config) {
+  const StoredKind stored = KindOf(weight);
+  return declared == stored ||
+         (declared == StoredKind::kFp8Block && stored == StoredKind::kFp8Row && config.block_rows == 1);
+}
+
+bool IsUnlistedInReleases(const TensorId& id) {
+  return id.mtp && (id.role == Role::kAttnO || id.role == Role::kMtpEhProj);
+}
+
 std::vector<Disagreement> Disagreements(const Declaration& declaration, const Catalogue& catalogue,
                                         const Inventory& inventory) {
   std::vector<Disagreement> found;
@@ -273,7 +283,9 @@ std::vector<Disagreement> Disagreements(const Declaration& declaration, const Ca
     const std::string& name = catalogue.arrays[weight.array].name;
     const StoredKind declared = declaration.Of(name.substr(0, name.rfind('.')), weight.id.role);
     const StoredKind stored = KindOf(weight);
-    if (declared != stored) found.push_back({i, declared, stored});
+    if (IsStoredAs(declared, weight, catalogue.config)) continue;
+    if (stored == StoredKind::kPlain && IsUnlistedInReleases(weight.id)) continue;
+    found.push_back({i, declared, stored});
   }
   return found;
 }

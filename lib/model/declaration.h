@@ -62,13 +62,20 @@ class Declaration {
   std::unique_ptr<DeclarationParts> parts_;
 };
 
+// Whether a weight is stored as `declared` says; blocks of one row are scales per row where rows are no longer.
+bool IsStoredAs(StoredKind declared, const Weight& weight, const ModelConfig& config);
+// Whether released checkpoints have such a weight unquantized and do not list it (o_proj and eh_proj of MTP layers,
+// reference mimo-checkpoints.md 1.3): their engines know.
+bool IsUnlistedInReleases(const TensorId& id);
+
 // A linear module of a layer that is stored as something else than is declared.
 struct Disagreement {
   uint32_t weight = kNone;  // into Inventory::weights
   StoredKind declared = StoredKind::kPlain;
   StoredKind stored = StoredKind::kPlain;
 };
-// All of them, in the order of the inventory. Without a quantization_config every module is declared unquantized.
+// All of them, in the order of the inventory, but for what releases do not list. Without a quantization_config every
+// module is declared unquantized.
 std::vector<Disagreement> Disagreements(const Declaration& declaration, const Catalogue& catalogue,
                                         const Inventory& inventory);
 

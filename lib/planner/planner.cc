@@ -119,12 +119,22 @@ Result<Plan> MakePlanOf(Planning p) {
   return plan;
 }
 
+// What --qkv auto is for this source. Readers of values take fused attention for plain [Q;K;V], so that it is split;
+// targets, recipes and references choose their own layout.
+QkvWish ResolveAuto(const PlanOptions& options, const Inventory& inventory, bool viewed) {
+  if (options.qkv.kind != QkvWish::Kind::kAuto) return options.qkv;
+  const bool values = options.dtype != DTypeChoice::kKeep && !options.recipe;
+  const bool free = options.to == TargetKind::kHf && !options.format && !options.like && !viewed;
+  return QkvWish(values && free && inventory.fused ? "split" : "keep");
+}
+
 }  // namespace
 
 Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, const LayoutVerdict& source,
                       const PlanOptions& options, const SurveyFacts& facts, const ViewedPlan* viewed) {
   const Like* like = viewed == nullptr ? nullptr : viewed->like;
   PlanOptions completed = options;
+  completed.qkv = ResolveAuto(options, inventory, viewed != nullptr);
   const Form& form = FormOfOutput(like != nullptr, &completed);
   MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue, completed));
   const Catalogue& stored = viewed == nullptr ? catalogue : viewed->stored;

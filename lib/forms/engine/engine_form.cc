@@ -4,6 +4,7 @@
 
 #include "lib/forms/engine/share_out.h"
 #include "lib/forms/refusals.h"
+#include "lib/plan/words.h"
 
 namespace mimo {
 namespace {
@@ -139,7 +140,18 @@ Status EngineForm::Aim(const Choice&, Planning* p) const {
     return {};
   }
   const AttentionStorage wanted = StorageOf(engine.attention);
-  const AttentionStorage attention = automatic ? wanted : p->options.attention;
+  AttentionStorage attention = automatic ? wanted : p->options.attention;
+  if (attention == AttentionStorage::kFused && MixedAttention(*p)) {
+    // Chunks are read by their scales; without, fused attention is taken for plain [Q;K;V].
+    if (!automatic)
+      return UsageError(engine.text + " misreads unquantized fused attention, which some layers have")
+          .Expected("--attention auto, split or bf16")
+          .Found("--attention fused");
+    attention = WholeQBlocks(*p) ? AttentionStorage::kSplit : AttentionStorage::kBf16;
+    p->notes.push_back("attention is quantized in some layers only: it is stored " +
+                       std::string(WordOf(kAttentionStorages, attention)) + ", which " + engine.text +
+                       " reads layer by layer");
+  }
   if (attention == wanted) p->notes.push_back(at + " " + engine.load + (engine.note.empty() ? "" : ": " + engine.note));
   return ChooseBlocks(attention, p);
 }

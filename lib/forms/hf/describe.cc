@@ -78,8 +78,8 @@ class DirectoryDescriber {
         !chooser_.keeps() || options_.text_only || !traits_.plain || options_.fold_value_scale.has_value();
     const bool restored = target_.restores && p_.catalogue.origin;  // the base is the text of what is restored
     const bool other_base = restored ? config_.marker->recoded : p_.view != nullptr || target_.restores;
-    return asked || other_base || target_.qkv != base_layout_ || target_.block_rows != base_.block_rows ||
-           (!restored && target_.resizes(config_));
+    return asked || other_base || DeclaresOtherwise(p_) || target_.qkv != base_layout_ ||
+           target_.block_rows != base_.block_rows || (!restored && target_.resizes(config_));
   }
 
   Result<HfDescription> DescribeHf() {

@@ -86,7 +86,8 @@ std::string ShardedStateForm::InsteadOfStraddling(const Planning& p) const {
 void ShardedStateForm::Amend(const Planning& p, HfDescription* description) const {
   description->ranks = true;
   description->text_only = true;
-  description->keeps_quantization = p.chooser.keeps();  // quantized as the source says, or not at all
+  // Quantized as the source says, or not at all; unless what it says is not what it stores.
+  description->keeps_quantization = p.chooser.keeps() && !DeclaresOtherwise(p);
   description->marker.tp = p.options.tp;
   description->marker.ep = std::max<int64_t>(p.options.ep, 1);
   description->marker.table = p.target.table;

@@ -5,7 +5,9 @@
 
 #include "lib/base/checked.h"
 #include "lib/verify/check.h"
+#include "lib/verify/judge_directory.h"
 #include "tools/cli.h"
+#include "tools/finding_report.h"
 #include "tools/print.h"
 
 namespace mimo {
@@ -24,9 +26,33 @@ struct Arguments {
   cli::CommonOptions common;
 };
 
+// Shows what there is to say; 1 where it holds errors.
+int Judged(const Arguments& a, const Verdict& findings) {
+  cli::PrintFindings(kName, findings, a.common);
+  const uint64_t errors = findings.CountOf(Severity::kError);
+  if (errors == 0) return 0;
+  Error error = findings.ToStatus().TakeError();
+  error.code = ErrorCode::kCheckFailed;
+  return cli::PrintError(kName, error, /*json=*/false);
+}
+
+// A directory that nothing recorded: what it declares, and whether that is what it stores.
+int CheckWithoutManifest(const Arguments& a, const Verdict& findings) {
+  if (a.common.json) cli::PrintJson(cli::JsonText({{"manifest", false}, {"findings", cli::FindingsJson(findings)}}));
+  if (const int code = Judged(a, findings); code != 0) return code;
+  if (!a.common.json && !a.common.quiet)
+    cli::Print(stdout, "%s: structure and declarations agree; there is no manifest, so that no byte was compared\n",
+               a.directory);
+  return 0;
+}
+
 int Check(Arguments& a) {
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.options.progress = progress.get();
+  const Result<DirectoryVerdict> verdict = JudgeDirectory(PosixFileSystem(), a.directory);
+  if (!verdict.ok()) return cli::PrintError(kName, verdict.error(), a.common.json);
+  const Verdict& findings = verdict.value().findings;
+  if (!verdict.value().manifest) return CheckWithoutManifest(a, findings);
   const Result<CheckReport> result = CheckDirectory(PosixFileSystem(), a.directory, a.options);
   if (!result.ok()) return cli::PrintError(kName, result.error(), a.common.json);
   const CheckReport& report = result.value();
@@ -35,16 +61,19 @@ int Check(Arguments& a) {
     for (const Difference& d : report.differences)
       differences.push_back(
           {{"file", d.file}, {"tensor", d.tensor}, {"what", d.what}, {"expected", d.expected}, {"found", d.found}});
-    const nlohmann::ordered_json document = {{"files", report.files},
+    const nlohmann::ordered_json document = {{"manifest", true},
+                                             {"files", report.files},
                                              {"tensors", report.tensors},
                                              {"bytes", report.bytes},
                                              {"unhashed_tensors", report.unhashed_tensors},
                                              {"manifest_hash", report.manifest_holds_hash},
-                                             {"differences", differences}};
+                                             {"differences", differences},
+                                             {"findings", cli::FindingsJson(findings)}};
     cli::PrintJson(cli::JsonText(document));
   }
   if (const Status status = report.ToStatus(); !status.ok())
     return cli::PrintError(kName, status.error(), /*json=*/false);  // the document above already holds the differences
+  if (const int code = Judged(a, findings); code != 0) return code;
   if (!a.common.json && !a.common.quiet)
     cli::Print(stdout, "%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s\n", a.directory,
                report.files, report.tensors, FormatBytes(report.bytes),
@@ -62,10 +91,11 @@ namespace {
 
 int Run(int argc, char** argv) {
   mimo::Arguments arguments;
-  CLI::App app{"Checks what mimo-convert wrote.", mimo::kName};
+  CLI::App app{"Checks checkpoints: what mimo-convert wrote, or anybody.", mimo::kName};
   app.require_subcommand(1);
-  CLI::App* check = app.add_subcommand("check", "re-hash every tensor and file against mimo-manifest.json");
-  check->add_option("OUT", arguments.directory, "an output of mimo-convert")->required();
+  CLI::App* check = app.add_subcommand(
+      "check", "structure against config.json; with a mimo-manifest.json every tensor and file against it");
+  check->add_option("OUT", arguments.directory, "an output of mimo-convert, or any checkpoint")->required();
   check->add_option("--threads", arguments.options.threads, "threads (default: one per CPU that it may use)")
       ->check(CLI::Range(0, 4096));
   mimo::cli::AddCommonOptions(*check, arguments.common, mimo::kExamples);

@@ -220,7 +220,8 @@ Status ChooseRecipe(Arguments& a) {
     return {};  // variables that adjust recipes wait for one
   }
   MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
-  MIMO_RETURN_IF_ERROR(AdjustRecipe(PosixFileSystem(), a.flags, &recipe));
+  MIMO_RETURN_IF_ERROR(
+      AdjustRecipe(PosixFileSystem(), WithoutIdleVariables(PosixFileSystem(), a.flags, a.typed, recipe), &recipe));
   if (a.qkv_option->count() > 0) recipe.qkv.reset();  // an explicit layout wins, keep included
   MIMO_ASSIGN_OR_RETURN(a.plan.recipe, ParseRecipe(RecipeJson(recipe), name));  // the flags may contradict it
   return {};

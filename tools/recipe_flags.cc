@@ -68,6 +68,30 @@ Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe) {
   return {};
 }
 
+RecipeFlags WithoutIdleVariables(FileSystem& fs, const RecipeFlags& flags, const std::set<std::string>& typed,
+                                 const Recipe& recipe) {
+  RecipeFlags kept = flags;
+  const auto keep = [&](const char* flag, auto member) {
+    if (typed.contains(flag)) return;
+    RecipeFlags alone;
+    alone.w4a4 = flags.w4a4;  // input scales speak of it
+    alone.*member = flags.*member;
+    Recipe adjusted = recipe;
+    if (!AdjustRecipe(fs, alone, &adjusted).ok() || !ParseRecipe(RecipeJson(adjusted), recipe.name).ok())
+      kept.*member = {};
+  };
+  keep("--w4a4", &RecipeFlags::w4a4);
+  keep("--nvfp4-scale", &RecipeFlags::nvfp4_scale);
+  keep("--mx-scale", &RecipeFlags::mx_scale);
+  keep("--mx-ties", &RecipeFlags::mx_ties);
+  keep("--fp8-scale", &RecipeFlags::fp8_power_of_two);
+  keep("--fp8-block", &RecipeFlags::fp8_block);
+  keep("--dialect", &RecipeFlags::dialect);
+  keep("--input-scale", &RecipeFlags::input_scale);
+  keep("--input-scales", &RecipeFlags::input_scales);
+  return kept;
+}
+
 Recipe KeepInDialect(Dialect dialect) {
   Recipe recipe;
   recipe.name = "keep";

@@ -37,6 +37,10 @@ inline constexpr std::array kRecipeFlags = {"--nvfp4-scale", "--mx-scale",    "-
 void AddRecipeFlags(CLI::App& app, RecipeFlags& flags);
 // kUsage for values that are none; kIo when the file of input scales cannot be read.
 Status AdjustRecipe(FileSystem& fs, const RecipeFlags& flags, Recipe* recipe);
+// `flags` without those that were not typed and that the recipe contradicts: what variables say waits for a recipe that
+// has a use for it.
+RecipeFlags WithoutIdleVariables(FileSystem& fs, const RecipeFlags& flags, const std::set<std::string>& typed,
+                                 const Recipe& recipe);
 // The recipe of --dialect alone: everything keeps its codec, under the names of that dialect.
 Recipe KeepInDialect(Dialect dialect);
 // kUsage for a flag that was typed and changes nothing of the plan. What variables say (MIMO_CONVERT_NVFP4_SCALE) holds

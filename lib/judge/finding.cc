@@ -12,11 +12,13 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::string_view kFolder = "findings/";
+constexpr std::string_view kForeign = "foreign.json";  // storages that are refused by name
 
 std::vector<FindingKind> ReadKinds() {
   std::vector<FindingKind> kinds;
   for (int i = 0; i < kEmbeddedFileCount; ++i) {
-    if (!std::string_view(kEmbeddedFiles[i].path).starts_with(kFolder)) continue;
+    const std::string_view path = kEmbeddedFiles[i].path;
+    if (!path.starts_with(kFolder) && path != kForeign) continue;
     const Result<Json> table = ParseJson<Json>(kEmbeddedFiles[i].content, kEmbeddedFiles[i].path);
     if (!table.ok() || !table.value().is_object() || !table.value().contains("findings")) return {};
     for (const Json& entry : table.value().at("findings")) {

@@ -99,7 +99,7 @@ uint32_t Draft::AddOutput(OutputArray output, uint32_t near, std::string file) {
 void Draft::AddUnchanged(uint32_t array) {
   const StoredArray& stored = catalogue_->arrays[array];
   OutputArray output = OutputLike(stored);
-  output.unchanged = true;
+  output.unchanged = !catalogue_->files[stored.file].renamed;
   output.pieces.push_back({Source(array), 0, 0, stored.rows()});
   AddOutput(std::move(output), array);
 }
@@ -118,7 +118,8 @@ void Draft::AddRenamed(const Weight& weight, const WeightArrays& arrays) {
     output.id.part = part;
     if (scalar) output.shape = arrays.global_divides ? std::vector<int64_t>{1} : std::vector<int64_t>{};
     output.transform = invert ? Transform::kInvert : Transform::kMove;
-    output.unchanged = !invert && output.name == stored.name && output.shape == stored.shape;
+    output.unchanged = !invert && output.name == stored.name && output.shape == stored.shape &&
+                       !catalogue_->files[stored.file].renamed;
     output.pieces.push_back({Source(array), 0, 0, stored.rows()});
     AddOutput(std::move(output), array);
   };

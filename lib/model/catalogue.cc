@@ -7,6 +7,7 @@
 #include "lib/base/checked.h"
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/model/file_names.h"
+#include "lib/model/name_prefix.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -52,6 +53,7 @@ class CatalogueBuilder {
     MIMO_ASSIGN_OR_RETURN(out_, BuildWithoutTensors());
     MIMO_RETURN_IF_ERROR(ChooseTensorFiles());
     for (const std::string& name : tensor_files_) MIMO_RETURN_IF_ERROR(ReadShard(name));
+    MIMO_RETURN_IF_ERROR(ReleaseNames(&out_, &weight_map_));
     MIMO_RETURN_IF_ERROR(SortArrays(&out_));
     MIMO_RETURN_IF_ERROR(CrossCheckIndex());
     return std::move(out_);

@@ -33,6 +33,7 @@ struct CatalogueFile {
   // Where it lies when that is not Catalogue::root (arrays of a second checkpoint, lib/forms/merge/merge.h).
   std::string root = {};
   FileStamp stamp = {};  // before its header was read
+  bool renamed = false;  // some arrays have other names in its header (lib/model/name_prefix.h)
 };
 
 // Bytes of a file whose CRC-32 the file holds: the storage of a torch.save item, in which arrays lie.
@@ -73,6 +74,7 @@ struct Catalogue {
   std::vector<StoredItem> items;     // by (file, begin)
   std::vector<CarriedFile> carried;  // by name; config.json, the index and the origin are not among them
   std::optional<CatalogueOrigin> origin;
+  std::string name_prefix;            // what the names of arrays are under in their files; "" as released
   std::vector<std::string> oddities;  // warnings for people
   std::unordered_map<std::string, uint32_t> by_name;
 

@@ -154,7 +154,7 @@ class DirectoryDescriber {
 
   // The index of the source, or one made for it where it has none, so that it is known which file held what.
   std::string SourceIndex() const {
-    if (p_.catalogue.index.present) return p_.catalogue.index.text;
+    if (p_.catalogue.index.present && p_.catalogue.name_prefix.empty()) return p_.catalogue.index.text;
     std::vector<std::pair<std::string, std::string>> where;
     for (const StoredArray& array : p_.catalogue.arrays)
       where.emplace_back(array.name, p_.catalogue.files[array.file].name);

@@ -23,6 +23,13 @@ class Merger {
           .File(ref_.stored.root)
           .Expected("a directory of config.json and .safetensors files")
           .Found("form " + std::string(WordOf(kForms, ref_.view->form)));
+    if (!ref_.stored.name_prefix.empty())
+      return BadInput("the reference has its tensor names under a prefix, and what is like it would have other names")
+          .Id("names.prefixed_reference")
+          .File(ref_.stored.root)
+          .Expected("names as in the release")
+          .Found("names under \"" + ref_.stored.name_prefix + "\"")
+          .Advice("convert the reference by itself first, which gives its tensors the released names");
     for (const Weight& w : run_.inventory.weights) run_has_.emplace(KeyOf(run_, w), &w);
     for (const AttentionWeights& a : run_.inventory.attention)
       if (a.first() != kNone) run_attention_.insert({a.mtp, a.layer});

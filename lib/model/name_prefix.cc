@@ -1,0 +1,205 @@
+#include "lib/model/name_prefix.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "lib/json/parse.h"
+#include "lib/model/role_groups.h"
+#include "schemas/embedded.h"
+
+namespace mimo {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr std::string_view kPath = "foreign.json";
+constexpr size_t kMaxPrefixes = 3;  // in front of each other
+
+struct Rule {
+  std::string from, to;
+};
+
+struct Rules {
+  std::vector<Rule> prefixes, renamed;
+};
+
+std::vector<Rule> ReadRules(const ordered_json& table, const char* key) {
+  std::vector<Rule> rules;
+  if (auto list = table.find(key); list != table.end())
+    for (const ordered_json& entry : *list) rules.push_back({entry.value("from", ""), entry.value("to", "")});
+  return rules;
+}
+
+const Rules& AllRules() {
+  static const Rules rules = [] {
+    for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file) {
+      if (file->path != kPath) continue;
+      if (const auto table = ParseJson<ordered_json>(file->content, "schemas/foreign.json"); table.ok())
+        return Rules{ReadRules(table.value(), "prefixes"), ReadRules(table.value(), "renamed")};
+    }
+    return Rules();
+  }();
+  return rules;
+}
+
+using Steps = std::vector<const Rule*>;
+
+bool Apply(const Rule& rule, std::string* name) {
+  if (!name->starts_with(rule.from)) return false;
+  *name = rule.to + name->substr(rule.from.size());
+  return true;
+}
+
+class NameReleaser {
+ public:
+  NameReleaser(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map)
+      : catalogue_(*catalogue), weight_map_(*weight_map) {}
+
+  Status Release() {
+    if (!Decide()) return {};
+    uint64_t count = 0;
+    for (StoredArray& array : catalogue_.arrays) {
+      std::string released = Released(array.name);
+      if (released == array.name) continue;
+      if (count++ == 0) example_ = array.name;
+      catalogue_.files[array.file].renamed = true;
+      array.id = catalogue_.table->Identify(released);
+      array.name = std::move(released);
+    }
+    for (auto& [tensor, file] : weight_map_) tensor = Released(tensor);
+    for (const Rule* rule : steps_) catalogue_.name_prefix += rule->from;
+    catalogue_.oddities.push_back("tensor names are under \"" + catalogue_.name_prefix +
+                                  "\" and are read as those of the release: " + std::to_string(count) + ", such as " +
+                                  example_);
+    return ReleaseModules();
+  }
+
+ private:
+  bool Known(const std::string& name) const { return catalogue_.table->Identify(name).role != Role::kUnknown; }
+
+  // The fewest rules that make a known name of this one.
+  std::optional<Steps> StepsFor(const std::string& name, size_t left) const {
+    if (Known(name)) return Steps();
+    std::optional<Steps> best;
+    for (const Rule& rule : AllRules().prefixes) {
+      std::string next = name;
+      if (left == 0 || !Apply(rule, &next)) continue;
+      std::optional<Steps> rest = StepsFor(next, left - 1);
+      if (!rest || (best && best->size() <= rest->size() + 1)) continue;
+      rest->insert(rest->begin(), &rule);
+      best = std::move(rest);
+    }
+    return best;
+  }
+
+  // Whether one prefix explains the names.
+  bool Decide() {
+    uint64_t layered = 0;
+    std::map<Steps, uint64_t> votes;
+    for (const StoredArray& array : catalogue_.arrays) {
+      if (HeaderName(array.name).size() != array.name.size()) return false;  // of a rank
+      if (array.id.layer >= 0) return false;
+      if (array.id.role != Role::kUnknown || IsTowerUnderAnotherName(array.name)) continue;
+      ++layered;
+      if (const auto steps = StepsFor(array.name, kMaxPrefixes)) ++votes[*steps];
+    }
+    const auto most =
+        std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+    if (most == votes.end() || most->second * 10 < layered * 9) return false;
+    steps_ = most->first;
+    FindTransposedTowers();
+    return true;
+  }
+
+  static bool IsTowerUnderAnotherName(const std::string& name) {
+    return std::any_of(AllRules().renamed.begin(), AllRules().renamed.end(),
+                       [&](const Rule& rule) { return name.starts_with(rule.from); });
+  }
+
+  // MLX keeps the channels of convolutions last. Patches are square, so that a tower whose last two extents differ is
+  // one of these, and no name of the release must be given to it.
+  void FindTransposedTowers() {
+    for (const Rule& rule : AllRules().renamed)
+      for (const StoredArray& array : catalogue_.arrays)
+        if (array.name.starts_with(rule.from) && array.shape.size() >= 4 &&
+            array.shape[array.shape.size() - 1] != array.shape[array.shape.size() - 2])
+          transposed_.push_back(rule.from);
+  }
+
+  std::string Released(const std::string& name) const {
+    if (Known(name)) return name;
+    std::string out = name;
+    for (const Rule* rule : steps_) {
+      if (!Apply(*rule, &out)) break;
+      if (Known(out)) return out;
+    }
+    for (const Rule& rule : AllRules().renamed) {
+      const bool is_transposed = std::find(transposed_.begin(), transposed_.end(), rule.from) != transposed_.end();
+      std::string tower = out;
+      if (!is_transposed && Apply(rule, &tower) && Known(tower)) return tower;
+      tower = name;
+      if (!is_transposed && Apply(rule, &tower) && Known(tower)) return tower;
+    }
+    // Of the text model's own prefix alone, though no table knows it; "model." may have taken its place.
+    if (std::string bare = out; !steps_.empty() && Apply({"model.", ""}, &bare) && Known(bare)) return bare;
+    return out;
+  }
+
+  // Names of modules in lists of the config, which are tensor names without their last component.
+  bool ReleaseModule(std::string* module) const {
+    std::string_view head;
+    for (const std::string_view start : {"re:^", "re:"})
+      if (head.empty() && module->starts_with(start)) head = start;
+    const std::string name = module->substr(head.size());
+    std::string out = name;
+    if (head.empty()) {
+      const std::string tensor = Released(name + ".weight");
+      out = tensor.ends_with(".weight") ? tensor.substr(0, tensor.size() - 7) : name;
+    } else {
+      for (const Rule* rule : steps_) {
+        if (Apply(*rule, &out)) continue;
+        Apply({Escaped(rule->from), Escaped(rule->to)}, &out);
+      }
+    }
+    if (out == name) return false;
+    *module = std::string(head) + out;
+    return true;
+  }
+
+  static std::string Escaped(const std::string& text) {
+    std::string out;
+    for (const char c : text) out += c == '.' ? std::string("\\.") : std::string(1, c);
+    return out;
+  }
+
+  Status ReleaseModules() const {
+    MIMO_ASSIGN_OR_RETURN(ordered_json config, ParseJson<ordered_json>(catalogue_.config.text, catalogue_.config.path));
+    const auto quantization = config.find("quantization_config");
+    if (quantization == config.end() || !quantization->is_object()) return {};
+    bool changed = false;
+    for (const char* key : {"ignored_layers", "modules_to_not_convert", "ignore", "exclude_modules"}) {
+      const auto list = quantization->find(key);
+      if (list == quantization->end() || !list->is_array()) continue;
+      for (ordered_json& module : *list)
+        if (module.is_string()) changed |= ReleaseModule(module.get_ptr<std::string*>());
+    }
+    if (changed) catalogue_.config.text = config.dump(2) + "\n";
+    return {};
+  }
+
+  Catalogue& catalogue_;
+  std::vector<std::pair<std::string, std::string>>& weight_map_;
+  Steps steps_;
+  std::vector<std::string> transposed_;
+  std::string example_;
+};
+
+}  // namespace
+
+Status ReleaseNames(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map) {
+  return NameReleaser(catalogue, weight_map).Release();
+}
+
+}  // namespace mimo

@@ -32,7 +32,7 @@ Error Truncated(const std::string& path, uint64_t offset, uint64_t wanted, uint6
       .File(path)
       .Expected(std::to_string(wanted) + " bytes at offset " + std::to_string(offset))
       .Found(std::to_string(got) + " bytes")
-      .Advice("fetch the file again");
+      .Advice("see whether something still writes to the file, or its download ended early");
 }
 
 Error NotRegular(ErrorCode code, const std::string& path, mode_t mode) {
@@ -40,7 +40,7 @@ Error NotRegular(ErrorCode code, const std::string& path, mode_t mode) {
       .File(path)
       .Expected("a regular file")
       .Found(KindName(mode))
-      .Advice("remove it, or put a regular file in its place");
+      .Advice("put a regular file in its place");
 }
 
 Result<FileInfo> InfoOfOpen(int fd, const std::string& path) {

@@ -43,7 +43,7 @@ class Lister {
     MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs_.Stat(path));
     if (!info)
       return bad("dangling symbolic link")
-          .Advice("complete the download, or put the file there in place of the link, or remove it");
+          .Advice("let the download finish, which fetches what is missing alone, or put the file there in place of the link");
     std::string real = JoinPath(parent, name);
     if (info->symlink) {
       MIMO_ASSIGN_OR_RETURN(real, fs_.RealPath(path));
@@ -52,24 +52,24 @@ class Lister {
     if (info->kind == FileKind::kDirectory) {
       if (name == ".git" || name == ".cache" || name == kPartialDirectory) return {};
       if (depth == 0 && name.ends_with(kTensorSuffix))
-        return bad("not a regular file").Expected("a tensor file").Found("a directory").Advice("fetch the file again");
+        return bad("not a regular file").Expected("a tensor file").Found("a directory").Advice("put the tensor file there, which may lie below it");
       if (outside) return Add({relative, 0, real});
       if (info->symlink && IsInside(parent, real))
-        return bad("a symbolic link to a directory that it lies in").Found(real).Advice("remove the link");
+        return bad("a symbolic link to a directory that it lies in").Found(real).Advice("move the link out of the directory");
       if (depth >= kMaxDirectoryDepth)
         return bad("directories nested too deep (a symbolic link to a parent?)")
             .Expected("at most " + std::to_string(kMaxDirectoryDepth) + " levels");
       if (info->symlink && ++linked_directories_ > kMaxLinkedDirectories)
         return bad("too many directories behind symbolic links")
             .Expected("at most " + std::to_string(kMaxLinkedDirectories))
-            .Advice("replace the links by what they lead to, or remove them");
+            .Advice("replace the links by what they lead to, or move them out of the directory");
       return ListDirectory(relative, real, depth + 1);
     }
     if (info->kind == FileKind::kRegular) return Add({relative, info->size, outside ? real : "", StampOf(*info)});
     return bad("not a regular file")
         .Expected("regular files and directories only")
         .Found("a device, socket or pipe")
-        .Advice("remove it from the checkpoint");
+        .Advice("move it out of the directory");
   }
 
   Status Add(CarriedFile file) {
@@ -118,7 +118,9 @@ Error LeavesCheckpoint(const std::string& path, const std::string& real_path) {
       .File(path)
       .Expected("a file in the checkpoint's directory, or in the cache that it is a snapshot of")
       .Found(real_path)
-      .Advice("put a copy in place of the link, or remove it: what it leads to would be copied into the output");
+      .Advice(
+          "put a copy in place of the link, or move the link out of the directory: what it leads to would be copied into "
+          "the output");
 }
 
 Result<std::string> RealPathOfCarried(FileSystem& fs, const CheckpointBounds& bounds, const std::string& root,

@@ -74,7 +74,8 @@ class CatalogueBuilder {
           .File(path)
           .Expected("the model's config.json beside its .safetensors files")
           .Found("no such file")
-          .Advice("fetch it with the checkpoint: geometry cannot be read from the tensors alone");
+          .Id("files.no_config")
+          .Advice("put the model's config.json there: geometry cannot be read from the tensors alone");
     MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, path, kMaxConfigBytes));
     MIMO_ASSIGN_OR_RETURN(out_.config, ParseModelConfig(text, path));
     MIMO_ASSIGN_OR_RETURN(out_.table, ModelTable::Get("mimo_v2"));
@@ -131,7 +132,8 @@ class CatalogueBuilder {
           .File(out_.root)
           .Expected("the model's tensor files")
           .Found(named.empty() ? "none" : "an index that names " + Some(out_.index.missing_files))
-          .Advice("complete the download");
+          .Id("files.no_tensors")
+          .Advice("bring the tensor files, or name the directory that holds them");
     if (!out_.index.missing_files.empty()) {
       out_.oddities.push_back("index names files that do not exist (" + Some(out_.index.missing_files) +
                               "): the shard headers win");
@@ -190,7 +192,9 @@ class CatalogueBuilder {
           .Tensor(tensor)
           .Expected("in " + file)
           .Found("no such file")
-          .Advice("complete the download; or, to convert without them, delete the index");
+          .Id("index.lists_absent")
+          .Advice("bring " + file +
+                  ", which is not here; or, to convert without it, move the index out of the directory");
     }
     return {};
   }
@@ -208,8 +212,9 @@ class CatalogueBuilder {
             .Tensor(tensor)
             .Expected("in " + file)
             .Found("not in any shard header")
-            .Advice("the checkpoint is incomplete: fetch " + file +
-                    " again, or delete the index if the headers are right");
+            .Id("index.lists_absent")
+            .Advice(file + " is whole, and the index is of other files: take the one that belongs to these, or move it " +
+                    "out of the directory, to go by the headers alone");
       ++listed;
       if (out_.files[array->file].name != file) elsewhere.push_back(tensor);
     }
@@ -285,7 +290,10 @@ Status SortArrays(Catalogue* catalogue) {
         .Tensor(arrays[i].name)
         .Expected("each tensor in one file")
         .Found("also in " + catalogue->files[arrays[i - 1].file].name)
-        .Advice("remove the stale file, or give the checkpoint an index that names the right ones");
+        .Id("files.stored_twice")
+        .Advice(
+            "say with an index which file holds each tensor: files that it does not name are left alone, and none is "
+            "in the way");
   }
   return {};
 }

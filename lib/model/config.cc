@@ -267,7 +267,7 @@ void ReadArchitectures(Fields& fields, ModelConfig& config) {
 }
 
 Error NotJson(const std::string& path) {
-  return BadInput("not a model configuration").File(path).Advice("download config.json again");
+  return BadInput("not a model configuration").File(path).Advice("take config.json from the release that the tensors are of");
 }
 
 }  // namespace

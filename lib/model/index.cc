@@ -98,7 +98,8 @@ Result<ParsedIndex> ParseIndex(std::string text, const std::string& path) {
         .File(path)
         .Expected(read.ok() ? "a JSON object with weight_map {tensor: file}" : read.error().expected)
         .Found(read.ok() ? reader.problem : read.error().found)
-        .Advice("repair or delete the index: the shard headers are enough");
+        .Id("index.malformed")
+        .Advice("repair the index, or move it out of the directory: the headers of the tensor files are enough");
   for (const auto& [tensor, file] : reader.out.weight_map) {
     if (!file.empty() && file.find('/') == std::string::npos && file != "." && file != "..") continue;
     return BadInput("the index names a file outside the checkpoint")
@@ -106,7 +107,8 @@ Result<ParsedIndex> ParseIndex(std::string text, const std::string& path) {
         .Tensor(tensor)
         .Expected("a file name in the same directory")
         .Found("\"" + file + "\"")
-        .Advice("repair or delete the index");
+        .Id("index.malformed")
+        .Advice("repair the index, or move it out of the directory: the headers of the tensor files are enough");
   }
   reader.out.info.present = true;
   reader.out.info.text = std::move(text);

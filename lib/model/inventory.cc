@@ -37,7 +37,8 @@ class InventoryTaker {
                   .File(catalogue_.root)
                   .Expected("model.mtp.layers.0 .. " + std::to_string(out_.mtp_layers - 1));
     for (int layer : layers) e.found += (e.found.empty() ? "layers " : ", ") + std::to_string(layer);
-    e.advice = "complete the checkpoint";
+    e.id = "model.mtp_gaps";
+    e.advice = "bring the tensor files that hold the others, or an index that names them: those that are here are whole";
     return e;
   }
 
@@ -123,7 +124,11 @@ class InventoryTaker {
                   .Found("in no shard header");
     if (!catalogue_.index.missing_files.empty())
       e.found += " (the index names " + catalogue_.index.missing_files.front() + ", which does not exist)";
-    e.advice = "complete the checkpoint, or correct config.json";
+    e.id = "model.missing_tensor";
+    e.advice = catalogue_.index.missing_files.empty()
+                   ? "see whether config.json is of this model, and whether a tensor file is not here yet: those that "
+                     "are here are whole"
+                   : "bring the files that the index names and that are not here: those that are here are whole";
     return e;
   }
 

@@ -20,7 +20,10 @@ Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string
 
 namespace {
 
-constexpr char kIncomplete[] = "complete the checkpoint: fetch the shard that holds it";
+// The files that are here may be whole: what is missing was lost when they were written, or lies in one that is not here.
+constexpr char kIncomplete[] =
+    "if a tensor file is not here yet, bring it; if all are, whoever saved them left this array out: take the weight "
+    "with its scales from the checkpoint that they were made from, or save it as BF16";
 constexpr int64_t kMxGroup = 32;  // columns that share a scale; for NVFP4:
 constexpr int64_t kNvfp4Group = 16;
 
@@ -41,7 +44,8 @@ class Pairing {
       return Bad(parts_[Part::kPacked], "a weight stored twice")
           .Expected("either " + NameOf(Part::kWeight) + " or this")
           .Found("both")
-          .Advice("remove the stale one, or export the checkpoint again");
+          .Id("pair.stored_twice")
+          .Advice("nothing here says which of the two is meant: export the checkpoint again with one of them");
     weight_.array = parts_[packed ? Part::kPacked : Part::kWeight];
     if (weight_.array == kNone) return Orphan();
     weight_.id = Codes().id;
@@ -77,11 +81,16 @@ class Pairing {
         return Bad(array, "a scale without its weight")
             .Expected("tensor " + NameOf(Part::kWeight) + " or " + NameOf(Part::kPacked))
             .Found("none in any file")
+            .Id("pair.no_weight")
             .Advice(kIncomplete);
     return {};
   }
   Error Lacks(const std::string& what, const std::string& name) const {
-    return Bad(weight_.array, what).Expected("tensor " + name).Found("none in any file").Advice(kIncomplete);
+    return Bad(weight_.array, what)
+        .Expected("tensor " + name)
+        .Found(TypeAndShape(Codes()) + ", and no such tensor in any file")
+        .Id("pair.no_scale")
+        .Advice(kIncomplete);
   }
   // Companions other than these make no storage that is known.
   Status Only(std::initializer_list<Part> known, const std::string& storage) const {
@@ -93,7 +102,8 @@ class Pairing {
         return Bad(parts_[part], "a companion that " + storage + " does not have")
             .Expected("no such tensor beside " + Codes().name)
             .Found(TypeAndShape(At(part)))
-            .Advice("export the checkpoint again, or remove what another quantization left");
+            .Id("pair.superfluous")
+            .Advice("nothing here says which of the arrays is meant: export the checkpoint again with those of one kind");
     }
     return {};
   }
@@ -101,10 +111,20 @@ class Pairing {
   Status PairPlain() {
     if (Has(Part::kScale) || Has(Part::kScaleInv)) {
       const Part scale = Has(Part::kScale) ? Part::kScale : Part::kScaleInv;
+      const DType dtype = Codes().dtype;
+      if (dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF32)
+        return Bad(weight_.array, "an unquantized weight beside the scale of the codes that it replaced")
+            .Expected("no " + At(scale).name + ", which is stale: no value is multiplied by it")
+            .Found(TypeAndShape(Codes()) + " beside it")
+            .Id("pair.stale_scale")
+            .Advice(
+                "if the weight was merged, edited or decoded on purpose, have the tool that wrote it save the checkpoint "
+                "without this scale; if not, take weight and scale from the release");
       return Bad(weight_.array, "a weight with scales of another kind")
           .Expected("F8_E4M3 or U8 codes, two-dimensional")
           .Found(TypeAndShape(Codes()) + " beside " + At(scale).name)
-          .Advice("fetch the shard again, or remove the scales if the weight is not quantized");
+          .Id("pair.unknown_codes")
+          .Advice("the scales belong to these codes: export the checkpoint again in a storage of docs/sources.md");
     }
     return Only({}, "an unquantized weight");
   }
@@ -122,7 +142,8 @@ class Pairing {
       return Bad(parts_[scales[1]], "FP8 codes with two arrays of scales")
           .Expected("one of them")
           .Found(TypeAndShape(At(scales[1])) + " beside " + At(part).name)
-          .Advice("remove what another quantization left");
+          .Id("pair.two_scales")
+          .Advice("nothing here says which of the two is meant: export the checkpoint again with one of them");
     MIMO_RETURN_IF_ERROR(Only({part}, "a weight of FP8 codes"));
     const StoredArray& scale = At(part);
     weight_.scale = parts_[part];
@@ -156,7 +177,8 @@ class Pairing {
         return Bad(weight_.array, "a weight with scales of another kind")
             .Expected("F8_E4M3 codes, two-dimensional")
             .Found(TypeAndShape(Codes()) + " beside " + At(Part::kScaleInv).name)
-            .Advice("fetch the shard again");
+            .Id("pair.unknown_codes")
+            .Advice("the scales belong to these codes: export the checkpoint again in a storage of docs/sources.md");
       return Lacks("4-bit codes without their scales", NameOf(Part::kScale));
     }
     return PairGroups(Part::kScale2, Part::kInputScale);

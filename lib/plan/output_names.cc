@@ -51,7 +51,7 @@ Status OutputNames::CheckFree(const std::string& name, Use use) const {
             .Found(Describe(use) + ", and " + Describe(other_use) + (other == name ? "" : ": " + Printable(other)));
     const bool stray = use == Use::kCarried || other_use == Use::kCarried;
     if (stray) {
-      error.advice = "remove or rename the file in the checkpoint";
+      error.advice = "rename the file in the checkpoint";
       if (use == Use::kTensors || other_use == Use::kTensors)
         error.advice += ", or let tensor files have other names (--max-shard-size)";
     }
@@ -74,7 +74,7 @@ Status OutputNames::Add(const std::string& name, Use use) {
         .Expected("a name below the output, in UTF-8, of at most " + std::to_string(kMaxComponentBytes) +
                   " bytes in each part and " + std::to_string(kMaxBytes) + " in all, that is free")
         .Found(fault)
-        .Advice(use == Use::kCarried ? "rename the file in the checkpoint, or remove it" : "");
+        .Advice(use == Use::kCarried ? "rename the file, or move it out of the checkpoint" : "");
   MIMO_RETURN_IF_ERROR(CheckFree(name, use));
   files_.emplace(name, use);
   for (size_t slash = name.find('/'); slash != std::string::npos; slash = name.find('/', slash + 1))

@@ -150,7 +150,7 @@ class RankViewer {
         return Bad(i, "an array that another file of the rank holds too")
             .Expected("each array once")
             .Found("also in " + FileOf(slot))
-            .Advice("remove what is left of an earlier conversion");
+            .Advice("move what is left of an earlier conversion to another directory");
       slot = i;
     }
     return {};

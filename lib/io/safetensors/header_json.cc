@@ -9,7 +9,7 @@
 namespace mimo {
 namespace {
 
-constexpr char kAdvice[] = "write or fetch the file again";
+constexpr char kAdvice[] = "compare the file's length and hash with those of where it came from";
 
 constexpr std::string_view kMetadataKey = "__metadata__";
 
@@ -57,7 +57,8 @@ class Handler final : public JsonEvents {
     }
     if (state_ != State::kTensor || field_ != Field::kDType) return Unexpected("the string " + Excerpt(value));
     const auto dtype = DTypeFromName(value);
-    if (!dtype) return Fail(BadInput("unknown dtype").Expected(KnownDTypes()).Found(Excerpt(value)));
+    if (!dtype)
+      return Fail(BadInput("unknown dtype").Expected(KnownDTypes()).Found(Excerpt(value)).Id("files.unknown_dtype"));
     tensor_.dtype = *dtype;
     return true;
   }

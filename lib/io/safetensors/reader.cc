@@ -23,8 +23,13 @@ std::string ShapeText(const TensorInfo& tensor) {
   return out + ']';
 }
 
+constexpr char kTruncated[] = "let the download of this file go on to the length that its header says";
+
 Error Broken(const std::string& path, const std::string& tensor, std::string what) {
-  return BadInput(std::move(what)).File(path).Tensor(tensor).Advice("write or fetch the file again");
+  return BadInput(std::move(what))
+      .File(path)
+      .Tensor(tensor)
+      .Advice("compare the file's length and hash with those of where it came from");
 }
 
 // The size of the range is the size of the tensor.
@@ -53,7 +58,8 @@ Status CheckCover(const std::vector<TensorInfo>& tensors, uint64_t data_begin, u
       return Broken(path, tensor.name, "data is truncated")
           .Expected("a file of " + Bytes(data_begin + furthest))
           .Found(Bytes(file_bytes))
-          .Advice("fetch the file again");
+          .Id("files.truncated")
+          .Advice(kTruncated);
     }
     if (tensor.begin != covered) {
       return Broken(path, tensor.name,
@@ -117,14 +123,15 @@ Result<SafetensorsHeader> ReadSafetensorsHeader(FileSystem& fs, const std::strin
     Error error = Broken(path, "", "header length is out of range");
     error.expected = "at most " + Bytes(kMaxSafetensorsHeaderBytes);
     error.found = Bytes(length);
-    if (is_pointer) error.advice = "this looks like a Git LFS pointer: fetch the file itself (git lfs pull)";
+    if (is_pointer) error.advice = "this looks like a Git LFS pointer: `git lfs pull` fetches the file itself";
     return error;
   }
   if (length > file->size() - kSafetensorsPrefixBytes) {
     return Broken(path, "", "header is longer than the file")
         .Expected("at least " + Bytes(kSafetensorsPrefixBytes + length))
         .Found(Bytes(file->size()))
-        .Advice("fetch the file again");
+        .Id("files.truncated")
+        .Advice(kTruncated);
   }
   std::string json(length, '\0');
   MIMO_RETURN_IF_ERROR(file->ReadAt(kSafetensorsPrefixBytes, std::as_writable_bytes(std::span(json))));

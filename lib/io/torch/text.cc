@@ -32,7 +32,7 @@ bool IsInnerPath(std::string_view name) {
 Error BadTorchFile(const std::string& path, std::string what) {
   return BadInput(std::move(what))
       .File(path)
-      .Advice("this is not as PyTorch and Megatron write it; fetch or save it again");
+      .Advice("this is not as PyTorch and Megatron write it: compare its hash with that of where it came from, or save it anew");
 }
 
 Error BadChecksum(const std::string& path, const std::string& what, uint32_t expected, uint32_t found) {
@@ -45,7 +45,7 @@ Error BadChecksum(const std::string& path, const std::string& what, uint32_t exp
       .File(path)
       .Expected("CRC-32 " + hex(expected))
       .Found(hex(found))
-      .Advice("fetch the file again from where it is whole, or save it again");
+      .Advice("bring the file from where it is whole, or save it again");
 }
 
 }  // namespace mimo

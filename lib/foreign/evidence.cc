@@ -94,6 +94,8 @@ class Gatherer {
 
   ForeignEvidence OfOpened(const Catalogue& opened) {
     out_.config = opened.config.text;
+    if (opened.index.present)
+      out_.files.push_back({kIndexName, opened.index.text.size(), false, opened.index.text.substr(0, kHeadBytes)});
     for (const CarriedFile& file : opened.carried)
       if (file.bytes < kMaxPointerBytes && file.outside.empty()) AddFile(file.name, file.bytes);
     return Finish();

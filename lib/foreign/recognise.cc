@@ -5,6 +5,7 @@
 #include <set>
 
 #include "lib/json/parse.h"
+#include "lib/model/name_prefix.h"
 #include "lib/model/names.h"
 
 namespace mimo {
@@ -155,6 +156,7 @@ class Recogniser {
     if (!table.ok()) return false;
     std::set<std::string> tried;
     for (const SeenArrays& one : evidence_.arrays) {
+      if (IsReadUnderPrefix(*table.value(), one.example)) continue;
       std::string prefix;
       for (size_t end = one.example.find('.'), n = 0; end != std::string::npos && n < kMaxPrefixComponents; ++n) {
         prefix = one.example.substr(0, end + 1);

@@ -52,6 +52,25 @@ bool Apply(const Rule& rule, std::string* name) {
   return true;
 }
 
+bool IsKnown(const ModelTable& table, const std::string& name) {
+  return table.Identify(name).role != Role::kUnknown;
+}
+
+// The fewest rules that make a known name of this one.
+std::optional<Steps> StepsFor(const ModelTable& table, const std::string& name, size_t left = kMaxPrefixes) {
+  if (IsKnown(table, name)) return Steps();
+  std::optional<Steps> best;
+  for (const Rule& rule : AllRules().prefixes) {
+    std::string next = name;
+    if (left == 0 || !Apply(rule, &next)) continue;
+    std::optional<Steps> rest = StepsFor(table, next, left - 1);
+    if (!rest || (best && best->size() <= rest->size() + 1)) continue;
+    rest->insert(rest->begin(), &rule);
+    best = std::move(rest);
+  }
+  return best;
+}
+
 class NameReleaser {
  public:
   NameReleaser(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map)
@@ -77,22 +96,7 @@ class NameReleaser {
   }
 
  private:
-  bool Known(const std::string& name) const { return catalogue_.table->Identify(name).role != Role::kUnknown; }
-
-  // The fewest rules that make a known name of this one.
-  std::optional<Steps> StepsFor(const std::string& name, size_t left) const {
-    if (Known(name)) return Steps();
-    std::optional<Steps> best;
-    for (const Rule& rule : AllRules().prefixes) {
-      std::string next = name;
-      if (left == 0 || !Apply(rule, &next)) continue;
-      std::optional<Steps> rest = StepsFor(next, left - 1);
-      if (!rest || (best && best->size() <= rest->size() + 1)) continue;
-      rest->insert(rest->begin(), &rule);
-      best = std::move(rest);
-    }
-    return best;
-  }
+  bool Known(const std::string& name) const { return IsKnown(*catalogue_.table, name); }
 
   // Whether one prefix explains the names.
   bool Decide() {
@@ -103,7 +107,7 @@ class NameReleaser {
       if (array.id.layer >= 0) return false;
       if (array.id.role != Role::kUnknown || IsTowerUnderAnotherName(array.name)) continue;
       ++layered;
-      if (const auto steps = StepsFor(array.name, kMaxPrefixes)) ++votes[*steps];
+      if (const auto steps = StepsFor(*catalogue_.table, array.name)) ++votes[*steps];
     }
     const auto most =
         std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
@@ -197,6 +201,10 @@ class NameReleaser {
 };
 
 }  // namespace
+
+bool IsReadUnderPrefix(const ModelTable& table, const std::string& name) {
+  return StepsFor(table, name).has_value();
+}
 
 Status ReleaseNames(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map) {
   return NameReleaser(catalogue, weight_map).Release();

@@ -17,4 +17,7 @@ namespace mimo {
 // happens where any tensor of a layer has its released name, or where no prefix explains nine of ten names.
 Status ReleaseNames(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map);
 
+// Whether the table knows what is left of a name when prefixes that are read are taken off it.
+bool IsReadUnderPrefix(const ModelTable& table, const std::string& name);
+
 }  // namespace mimo

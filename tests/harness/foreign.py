@@ -63,7 +63,7 @@ class Box:
         return [n[:-len("_scale_inv")] for n in sorted(self.tensors) if n.endswith(".weight_scale_inv")
                 and (not kinds or any(k in n for k in kinds))]
 
-    def replace(self, weight, **parts):
+    def replace(self, weight, /, **parts):
         """weight and its scale make way for arrays beside it, named by their last component."""
         file = self.files[weight]
         for name in (weight, weight + "_scale_inv"):

@@ -247,7 +247,7 @@ bool AsksForSomething(const PlanOptions& options) {
 // A copy is to be asked for: what is there, and what could be made of it.
 Status RefuseNothing(const Arguments& a, const Checkpoint& checkpoint) {
   if (AsksForSomething(a.plan) || a.plan.like || !a.plan_in.empty() || a.copy || a.link_option->count() > 0 ||
-      a.target.to_option->count() > 0 || a.qkv_option->count() > 0 || checkpoint.view)
+      a.target.to_option->count() > 0 || a.qkv_option->count() > 0 || a.typed.contains("--dtype") || checkpoint.view)
     return {};
   MIMO_ASSIGN_OR_RETURN(const Description d,
                         Describe(checkpoint.stored, &checkpoint.inventory, &checkpoint.layout, {}));

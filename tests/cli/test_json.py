@@ -69,7 +69,8 @@ class Documents(ToolCase):
         refused = self.printed("mimo-convert", source, "--dry-run", "--qkv", "fused:8", "--lossless", code=1)
         self.validate(refused, "convert")
         self.assertEqual(refused["error"]["exit"], 1)
-        self.run_tool("mimo-verify", "check", source, code=3)
+        self.validate(self.printed("mimo-verify", "check", source), "check")
+        self.run_tool("mimo-verify", "check", self.tmp, code=3)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Values(ToolCase):
     def test_bf16_keeping_the_fused_layout(self):
         for variant, chunks in (("v2.5", 4), ("v2.5-pro", 8)):
             source, model = checkpoints.ours(variant, **SMALL)
-            out = self.convert(source, f"out{chunks}", "--dtype", "bf16")
+            out = self.convert(source, f"out{chunks}", "--dtype", "bf16", "--qkv", "keep")
             found = container.read_directory(out)
             self.assertEqual(found["model.layers.0.self_attn.qkv_proj.weight"][0], "BF16")
             self.assert_same_tensors(decode.stored_as(model.values, "bf16"),
@@ -220,11 +220,11 @@ class Plans(ToolCase):
 
     def test_dry_run_writes_nothing(self):
         before = compare.identity(self.source)
-        for options in (BF16_SPLIT, ("--qkv", "fused:2"), ()):
+        for options in (BF16_SPLIT, ("--qkv", "fused:2"), ("--copy",)):
             result = self.run_tool("mimo-convert", self.source, self.at("out"), "--dry-run", *options)
             self.assertTrue(result.stdout.strip())
             self.assertEqual(os.listdir(self.tmp), [])
-        document = json.loads(self.run_tool("mimo-convert", self.source, self.at("out"), "--dry-run", "--json").stdout)
+        document = json.loads(self.run_tool("mimo-convert", self.source, self.at("out"), "--copy", "--dry-run", "--json").stdout)
         self.assertIsInstance(document, dict)
         self.assertEqual(os.listdir(self.tmp), [])
         self.assertEqual(before, compare.identity(self.source))

@@ -406,7 +406,10 @@ int Convert(Arguments& a) {
   Result<Plan> plan = ObtainPlan(a, &checkpoint);
   const Result<Verdict> verdict = JudgeConversion(a, checkpoint, plan);
   if (plan.ok())
-    if (Status s = RefuseNothing(a, checkpoint); !s.ok()) return fail(s.error());
+    if (Status s = RefuseNothing(a, checkpoint); !s.ok()) {
+      if (!a.dry_run && !a.run.output.empty()) return fail(s.error());
+      cli::PrintWarning(kName, s.error().Message(), a.common);  // a plan alone does no harm
+    }
   if (!plan.ok()) return fail(plan.error());
   if (!verdict.ok()) return fail(verdict.error());
   if (Status s = verdict.value().ToStatus(); !s.ok()) return fail(s.error());

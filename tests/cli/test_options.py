@@ -220,11 +220,11 @@ class Plans(ToolCase):
 
     def test_dry_run_writes_nothing(self):
         before = compare.identity(self.source)
-        for options in (BF16_SPLIT, ("--qkv", "fused:2"), ("--copy",)):
+        for options in (BF16_SPLIT, ("--qkv", "fused:2"), ()):
             result = self.run_tool("mimo-convert", self.source, self.at("out"), "--dry-run", *options)
             self.assertTrue(result.stdout.strip())
             self.assertEqual(os.listdir(self.tmp), [])
-        document = json.loads(self.run_tool("mimo-convert", self.source, self.at("out"), "--copy", "--dry-run", "--json").stdout)
+        document = json.loads(self.run_tool("mimo-convert", self.source, self.at("out"), "--dry-run", "--json").stdout)
         self.assertIsInstance(document, dict)
         self.assertEqual(os.listdir(self.tmp), [])
         self.assertEqual(before, compare.identity(self.source))

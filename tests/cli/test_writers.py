@@ -194,10 +194,10 @@ class StandardOutput(WritersCase):
         self.assertEqual(done.returncode, 3, done.stderr)
 
     def test_the_work_is_done_all_the_same(self):
-        done = self.run_into("/dev/full", "mimo-convert", (self.source, self.at("out"), "--json"))
+        done = self.run_into("/dev/full", "mimo-convert", (self.source, self.at("out"), "--copy", "--json"))
         self.assertEqual(done.returncode, 4)
         self.run_tool("mimo-verify", "check", self.at("out"))
-        self.run_tool("mimo-convert", self.source, self.at("out"), "--resume")
+        self.run_tool("mimo-convert", self.source, self.at("out"), "--copy", "--resume")
 
     def test_closed_descriptors_are_not_taken_by_files(self):
         """A file that were opened as number 1 would get what is printed, as number 2 what is reported."""

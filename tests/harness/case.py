@@ -32,8 +32,9 @@ class ToolCase(unittest.TestCase):
         return result
 
     def convert(self, checkpoint, name, *options, **run):
-        """mimo-convert CHECKPOINT TMP/name OPTIONS, which must succeed. -> the output directory"""
+        """mimo-convert CHECKPOINT TMP/name OPTIONS, which must succeed; a copy without options. -> the output directory"""
         out = self.at(name)
+        options = options or ("--copy",)
         self.run_tool("mimo-convert", checkpoint, out, *options, **run)
         return out
 

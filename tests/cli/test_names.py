@@ -54,7 +54,7 @@ class Clashes(NamesCase):
         options = ("--dtype", "bf16", "--max-shard-size", "400KB")
         shards = self.convert(checkpoints.ours("v2.5", **checkpoints.TINY)[0], "shards", *options)
         os.rename(stray, os.path.join(self.source, container.tensor_files(shards)[0]))
-        self.refuse(*options, says=(container.tensor_files(shards)[0], "travels along", "remove or rename"))
+        self.refuse(*options, says=(container.tensor_files(shards)[0], "travels along", "rename the file"))
         # Where no output file has the name, it travels.
         out = self.convert(self.source, "out", "--dtype", "bf16")
         self.run_tool("mimo-verify", "check", out)

@@ -99,7 +99,8 @@ class Placer {
       PlanFile& file = planned;
       file.name = name;
       file.container = &container_;
-      file.unchanged = file.source_file != kNone && file.outputs.size() == arrays_in[file.source_file] &&
+      file.unchanged = file.source_file != kNone && catalogue_.files[file.source_file].whole &&
+                       file.outputs.size() == arrays_in[file.source_file] &&
                        std::all_of(file.outputs.begin(), file.outputs.end(), [&](uint32_t i) {
                          return output(i).unchanged && SourceFile(i) == file.source_file;
                        });
@@ -108,7 +109,7 @@ class Placer {
   }
 
   void LayOut(PlanFile* file) {
-    if (file->unchanged || options_.as_near) {
+    if (file->unchanged || (options_.as_near && file->source_file != kNone)) {
       file->bytes = catalogue_.files[file->source_file].bytes;
       for (uint32_t i : file->outputs) {
         const StoredArray& array = catalogue_.arrays[output(i).near];

@@ -18,14 +18,18 @@
 namespace mimo {
 
 // What a checkpoint that is merged with another (lib/forms/merge/merge.h) does not say in its view and its inventory.
-// Arrays of the reference whose weights the run has are shown as "ref/NAME"; stored arrays of the run are "run/NAME".
+// Arrays of the reference whose weights the run has are shown as "ref/NAME"; stored arrays of the run are "run/NAME", and
+// so are those that are shown but are no weights.
 inline constexpr char kReferencePrefix[] = "ref/";
 inline constexpr char kRunPrefix[] = "run/";
 struct Like {
   Inventory reference;            // every weight of the reference; arrays are those that the merged view shows
   QkvLayout layout;               // of the reference's attention
   uint32_t first_grafted = 0;     // weights from here on in the merged inventory are the reference's own
-  std::vector<uint32_t> unknown;  // arrays of the reference that no table knows, as shown
+  std::vector<uint32_t> unknown;  // arrays of the reference that no table knows, as shown; and scales of its KV cache
+  // The same of the run, shown as "run/NAME", and where they are stored, ascending.
+  std::vector<uint32_t> run_unknown;
+  std::vector<uint32_t> stored_run_unknown;
 };
 
 struct Checkpoint {
@@ -35,6 +39,7 @@ struct Checkpoint {
   SurveyFacts facts;
   LayoutVerdict layout;
   std::unique_ptr<Like> like;  // of a merged checkpoint
+  std::vector<CutRows> cut_rows = {};  // beyond the vocabulary, counted
   // What the checkpoint is as a Hugging Face directory: `stored`, or what the view shows.
   const Catalogue& catalogue() const { return view ? view->catalogue : stored; }
 };

@@ -74,6 +74,7 @@ struct FormTraits {
   bool index = true;         // there is a model.safetensors.index.json
   bool quantization = true;  // config.json says what the plan stores quantized
   bool declares = true;      // its readers go by what config.json declares of each module
+  bool cache_scales = true;  // scales of the KV cache have a place
 };
 
 class Form {

@@ -23,6 +23,7 @@ struct HfQuantization {
   std::vector<QuantizedModule> quantized;  // all of them, in model order, each expert's projections by name
   std::vector<std::string> unquantized;    // all other linear modules (2-D weights but for embeddings), in model order
   uint32_t fp8_block_rows = 128, fp8_block_cols = 128;
+  std::string kv_cache_scheme = {};  // JSON text of what is declared of the KV cache; "" nothing
 };
 
 }  // namespace mimo

@@ -22,6 +22,7 @@ View EmptyView(const Catalogue& stored, FormKind form) {
   shown.config = stored.config;
   shown.table = stored.table;
   shown.origin = stored.origin;
+  shown.kv_cache = stored.kv_cache;
   shown.carried = stored.carried;
   if (stored.origin && stored.origin->index) shown.index = stored.origin->index->info;
   shown.index.missing_files.clear();

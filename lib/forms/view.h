@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lib/base/status.h"
+#include "lib/forms/cut_rows.h"
 #include "lib/model/catalogue.h"
 
 namespace mimo {
@@ -37,6 +38,7 @@ struct View {
   std::vector<uint8_t> transposed;               // by shown array: the stored rectangles are turned over
   std::vector<uint32_t> scale_of;                // by stored array: the stored scales of stored codes
   std::vector<Replica> replicas;
+  std::vector<CutRows> cut_rows;   // beyond the vocabulary, which nothing shows
   std::vector<uint8_t> constants;  // by stored array: of the engine, not of the model
   int64_t chunks = 0;              // C of the fused(C) attention; 0: split with scales per row
   uint32_t real_files = 0;         // files of `catalogue` below this are stored files of the same index

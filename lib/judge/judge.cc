@@ -2,6 +2,7 @@
 
 #include "lib/forms/registry/registry.h"
 #include "lib/judge/oddities.h"
+#include "lib/judge/travel.h"
 
 namespace mimo {
 namespace {
@@ -17,14 +18,14 @@ void JudgeLayout(const LayoutVerdict& layout, Verdict* verdict) {
 }  // namespace
 
 Verdict JudgeCheckpoint(const Checkpoint& checkpoint, Subject subject) {
-  Verdict verdict;
+  Verdict verdict = JudgeTravel(checkpoint.stored, &checkpoint.inventory, checkpoint.cut_rows);
   if (checkpoint.like) return verdict;  // a run under the config of its reference
   if (checkpoint.view) {
     if (FormOfStored(checkpoint.stored).traits().declares)
-      verdict = JudgeDeclaredModules(checkpoint.catalogue(), checkpoint.inventory, subject);
+      verdict.Append(JudgeDeclaredModules(checkpoint.catalogue(), checkpoint.inventory, subject));
     return verdict;
   }
-  verdict = FindOddities(checkpoint.stored);
+  verdict.Append(FindOddities(checkpoint.stored));
   verdict.Append(JudgeDeclared(checkpoint.catalogue(), checkpoint.inventory, FactsOf(checkpoint.facts), subject));
   JudgeLayout(checkpoint.layout, &verdict);
   return verdict;
@@ -38,6 +39,7 @@ Verdict JudgeOpened(const OpenedCheckpoint& opened, Subject subject) {
   if (opened.reached == Reached::kLayout) {
     verdict.Append(JudgeCheckpoint(checkpoint, subject));
   } else if (opened.reached != Reached::kNothing) {
+    verdict.Append(JudgeTravel(checkpoint.stored, nullptr, {}));
     verdict.Append(FindOddities(checkpoint.stored));
     if (opened.reached == Reached::kInventory)
       verdict.Append(JudgeDeclared(checkpoint.stored, checkpoint.inventory, FactsOf(checkpoint.facts), subject));

@@ -1,6 +1,7 @@
 #include "lib/model/catalogue.h"
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <tuple>
 
@@ -46,6 +47,7 @@ class CatalogueBuilder {
     MIMO_RETURN_IF_ERROR(ListCarried(fs_, out_.root, &out_.carried, &out_.oddities));
     MIMO_RETURN_IF_ERROR(ReadIndexFile());
     MIMO_RETURN_IF_ERROR(ReadOrigin());
+    MIMO_RETURN_IF_ERROR(ReadCacheScheme());
     return std::move(out_);
   }
 
@@ -54,6 +56,8 @@ class CatalogueBuilder {
     MIMO_RETURN_IF_ERROR(ChooseTensorFiles());
     for (const std::string& name : tensor_files_) MIMO_RETURN_IF_ERROR(ReadShard(name));
     MIMO_RETURN_IF_ERROR(ReleaseNames(&out_, &weight_map_));
+    MIMO_RETURN_IF_ERROR(SortStrays());
+    TakeWhatTheIndexSays();
     MIMO_RETURN_IF_ERROR(SortArrays(&out_));
     MIMO_RETURN_IF_ERROR(CrossCheckIndex());
     return std::move(out_);
@@ -119,7 +123,17 @@ class CatalogueBuilder {
     return TakeIndex(kOriginIndexName, &origin.index);
   }
 
-  // All top-level .safetensors files; with an index whose files all exist, only those it names.
+  Status ReadCacheScheme() {
+    std::string quant_config;
+    for (const CarriedFile& file : out_.carried) {
+      if (file.name != kQuantConfigName || !file.outside.empty() || file.bytes > kMaxConfigBytes) continue;
+      MIMO_ASSIGN_OR_RETURN(quant_config, ReadWholeFile(fs_, JoinPath(out_.root, file.name), kMaxConfigBytes));
+    }
+    out_.kv_cache = ReadKvCacheScheme(out_.config.text, quant_config);
+    return {};
+  }
+
+  // All top-level .safetensors files; with an index whose files all exist, those it names, and later what it forgot.
   Status ChooseTensorFiles() {
     std::set<std::string> on_disk, named;
     for (const CarriedFile& file : out_.carried)
@@ -138,15 +152,94 @@ class CatalogueBuilder {
       out_.oddities.push_back("index names files that do not exist (" + Some(out_.index.missing_files) +
                               "): the shard headers win");
     } else if (!named.empty()) {
-      std::vector<std::string> extra;
       for (const std::string& file : on_disk)
-        if (!named.contains(file)) extra.push_back(file);
-      if (!extra.empty()) out_.oddities.push_back("files not in the index are carried along unread: " + Some(extra));
+        if (!named.contains(file)) beside_.push_back(file);
       on_disk = std::move(named);
     }
     tensor_files_.assign(on_disk.begin(), on_disk.end());
     std::erase_if(out_.carried, [&](const CarriedFile& f) { return on_disk.contains(f.name); });
     return {};
+  }
+
+  // What lies beside the files of the checkpoint: their tensors are known, and nothing is sorted yet.
+  Status SortStrays() {
+    const std::vector<std::string> nested = NestedTensorFiles(out_.carried);
+    for (const CarriedFile& file : out_.carried)
+      if (file.name.find('/') == std::string::npos && IsForeignTensorFile(file.name))
+        out_.strays.push_back({.file = file.name, .problem = "another format than safetensors"});
+    if (!beside_.empty() || !nested.empty()) MIMO_RETURN_IF_ERROR(ClassifyStrays(nested));
+    std::sort(out_.strays.begin(), out_.strays.end(),
+              [](const StrayFile& a, const StrayFile& b) { return a.file < b.file; });
+    bool read = false;
+    for (const StrayFile& stray : out_.strays) {
+      if (!stray.may_travel()) std::erase_if(out_.carried, [&](const CarriedFile& f) { return f.name == stray.file; });
+      if (stray.kind != StrayKind::kForgotten) continue;
+      MIMO_RETURN_IF_ERROR(ReadShard(stray.file));
+      forgotten_.insert(stray.file);
+      read = true;
+    }
+    if (read) SortFiles();
+    return {};
+  }
+
+  Status ClassifyStrays(const std::vector<std::string>& nested) {
+    std::unordered_map<std::string_view, uint32_t> file_of;
+    for (const StoredArray& array : out_.arrays) file_of.emplace(array.name, array.file);
+    const TensorHolder holder = [&](std::string_view tensor) {
+      const auto found = file_of.find(tensor);
+      return found == file_of.end() ? std::string() : out_.files[found->second].name;
+    };
+    for (const std::string& file : beside_) {
+      MIMO_ASSIGN_OR_RETURN(StrayFile stray, ClassifyStray(fs_, out_.root, file, *out_.table, holder));
+      out_.strays.push_back(std::move(stray));
+    }
+    // What subdirectories hold is their own, unless all of it is here too.
+    for (const std::string& file : nested) {
+      MIMO_ASSIGN_OR_RETURN(StrayFile stray, ClassifyStray(fs_, out_.root, file, *out_.table, holder));
+      if (stray.kind == StrayKind::kStale && stray.tensors > 0) out_.strays.push_back(std::move(stray));
+    }
+    return {};
+  }
+
+  // Of tensors that two files hold, the one that the index names.
+  void TakeWhatTheIndexSays() {
+    std::unordered_map<std::string_view, uint32_t> seen;
+    std::set<std::string> twice;
+    for (const StoredArray& array : out_.arrays)
+      if (!seen.emplace(array.name, array.file).second) twice.insert(array.name);
+    if (twice.empty()) return;
+    std::unordered_map<std::string, std::string> wanted;
+    for (const auto& [tensor, file] : weight_map_)
+      if (twice.contains(tensor)) wanted.emplace(tensor, file);
+    std::map<std::string, uint64_t> ignored;  // copies, by file
+    std::erase_if(out_.arrays, [&](const StoredArray& array) {
+      const auto found = wanted.find(array.name);
+      if (found == wanted.end() || out_.files[array.file].name == found->second) return false;
+      // Where the index names neither, both stay, to be refused.
+      const bool holds = std::any_of(out_.files.begin(), out_.files.end(),
+                                     [&](const CatalogueFile& file) { return file.name == found->second; });
+      if (!holds) return false;
+      out_.files[array.file].whole = false;
+      ++ignored[out_.files[array.file].name];
+      return true;
+    });
+    for (const auto& [file, count] : ignored)
+      out_.oddities.push_back(file + " holds " + std::to_string(count) +
+                              " tensors that the index gives to other files: they are left out");
+  }
+
+  void SortFiles() {
+    std::vector<uint32_t> order(out_.files.size()), place(out_.files.size());
+    for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+    std::sort(order.begin(), order.end(),
+              [&](uint32_t a, uint32_t b) { return out_.files[a].name < out_.files[b].name; });
+    std::vector<CatalogueFile> sorted;
+    for (uint32_t i = 0; i < order.size(); ++i) {
+      place[order[i]] = i;
+      sorted.push_back(std::move(out_.files[order[i]]));
+    }
+    out_.files = std::move(sorted);
+    for (StoredArray& array : out_.arrays) array.file = place[array.file];
   }
 
   Status ReadShard(const std::string& name) {
@@ -219,14 +312,19 @@ class CatalogueBuilder {
       if (out_.files[array->file].name != file) elsewhere.push_back(tensor);
     }
     if (!elsewhere.empty()) out_.oddities.push_back("index gives the wrong file for: " + Some(elsewhere));
+    uint64_t forgotten = 0;  // bytes; the files are named already
+    for (const StoredArray& array : out_.arrays)
+      if (forgotten_.contains(out_.files[array.file].name)) forgotten += array.bytes;
     if (listed < out_.arrays.size()) {
       std::set<std::string> names;
       for (const auto& [tensor, file] : weight_map_) names.insert(tensor);
       for (const StoredArray& array : out_.arrays)
-        if (!names.contains(array.name)) unlisted.push_back(array.name);
+        if (!names.contains(array.name) && !forgotten_.contains(out_.files[array.file].name))
+          unlisted.push_back(array.name);
       if (!unlisted.empty()) out_.oddities.push_back("tensors missing from the index: " + Some(unlisted));
     }
-    if (out_.index.total_size && *out_.index.total_size != out_.payload_bytes())
+    const std::optional<uint64_t>& total = out_.index.total_size;
+    if (total && *total != out_.payload_bytes() && *total != out_.payload_bytes() - forgotten)
       out_.oddities.push_back("index total_size is " + std::to_string(*out_.index.total_size) +
                               ", the headers sum to " + std::to_string(out_.payload_bytes()));
     return {};
@@ -236,6 +334,8 @@ class CatalogueBuilder {
   Catalogue out_;
   std::vector<std::pair<std::string, std::string>> weight_map_;
   std::vector<std::string> tensor_files_;
+  std::vector<std::string> beside_;  // tensor files at the top that the index does not name
+  std::set<std::string> forgotten_;  // of these, those that are read
 };
 
 }  // namespace
@@ -290,7 +390,7 @@ Status SortArrays(Catalogue* catalogue) {
         .Tensor(arrays[i].name)
         .Expected("each tensor in one file")
         .Found("also in " + catalogue->files[arrays[i - 1].file].name)
-        .Id("files.stored_twice")
+        .Id("travel.stored-twice")
         .Advice(
             "say with an index which file holds each tensor: files that it does not name are left alone, and none is "
             "in the way");

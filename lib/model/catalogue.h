@@ -1,7 +1,7 @@
 // Every stored array of a checkpoint directory, from the shard headers. Arrays in the files of a rank
 // (model-rank-R-part-P.safetensors) are named "rankR/NAME": each rank has its own of one name. The index is
 // cross-checked; where it names files that do not exist, the headers win (released indexes have been wrong: reference
-// mimo-checkpoints.md section 2.6). Read-only: symbolic links (the layout of the Hugging Face cache) are followed,
+// mimo-checkpoints.md section 2.6); what it forgets is read (stray_files.h). Read-only: symbolic links (the layout of the Hugging Face cache) are followed,
 // nothing is ever written.
 #pragma once
 
@@ -18,7 +18,9 @@
 #include "lib/model/carried_files.h"
 #include "lib/model/config.h"
 #include "lib/model/index.h"
+#include "lib/model/kv_cache.h"
 #include "lib/model/names.h"
+#include "lib/model/stray_files.h"
 
 namespace mimo {
 
@@ -34,6 +36,7 @@ struct CatalogueFile {
   std::string root = {};
   FileStamp stamp = {};  // before its header was read
   bool renamed = false;  // some arrays have other names in its header (lib/model/name_prefix.h)
+  bool whole = true;     // every tensor of its header is an array of the catalogue
 };
 
 // Bytes of a file whose CRC-32 the file holds: the storage of a torch.save item, in which arrays lie.
@@ -75,6 +78,8 @@ struct Catalogue {
   std::vector<CarriedFile> carried;  // by name; config.json, the index and the origin are not among them
   std::optional<CatalogueOrigin> origin;
   std::string name_prefix;            // what the names of arrays are under in their files; "" as released
+  std::vector<StrayFile> strays;      // tensor files that the index does not name; by name
+  KvCacheScheme kv_cache;             // what config.json and hf_quant_config.json declare
   std::vector<std::string> oddities;  // warnings for people
   std::unordered_map<std::string, uint32_t> by_name;
 

@@ -62,6 +62,10 @@ class InventoryTaker {
         out_.unknown.push_back(i);
         continue;
       }
+      if (IsCacheScale(arrays[i].id.role)) {
+        MIMO_RETURN_IF_ERROR(TakeCacheScale(i));
+        continue;
+      }
       const Part part = arrays[i].id.part;
       const auto [it, fresh] = by_weight.emplace(
           part == Part::kWeight ? arrays[i].name : NameOfPart(arrays[i].name, Part::kWeight), weights.size());
@@ -73,6 +77,29 @@ class InventoryTaker {
       out_.weights.push_back(weight);
     }
     return {};
+  }
+
+  // Scales that are no single number (one per head) are of no form that is known.
+  Status TakeCacheScale(uint32_t index) {
+    const StoredArray& array = catalogue_.arrays[index];
+    const CacheScaleName* name = catalogue_.table->CacheScaleOf(array.name);
+    const bool number = array.dtype == DType::kF32 || array.dtype == DType::kBF16 || array.dtype == DType::kF16;
+    if (name == nullptr || !number || !(array.shape.empty() || array.shape == std::vector<int64_t>{1})) {
+      out_.unknown.push_back(index);
+      return {};
+    }
+    const int64_t layers = array.id.mtp ? out_.mtp_layers : catalogue_.config.layers;
+    if (array.id.layer >= layers) return NoPlaceFor(array);
+    out_.cache_scales.push_back({index, array.id, name->placement});
+    return {};
+  }
+
+  Error NoPlaceFor(const StoredArray& array) const {
+    return Bad(array, "a tensor that config.json leaves no place for")
+        .Expected(std::to_string(catalogue_.config.layers) + " layers, " + std::to_string(catalogue_.config.experts) +
+                  " experts, " + (out_.fused ? "fused" : "split") + " attention")
+        .Found("this tensor")
+        .Advice("config.json and tensors are of different models, or the config was edited");
   }
 
   Status CheckExpected() {
@@ -99,12 +126,7 @@ class InventoryTaker {
     for (size_t i = 0; i < seen.size(); ++i) {
       const Weight& weight = out_.weights[i];
       if (seen[i] || IsTower(weight.id.role)) continue;
-      const StoredArray& array = catalogue_.arrays[weight.array];
-      return Bad(array, "a tensor that config.json leaves no place for")
-          .Expected(std::to_string(catalogue_.config.layers) + " layers, " + std::to_string(catalogue_.config.experts) +
-                    " experts, " + (out_.fused ? "fused" : "split") + " attention")
-          .Found("this tensor")
-          .Advice("config.json and tensors are of different models, or the config was edited");
+      return NoPlaceFor(catalogue_.arrays[weight.array]);
     }
     return {};
   }

@@ -72,10 +72,18 @@ struct AttentionWeights {
   std::array<uint32_t, 3> in_order() const { return fused() ? std::array{qkv, kNone, kNone} : std::array{q, k, v}; }
 };
 
+// A scale of the KV cache: of a layer's attention, of no weight. One element, F32, BF16 or F16, [] or [1].
+struct CacheScale {
+  uint32_t array = kNone;  // into Catalogue::arrays
+  TensorId id;             // of what, and of which layer
+  CachePlacement placement = CachePlacement::kAttention;
+};
+
 struct Inventory {
   std::vector<Weight> weights;              // in catalogue order
   std::vector<AttentionWeights> attention;  // decoder layers ascending, then MTP layers
-  std::vector<uint32_t> unknown;            // arrays that no rule knows
+  std::vector<uint32_t> unknown;            // arrays that no rule knows, or that are not what their name says
+  std::vector<CacheScale> cache_scales;     // in catalogue order
   int mtp_layers = 0;
   bool fused = false;                // attention is stored fused (all layers alike)
   bool quantized_attention = false;  // any attention projection is FP8 under a grid of blocks

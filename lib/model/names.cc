@@ -7,7 +7,7 @@
 namespace mimo {
 namespace {
 
-constexpr Words<Role, 28> kRoleNames{{
+constexpr Words<Role, 32> kRoleNames{{
     {Role::kEmbed, "embed"},
     {Role::kLmHead, "lm_head"},
     {Role::kFinalNorm, "final_norm"},
@@ -32,6 +32,10 @@ constexpr Words<Role, 28> kRoleNames{{
     {Role::kMtpEhProj, "mtp.eh_proj"},
     {Role::kMtpPreMlpNorm, "mtp.pre_mlp_norm"},
     {Role::kMtpFinalNorm, "mtp.final_norm"},
+    {Role::kCacheK, "cache.k"},
+    {Role::kCacheV, "cache.v"},
+    {Role::kCacheQ, "cache.q"},
+    {Role::kCacheKv, "cache.kv"},
     {Role::kVision, "tower.vision"},
     {Role::kAudio, "tower.audio"},
     {Role::kSpeech, "tower.speech"},
@@ -154,7 +158,12 @@ TensorId ModelTable::Identify(std::string_view tensor_name) const {
   Shape shape;
   if (!TakeShape(tensor_name, &shape)) return {};
   auto it = by_shape_.find(shape.text);
-  if (it == by_shape_.end()) return {};
+  if (it == by_shape_.end()) {
+    const auto scale = cache_by_shape_.find(shape.text);
+    if (scale == cache_by_shape_.end()) return {};
+    const CacheScaleName& name = cache_scales_[scale->second];
+    return {name.role, Part::kWeight, name.mtp, shape.numbers[0], -1};
+  }
   id.role = rules_[it->second].role;
   id.mtp = rules_[it->second].mtp;
   id.layer = shape.numbers[0];  // a table has {layer} before {expert}
@@ -175,6 +184,20 @@ std::string ModelTable::NameOf(const TensorId& id) const {
 std::string_view ModelTable::FuseOf(const TensorId& id) const {
   const TensorRule* rule = RuleOf(id);
   return rule == nullptr ? std::string_view() : rule->fuse;
+}
+
+const CacheScaleName* ModelTable::CacheScaleOf(std::string_view tensor_name) const {
+  Shape shape;
+  if (!TakeShape(tensor_name, &shape)) return nullptr;
+  const auto it = cache_by_shape_.find(shape.text);
+  return it == cache_by_shape_.end() ? nullptr : &cache_scales_[it->second];
+}
+
+std::string ModelTable::CacheScaleAt(const TensorId& id, CachePlacement placement) const {
+  for (const CacheScaleName& name : cache_scales_)
+    if (name.role == id.role && name.mtp == id.mtp && name.placement == placement)
+      return NameInLayer(name.pattern, id.layer);
+  return "";
 }
 
 const TensorRule* ModelTable::RuleOf(const TensorId& id) const {

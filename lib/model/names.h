@@ -45,6 +45,10 @@ enum class Role : uint8_t {
   kMtpEhProj,
   kMtpPreMlpNorm,
   kMtpFinalNorm,
+  kCacheK,  // scales of the KV cache: of keys, values, queries, and of keys and values alike
+  kCacheV,
+  kCacheQ,
+  kCacheKv,
   kVision,
   kAudio,
   kSpeech,
@@ -99,6 +103,18 @@ struct TensorRule {
   std::string fuse;  // engines run tensors of one layer and expert with equal `fuse` as one: they share global scales
 };
 
+// Beside which module a scale of the KV cache is stored, which its name says: k_proj.k_scale, qkv_proj.k_scale, or
+// self_attn.k_scale and self_attn.attn.k_scale (vLLM, maybe_remap_kv_scale_name, reads all of them).
+enum class CachePlacement : uint8_t { kSplit, kFused, kAttention };
+
+// One name of a scale of the KV cache.
+struct CacheScaleName {
+  Role role = Role::kUnknown;
+  bool mtp = false;
+  CachePlacement placement = CachePlacement::kAttention;
+  std::string pattern;  // "model.layers.{layer}.self_attn.k_proj.k_scale"
+};
+
 class ModelTable {
  public:
   // The table of a family, e.g. "mimo_v2"; parsed once, lives forever. kBadInput when there is none of that name.
@@ -112,6 +128,10 @@ class ModelTable {
   std::string NameOf(const TensorId& id) const;
   // TensorRule::fuse of the rule of `id`; "" when it has none.
   std::string_view FuseOf(const TensorId& id) const;
+  // What the name of a scale of the KV cache says; null for every other name.
+  const CacheScaleName* CacheScaleOf(std::string_view tensor_name) const;
+  // The name of the scale `id` (of a cache role) at a placement; "" where it has none there.
+  std::string CacheScaleAt(const TensorId& id, CachePlacement placement) const;
   // The rule of `id`, whatever its part; null for towers and unknown tensors.
   const TensorRule* RuleOf(const TensorId& id) const;
 
@@ -120,6 +140,8 @@ class ModelTable {
   std::vector<TensorRule> rules_;
   std::unordered_map<std::string, size_t> by_shape_;  // name with numbers replaced by '#' -> rule
   std::vector<std::pair<std::string, Role>> towers_;  // prefix -> role
+  std::vector<CacheScaleName> cache_scales_;
+  std::unordered_map<std::string, size_t> cache_by_shape_;  // the same, into cache_scales_
 };
 Result<ModelTable> ParseModelTable(std::string_view json);
 

@@ -29,4 +29,9 @@ constexpr bool IsNorm(Role role) {
          role == Role::kMtpFinalNorm;
 }
 
+// Scales of the KV cache: of no weight, and kept whatever becomes of weights.
+constexpr bool IsCacheScale(Role role) {
+  return role == Role::kCacheK || role == Role::kCacheV || role == Role::kCacheQ || role == Role::kCacheKv;
+}
+
 }  // namespace mimo

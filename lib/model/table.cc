@@ -5,8 +5,10 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "lib/base/words.h"
 #include "lib/json/parse.h"
 #include "lib/model/names.h"
+#include "lib/model/role_groups.h"
 #include "schemas/embedded.h"
 
 namespace mimo {
@@ -68,6 +70,28 @@ Result<TensorRule> ParseRule(const Json& entry) {
   return rule;
 }
 
+// Words of CachePlacement in a table.
+constexpr Words<CachePlacement, 3> kPlacements{{{CachePlacement::kSplit, "split"},
+                                                {CachePlacement::kFused, "fused"},
+                                                {CachePlacement::kAttention, "attention"}}};
+static_assert(NamesEach(kPlacements));
+
+// Every name of every scale, below each module of attention.
+Result<std::vector<CacheScaleName>> ParseCacheScales(const Json& section) {
+  std::vector<CacheScaleName> names;
+  for (const Json& module : section.at("modules"))
+    for (const Json& entry : section.at("scales")) {
+      const std::string role = entry.at("role").get<std::string>();
+      const auto known = RoleFromName(role);
+      if (!known || !IsCacheScale(*known)) return BadTable("no scale of the KV cache").Found(role);
+      for (const auto& [placement, word] : kPlacements)
+        for (const Json& name : entry.value(std::string(word), Json::array()))
+          names.push_back({*known, module.value("mtp", false), placement,
+                           module.at("name").get<std::string>() + "." + name.get<std::string>()});
+    }
+  return names;
+}
+
 }  // namespace
 
 Result<ModelTable> ParseModelTable(std::string_view json) {
@@ -87,6 +111,16 @@ Result<ModelTable> ParseModelTable(std::string_view json) {
       const auto role = RoleFromName(name);
       if (!role) return BadTable("unknown role").Found(name);
       table.towers_.emplace_back(entry.at("prefix").get<std::string>(), *role);
+    }
+    if (root.contains("cache_scales")) {
+      MIMO_ASSIGN_OR_RETURN(table.cache_scales_, ParseCacheScales(root.at("cache_scales")));
+    }
+    for (size_t i = 0; i < table.cache_scales_.size(); ++i) {
+      const std::string& pattern = table.cache_scales_[i].pattern;
+      const std::string shape = LookupForm(pattern);
+      if (shape.empty()) return BadTable("bad name pattern").Found(pattern);
+      if (table.by_shape_.contains(shape) || !table.cache_by_shape_.emplace(shape, i).second)
+        return BadTable("name twice").Found(pattern);
     }
   } catch (const Json::exception& e) {
     return BadTable("not the expected JSON").Found(e.what());

@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "lib/draft/filter.h"
+#include "lib/forms/hf/cache_scales.h"
 #include "lib/forms/registry/registry.h"
+#include "lib/forms/strays.h"
 #include "lib/plan/output_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/planner/resolve.h"
@@ -87,6 +89,7 @@ Result<Plan> MakePlanOf(Planning p) {
   if (p.view != nullptr && p.view->trained) p.chooser.NarrowRuns();
   MIMO_RETURN_IF_ERROR(CheckFileNames(p.stored, {}));
   MIMO_RETURN_IF_ERROR(form.Check(p));
+  MIMO_RETURN_IF_ERROR(CheckStrays(p.stored, p.options.unknown));
   MIMO_ASSIGN_OR_RETURN(const Choice attention, ChooseAttentionStorage(&p));
   p.target = StartTarget(p, attention);
   MIMO_RETURN_IF_ERROR(form.Aim(attention, &p));
@@ -114,6 +117,7 @@ Result<Plan> MakePlanOf(Planning p) {
   MIMO_RETURN_IF_ERROR(CheckFileNames(p.stored, plan.carried));
   MIMO_RETURN_IF_ERROR(CheckOutputNames(p.stored, plan));
   form.Note(&p);
+  NoteCacheScales(&p, plan);
   plan.notes = std::move(p.notes);
   FinishPlan(p, dropped, &plan);
   return plan;

@@ -1,9 +1,12 @@
 // What a planned directory, of whatever form, says about itself: config.json, the index, and what travels along.
 #include <algorithm>
+#include <set>
 
 #include "lib/forms/form.h"
+#include "lib/forms/hf/cache_scales.h"
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/hf/hf_output.h"
+#include "lib/forms/strays.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/words.h"
@@ -78,8 +81,10 @@ class DirectoryDescriber {
         !chooser_.keeps() || options_.text_only || !traits_.plain || options_.fold_value_scale.has_value();
     const bool restored = target_.restores && p_.catalogue.origin;  // the base is the text of what is restored
     const bool other_base = restored ? config_.marker->recoded : p_.view != nullptr || target_.restores;
-    return asked || other_base || DeclaresOtherwise(p_) || target_.qkv != base_layout_ ||
-           target_.block_rows != base_.block_rows || (!restored && target_.resizes(config_));
+    // An output without the scales of the KV cache that the source has must not declare them.
+    const bool loses_scheme = p_.catalogue.kv_cache.declared() && CacheSchemeOf(p_, plan_).empty();
+    return asked || other_base || loses_scheme || DeclaresOtherwise(p_) || target_.qkv != base_layout_ || target_.block_rows != base_.block_rows ||
+           (!restored && target_.resizes(config_));
   }
 
   Result<HfDescription> DescribeHf() {
@@ -99,6 +104,9 @@ class DirectoryDescriber {
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
     }
+    // A number that was wrong, or has become so.
+    if (const auto& said = config_.nextn_layers; said && *said != WrittenMtpLayers()) hf.mtp_layers = WrittenMtpLayers();
+    hf.quantization.kv_cache_scheme = CacheSchemeOf(p_, plan_);
     hf.dtype = WordOf(kTorchDTypes, options_.dtype);
     hf.folded_value_scale = options_.fold_value_scale || (config_.marker && !config_.marker->folded.empty());
     LayoutMarker& marker = hf.marker;
@@ -116,6 +124,13 @@ class DirectoryDescriber {
     if (options_.fold_value_scale) marker.folded = WordOf(kFoldIntos, *options_.fold_value_scale);
     p_.form.Amend(p_, &hf);
     return hf;
+  }
+
+  int64_t WrittenMtpLayers() const {
+    std::set<int32_t> layers;
+    for (const OutputArray& output : plan_.outputs)
+      if (output.id.mtp) layers.insert(output.id.layer);
+    return static_cast<int64_t>(layers.size());
   }
 
   // What forms without towers are shown as: their config must not promise them.
@@ -171,9 +186,10 @@ class DirectoryDescriber {
   void Carry(const HfDescription& hf) {
     for (const CarriedFile& file : p_.catalogue.carried) {
       if (options_.text_only && LiesIn("audio_tokenizer/", file)) continue;
-      if (edited_ && !hf.keeps_quantization && file.name == kQuantConfigName)
+      if (edited_ && file.name == kQuantConfigName &&
+          (!hf.keeps_quantization || hf.quantization.kv_cache_scheme != p_.catalogue.kv_cache.scheme))
         continue;  // it would contradict config.json
-      if (LiesIn(kOriginDirectory, file)) continue;
+      if (LiesIn(kOriginDirectory, file) || IsDroppedStray(p_.stored, file.name, options_.unknown)) continue;
       plan_.carried.push_back(file.name);
     }
   }

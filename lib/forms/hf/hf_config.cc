@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/json/parse.h"
+#include "lib/model/kv_cache.h"
 
 namespace mimo {
 
@@ -91,12 +92,26 @@ Status EditQuantization(const HfDescription& d, ordered_json* config) {
   const auto it = config->find(kQuantization);
   MIMO_ASSIGN_OR_RETURN(const std::string edited,
                         QuantizationConfig(d.quantization, it == config->end() ? "" : it->dump()));
-  if (edited.empty())
+  const std::string& scheme = d.quantization.kv_cache_scheme;
+  config->erase(kCacheSchemeKey);
+  if (edited.empty()) {
     config->erase(kQuantization);
-  else {
+    // What is declared of the KV cache stays, though engines look for it elsewhere (lib/model/kv_cache.h).
+    if (!scheme.empty()) {
+      MIMO_ASSIGN_OR_RETURN((*config)[kCacheSchemeKey], ParseJson<ordered_json>(scheme, kConfigName));
+    }
+  } else {
     MIMO_ASSIGN_OR_RETURN((*config)[kQuantization], ParseJson<ordered_json>(edited, kConfigName, kLongDocument));
   }
   return {};
+}
+
+// Where the rest of quantization_config stays: a scheme of what the output does not hold goes.
+void DropCacheScheme(ordered_json* config) {
+  config->erase(kCacheSchemeKey);
+  const auto it = config->find(kQuantization);
+  if (it == config->end() || !it->is_object()) return;
+  for (const char* key : {kCacheSchemeKey, kCacheAlgorithmKey}) it->erase(key);
 }
 
 // What the family's index says its weights are saved as; "" to leave the key out.
@@ -128,12 +143,16 @@ Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription&
     return BadInput("config.json is not a JSON object").File(source.path);
   }
   EditGeometry(source, d, &config);
-  if (!d.keeps_quantization) MIMO_RETURN_IF_ERROR(EditQuantization(d, &config));
+  if (!d.keeps_quantization)
+    MIMO_RETURN_IF_ERROR(EditQuantization(d, &config));
+  else if (d.quantization.kv_cache_scheme.empty())
+    DropCacheScheme(&config);
   if (!d.dtype.empty()) {
     const bool has_dtype = config.contains("dtype"), has_torch = config.contains("torch_dtype");
     if (has_dtype) config["dtype"] = d.dtype;
     if (has_torch || !has_dtype) config["torch_dtype"] = d.dtype;
   }
+  if (d.mtp_layers) config["num_nextn_predict_layers"] = *d.mtp_layers;
   if (d.text_only) {
     std::vector<std::string> gone;
     for (const auto& item : config.items())

@@ -23,6 +23,7 @@ struct HfDescription {
   HfQuantization quantization;                                // without modules, nothing quantized remains
   std::string dtype;  // "bfloat16", "float16", "float32"; "" leaves the key alone
   bool text_only = false;
+  std::optional<int64_t> mtp_layers = {};  // num_nextn_predict_layers, which is wrong in the source; nullopt: it stays
   bool ranks = false;               // the files are those of ranks: the model's own heads and projection layout stay
   std::string architecture;         // in place of the source's, "" keeps it
   bool keeps_quantization = false;  // quantization_config stays as it is (Neuron's readers do not look at it)

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "lib/json/parse.h"
+#include "lib/model/kv_cache.h"
 #include "lib/recipe/recipe_words.h"
 
 namespace mimo {
@@ -73,6 +74,13 @@ ordered_json IgnoreList(const HfQuantization& q, const ordered_json& source) {
   return list;
 }
 
+// Null where nothing is declared.
+ordered_json CacheScheme(const HfQuantization& q) {
+  if (q.kv_cache_scheme.empty()) return nullptr;
+  const Result<ordered_json> scheme = ParseJson<ordered_json>(q.kv_cache_scheme, kCacheSchemeKey);
+  return scheme.ok() ? scheme.value() : ordered_json();
+}
+
 ordered_json NativeConfig(const HfQuantization& q, const ordered_json& source) {
   ordered_json config = source;
   if (!config.is_object() || config.value("quant_method", "") != "fp8")
@@ -93,6 +101,11 @@ ordered_json NativeConfig(const HfQuantization& q, const ordered_json& source) {
   } else {
     config.erase("scale_fmt");
   }
+  config.erase(kCacheAlgorithmKey);
+  if (q.kv_cache_scheme.empty())
+    config.erase(kCacheSchemeKey);
+  else
+    config[kCacheSchemeKey] = CacheScheme(q);
   ordered_json list = IgnoreList(q, config);
   config["ignored_layers"] = list;
   config["modules_to_not_convert"] = std::move(list);
@@ -146,7 +159,7 @@ Status CheckModelOpt(const HfQuantization& q) {
       .Advice("choose square blocks, or the dialect native or compressed-tensors");
 }
 
-// The value of "quantization" in hf_quant_config.json. Nothing quantizes the KV cache.
+// The value of "quantization" in hf_quant_config.json.
 ordered_json ModelOptQuantization(const HfQuantization& q) {
   std::set<std::string> algorithms;
   for (const QuantizedModule& module : q.quantized) algorithms.insert(AlgorithmOf(module));
@@ -154,7 +167,9 @@ ordered_json ModelOptQuantization(const HfQuantization& q) {
   const bool mixed = algorithms.size() > 1;
   const bool fp4 = Any(q, Codec::kNvfp4);
   out["quant_algo"] = mixed ? "MIXED_PRECISION" : *algorithms.begin();
-  out["kv_cache_quant_algo"] = nullptr;
+  const Result<ordered_json> cache =
+      ParseJson<ordered_json>(ModelOptCacheAlgorithm(q.kv_cache_scheme), kCacheAlgorithmKey);
+  out[kCacheAlgorithmKey] = cache.ok() ? cache.value() : ordered_json();
   out["group_size"] = fp4 || mixed ? 16 : GroupSizeOf(q, *algorithms.begin());
   out["exclude_modules"] = q.unquantized;
   if (!mixed) return out;
@@ -215,6 +230,7 @@ ordered_json ModelOptConfig(const HfQuantization& q) {
   }
   config["ignore"] = quantization["exclude_modules"];
   config["quant_algo"] = quantization["quant_algo"];
+  if (!q.kv_cache_scheme.empty()) config[kCacheSchemeKey] = CacheScheme(q);
   config["producer"] = Producer();
   config["quant_method"] = "modelopt";
   return config;
@@ -306,7 +322,7 @@ ordered_json CompressedConfig(const HfQuantization& q) {
   config["quantization_status"] = "compressed";
   config["config_groups"] = std::move(described);
   config["ignore"] = q.unquantized;
-  config["kv_cache_scheme"] = nullptr;
+  config[kCacheSchemeKey] = CacheScheme(q);
   return config;
 }
 

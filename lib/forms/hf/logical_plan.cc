@@ -6,6 +6,8 @@
 #include "lib/draft/attention.h"
 #include "lib/draft/resize.h"
 #include "lib/forms/form.h"
+#include "lib/forms/hf/cache_scales.h"
+#include "lib/forms/unknown.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -30,6 +32,7 @@ class LogicalPlanner {
     for (const AttentionWeights& a : inventory_.attention) MIMO_RETURN_IF_ERROR(PlanAttentionLayer(a));
     for (const Weight& weight : inventory_.weights)
       if (!IsAttentionProjection(weight.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(weight));
+    MIMO_RETURN_IF_ERROR(PlanCacheScales(&p_));
     return PlanFused();
   }
 
@@ -43,12 +46,9 @@ class LogicalPlanner {
       } else if (options_.unknown == UnknownPolicy::kDrop) {
         draft_.SetReason(array, "unknown tensor, --unknown drop");
       } else {
-        return BadInput("a tensor that no model table knows")
-            .File(JoinPath(catalogue_.root, catalogue_.files[stored.file].name))
-            .Tensor(stored.name)
-            .Expected("tensors of the MiMo-V2 family only")
-            .Found(std::to_string(inventory_.unknown.size()) + " unknown")
-            .Advice("pass --unknown carry to copy such tensors as they are, or --unknown drop");
+        std::vector<std::string> names;
+        for (const uint32_t unknown : inventory_.unknown) names.push_back(catalogue_.arrays[unknown].name);
+        return RefuseUnknown(names, JoinPath(catalogue_.root, catalogue_.files[stored.file].name));
       }
     }
     return {};

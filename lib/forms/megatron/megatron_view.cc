@@ -124,16 +124,40 @@ class MegatronViewer {
 
   // Under its own name: it is for the planner to refuse, carry or drop it.
   Status ShowUnknown(const SavedTensor& tensor) {
-    if (tensor.chunks.size() != 1)
+    if (tensor.chunks.empty())
       return Bad(tensor.key, "a tensor that no model table knows")
           .Expected("the tensors of a MiMo-V2 language model")
-          .Found("this one");
-    const uint32_t index = tensor.chunks[0].array;
-    StoredArray array = store_.stored.arrays[index];
-    array.name = tensor.key;
-    const Fragment whole = WholeOf(array, index);
-    shown_.push_back({std::move(array), {whole}, FileOfLayer(false, -1)});
+          .Found("this one, without parts");
+    Shown shown;
+    shown.array.name = tensor.key;
+    shown.array.dtype = tensor.dtype;
+    shown.array.shape = tensor.shape;
+    for (const MegatronChunk& chunk : tensor.chunks) AddUnknownChunk(tensor.shape, chunk, &shown.fragments);
+    shown.file = FileOfLayer(false, -1);
+    shown_.push_back(std::move(shown));
     return {};
+  }
+
+  // A fragment for each run of rows of the chunk that lie together in the tensor: those along its last axis but one.
+  static void AddUnknownChunk(const std::vector<int64_t>& shape, const MegatronChunk& chunk,
+                              std::vector<Fragment>* fragments) {
+    const size_t axes = shape.size();
+    const int64_t cols = axes == 0 ? 1 : chunk.sizes[axes - 1], col = axes == 0 ? 0 : chunk.offsets[axes - 1];
+    const int64_t run = axes < 2 ? 1 : chunk.sizes[axes - 2], rows = MatrixRows(chunk.sizes);
+    if (cols == 0 || run == 0) return;
+    for (int64_t begin = 0; begin < rows; begin += run) {
+      int64_t left = begin / run, row = 0, stride = 1;  // of the tensor, from its last axis but one on
+      if (axes >= 2) {
+        row = chunk.offsets[axes - 2];
+        stride = shape[axes - 2];
+      }
+      for (size_t axis = axes < 2 ? 0 : axes - 2; axis-- > 0;) {
+        row += (chunk.offsets[axis] + left % chunk.sizes[axis]) * stride;
+        left /= chunk.sizes[axis];
+        stride *= shape[axis];
+      }
+      fragments->push_back({chunk.array, row, col, run, cols, chunk.array_row + begin, 0});
+    }
   }
 
   const SavedTensor* Find(size_t tensor, int32_t layer, int32_t expert, char half) {
@@ -180,6 +204,7 @@ class MegatronViewer {
       return Bad(saved->key, "parts of a tensor are missing")
           .Expected(std::to_string(rows * cols) + " elements of " + expected.name)
           .Found(std::to_string(covered));
+    if (tensor.cut == Cut::kVocab) CutBeyond(expected.name, *saved, rows);
     shown.array.name = expected.name;
     shown.array.id = id;
     shown.array.dtype = saved->dtype;
@@ -209,6 +234,15 @@ class MegatronViewer {
     return Bad(saved.key, "a tensor of another shape than the config says")
         .Expected(text(wanted))
         .Found(text(saved.shape));
+  }
+
+  // Rows beyond the vocabulary, which no token has.
+  void CutBeyond(const std::string& name, const SavedTensor& saved, int64_t rows) {
+    for (const MegatronChunk& chunk : saved.chunks) {
+      const int64_t begin = std::max(rows, chunk.offsets[0]), end = chunk.offsets[0] + chunk.sizes[0];
+      if (begin < end)
+        view_.cut_rows.push_back({name, chunk.array, chunk.array_row + begin - chunk.offsets[0], end - begin});
+    }
   }
 
   // Elements of the weight that the chunk holds.

@@ -5,6 +5,7 @@
 
 #include "lib/draft/attention.h"
 #include "lib/forms/merge/merge_form.h"
+#include "lib/forms/unknown.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/recipe.h"
 
@@ -21,10 +22,7 @@ class LikePlanner {
     for (const AttentionWeights& a : like_.reference.attention) MIMO_RETURN_IF_ERROR(PlanAttentionOf(a));
     for (const Weight& w : like_.reference.weights)
       if (!IsAttentionProjection(w.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(w));
-    for (const uint32_t array : like_.unknown) {
-      draft_.BeginGroup(catalogue_.arrays[array].name);
-      draft_.AddUnchanged(array);
-    }
+    MIMO_RETURN_IF_ERROR(PlanOthers());
     MIMO_RETURN_IF_ERROR(PutInPlace());
     Note(&p_.notes);
     return {};
@@ -182,6 +180,61 @@ class LikePlanner {
     return {};
   }
 
+  // What is no weight. Scales of the KV cache that the run has are the newer ones; whatever else it has and the
+  // reference lacks, and what no table knows, is for --unknown to say.
+  Status PlanOthers() {
+    std::unordered_map<std::string, uint32_t> of_run;
+    for (const uint32_t array : like_.run_unknown) of_run.emplace(BareOfRun(array), array);
+    const bool carries = options_.unknown == UnknownPolicy::kCarry;
+    for (const uint32_t array : like_.unknown) {
+      const StoredArray& stored = catalogue_.arrays[array];
+      draft_.BeginGroup(stored.name);
+      const auto found = of_run.find(stored.name);
+      const StoredArray* newer = found == of_run.end() ? nullptr : &catalogue_.arrays[found->second];
+      const bool fits = newer != nullptr && newer->dtype == stored.dtype && newer->shape == stored.shape;
+      if (!fits || !(carries || IsCacheScale(stored.id.role))) {
+        draft_.AddUnchanged(array);
+        continue;
+      }
+      OutputArray output = OutputLike(stored);
+      output.pieces.push_back({draft_.Source(found->second), 0, 0, stored.rows()});
+      draft_.AddOutput(std::move(output), array);
+      of_run.erase(found);
+    }
+    if (of_run.empty() || options_.unknown == UnknownPolicy::kDrop) return {};
+    std::vector<std::string> names;
+    for (const auto& [name, array] : of_run) names.push_back(name);
+    std::sort(names.begin(), names.end());
+    if (!carries) return RefuseUnknown(names, FileOfRun(of_run.at(names[0])));
+    for (const std::string& name : names) MIMO_RETURN_IF_ERROR(CarryOfRun(name, of_run.at(name)));
+    return {};
+  }
+
+  std::string FileOfRun(uint32_t shown) const {
+    const std::vector<Fragment>& fragments = p_.view->fragments[shown];
+    return fragments.empty() ? p_.catalogue.root
+                             : p_.stored.PathOf(p_.stored.files[p_.stored.arrays[fragments[0].array].file]);
+  }
+
+  std::string BareOfRun(uint32_t array) const { return catalogue_.arrays[array].name.substr(sizeof kRunPrefix - 1); }
+
+  // In a file of its own, for every file of the reference stays as long as it is.
+  Status CarryOfRun(const std::string& name, uint32_t array) {
+    if (p_.stored.Find(name) != nullptr)
+      return BadInput("a tensor of the run that the reference has too, of another type or shape")
+          .Id("unknown.tensor")
+          .Tensor(name)
+          .Expected("what the reference has")
+          .Found("another")
+          .Advice("--unknown drop keeps the reference's");
+    OutputArray output = OutputLike(catalogue_.arrays[array]);
+    output.name = name;
+    output.pieces.push_back({draft_.Source(array), 0, 0, catalogue_.arrays[array].rows()});
+    draft_.BeginGroup(name);
+    draft_.AddOutput(std::move(output), array, kRunUnknownFile);
+    return {};
+  }
+
   // Every output takes the place of the reference's array of its name; all of these have one.
   Status PutInPlace() {
     std::unordered_map<std::string, uint32_t> place;
@@ -191,6 +244,7 @@ class LikePlanner {
     }
     for (DraftGroup& group : draft_.groups) {
       for (DraftOutput& output : group.outputs) {
+        if (!output.file_name.empty()) continue;  // not the reference's
         const auto found = place.find(output.name);
         const StoredArray* array = found == place.end() ? nullptr : &catalogue_.arrays[found->second];
         if (array == nullptr || array->dtype != output.dtype || array->shape != output.shape)

@@ -39,6 +39,8 @@ class Merger {
     JoinInventories();
     out_.layout = run_.layout;
     out_.facts = ref_.facts;
+    out_.cut_rows = run_.cut_rows;
+    for (CutRows& rows : out_.cut_rows) rows.array = StoredOfRun(rows.array);
     return std::move(out_);
   }
 
@@ -88,6 +90,10 @@ class Merger {
     Catalogue& stored = out_.stored;
     stored = ref_.stored;
     for (const std::string& oddity : run_.stored.oddities) stored.oddities.push_back(oddity);
+    for (StrayFile stray : run_.stored.strays) {
+      stray.root = run_.stored.root;
+      stored.strays.push_back(std::move(stray));
+    }
     const auto shift = static_cast<uint32_t>(stored.files.size());
     for (CatalogueFile file : run_.stored.files) {
       if (file.root.empty()) file.root = run_.stored.root;
@@ -163,6 +169,7 @@ class Merger {
     std::vector<CatalogueFile>& files = out_.view->catalogue.files;
     uint32_t fallback = kNone;
     const Catalogue& run = run_.catalogue();
+    const std::set<uint32_t> beside = BesideWeights();
     for (uint32_t i = 0; i < run.arrays.size(); ++i) {
       Shown s{run.arrays[i], {}};
       const auto attention = attention_file.find({s.array.id.mtp, s.array.id.layer});
@@ -184,8 +191,16 @@ class Merger {
       } else {
         s.fragments = {WholeOf(s.array, StoredOfRun(i))};
       }
+      if (beside.contains(i)) s.array.name = kRunPrefix + s.array.name;
       shown->push_back(std::move(s));
     }
+  }
+
+  // Arrays of the run that are no weights: unknown, or scales of the KV cache.
+  std::set<uint32_t> BesideWeights() const {
+    std::set<uint32_t> beside(run_.inventory.unknown.begin(), run_.inventory.unknown.end());
+    for (const CacheScale& scale : run_.inventory.cache_scales) beside.insert(scale.array);
+    return beside;
   }
 
   void JoinInventories() {
@@ -201,9 +216,20 @@ class Merger {
     Inventory& merged = out_.inventory;
     merged = run_.inventory;
     for (Weight& w : merged.weights) w = renumber(w, of_run);
-    for (uint32_t& array : merged.unknown) array = of_run(array);
+    merged.unknown.clear();
+    merged.cache_scales.clear();
     out_.like = std::make_unique<Like>();
     Like& like = *out_.like;
+    for (const uint32_t array : BesideWeights()) {
+      const uint32_t shown = by_name.at(kRunPrefix + run_.catalogue().arrays[array].name);
+      like.run_unknown.push_back(shown);
+      for (const Fragment& f : out_.view->fragments[shown]) like.stored_run_unknown.push_back(f.array);
+    }
+    std::sort(like.stored_run_unknown.begin(), like.stored_run_unknown.end());
+    for (const CacheScale& scale : ref_.inventory.cache_scales) {
+      merged.cache_scales.push_back({of_reference(scale.array), scale.id, scale.placement});
+      like.unknown.push_back(merged.cache_scales.back().array);
+    }
     like.layout = ref_.layout.layout;
     like.reference = ref_.inventory;
     like.first_grafted = static_cast<uint32_t>(merged.weights.size());

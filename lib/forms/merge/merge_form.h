@@ -5,6 +5,9 @@
 
 namespace mimo {
 
+// Where tensors of the run go that --unknown carries.
+inline constexpr char kRunUnknownFile[] = "run-unknown.safetensors";
+
 class MergeForm : public Form {
  public:
   // kUsage: options that would make something else of it.

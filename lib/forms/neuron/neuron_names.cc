@@ -2,6 +2,8 @@
 
 #include <charconv>
 
+#include "lib/model/role_groups.h"
+
 namespace mimo {
 namespace {
 
@@ -17,7 +19,7 @@ constexpr std::pair<std::string_view, std::string_view> kRenamed[] = {
 
 bool InArrayOfItsOwn(const TensorId& id) {
   return !id.mtp && id.expert < 0 && id.role != Role::kUnknown && id.role != Role::kVision && id.role != Role::kAudio &&
-         id.role != Role::kSpeech && id.role != Role::kAttnQkv;
+         id.role != Role::kSpeech && id.role != Role::kAttnQkv && !IsCacheScale(id.role);
 }
 
 }  // namespace

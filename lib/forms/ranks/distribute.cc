@@ -10,6 +10,7 @@
 #include "lib/draft/cut_pieces.h"
 #include "lib/forms/hf/hf_output.h"
 #include "lib/forms/ranks/encoded_ranks.h"
+#include "lib/forms/ranks/rank_cache_scales.h"
 #include "lib/forms/ranks/rank_form.h"
 #include "lib/forms/ranks/rank_places.h"
 #include "lib/forms/ranks/sharded_state_form.h"
@@ -37,6 +38,8 @@ class Distributor {
         form_(form),
         places_(form, *p),
         outputs_(places_, &draft_),
+        cache_(places_, p->catalogue),
+        notes_(p->notes),
         encoded_(places_, p->chooser.dialect(), &draft_, &outputs_) {}
 
   Status Distribute() {
@@ -51,6 +54,7 @@ class Distributor {
     MIMO_RETURN_IF_ERROR(encoded_.Make());
     MIMO_RETURN_IF_ERROR(AddInputScales());
     MIMO_RETURN_IF_ERROR(AddConstants());
+    KeepOtherCacheScales();
     if (places_.ranks().front() == 0) AddRest();
     return CheckTemplate();
   }
@@ -93,6 +97,10 @@ class Distributor {
       return encoded_.Add(group);
     }
     for (DraftOutput& output : group.outputs) {
+      if (IsCacheScale(output.id.role)) {
+        MIMO_RETURN_IF_ERROR(cache_.Add(&output));
+        continue;
+      }
       const auto tensor = form_.Find(output.id.role, output.id.part, output.id.mtp);
       if (IsTower(output.id.role) || output.id.role == Role::kUnknown) {
         rest_.push_back(&output);
@@ -239,6 +247,10 @@ class Distributor {
         if (mtp != constant.mtp) continue;
         const std::string table_name = NameInLayer(constant.pattern, layer);
         if (!mtp && !form_.Has(table_name)) continue;  // a build without it
+        if (const DraftOutput* scale = cache_.Take(constant, layer)) {
+          MIMO_RETURN_IF_ERROR(cache_.Fill(constant, *scale, layer, &draft_, &outputs_));
+          continue;
+        }
         MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(mtp, table_name, constant.dtype, constant.shape));
         draft_.BeginGroup(table_name);
         for (const int64_t rank : places_.ranks()) {
@@ -252,6 +264,16 @@ class Distributor {
       }
     }
     return {};
+  }
+
+  // Scales of the KV cache that no array of a rank takes travel with what no rank holds.
+  void KeepOtherCacheScales() {
+    const std::vector<DraftOutput*> others = cache_.Rest();
+    if (others.empty()) return;
+    rest_.insert(rest_.end(), others.begin(), others.end());
+    notes_.push_back(std::to_string(others.size()) + " scales of the KV cache have no place in the state of form " +
+                     form_.name() + " under this quantization: they are kept in " + kRestFile +
+                     ", and the engine runs without them");
   }
 
   void AddRest() {
@@ -278,6 +300,8 @@ class Distributor {
   const RankForm& form_;
   const RankPlaces places_;
   RankOutputs outputs_;
+  RankCacheScales cache_;
+  std::vector<std::string>& notes_;
   EncodedRanks encoded_;
   std::vector<DraftGroup> planned_;
   std::map<StackKey, std::vector<const DraftOutput*>> stacks_;

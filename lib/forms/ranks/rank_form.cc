@@ -6,6 +6,7 @@
 
 #include "lib/forms/rules.h"
 #include "lib/json/parse.h"
+#include "lib/model/role_groups.h"
 
 namespace mimo {
 namespace {
@@ -96,6 +97,11 @@ Result<RankForm> ParseRankForm(std::string_view text) {
       constant.value = row.at("value");
       constant.when = row.at("when").get<std::vector<std::string>>();
       constant.mtp = row.at("mtp");
+      for (const Json& name : row.value("of", Json::array())) {
+        const auto role = RoleFromName(name.get<std::string>());
+        if (!role || !IsCacheScale(*role)) return BadInput("no scale of the KV cache").File(file).Found(name.dump());
+        constant.of.push_back(*role);
+      }
       form.constants_.push_back(std::move(constant));
     }
     const Json& aliases = table.at("aliases");
@@ -211,11 +217,18 @@ std::optional<RankForm::Match> RankForm::Identify(std::string_view name) const {
   return std::nullopt;
 }
 
-bool RankForm::IsConstant(std::string_view name) const {
+std::optional<RankForm::Match> RankForm::FindConstant(std::string_view name) const {
   for (const std::string& prefix : prefixes_)
-    if (name.starts_with(prefix)) return IsConstant(name.substr(prefix.size()));
-  return std::any_of(constants_.begin(), constants_.end(),
-                     [&](const RankConstant& c) { return LayerIn(name, c.pattern).has_value(); });
+    if (name.starts_with(prefix)) return FindConstant(name.substr(prefix.size()));
+  for (size_t i = 0; i < constants_.size(); ++i)
+    if (const auto layer = LayerIn(name, constants_[i].pattern)) return Match{i, *layer};
+  return std::nullopt;
+}
+
+std::optional<DType> RankForm::WantedType(const std::string& table_name) const {
+  for (const std::string& name : Aliases(table_name))
+    if (const auto found = template_.find(name); found != template_.end()) return found->second.dtype;
+  return std::nullopt;
 }
 
 std::vector<std::string> RankForm::Unfilled(const std::vector<std::string>& made) const {

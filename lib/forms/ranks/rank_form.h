@@ -44,6 +44,7 @@ struct RankConstant {
   std::vector<int64_t> shape;
   double value = 0;
   std::vector<std::string> when;  // conditions over cache_scales (lib/forms/rules.h)
+  std::vector<Role> of;           // scales of the KV cache that fill it; the first that there is
   bool mtp = false;
 };
 
@@ -72,7 +73,11 @@ class RankForm {
     int32_t layer = -1;
   };
   std::optional<Match> Identify(std::string_view name) const;
-  bool IsConstant(std::string_view name) const;
+  // The same for constants; Match::tensor is an index into constants().
+  std::optional<Match> FindConstant(std::string_view name) const;
+  bool IsConstant(std::string_view name) const { return FindConstant(name).has_value(); }
+  // The type that a template asks for; nullopt without one, or where it has no such array.
+  std::optional<DType> WantedType(const std::string& table_name) const;
   // Names of the template that nothing has asked for yet, constants of the table left out; in template order.
   std::vector<std::string> Unfilled(const std::vector<std::string>& made) const;
 

@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "lib/base/checked.h"
+#include "lib/forms/ranks/rank_cache_scales.h"
 #include "lib/forms/ranks/rank_form.h"
 #include "lib/io/dtype.h"
 #include "lib/json/parse.h"
@@ -55,8 +56,8 @@ class QuantizesInputs {
 
 class RankViewer {
  public:
-  explicit RankViewer(const Catalogue& stored)
-      : stored_(stored), config_(stored.config), quantizes_inputs_(stored.config.text) {}
+  RankViewer(const Catalogue& stored, const std::set<std::string>& cache_scales)
+      : stored_(stored), config_(stored.config), cache_scales_(cache_scales), quantizes_inputs_(stored.config.text) {}
 
   Result<View> Show() {
     view_ = EmptyView(stored_, FormKind::kShardedState);
@@ -69,6 +70,7 @@ class RankViewer {
       MIMO_RETURN_IF_ERROR(CheckShapes(key, arrays));
       ShowTensor(form_->tensors()[key.first], key.second, arrays);
     }
+    ShowCacheScales();
     PairScales();
     FinishView(std::move(shown_), &view_);
     return std::move(view_);
@@ -133,8 +135,9 @@ class RankViewer {
         continue;
       }
       const int64_t rank = RankOf(name);
-      if (form_->IsConstant(bare)) {
+      if (const auto constant = form_->FindConstant(bare)) {
         view_.constants[i] = 1;
+        if (cache_scales_.contains(std::string(bare))) cache_arrays_[{constant->tensor, constant->layer}].push_back(i);
         continue;
       }
       const auto match = form_->Identify(bare);
@@ -297,12 +300,14 @@ class RankViewer {
       shape.back() *= parts;
     else
       shape[0] = shape[0] / members * parts;
-    if (tensor.cut == Cut::kVocab) shape[0] = std::min(config_.vocab, shape[0]);  // the tail is padding
+    if (tensor.cut == Cut::kVocab) shape[0] = std::min(config_.vocab, shape[0]);  // the tail is padding, or is cut
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t row = tensor.by_columns() ? 0 : part * rows, col = tensor.by_columns() ? part * cols : 0;
       const int64_t kept = std::min(rows, MatrixRows(shape) - row);
       const uint32_t array = arrays[static_cast<size_t>(holder + part)];
       if (kept > 0) shown.fragments.push_back({array, row, col, kept, cols, before * rows, 0});
+      if (tensor.cut == Cut::kVocab && kept < rows)
+        view_.cut_rows.push_back({shown.array.name, array, std::max<int64_t>(kept, 0), rows - std::max<int64_t>(kept, 0)});
     }
     shown.file = FileOfLayer(id.mtp, id.layer);
     shown_.push_back(std::move(shown));
@@ -331,6 +336,24 @@ class RankViewer {
     }
   }
 
+  // The number of one rank, which all others must have too.
+  void ShowCacheScales() {
+    if (cache_arrays_.empty()) return;
+    const ShownCacheScales names(stored_);
+    for (const auto& [key, arrays] : cache_arrays_) {
+      std::optional<StoredArray> array = names.Show(form_->constants()[key.first], key.second);
+      if (!array) continue;
+      const StoredArray& first = stored_.arrays[arrays[0]];
+      array->dtype = first.dtype;
+      array->shape = first.shape;
+      for (const uint32_t i : arrays) view_.constants[i] = 0;
+      for (size_t r = 1; r < arrays.size(); ++r) view_.replicas.push_back({arrays[0], arrays[r], 0, 0, 1});
+      const Fragment whole = WholeOf(*array, arrays[0]);
+      const TensorId& id = array->id;
+      shown_.push_back({*std::move(array), {whole}, FileOfLayer(id.mtp, id.layer)});
+    }
+  }
+
   void PairScales() {
     for (const auto& [key, arrays] : arrays_) {
       const RankTensor& tensor = form_->tensors()[key.first];
@@ -347,9 +370,11 @@ class RankViewer {
 
   const Catalogue& stored_;
   const ModelConfig& config_;
+  const std::set<std::string>& cache_scales_;  // names of constants that hold one
   const QuantizesInputs quantizes_inputs_;
   std::optional<RankForm> form_;
-  std::map<Key, std::vector<uint32_t>> arrays_;  // by rank
+  std::map<Key, std::vector<uint32_t>> arrays_;        // by rank
+  std::map<Key, std::vector<uint32_t>> cache_arrays_;  // scales of the KV cache, by constant of the form and layer
   int64_t ranks_ = 0;
   int64_t ep_ = 1;
   View view_;
@@ -358,8 +383,8 @@ class RankViewer {
 
 }  // namespace
 
-Result<View> ViewOfRanks(const Catalogue& stored) {
-  return RankViewer(stored).Show();
+Result<View> ViewOfRanks(const Catalogue& stored, const std::set<std::string>& cache_scales) {
+  return RankViewer(stored, cache_scales).Show();
 }
 
 }  // namespace mimo

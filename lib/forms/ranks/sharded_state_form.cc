@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "lib/forms/cut_rows.h"
 #include "lib/forms/engine/share_out.h"
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/open_view.h"
+#include "lib/forms/ranks/rank_cache_scales.h"
 #include "lib/forms/ranks/rank_view.h"
 #include "lib/forms/refusals.h"
 #include "lib/plan/words.h"
@@ -21,11 +23,15 @@ Result<std::optional<View>> ShardedStateForm::Show(const Catalogue& stored) cons
   return std::optional<View>(std::move(view));
 }
 
-Status ShardedStateForm::Open(FileSystem&, const std::string&, const OpenOptions& options,
+Status ShardedStateForm::Open(FileSystem& fs, const std::string&, const OpenOptions& options,
                               OpenedCheckpoint* opened) const {
   MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));
   const Catalogue& stored = opened->checkpoint.stored;
-  MIMO_ASSIGN_OR_RETURN(View view, ViewOfRanks(stored));
+  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load("vllm", ""));
+  MIMO_ASSIGN_OR_RETURN(const std::set<std::string> cache_scales, FilledCacheScales(fs, stored, form));
+  MIMO_ASSIGN_OR_RETURN(View view, ViewOfRanks(stored, cache_scales));
+  opened->checkpoint.cut_rows = std::move(view.cut_rows);
+  MIMO_RETURN_IF_ERROR(CountCutRows(fs, stored, &opened->checkpoint.cut_rows));
   const int64_t chunks = view.chunks;
   return OpenView(std::move(view), {QkvKind::kFused, chunks}, BasisOf(stored),
                   "files of " + std::to_string(chunks) + " ranks, chunk r is rank r's", opened);

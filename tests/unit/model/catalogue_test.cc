@@ -113,8 +113,87 @@ TEST_F(CatalogueTest, OnlyFilesOfAGoodIndexAreTheModel) {
   const auto c = Open();
   ASSERT_TRUE(c.ok()) << c.error().Message();
   EXPECT_EQ(c.value().files.size(), 1u);
-  ASSERT_EQ(c.value().carried.size(), 1u);
-  EXPECT_EQ(c.value().carried[0].name, "consolidated.safetensors");
+  EXPECT_TRUE(c.value().carried.empty());
+  ASSERT_EQ(c.value().strays.size(), 1u);
+  EXPECT_EQ(c.value().strays[0].file, "consolidated.safetensors");
+  EXPECT_EQ(c.value().strays[0].kind, StrayKind::kStale);
+  EXPECT_EQ(c.value().strays[0].holder, "a.safetensors");
+}
+
+TEST_F(CatalogueTest, FilesBesideThoseOfTheIndexAreWhatTheirTensorsAre) {
+  const TensorInfo norm = Tensor("model.norm.weight", DType::kBF16, {128});
+  const TensorInfo head = Tensor("lm_head.weight", DType::kBF16, {4, 128});
+  const TensorInfo odd = Tensor("odd", DType::kBF16, {2});
+  struct Case {
+    Tensors tensors;
+    StrayKind kind;
+    bool carried, read;
+  };
+  for (const Case& c : {Case{{norm}, StrayKind::kStale, false, false},
+                        Case{{}, StrayKind::kStale, false, false},
+                        Case{{head}, StrayKind::kForgotten, false, true},
+                        Case{{head, odd}, StrayKind::kForgotten, false, true},
+                        Case{{odd}, StrayKind::kUnknown, true, false},
+                        Case{{norm, odd}, StrayKind::kMixed, false, false},
+                        Case{{norm, head}, StrayKind::kPartly, false, false},
+                        Case{{norm, head, odd}, StrayKind::kPartly, false, false}}) {
+    for (const char* file : {"0.safetensors", "z.safetensors"}) {
+      SCOPED_TRACE(testing::Message() << file << " " << c.tensors.size());
+      WriteShard("a.safetensors", {norm});
+      Write("model.safetensors.index.json",
+            R"({"metadata": {"total_size": 256}, "weight_map": {"model.norm.weight": "a.safetensors"}})");
+      WriteShard(file, c.tensors);
+      const auto opened = Open();
+      ASSERT_TRUE(opened.ok()) << opened.error().Message();
+      ASSERT_EQ(opened->strays.size(), 1u);
+      EXPECT_EQ(opened->strays[0].kind, c.kind);
+      EXPECT_EQ(opened->strays[0].tensors, c.tensors.size());
+      EXPECT_EQ(opened->carried.size(), c.carried ? 1u : 0u);
+      EXPECT_EQ(opened->files.size(), c.read ? 2u : 1u);
+      EXPECT_TRUE(std::is_sorted(opened->files.begin(), opened->files.end(),
+                                 [](const auto& a, const auto& b) { return a.name < b.name; }));
+      EXPECT_EQ(opened->files[opened->Find("model.norm.weight")->file].name, "a.safetensors");
+      if (c.read) EXPECT_EQ(opened->files[opened->Find("lm_head.weight")->file].name, file);
+      EXPECT_TRUE(opened->oddities.empty());  // the strays say it all
+      std::filesystem::remove(Path(file));
+    }
+  }
+}
+
+TEST_F(CatalogueTest, OfTwoCopiesTheOneThatTheIndexNamesIsTheModel) {
+  const TensorInfo norm = Tensor("model.norm.weight", DType::kBF16, {128});
+  WriteShard("a.safetensors", {norm});
+  WriteShard("b.safetensors", {norm, Tensor("lm_head.weight", DType::kBF16, {4, 128})});
+  Write("model.safetensors.index.json",
+        R"({"weight_map": {"model.norm.weight": "a.safetensors", "lm_head.weight": "b.safetensors"}})");
+  const auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  ASSERT_EQ(c->arrays.size(), 2u);
+  EXPECT_EQ(c->files[c->Find("model.norm.weight")->file].name, "a.safetensors");
+  EXPECT_TRUE(c->files[0].whole);
+  EXPECT_FALSE(c->files[1].whole);
+  EXPECT_EQ(c->oddities.size(), 1u);
+}
+
+TEST_F(CatalogueTest, FilesOfOtherFormatsAndOfSubdirectories) {
+  const TensorInfo norm = Tensor("model.norm.weight", DType::kBF16, {128});
+  WriteShard("a.safetensors", {norm});
+  WriteShard("original/x.safetensors", {norm});
+  WriteShard("draft/x.safetensors", {norm});
+  Write("draft/config.json", "{}");
+  WriteShard("other/x.safetensors", {Tensor("lm_head.weight", DType::kBF16, {4, 128})});
+  for (const char* name : {"pytorch_model-00001-of-2.bin", "consolidated.00.pth", "x.gguf", "training_args.bin", "x.pt"})
+    Write(name, "x");
+  const auto c = Open();
+  ASSERT_TRUE(c.ok()) << c.error().Message();
+  std::vector<std::pair<std::string, StrayKind>> strays;
+  for (const StrayFile& stray : c->strays) strays.emplace_back(stray.file, stray.kind);
+  EXPECT_EQ(strays, (std::vector<std::pair<std::string, StrayKind>>{
+                        {"consolidated.00.pth", StrayKind::kUnknown},
+                        {"original/x.safetensors", StrayKind::kStale},
+                        {"pytorch_model-00001-of-2.bin", StrayKind::kUnknown},
+                        {"x.gguf", StrayKind::kUnknown}}));
+  EXPECT_EQ(c->carried.size(), 8u);
 }
 
 TEST_F(CatalogueTest, ATensorInTwoFilesIsAnError) {

@@ -95,10 +95,42 @@ TEST(Names, EveryPartHasItsSuffixAndIsFoundByIt) {
        {"model.layers.1.self_attn.input_scale", "model.layers.1.mlp.gate.e_score_correction_bias.weight_scale",
         "model.layers.1.self_attn.attention_sink_bias.input_scale", "input_scale", "weight_scale",
         "model.layers.1.mlp.up_proj.weight_scale_3", "model.layers.1.mlp.up_proj.xweight_scale",
-        "model.layers.1.mlp.up_proj.weight.weight_scale", "model.layers.1.self_attn.k_proj.k_scale"})
+        "model.layers.1.mlp.up_proj.weight.weight_scale", "model.layers.1.self_attn.k_proj.v_scale"})
     EXPECT_EQ(Table().Identify(name), TensorId()) << name;
   EXPECT_EQ(Table().NameOf({Role::kAttnSink, Part::kScale, false, 1, -1}), "");
   EXPECT_EQ(Table().NameOf({Role::kRouterBias, Part::kInputScale, false, 1, -1}), "");
+}
+
+TEST(Names, ScalesOfTheCacheAreKnownWhereverTheyStand) {
+  struct Known {
+    const char* name;
+    Role role;
+    CachePlacement placement;
+  };
+  for (const Known& known : {Known{"k_proj.k_scale", Role::kCacheK, CachePlacement::kSplit},
+                             Known{"v_proj.v_scale", Role::kCacheV, CachePlacement::kSplit},
+                             Known{"q_proj.q_scale", Role::kCacheQ, CachePlacement::kSplit},
+                             Known{"qkv_proj.k_scale", Role::kCacheK, CachePlacement::kFused},
+                             Known{"qkv_proj.v_scale", Role::kCacheV, CachePlacement::kFused},
+                             Known{"qkv_proj.q_scale", Role::kCacheQ, CachePlacement::kFused},
+                             Known{"qkv_proj.kv_scale", Role::kCacheKv, CachePlacement::kFused},
+                             Known{"k_scale", Role::kCacheK, CachePlacement::kAttention},
+                             Known{"kv_scale", Role::kCacheKv, CachePlacement::kAttention},
+                             Known{"attn.v_scale", Role::kCacheV, CachePlacement::kAttention}}) {
+    for (const bool mtp : {false, true}) {
+      const std::string name = std::string(mtp ? "model.mtp.layers.2" : "model.layers.7") + ".self_attn." + known.name;
+      const TensorId id{known.role, Part::kWeight, mtp, mtp ? 2 : 7, -1};
+      EXPECT_EQ(Table().Identify(name), id) << name;
+      const CacheScaleName* found = Table().CacheScaleOf(name);
+      ASSERT_NE(found, nullptr) << name;
+      EXPECT_EQ(found->placement, known.placement) << name;
+      const bool second = std::string(known.name).starts_with("attn.");  // another spelling is the one that is written
+      EXPECT_EQ(Table().CacheScaleAt(id, known.placement) == name, !second) << name;
+    }
+  }
+  EXPECT_EQ(Table().CacheScaleAt({Role::kCacheKv, Part::kWeight, false, 1, -1}, CachePlacement::kSplit), "");
+  EXPECT_EQ(Table().CacheScaleOf("model.layers.1.self_attn.k_proj.weight"), nullptr);
+  EXPECT_EQ(Table().NameOf({Role::kCacheK, Part::kWeight, false, 1, -1}), "");
 }
 
 TEST(Names, TowersAreKnownByPrefix) {

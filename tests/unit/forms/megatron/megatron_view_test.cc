@@ -146,13 +146,34 @@ TEST(MegatronView, PartsThatCountTheirOwnLayersAreRefused) {
   EXPECT_NE(saved.Refused().find("count their layers from 0"), std::string::npos) << saved.Refused();
 }
 
-TEST(MegatronView, UnknownTensorsInPartsAreRefusedStill) {
+TEST(MegatronView, UnknownTensorsAreShownWholeWhateverTheirParts) {
   const TinyModel model;
   Saved saved(model);
   for (const auto& [key, t] : made::Megatron(model, {})) saved.Add(InPart(key), t, {});
-  Tensor odd{{4, 2}, std::vector<decltype(Tensor::values)::value_type>(8)};
-  saved.Add("model1.decoder.layers.0.adapter.weight", odd, {{2}});
-  EXPECT_NE(saved.Refused().find("no model table knows"), std::string::npos);
+  const std::string key = "model1.decoder.layers.0.adapter.weight";
+  Tensor odd{{2, 4, 6}, std::vector<decltype(Tensor::values)::value_type>(48)};
+  saved.Add(key, odd, {{1}, {2}, {4}});
+  const auto view = ViewOfMegatron(saved.store);
+  ASSERT_TRUE(view.ok()) << view.error().Message();
+  const StoredArray* shown = view->catalogue.Find(key);
+  ASSERT_NE(shown, nullptr);
+  EXPECT_EQ(shown->shape, (std::vector<int64_t>{2, 4, 6}));
+  std::vector<int> covered(8 * 6);  // a matrix of rows of the last axis
+  const SavedTensor& tensor = saved.Find(key);
+  for (const Fragment& f : view->fragments[view->catalogue.by_name.at(key)]) {
+    const auto chunk = std::find_if(tensor.chunks.begin(), tensor.chunks.end(),
+                                    [&](const MegatronChunk& c) { return c.array == f.array; });
+    ASSERT_NE(chunk, tensor.chunks.end());
+    for (int64_t row = 0; row < f.rows; ++row)
+      for (int64_t col = 0; col < f.cols; ++col) {
+        ++covered[static_cast<size_t>((f.row + row) * 6 + f.col + col)];
+        // Where the element lies in its chunk is where its offsets say.
+        const int64_t a = (f.row + row) / 4 - chunk->offsets[0], b = (f.row + row) % 4 - chunk->offsets[1];
+        EXPECT_EQ(f.stored_row + row, chunk->array_row + a * chunk->sizes[1] + b);
+        EXPECT_EQ(f.stored_col + col, f.col + col - chunk->offsets[2]);
+      }
+  }
+  EXPECT_EQ(covered, std::vector<int>(48, 1));
 }
 
 // As native savers cut: linear_fc1 of T ranks is 2T chunks.

@@ -1,0 +1,88 @@
+#include "lib/judge/travel.h"
+
+#include <map>
+#include <set>
+
+#include "lib/forms/strays.h"
+
+namespace mimo {
+namespace {
+
+std::string_view IdOf(StrayKind kind) {
+  switch (kind) {
+    case StrayKind::kForgotten:
+      return "travel.forgotten-file";
+    case StrayKind::kStale:
+      return "travel.stale-file";
+    case StrayKind::kPartly:
+      return "travel.partly-listed-file";
+    case StrayKind::kMixed:
+      return "travel.partly-unknown-file";
+    case StrayKind::kUnknown:
+      break;
+  }
+  return "travel.unknown-file";
+}
+
+void JudgeStrays(const Catalogue& stored, Verdict* verdict) {
+  for (const StrayFile& stray : stored.strays)
+    verdict->Add(IdOf(stray.kind), stray.root.empty() ? stray.file : JoinPath(stray.root, stray.file),
+                 StrayEvidence(stray), stray.tensors);
+}
+
+// Decoder layers without a scale of keys or of values.
+void JudgeGaps(const Catalogue& stored, const std::set<int32_t>& keys, const std::set<int32_t>& values,
+               Verdict* verdict) {
+  std::vector<std::string> without;
+  for (int32_t layer = 0; layer < stored.config.layers; ++layer)
+    if (!keys.contains(layer) || !values.contains(layer)) without.push_back(std::to_string(layer));
+  if (without.empty()) return;
+  verdict->Add("travel.cache-scale-gaps", "layers " + Examples(without),
+               "no scales of keys and values, of " + std::to_string(stored.config.layers) + " layers", without.size());
+}
+
+void JudgeCacheScales(const Catalogue& stored, const Inventory& inventory, Verdict* verdict) {
+  const KvCacheScheme& scheme = stored.kv_cache;
+  if (inventory.cache_scales.empty()) {
+    if (scheme.declared() && !scheme.dynamic)
+      verdict->Add("travel.no-cache-scales", scheme.place, scheme.scheme + ", and no k_scale or v_scale in any layer");
+    return;
+  }
+  if (!scheme.declared())
+    verdict->Add("travel.undeclared-cache-scales", "config.json: quantization_config",
+                 std::to_string(inventory.cache_scales.size()) + " scales, and no kv_cache_scheme",
+                 inventory.cache_scales.size());
+  std::set<int32_t> keys, values;
+  for (const CacheScale& scale : inventory.cache_scales) {
+    if (scale.id.mtp) continue;
+    if (scale.id.role == Role::kCacheK || scale.id.role == Role::kCacheKv) keys.insert(scale.id.layer);
+    if (scale.id.role == Role::kCacheV || scale.id.role == Role::kCacheKv) values.insert(scale.id.layer);
+  }
+  JudgeGaps(stored, keys, values, verdict);
+}
+
+void JudgeCutRows(const std::vector<CutRows>& cut, Verdict* verdict) {
+  std::map<std::string, std::pair<int64_t, int64_t>> rows;  // by tensor: all of them, those that are not zero
+  for (const CutRows& part : cut) {
+    rows[part.tensor].first += part.rows;
+    rows[part.tensor].second += part.nonzero;
+  }
+  for (const auto& [tensor, count] : rows)
+    if (count.second > 0)
+      verdict->Add("travel.vocabulary-rows", tensor,
+                   std::to_string(count.second) + " of " + std::to_string(count.first) +
+                       " rows beyond the vocabulary are not zero",
+                   static_cast<uint64_t>(count.second));
+}
+
+}  // namespace
+
+Verdict JudgeTravel(const Catalogue& stored, const Inventory* inventory, const std::vector<CutRows>& cut) {
+  Verdict verdict;
+  JudgeStrays(stored, &verdict);
+  if (inventory != nullptr) JudgeCacheScales(stored, *inventory, &verdict);
+  JudgeCutRows(cut, &verdict);
+  return verdict;
+}
+
+}  // namespace mimo

@@ -88,15 +88,19 @@ Json Named(const std::vector<NamedBytes>& list, const char* counted) {
   return rows;
 }
 
-Json LayoutJson(const Description& d) {
+Json LayoutJson(const Description& d, const Error* error) {
   const LayoutVerdict verdict = d.verdict.value_or(LayoutVerdict());
   const bool known = d.verdict && d.qkv_layout != "none";
   const bool independent = verdict.layout.kind == QkvKind::kSplitIndependent;
+  const bool contradicted = error != nullptr && error->id == "layout.contradicted";
   return {{"qkv_layout", d.qkv_layout},
           {"qkv_chunks", known ? Json(verdict.layout.chunks) : Json(nullptr)},
           {"qkv_grid", known ? Json(independent ? "independent" : "chunk") : Json(nullptr)},
           {"qkv_basis", d.verdict ? Json(verdict.basis) : Json(nullptr)},
           {"qkv_assumed", verdict.assumed},
+          {"qkv_certainty", d.verdict      ? Json(WordOf(kCertainties, verdict.certainty()))
+                            : contradicted ? Json(WordOf(kCertainties, Certainty::kContradicted))
+                                           : Json(nullptr)},
           {"qkv_evidence", verdict.evidence},
           {"qkv_candidates", d.candidates}};
 }
@@ -128,7 +132,7 @@ std::string InspectJson(const std::string& checkpoint, const Description& d, con
               {"payload_bytes", d.payload_bytes},
               {"file_bytes", d.file_bytes},
               {"files", d.files.size()}};
-  out.update(LayoutJson(d));
+  out.update(LayoutJson(d, error));
   out["attention"] = d.attention;
   out["attention_by_layer"] = d.attention_by_layer;
   out["quantization"] = {{"quant_method", OrNull(d.quant_method)},

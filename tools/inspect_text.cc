@@ -69,8 +69,8 @@ void Head(Report& report, const std::string& checkpoint, const Description& d) {
 
 void Attention(Report& report, const Description& d) {
   if (d.verdict) {
-    report.Line("QKV layout",
-                d.verdict->layout.ToString() + ", by " + d.verdict->basis + (d.verdict->assumed ? " (ASSUMED)" : ""));
+    report.Line("QKV layout", d.verdict->layout.ToString() + ", by " + d.verdict->basis +
+                                  (d.verdict->assumed ? " (ASSUMED)" : " (proven)"));
     for (const std::string& line : d.verdict->evidence) report.Line("QKV layout", line);
   } else {
     report.Line("QKV layout", d.qkv_layout + ", not decided");

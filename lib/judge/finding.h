@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lib/base/certainty.h"
 #include "lib/base/status.h"
 #include "lib/base/words.h"
 
@@ -21,11 +22,6 @@ enum class Severity : uint8_t {
 };
 inline constexpr Words<Severity, 3> kSeverities{
     {{Severity::kNote, "note"}, {Severity::kWarning, "warning"}, {Severity::kError, "error"}}};
-
-// How sure a statement is that others build on (the layout of attention, a dialect).
-enum class Certainty : uint8_t { kProven, kAssumed, kContradicted };
-inline constexpr Words<Certainty, 3> kCertainties{
-    {{Certainty::kProven, "proven"}, {Certainty::kAssumed, "assumed"}, {Certainty::kContradicted, "contradicted"}}};
 
 // What the table says of an id.
 struct FindingKind {

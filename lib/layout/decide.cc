@@ -8,6 +8,8 @@ namespace mimo {
 
 namespace {
 
+constexpr char kMarker[] = "marker";
+
 // What is stored for one attention layer: rows and (where quantized) scale rows of each array.
 struct StoredRows {
   bool windowed = false;
@@ -89,14 +91,14 @@ std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const I
   const std::optional<int64_t> marked = config.marker ? std::optional(config.marker->chunks) : std::nullopt;
   const bool marked_fused = config.marker && config.marker->fused;
   if (inventory.fused) {
-    if (marked_fused) add(QkvKind::kFused, marked, "marker", true);
+    if (marked_fused) add(QkvKind::kFused, marked, kMarker, true);
     if (config.quant_method == "modelopt") add(QkvKind::kFused, 1, "quant_method modelopt", true);
     add(QkvKind::kFused, catalogue.index.tp_size, "index tp_size", true);
     add(QkvKind::kFused, config.global.kv_heads, "config num_key_value_heads", false);
     add(QkvKind::kFused, 1, "plain [Q;K;V]", false);
   } else {
     if (marked && !marked_fused)
-      add(config.marker->independent ? QkvKind::kSplitIndependent : QkvKind::kSplit, marked, "marker", true);
+      add(config.marker->independent ? QkvKind::kSplitIndependent : QkvKind::kSplit, marked, kMarker, true);
     add(QkvKind::kSplit, catalogue.index.tp_size, "index tp_size", true);
     add(QkvKind::kSplit, config.global.kv_heads, "config num_key_value_heads", false);
     add(QkvKind::kSplitIndependent, 1, "one grid per tensor", false);
@@ -190,25 +192,90 @@ Status CheckAgainstData(const Catalogue& catalogue, const SurveyFacts& facts, La
         .Tensor(facts.sampled.empty() ? "" : facts.sampled.front())
         .Expected("a saturated code in (nearly) every block; " + CountText(other))
         .Found(CountText(*chosen))
-        .Advice("say which is right: --source-qkv split|independent|fused:C");
+        .Advice("say which is right: --source-qkv split|independent|fused:C")
+        .Id("layout.contradicted");
   }
   // Split files: one published reading scales all rows of V by V's own row. It has the same shapes; only the data can
   // tell (the second half of a V head would then lack a saturated code half of the time). Power-of-two scales never
   // saturate and prove nothing.
   const bool amax_scales = facts.power_of_two_scales * 2 < facts.attention_scales;
-  if (verdict->layout.kind == QkvKind::kSplit && verdict->basis != "marker" && amax_scales) {
+  if (verdict->layout.kind == QkvKind::kSplit && verdict->basis != kMarker && amax_scales) {
     return BadInput("the data does not bear out that K and V share scale rows")
         .File(catalogue.root)
         .Tensor(facts.sampled.empty() ? "" : facts.sampled.front())
         .Expected("a saturated code in (nearly) every block of " + verdict->layout.ToString())
         .Found(CountText(*chosen))
         .Advice(
-            "if you know how the file was quantized, say so: --source-qkv split (K and V share a row) or independent");
+            "if you know how the file was quantized, say so: --source-qkv split (K and V share a row) or independent")
+        .Id("layout.contradicted");
   }
-  verdict->evidence.push_back(verdict->basis == "marker"
+  verdict->evidence.push_back(verdict->basis == kMarker
                                   ? "the others were re-quantized under a scale of the source, which need not saturate"
                                   : "suspicious: blocks without a saturated code are what a wrong layout looks like");
   return {};
+}
+
+// Whether the codes bear out a layout, and none of the others that were looked at.
+bool SaturationProves(const SurveyFacts& facts, const QkvLayout& layout) {
+  const SaturationCount* chosen = CountOf(facts, layout);
+  return chosen != nullptr && facts.saturation.size() > 1 && LooksRight(*chosen) &&
+         std::all_of(facts.saturation.begin(), facts.saturation.end(),
+                     [&](const SaturationCount& c) { return c.layout == layout || LooksWrong(c); });
+}
+
+std::string FusedList(const std::vector<int64_t>& chunks, const char* between) {
+  std::string text;
+  for (int64_t c : chunks) text += (text.empty() ? "" : between) + QkvLayout{QkvKind::kFused, c}.ToString();
+  return text;
+}
+
+// Rows that lie under no block grid: they bear `best` out, or contradict it; where nothing names a layout, the one that
+// they prove takes its place. Whatever the marker says is ours.
+Status CheckAgainstRows(const Catalogue& catalogue, const RowOrder& rows, LayoutCandidate* best,
+                        LayoutVerdict* verdict) {
+  if (rows.chunks.empty() || best->basis == kMarker || !best->layout.fused()) return {};
+  const std::string where = "norms of the rows of " + std::to_string(rows.sampled.size()) + " sampled layers";
+  const std::optional<int64_t> proven = rows.Proven();
+  if (verdict->assumed && !best->evidence && proven) *best = {{QkvKind::kFused, *proven}, "row norms", true};
+  if (rows.Contradicts(best->layout.chunks) && (best->evidence || !verdict->assumed)) {
+    const std::vector<int64_t> left = rows.Unbeaten();
+    std::string flags;
+    for (int64_t c : left) flags += (flags.empty() ? "--source-qkv fused:" : " or fused:") + std::to_string(c);
+    Error e = BadInput("the data contradicts the QKV layout that " + best->basis + " names: its rows of Q, K and V mix")
+                  .File(catalogue.root)
+                  .Tensor(rows.sampled.front())
+                  .Expected(where + " that set Q, K and V apart along the borders of " + best->layout.ToString())
+                  .Found("borders of " + (left.empty() ? "no one layout" : FusedList(left, " or ")))
+                  .Id("layout.contradicted");
+    e.advice = left.empty() ? "say how it was written, if you know: --source-qkv fused:C" : "pass " + flags;
+    return e;
+  }
+  if (proven && best->layout.chunks == *proven) {
+    verdict->assumed = false;
+    verdict->evidence.push_back(where + " set Q, K and V apart along the borders of " + best->layout.ToString() +
+                                " and of no other layout");
+  } else if (verdict->assumed) {
+    verdict->evidence.push_back(where + " do not tell which it is");
+  }
+  return {};
+}
+
+Error Undecided(const Catalogue& catalogue, const StoredArray& array, const RowOrder& rows,
+                const std::vector<LayoutCandidate>& feasible) {
+  Error e = BadInput(
+                "the QKV layout cannot be decided: the fused weights carry no block scales, nothing names the chunk "
+                "count, and rows of Q, K and V do not differ enough to tell")
+                .File(catalogue.root)
+                .Tensor(array.name)
+                .Expected("metadata.tp_size in the index, or FP8 scale rows")
+                .Found("neither; possible are")
+                .Id("layout.undecided");
+  std::vector<int64_t> chunks = rows.Unbeaten();
+  if (chunks.empty())
+    for (const LayoutCandidate& c : feasible) chunks.push_back(c.layout.chunks);
+  e.found += " " + FusedList(chunks, " ");
+  e.advice = "say how it was written: --source-qkv fused:1 for plain [Q;K;V], fused:C for C chunks";
+  return e;
 }
 
 }  // namespace
@@ -260,35 +327,24 @@ Result<LayoutVerdict> DecideLayout(const Catalogue& catalogue, const Inventory& 
 
   const std::vector<LayoutCandidate> feasible = FeasibleLayouts(catalogue, inventory);
   if (feasible.empty()) return NothingFits(catalogue, layers);
-  const LayoutCandidate& best = feasible.front();
-  verdict.layout = best.layout;
-  verdict.basis = best.basis;
+  LayoutCandidate best = feasible.front();
   if (feasible.size() == 1) {
-    if (!best.evidence) verdict.basis = "shapes";
+    if (!best.evidence) best.basis = "shapes";
     verdict.evidence.push_back("rows and scale rows of all " + std::to_string(layers.size()) +
                                " attention layers fit no other known layout");
   } else {
     for (size_t i = 1; i < feasible.size(); ++i)
       verdict.evidence.push_back("shapes alone would also allow " + feasible[i].layout.ToString() + " (" +
                                  feasible[i].basis + ")");
-    if (!best.evidence) {
-      if (!FullyQuantized(layers)) {
-        Error e = BadInput(
-                      "the QKV layout cannot be decided: the fused weights carry no block scales, and nothing names "
-                      "the chunk "
-                      "count")
-                      .File(catalogue.root)
-                      .Tensor(catalogue.arrays[layers[0].arrays[0]].name)
-                      .Expected("metadata.tp_size in the index, or FP8 scale rows")
-                      .Found("neither; possible are");
-        for (const LayoutCandidate& c : feasible) e.found += " " + c.layout.ToString();
-        e.advice = "say how it was written: --source-qkv fused:1 for plain [Q;K;V], fused:C for C chunks";
-        return e;
-      }
-      verdict.assumed = true;  // the documented rule: C is the KV-head count of the full-attention layers
-    }
+    verdict.assumed = best.basis != kMarker;  // until the data bears it out
   }
+  MIMO_RETURN_IF_ERROR(CheckAgainstRows(catalogue, facts.rows, &best, &verdict));
+  if (verdict.assumed && !best.evidence && !FullyQuantized(layers))
+    return Undecided(catalogue, catalogue.arrays[layers[0].arrays[0]], facts.rows, feasible);
+  verdict.layout = best.layout;
+  verdict.basis = best.basis;
   MIMO_RETURN_IF_ERROR(CheckAgainstData(catalogue, facts, &verdict));
+  if (verdict.assumed && SaturationProves(facts, best.layout)) verdict.assumed = false;
   return verdict;
 }
 

@@ -155,6 +155,8 @@ Hash128 SurveyFacts::Digest() const {
   for (const SaturationCount& c : saturation)
     hash.Update(c.layout.ToString() + "," + std::to_string(c.cells) + "," + std::to_string(c.unsaturated) + ";");
   for (const std::string& name : sampled) hash.Update(name + ";");
+  for (const RowDuel& d : rows.duels) hash.Update(std::to_string(d.better) + ">" + std::to_string(d.worse) + ";");
+  for (const std::string& name : rows.sampled) hash.Update(name + ";");
   hash.Update(std::to_string(attention_scales) + "," + std::to_string(power_of_two_scales) + "," +
               std::to_string(zero_scales));
   return hash.Digest();

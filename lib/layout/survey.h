@@ -10,6 +10,7 @@
 #include "lib/base/hash.h"
 #include "lib/base/status.h"
 #include "lib/layout/row_map.h"
+#include "lib/layout/row_order.h"
 #include "lib/model/inventory.h"
 
 namespace mimo {
@@ -28,6 +29,7 @@ struct SurveyFacts {
   uint64_t attention_scales = 0;
   uint64_t power_of_two_scales = 0;
   uint64_t zero_scales = 0;
+  RowOrder rows;  // of fused attention under no block grid (LookAtRows); empty where nothing was looked at
   Hash128 Digest() const;
 };
 

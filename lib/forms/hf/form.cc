@@ -6,6 +6,7 @@
 #include "lib/forms/cut_rows.h"
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/refusals.h"
+#include "lib/layout/row_profile.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -114,6 +115,9 @@ Status Form::Open(FileSystem& fs, const std::string&, const OpenOptions& options
   }
   MIMO_ASSIGN_OR_RETURN(checkpoint.facts,
                         Survey(fs, catalogue, checkpoint.inventory, candidates, options.allow_anomalies));
+  if (!options.source_qkv && !catalogue.config.marker) {
+    MIMO_ASSIGN_OR_RETURN(checkpoint.facts.rows, LookAtRows(fs, catalogue, checkpoint.inventory));
+  }
   MIMO_ASSIGN_OR_RETURN(checkpoint.layout,
                         DecideLayout(catalogue, checkpoint.inventory, checkpoint.facts, options.source_qkv));
   opened->reached = Reached::kLayout;

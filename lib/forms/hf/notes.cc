@@ -17,8 +17,8 @@ void Form::Note(Planning* p) const {
   const QkvLayout& qkv = target.qkv;
   const AttentionShape& global = target.model.global;
   if (p->layout.assumed)
-    notes.push_back("the source layout " + p->layout.layout.ToString() + " is assumed by the documented rule (" +
-                    p->layout.basis + "); --source-qkv overrides it");
+    notes.push_back("the source layout " + p->layout.layout.ToString() + " is assumed by " + p->layout.basis +
+                    " alone, which the data neither bears out nor contradicts; --source-qkv overrides it");
   if (traits.index && qkv.fused() && !target.keeps_fp8)
     notes.push_back("engines read unquantized fused QKV as plain [Q;K;V]: --qkv split is what they load");
   if (traits.plain && qkv.fused() && target.keeps_fp8 && qkv != p->layout.layout && qkv.chunks < global.kv_heads)

@@ -123,7 +123,14 @@ TEST(DecideLayout, WindowedLayersAloneAreAmbiguousAndTheRuleIsRecordedAsAssumed)
   ASSERT_TRUE(v.ok());
   EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kFused, 2}));
   EXPECT_EQ(v.value().basis, "index tp_size");
-  EXPECT_FALSE(v.value().assumed);
+  EXPECT_TRUE(v.value().assumed);  // a name that no data bears out
+  SurveyFacts facts;
+  facts.saturation = {{{QkvKind::kFused, 2}, 64, 0}, {{QkvKind::kFused, 4}, 64, 16}};
+  v = Decide(d, "", facts);
+  ASSERT_TRUE(v.ok());
+  EXPECT_EQ(v.value().certainty(), Certainty::kProven);
+  facts.saturation[1].unsaturated = 1;  // the codes would bear out both
+  EXPECT_EQ(Decide(d, "", facts).value().certainty(), Certainty::kAssumed);
 }
 
 TEST(DecideLayout, FusedWithoutScalesOrIndexIsUndecidable) {
@@ -139,6 +146,59 @@ TEST(DecideLayout, FusedWithoutScalesOrIndexIsUndecidable) {
   ASSERT_TRUE(flagged.ok());
   EXPECT_EQ(flagged.value().layout, (QkvLayout{QkvKind::kFused, 1}));
   EXPECT_EQ(flagged.value().basis, "--source-qkv");
+}
+
+TEST(DecideLayout, RowsBearOutOrContradictWhatNamesTheLayout) {
+  Description d = Released();
+  d.global_scales = d.window_scales = {};
+  SurveyFacts facts;
+  facts.rows.chunks = {1, 2, 4};
+  facts.rows.sampled = {"model.layers.0.self_attn.qkv_proj.weight"};
+
+  auto v = Decide(d, "", facts);
+  ASSERT_TRUE(v.ok()) << v.error().Message();
+  EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kFused, 4}));
+  EXPECT_EQ(v.value().certainty(), Certainty::kAssumed);
+
+  facts.rows.duels = {{4, 1}, {4, 2}};
+  v = Decide(d, "", facts);
+  ASSERT_TRUE(v.ok()) << v.error().Message();
+  EXPECT_EQ(v.value().basis, "index tp_size");
+  EXPECT_EQ(v.value().certainty(), Certainty::kProven);
+
+  facts.rows.duels = {{1, 2}, {1, 4}};
+  v = Decide(d, "", facts);
+  ASSERT_FALSE(v.ok());
+  EXPECT_EQ(v.error().code, ErrorCode::kBadInput);
+  EXPECT_EQ(v.error().id, "layout.contradicted");
+  EXPECT_EQ(v.error().advice, "pass --source-qkv fused:1");
+
+  facts.rows.duels = {{1, 4}, {2, 4}};  // not 4, but which of the others?
+  v = Decide(d, "", facts);
+  ASSERT_FALSE(v.ok());
+  EXPECT_EQ(v.error().advice, "pass --source-qkv fused:1 or fused:2");
+  EXPECT_TRUE(Decide(d, "fused:4", facts).ok());
+}
+
+TEST(DecideLayout, RowsDecideWhereNothingNamesALayout) {
+  Description d = Released();
+  d.global_scales = d.window_scales = {};
+  d.tp_size.reset();
+  SurveyFacts facts;
+  facts.rows.chunks = {1, 2, 4};
+  facts.rows.sampled = {"model.layers.0.self_attn.qkv_proj.weight"};
+  facts.rows.duels = {{2, 1}, {2, 4}};
+  auto v = Decide(d, "", facts);
+  ASSERT_TRUE(v.ok()) << v.error().Message();
+  EXPECT_EQ(v.value().layout, (QkvLayout{QkvKind::kFused, 2}));  // though no producer is known to write it
+  EXPECT_EQ(v.value().basis, "row norms");
+  EXPECT_EQ(v.value().certainty(), Certainty::kProven);
+
+  facts.rows.duels = {{2, 1}};
+  v = Decide(d, "", facts);
+  ASSERT_FALSE(v.ok());
+  EXPECT_EQ(v.error().id, "layout.undecided");
+  EXPECT_NE(v.error().found.find("fused(2) fused(4)"), std::string::npos) << v.error().found;
 }
 
 TEST(DecideLayout, ModelOptReExportsArePlain) {

@@ -7,21 +7,20 @@
 #include "lib/base/checked.h"
 #include "lib/base/real_path.h"
 #include "lib/base/requested_file.h"
-#include "lib/forms/merge/merge.h"
 #include "lib/forms/registry/open_checkpoint.h"
-#include "lib/inspect/describe.h"
 #include "lib/json/parse.h"
 #include "lib/judge/judge.h"
 #include "lib/model/file_names.h"
-#include "lib/model/role_groups.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
 #include "lib/plan/words.h"
 #include "lib/planner/planner.h"
 #include "lib/run/executor.h"
+#include "tools/asked.h"
 #include "tools/batch_job.h"
 #include "tools/cli.h"
 #include "tools/finding_report.h"
+#include "tools/like.h"
 #include "tools/plan_report.h"
 #include "tools/print.h"
 #include "tools/recipe_flags.h"
@@ -44,6 +43,8 @@ struct Arguments {
   std::string plan_out, plan_in;
   std::string recipe;
   std::string like;
+  bool allow_divergence = false;
+  std::vector<std::string> gate_up;  // --source-gate-up
   RecipeFlags flags;
   TargetFlags target;
   std::set<std::string> typed;  // long options of the command line, whatever variables say
@@ -111,6 +112,13 @@ void AddOptions(CLI::App& app, Arguments& a) {
   shape->add_option("--like", a.like,
                     "REF: give the weights of a run back to the checkpoint that it came from: config, code, tokenizer, "
                     "files, layout, codecs and what the run lacks are REF's");
+  shape->add_flag("--allow-divergence", a.allow_divergence,
+                  "with --like: take a run that does not descend from REF as it is; the manifest says what diverges");
+  shape
+      ->add_option("--source-gate-up", a.gate_up,
+                   "[experts=|dense=]plain|turns:N|halves:D: how gate and up lie in what Megatron saved (default: as "
+                   "its arguments say; repeatable)")
+      ->take_all();
   a.qkv_option = shape
                      ->add_option_function<std::string>(
                          "--qkv", [&a](const std::string& text) { a.plan.qkv = QkvWish(text); },
@@ -236,35 +244,6 @@ Status ReadThresholds(Arguments& a) {
   return {};
 }
 
-// Whether a plan of these options differs from a copy; --like names its second checkpoint.
-bool AsksForSomething(const PlanOptions& options) {
-  PlanOptions others = options;
-  others.like = false;
-  if (others.qkv.kind == QkvWish::Kind::kAuto) others.qkv = QkvWish();
-  return others != PlanOptions{};
-}
-
-// A copy is to be asked for: what is there, and what could be made of it.
-Status RefuseNothing(const Arguments& a, const Checkpoint& checkpoint) {
-  if (AsksForSomething(a.plan) || a.plan.like || !a.plan_in.empty() || a.copy || a.link_option->count() > 0 ||
-      a.target.to_option->count() > 0 || a.qkv_option->count() > 0 || a.typed.contains("--dtype") || checkpoint.view)
-    return {};
-  MIMO_ASSIGN_OR_RETURN(const Description d,
-                        Describe(checkpoint.stored, &checkpoint.inventory, &checkpoint.layout, {}));
-  std::string storages;
-  for (const RoleTotal& role : d.roles)
-    if (!role.mtp && (role.role == Role::kExpertDown || IsAttentionProjection(role.role)))
-      storages += (storages.empty() ? "" : ", ") + std::string(RoleName(role.role)) + " in " + role.storage;
-  return UsageError("nothing was asked for: OUT would be a copy")
-      .Id("usage.nothing-asked")
-      .File(a.checkpoint)
-      .Found(d.family + ", attention " + checkpoint.layout.layout.ToString() + "; " + storages)
-      .Advice(
-          "say what to make of it: --dtype bf16, --qkv split, --to vllm --tp N, --to megatron, --recipe NAME ...; "
-          "--copy "
-          "or --link hard writes it as it is");
-}
-
 Status ReadArguments(Arguments& a) {
   if (a.qkv_option->count() == 0) a.plan.qkv = QkvWish("auto");
   if (!a.run.overwrite && !a.typed.contains("--force")) a.run.force = false;  // a variable waits for --overwrite
@@ -288,6 +267,8 @@ Status ReadArguments(Arguments& a) {
         .Expected("mimo-convert CKPT OUT")
         .Found("CKPT alone")
         .Advice("name OUT, or pass --dry-run");
+  if (a.allow_divergence && a.like.empty())
+    return UsageError("--allow-divergence without a reference").Expected("--like REF").Found("none");
   if (a.run.overwrite && a.run.resume)
     return UsageError("contradicting options").Expected("--overwrite or --resume").Found("both");
   if (!a.plan_in.empty() && AsksForSomething(a.plan))
@@ -357,17 +338,31 @@ Status CheckLinkedFiles(const Arguments& a, const Catalogue& catalogue) {
 Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   FileSystem& fs = PosixFileSystem();
   OpenOptions source{.source_qkv = a.plan.source_qkv, .allow_anomalies = a.run.allow_anomalies};
+  const auto make = [&](const Checkpoint& opened) -> Result<Plan> {
+    if (a.plan_in.empty()) return MakePlan(opened, a.plan);
+    MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
+    return ParsePlanJson(opened.stored, text, a.plan_in);
+  };
   if (!a.like.empty()) {
-    MIMO_ASSIGN_OR_RETURN(Checkpoint reference, OpenCheckpoint(fs, a.like, {.allow_anomalies = a.run.allow_anomalies}));
-    source.like = &reference.stored;
-    MIMO_ASSIGN_OR_RETURN(Checkpoint run, OpenCheckpoint(fs, a.checkpoint, source));
-    MIMO_ASSIGN_OR_RETURN(*checkpoint, MergeLike(std::move(run), std::move(reference)));
-  } else {
-    MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, source));
+    std::string figures;
+    Result<Plan> plan =
+        PlanLike(fs, {a.checkpoint, a.like, source, a.gate_up, a.allow_divergence, static_cast<int>(a.run.threads)},
+                 make, checkpoint, &figures);
+    if (a.common.verbose && !figures.empty()) cli::Print(stderr, "%s: %s\n", kName, figures);
+    return plan;
   }
-  if (a.plan_in.empty()) return MakePlan(*checkpoint, a.plan);
-  MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
-  return ParsePlanJson(checkpoint->stored, text, a.plan_in);
+  MIMO_RETURN_IF_ERROR(TakeOrders(a.gate_up, &source));
+  MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, source));
+  MIMO_RETURN_IF_ERROR(CheckOrders(a.gate_up, *checkpoint));
+  return make(*checkpoint);
+}
+
+// A copy is to be asked for.
+Status RefuseNothing(const Arguments& a, const Checkpoint& checkpoint) {
+  const bool asked = AsksForSomething(a.plan) || a.plan.like || !a.plan_in.empty() || a.copy ||
+                     a.link_option->count() > 0 || a.target.to_option->count() > 0 || a.qkv_option->count() > 0 ||
+                     a.typed.contains("--dtype") || checkpoint.view;
+  return asked ? Status() : NothingAsked(a.checkpoint, checkpoint);
 }
 
 // What is to be said of the source, and of what the plan makes of it, before a byte is written. Printed here, so that

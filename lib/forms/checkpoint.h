@@ -11,6 +11,7 @@
 #include "lib/base/file_system.h"
 #include "lib/forms/view.h"
 #include "lib/layout/decide.h"
+#include "lib/layout/gate_up.h"
 #include "lib/layout/survey.h"
 #include "lib/model/catalogue.h"
 #include "lib/model/inventory.h"
@@ -46,6 +47,7 @@ struct Checkpoint {
 
 struct OpenOptions {
   std::optional<QkvWish> source_qkv = {};  // --source-qkv; nullopt: decided
+  GateUpWish gate_up = {};                 // --source-gate-up; what it leaves open: as the arguments of the run say
   bool allow_anomalies = false;            // NaN codes and bad scales in the sample are counted, not refused
   // Whose config is that of a training checkpoint without one: a catalogue that outlives the call, or a directory,
   // which is opened for whatever is no Hugging Face directory.

@@ -10,6 +10,7 @@
 
 #include "lib/base/status.h"
 #include "lib/forms/cut_rows.h"
+#include "lib/layout/gate_up.h"
 #include "lib/model/catalogue.h"
 
 namespace mimo {
@@ -43,6 +44,10 @@ struct View {
   int64_t chunks = 0;              // C of the fused(C) attention; 0: split with scales per row
   uint32_t real_files = 0;         // files of `catalogue` below this are stored files of the same index
   std::string skipped;             // what was left out unseen, for people; "" nothing
+  std::vector<std::string> notes;  // what else people should know of what is shown
+  // How gate and up of experts lie as the arguments of a run have it, and whether they are read so.
+  std::optional<GateUpOrder> said_gate_up;
+  bool took_gate_up = false;
   bool trained = false;            // the values of a training run
   bool halved_codes = false;       // expert codes are half of what they were, and their scales twice
 

@@ -18,7 +18,7 @@ struct StrangerRow {
   std::vector<std::string> components, prefixes, suffixes;
 };
 
-std::vector<std::string> ListOf(const Json& entry, const char* key) {
+std::vector<std::string> WordsOf(const Json& entry, const char* key) {
   return entry.value(key, std::vector<std::string>());
 }
 
@@ -30,9 +30,9 @@ std::vector<StrangerRow> ReadStrangers() {
     if (!table.ok()) return {};
     for (const Json& entry : table.value().at("findings"))
       rows.push_back({{entry.at("id"), entry.at("name"), entry.at("means"), entry.at("advice")},
-                      ListOf(entry, "components"),
-                      ListOf(entry, "prefixes"),
-                      ListOf(entry, "suffixes")});
+                      WordsOf(entry, "components"),
+                      WordsOf(entry, "prefixes"),
+                      WordsOf(entry, "suffixes")});
   }
   return rows;
 }

@@ -28,6 +28,7 @@ void Form::Note(Planning* p) const {
   if (traits.index && qkv.fused() && StoredKvHeads(qkv, global) != global.kv_heads)
     notes.push_back("KV heads are replicated: config.json says " + std::to_string(StoredKvHeads(qkv, global)) +
                     " KV heads, each rank at TP " + std::to_string(qkv.chunks) + " takes its chunk as it is");
+  if (p->view != nullptr) notes.insert(notes.end(), p->view->notes.begin(), p->view->notes.end());
   if (p->losses.decoded_layers > 0)
     notes.push_back("attention of " + std::to_string(p->losses.decoded_layers) +
                     " layers becomes BF16 (--on-straddle bf16)");

@@ -45,6 +45,8 @@ class LegacyReader {
     MIMO_ASSIGN_OR_RETURN(form_, MegatronForm::Get());
     MIMO_RETURN_IF_ERROR(ListRanks());
     for (RankFile& rank : ranks_) MIMO_RETURN_IF_ERROR(Open(&rank));
+    if (!ranks_.empty())
+      TakeArguments(ranks_[0].content.value, ranks_[0].directory + "/" + kFile, &store_.arguments);
     MIMO_RETURN_IF_ERROR(NumberRanks());
     MIMO_RETURN_IF_ERROR(CollectParts());
     CountLayers();
@@ -114,17 +116,9 @@ class LegacyReader {
     return {};
   }
 
-  // What the saved arguments say; nullopt where they do not.
-  static std::optional<int64_t> Argument(const RankFile& rank, std::string_view name) {
-    const auto* record = rank.content.value.Find<TorchRecord>("args");
-    if (record == nullptr || record->state.empty()) return std::nullopt;
-    const auto* number = record->state[0].Find<int64_t>(name);
-    return number == nullptr ? std::nullopt : std::optional(*number);
-  }
-
   // Two numbers are TP and PP, or TP and EP.
   bool SecondIsExpert() const {
-    if (const auto pp = Argument(ranks_[0], "pipeline_model_parallel_size")) return *pp <= 1;
+    if (const auto pp = store_.arguments.Find("pipeline_model_parallel_size")) return *pp <= 1;
     // Every rank has the first and the last module of the model where there is no pipeline.
     const TorchValue* model = ranks_[0].content.value.Find("model");
     return model != nullptr && model->Find("embedding.word_embeddings.weight") != nullptr &&
@@ -215,6 +209,11 @@ class LegacyReader {
       const std::string key(KeyOf(key_value));
       if (IsTrainingState(key)) continue;
       const auto* tensor = std::get_if<TorchTensor>(&value.data);
+      if (const TorchRecord* inert = tensor == nullptr ? FindInert(value) : nullptr)
+        return Bad(part.prefix + key, "a value of the model of a class that is not known; nothing was run")
+            .Expected("tensors")
+            .Found(inert->name)
+            .Advice("save it with --ckpt-format torch_dist");
       if (tensor == nullptr) continue;  // None, where a module has nothing to save
       auto name = form_->Identify(key);
       if (!name || name->stacked_layers)

@@ -20,6 +20,7 @@ namespace {
 constexpr uint64_t kMaxTrackerBytes = 4096;
 constexpr uint64_t kMaxJsonBytes = 64 << 20;
 constexpr uint64_t kMaxMetadataBytes = 4ull << 30;
+constexpr char kCommonStateItem[] = "common_state";
 constexpr char kHalfWritten[] = "the save is not complete: take another iteration, or save again";
 
 Result<bool> Exists(FileSystem& fs, const std::string& path) {
@@ -157,11 +158,44 @@ class DcpReader {
           .Advice(kHalfWritten);
     MIMO_RETURN_IF_ERROR(CheckRanges(metadata, path));
     for (const DcpTensor* tensor : wanted) MIMO_RETURN_IF_ERROR(Add(*tensor, *form));
-    return {};
+    return ReadArguments(metadata);
   }
 
  private:
   std::string Prefix() const { return directory_.empty() ? "" : directory_ + "/"; }
+
+  // common.pt, or else the item that megatron-core 0.19 has in its place, and run_config.yaml of Megatron-Bridge
+  // (reference target-layouts.md 2.2, 2.3).
+  Status ReadArguments(const DcpMetadata& metadata) {
+    const auto path_of = [&](const std::string& name) { return JoinPath(stored_.root, Prefix() + name); };
+    MIMO_ASSIGN_OR_RETURN(const bool common, Exists(fs_, path_of(kCommonStateName)));
+    // What was saved with the weights may be anything: where it cannot be read, people are told.
+    const auto take = [&](const Result<TorchFile>& saved, const std::string& place) -> Status {
+      if (saved.ok())
+        TakeArguments(saved.value().value, place, &store_.arguments);
+      else if (saved.error().code == ErrorCode::kBadInput)
+        store_.arguments.unread = saved.error().Message();
+      else
+        return saved.error();
+      return {};
+    };
+    if (common) {
+      MIMO_ASSIGN_OR_RETURN(const auto file, fs_.OpenForRead(path_of(kCommonStateName)));
+      MIMO_RETURN_IF_ERROR(take(ReadTorchFile(*file, path_of(kCommonStateName)), kCommonStateName));
+    }
+    const auto is_state = [](const DcpBytes& item) { return item.key.starts_with(kCommonStateItem); };
+    const auto item = std::find_if(metadata.bytes.begin(), metadata.bytes.end(), is_state);
+    if (!common && item != metadata.bytes.end()) {
+      const std::string path = path_of(item->range.file);
+      MIMO_ASSIGN_OR_RETURN(const auto file, fs_.OpenForRead(path));
+      MIMO_RETURN_IF_ERROR(take(ReadTorchFile(*file, item->range.offset, item->range.bytes, path), item->key));
+    }
+    MIMO_ASSIGN_OR_RETURN(const bool config, Exists(fs_, path_of(kRunConfigName)));
+    if (!config) return {};
+    MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs_, path_of(kRunConfigName), kMaxJsonBytes));
+    TakeRunConfig(text, &store_.arguments);
+    return {};
+  }
 
   // Nothing is saved twice: a range that two parts name is the one of a damaged .metadata, which has no checksum.
   static Status CheckRanges(const DcpMetadata& metadata, const std::string& path) {

@@ -10,6 +10,7 @@
 
 #include "lib/base/file_system.h"
 #include "lib/forms/megatron/megatron_form.h"
+#include "lib/forms/megatron/saved_arguments.h"
 #include "lib/forms/view.h"
 #include "lib/io/torch/item.h"
 #include "lib/model/catalogue.h"
@@ -37,6 +38,7 @@ struct MegatronStore {
   std::vector<SavedTensor> tensors;
   std::vector<Replica> replicas;     // parts that several ranks hold
   std::vector<std::string> skipped;  // keys of training state, extra states left out
+  SavedArguments arguments;          // of the run
 };
 
 // Where in `root` a Megatron checkpoint lies.
@@ -53,9 +55,10 @@ Result<std::optional<MegatronPlace>> FindMegatron(FileSystem& fs, const std::str
 Result<MegatronStore> OpenMegatron(FileSystem& fs, const std::string& root, const MegatronPlace& place,
                                    const Catalogue* like);
 
-// The model of a store as a split Hugging Face checkpoint of plain values. kBadInput: shapes that do not fit the
-// config.
-Result<View> ViewOfMegatron(const MegatronStore& store);
+// The model of a store as a split Hugging Face checkpoint of plain values. Gate and up lie as `order` says, else as
+// the saved arguments do, else [gate ; up]. kBadInput: shapes or arguments that do not fit the config. kUsage: an order
+// that does not fit the model.
+Result<View> ViewOfMegatron(const MegatronStore& store, const GateUpWish& order = {});
 
 // Adds the array that lies at `place` of a file; its number.
 uint32_t AddStored(std::string name, uint32_t file, const TensorPlace& place, Catalogue* stored);

@@ -12,10 +12,12 @@
 namespace mimo {
 namespace {
 
+constexpr char kInterleave[] = "moe_mlp_glu_interleave_size";
+
 class MegatronViewer {
  public:
-  MegatronViewer(const MegatronStore& store, const MegatronForm& form)
-      : store_(store), form_(form), model_(store.stored.config) {
+  MegatronViewer(const MegatronStore& store, const MegatronForm& form, const GateUpWish& wish)
+      : store_(store), form_(form), wish_(wish), model_(store.stored.config) {
     model_.global = LogicalShape(store.stored.config, false);
     model_.window = LogicalShape(store.stored.config, true);
     if (const auto& marker = store.stored.config.marker; marker && marker->unpadded)
@@ -27,6 +29,8 @@ class MegatronViewer {
     view_.trained = true;
     view_.replicas = store_.replicas;
     ShowConfig();
+    MIMO_RETURN_IF_ERROR(CheckArguments(store_.arguments, store_.stored.config, store_.stored.root));
+    MIMO_RETURN_IF_ERROR(OrderGateUp());
     found_.assign(store_.tensors.size(), 0);
     MIMO_RETURN_IF_ERROR(Sort());
     MIMO_RETURN_IF_ERROR(ForEachExpected(*store_.stored.table, model_, {false, mtp_layers_},
@@ -59,6 +63,46 @@ class MegatronViewer {
     config.marker->chunks = 1;
     config.marker->independent = true;
     config.marker->form = FormKind::kHf;
+  }
+
+  // How gate and up lie. Megatron-LM saves experts as they are in memory, in turns where its arguments say so, each
+  // rank of an expert for itself; Megatron-Bridge puts them in their places first (lib/layout/gate_up.h).
+  Status OrderGateUp() {
+    if (wish_.dense) dense_ = *wish_.dense;
+    const SavedArguments& arguments = store_.arguments;
+    if (!arguments.unread.empty())
+      view_.notes.push_back("nothing is known of the arguments of the run: " + arguments.unread);
+    const auto said = arguments.values.find(kInterleave);
+    int64_t ranks = 1;
+    for (const char* name : {"tensor_model_parallel_size", "expert_tensor_parallel_size"})
+      if (const auto given = arguments.Find(name); given && *given > 0) ranks = *given;
+    if (said != arguments.values.end() && said->second.number > 0) {
+      view_.said_gate_up = GateUpOrder{GateUpOrder::Kind::kTurns, said->second.number, ranks};
+      const std::string what = std::string(kInterleave) + " " + std::to_string(said->second.number) + " of " +
+                               said->second.place;
+      if (!wish_.experts && !arguments.bridge) {
+        experts_ = *view_.said_gate_up;
+        view_.took_gate_up = true;
+        view_.notes.push_back("gate and up of experts were saved in turns (" + what + ") and are put in their places");
+      } else if (!wish_.experts) {
+        view_.notes.push_back("gate and up of experts are read as they lie, for Megatron-Bridge saves them in their "
+                              "places whatever " + what + " says; --source-gate-up says otherwise");
+      }
+    }
+    if (wish_.experts) {
+      experts_ = *wish_.experts;
+      view_.took_gate_up = view_.said_gate_up && experts_.kind == GateUpOrder::Kind::kTurns;
+      if (experts_.kind == GateUpOrder::Kind::kTurns) experts_.ranks = ranks;
+    }
+    for (const auto& [order, rows, whose] : {std::tuple(experts_, model_.moe_intermediate, "experts"),
+                                             std::tuple(dense_, model_.intermediate, "the dense MLP")}) {
+      if (!GateUpFits(order, rows))
+        return UsageError("gate and up cannot lie so")
+            .File(store_.stored.root)
+            .Expected("an order of the " + std::to_string(rows) + " rows that each of them has in " + whose)
+            .Found(order.ToString());
+    }
+    return {};
   }
 
   Error Bad(const std::string& key, std::string what) const {
@@ -193,9 +237,18 @@ class MegatronViewer {
     const int64_t rows = matrix ? expected.shape[0] : 1, cols = expected.shape.back();
     const AttentionShape& shape = id.layer < 0 ? model_.global : model_.attention_of(id.layer, id.mtp);
     const bool alone = name.half != 0;
+    const GateUpOrder& order = tensor.experts() ? experts_ : dense_;
+    if ((gate || up) && order.kind != GateUpOrder::Kind::kPlain && alone)
+      return Bad(saved->key, "gate and up in tensors of their own, in another order than [gate ; up]")
+          .Expected("linear_fc1 whole")
+          .Found(order.ToString());
     MIMO_RETURN_IF_ERROR(
         CheckShape(*saved, tensor, lead, matrix, alone ? rows : MegatronRows(tensor, shape, rows), cols));
-    const std::vector<MegatronRun> runs = alone ? std::vector<MegatronRun>{{0, 0, rows}} : RunsOf(id.role, shape, rows);
+    std::vector<MegatronRun> runs = alone ? std::vector<MegatronRun>{{0, 0, rows}} : RunsOf(id.role, shape, rows);
+    if ((gate || up) && order.kind != GateUpOrder::Kind::kPlain) {
+      runs.clear();
+      for (const GateUpRun& run : GateUpRuns(order, rows, up)) runs.push_back({run.row, run.stored_row, run.rows});
+    }
     Shown shown;
     int64_t covered = 0;
     for (const MegatronChunk& chunk : saved->chunks)
@@ -270,6 +323,8 @@ class MegatronViewer {
 
   const MegatronStore& store_;
   const MegatronForm& form_;
+  const GateUpWish& wish_;
+  GateUpOrder experts_, dense_;
   ModelConfig model_;
   std::map<Key, size_t> by_key_;
   std::vector<uint8_t> found_;  // by tensor of the store: its values are in the view
@@ -280,9 +335,9 @@ class MegatronViewer {
 
 }  // namespace
 
-Result<View> ViewOfMegatron(const MegatronStore& store) {
+Result<View> ViewOfMegatron(const MegatronStore& store, const GateUpWish& order) {
   MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
-  return MegatronViewer(store, *form).Show();
+  return MegatronViewer(store, *form, order).Show();
 }
 
 }  // namespace mimo

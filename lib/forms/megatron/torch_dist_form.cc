@@ -31,7 +31,7 @@ Status TorchDistForm::Open(FileSystem& fs, const std::string& root, const OpenOp
   }
   MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));
   MIMO_ASSIGN_OR_RETURN(MegatronStore store, OpenMegatron(fs, root, *place, like));
-  MIMO_ASSIGN_OR_RETURN(View view, ViewOfMegatron(store));
+  MIMO_ASSIGN_OR_RETURN(View view, ViewOfMegatron(store, options.gate_up));
   if (!store.skipped.empty())
     view.skipped = std::to_string(store.skipped.size()) + " keys of training state (" + store.skipped[0] + " ...)";
   opened->checkpoint.stored = std::move(store.stored);

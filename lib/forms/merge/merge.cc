@@ -126,6 +126,9 @@ class Merger {
     if (run_.view) {
       view.halved_codes = run_.view->halved_codes;
       view.skipped = run_.view->skipped;
+      view.notes = run_.view->notes;
+      view.said_gate_up = run_.view->said_gate_up;
+      view.took_gate_up = run_.view->took_gate_up;
       view.trained = run_.view->trained;
       for (uint32_t i = 0; i < run_.stored.arrays.size(); ++i) {
         if (run_.view->scale_of[i] != kNone) view.scale_of[StoredOfRun(i)] = StoredOfRun(run_.view->scale_of[i]);

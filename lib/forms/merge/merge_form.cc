@@ -74,6 +74,7 @@ Status MergeForm::Describe(const Planning& p, Plan* plan) const {
 }
 
 void MergeForm::Note(Planning* p) const {
+  for (const std::string& note : p->view->notes) p->notes.push_back(note);
   if (!p->view->skipped.empty()) p->notes.push_back("left out of the run: " + p->view->skipped);
 }
 

@@ -1,5 +1,6 @@
 #include "lib/io/torch/globals.h"
 
+#include <algorithm>
 #include <array>
 #include <iterator>
 
@@ -157,6 +158,8 @@ std::optional<TorchGlobalId> OfDType(TorchUse use, DType dtype) {
 }  // namespace
 
 const TorchGlobal& GlobalOf(TorchGlobalId id) {
+  static constexpr TorchGlobal kUnknown = {"", "a class of another program", TorchUse::kInert};
+  if (id == TorchGlobalId::kInert) return kUnknown;
   return kTable[static_cast<size_t>(id)];
 }
 
@@ -165,6 +168,18 @@ std::optional<TorchGlobalId> FindTorchGlobal(std::string_view module, std::strin
     if (kTable[i].name == name && kTable[i].module == module) return static_cast<TorchGlobalId>(i);
   }
   return std::nullopt;
+}
+
+bool IsTrap(std::string_view module) {
+  constexpr std::string_view kModules[] = {
+      "",         "os",       "posix",     "nt",       "sys",    "subprocess", "builtins", "__builtin__", "importlib",
+      "runpy",    "shutil",   "socket",    "pty",      "code",   "codeop",     "commands", "ctypes",      "pickle",
+      "_pickle",  "marshal",  "functools", "operator", "timeit", "pdb",        "bdb",      "webbrowser",  "platform",
+      "asyncio",  "urllib",   "http",      "requests", "pip",    "cProfile",   "profile",  "trace",       "_posixsubprocess",
+      "tempfile", "io",       "_io",       "shelve",   "types",  "_codecs",    "codecs",   "_operator",   "dill",
+      "cloudpickle"};
+  const std::string_view top = module.substr(0, module.find('.'));
+  return std::find(std::begin(kModules), std::end(kModules), top) != std::end(kModules);
 }
 
 std::optional<TorchGlobalId> StorageGlobalOf(DType dtype) {

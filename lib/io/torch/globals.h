@@ -24,6 +24,7 @@ enum class TorchUse : uint8_t {
   kTensorSubclass,  // torch._tensor._rebuild_from_type_v2: its tensor when it is a plain one after all
   kDict,            // collections.OrderedDict
   kSize,            // torch.Size: its tuple
+  kInert,           // a name of none of these: what is made of it is a record that says its name
 };
 
 struct TorchGlobal {
@@ -49,10 +50,14 @@ enum class TorchGlobalId : uint16_t {
   kTensorProperties,
   kMetadataIndex,
   kStorageInfo,
+  kInert = 0xFFFF,  // of no place in the table
 };
 
 const TorchGlobal& GlobalOf(TorchGlobalId id);
 std::optional<TorchGlobalId> FindTorchGlobal(std::string_view module, std::string_view name);
+// Modules of Python whose names stand in a pickle to run something when it is loaded. Refused by name everywhere:
+// nothing is run here, but whoever loads the file elsewhere should know.
+bool IsTrap(std::string_view module);
 
 // torch.BFloat16Storage; none where torch has no storage class for the dtype.
 std::optional<TorchGlobalId> StorageGlobalOf(DType dtype);

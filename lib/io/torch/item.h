@@ -66,7 +66,10 @@ struct TorchFile {
   TorchValue value;
   std::vector<TorchStorage> storages;  // by key
 };
+// Classes that are none of lib/io/torch/globals.h are inert records: a file holds more than is looked at.
 Result<TorchFile> ReadTorchFile(ReadableFile& file, const std::string& path);
+// The same of an item in bytes [offset, offset + length).
+Result<TorchFile> ReadTorchFile(ReadableFile& file, uint64_t offset, uint64_t length, const std::string& path);
 // Where a tensor of that file lies. kBadInput: not contiguous, or beyond its storage.
 Result<TensorPlace> PlaceOf(const TorchFile& file, const TorchTensor& tensor, const std::string& path);
 // The bytes of a small tensor, its storage compared with its CRC-32. kBadInput: it differs, or is above 1 MiB.

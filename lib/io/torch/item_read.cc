@@ -49,9 +49,10 @@ Result<Archive> OpenArchive(const ReadableFile& file, uint64_t offset, uint64_t 
   return Archive{std::move(zip), base};
 }
 
-Result<Pickle> ReadArchivePickle(const Archive& archive, uint64_t limit, const std::string& path, std::string* bytes) {
+Result<Pickle> ReadArchivePickle(const Archive& archive, uint64_t limit, const std::string& path, std::string* bytes,
+                                 UnknownNames unknown = UnknownNames::kRefuse) {
   MIMO_ASSIGN_OR_RETURN(*bytes, archive.zip.Content(*archive.zip.Find(archive.base + "data.pkl"), limit));
-  return ReadPickle(*bytes, path);
+  return ReadPickle(*bytes, path, unknown);
 }
 
 Result<TensorPlace> PlaceIn(const TorchTensor& tensor, TorchStorage storage, const std::string& path) {
@@ -90,9 +91,14 @@ Result<TensorPlace> ReadTorchItem(ReadableFile& file, uint64_t offset, uint64_t 
 }
 
 Result<TorchFile> ReadTorchFile(ReadableFile& file, const std::string& path) {
-  MIMO_ASSIGN_OR_RETURN(const Archive archive, OpenArchive(file, 0, file.size(), path));
+  return ReadTorchFile(file, 0, file.size(), path);
+}
+
+Result<TorchFile> ReadTorchFile(ReadableFile& file, uint64_t offset, uint64_t length, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const Archive archive, OpenArchive(file, offset, length, path));
   std::string bytes;
-  MIMO_ASSIGN_OR_RETURN(const Pickle pickle, ReadArchivePickle(archive, kMaxFilePickle, path, &bytes));
+  MIMO_ASSIGN_OR_RETURN(const Pickle pickle,
+                        ReadArchivePickle(archive, kMaxFilePickle, path, &bytes, UnknownNames::kInert));
   TorchFile out;
   MIMO_ASSIGN_OR_RETURN(out.value, ValueOf(pickle, path));
   const std::string prefix = archive.base + "data/";

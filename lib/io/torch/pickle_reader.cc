@@ -11,7 +11,8 @@ namespace mimo {
 
 class PickleMachine {
  public:
-  PickleMachine(std::string_view in, const std::string& path) : in_(in), path_(path) {
+  PickleMachine(std::string_view in, const std::string& path, UnknownNames unknown)
+      : in_(in), path_(path), unknown_(unknown) {
     small_integers_.fill(kNobody);
     New(PickleKind::kNone);
     New(PickleKind::kBool).integer = 0;
@@ -178,6 +179,7 @@ class PickleMachine {
   bool Extend(PickleKind kind, size_t begin) {
     if (begin <= Floor()) return Fail("the stack is empty");
     const PickleId container = stack_[begin - 1];
+    if (IsInert(container)) return stack_.resize(begin), true;
     if (nodes_[container].kind != kind)
       return Fail(kind == PickleKind::kList ? "no list to append to" : "no dict to set");
     if (kind == PickleKind::kDict && (stack_.size() - begin) % 2 != 0) return Fail("a key without a value");
@@ -210,6 +212,15 @@ class PickleMachine {
 
   bool PushGlobal(std::string_view module, std::string_view name) {
     const auto id = FindTorchGlobal(module, name);
+    if (!id && unknown_ == UnknownNames::kInert && !IsTrap(module)) {
+      PickleNode& node = New(PickleKind::kGlobal);
+      node.integer = static_cast<int64_t>(TorchGlobalId::kInert);
+      // "module LF name" where these stand side by side, else the name.
+      const bool joined = module.data() + module.size() + 1 == name.data();
+      node.first = static_cast<uint32_t>((joined ? module : name).data() - in_.data());
+      node.count = static_cast<uint32_t>(name.size() + (joined ? module.size() + 1 : 0));
+      return PushLast();
+    }
     if (!id)
       return Fail(Bad("it names " + PrintableText(std::string(module) + "." + std::string(name)) +
                       ", which is not one of the names these files use; nothing was run")
@@ -227,6 +238,10 @@ class PickleMachine {
     const PickleNode& node = nodes_[id];
     return node.kind == PickleKind::kGlobal ? &GlobalOf(static_cast<TorchGlobalId>(node.integer)) : nullptr;
   }
+  // An object of a class that is no name of ours.
+  bool IsInert(PickleId id) const {
+    return Is(id, PickleKind::kObject) && NameOf(ItemsOf(id)[0])->use == TorchUse::kInert;
+  }
   bool Refuse(const TorchGlobal& global, std::string_view doing) {
     return Fail(std::string(doing) + " " + std::string(global.module) + "." + std::string(global.name) +
                 " in a way that is not known");
@@ -242,7 +257,7 @@ class PickleMachine {
     if (!Pop(&arguments) || !Pop(&cls)) return false;
     const TorchGlobal* global = NameOf(cls);
     if (global == nullptr || !Is(arguments, PickleKind::kTuple)) return Fail("an object of something unknown");
-    if (global->use != TorchUse::kClass) return Refuse(*global, "an object of");
+    if (global->use != TorchUse::kClass && global->use != TorchUse::kInert) return Refuse(*global, "an object of");
     return PushObject(cls, arguments);
   }
 
@@ -252,7 +267,9 @@ class PickleMachine {
     // Attributes of an OrderedDict (torch keeps versions of modules there) are left out.
     if (Is(target, PickleKind::kDict)) return Push(target);
     if (!Is(target, PickleKind::kObject)) return Fail("a state for something that has none");
+    if (IsInert(target) && nodes_[target].count != 2) return Push(target);
     const TorchGlobal& global = *NameOf(ItemsOf(target)[0]);
+    if (global.use == TorchUse::kInert) return Add(target, std::array{state}) && Push(target);
     if (global.use != TorchUse::kClass || nodes_[target].count != 2) return Refuse(global, "a state for");
     return Add(target, std::array{state}) && Push(target);
   }
@@ -271,6 +288,7 @@ class PickleMachine {
     switch (global.use) {
       case TorchUse::kClass:
       case TorchUse::kFunction:
+      case TorchUse::kInert:
         return PushObject(function, arguments);
       case TorchUse::kTensor:
       case TorchUse::kTensorOfDType:
@@ -481,6 +499,7 @@ class PickleMachine {
 
   std::string_view in_;
   const std::string& path_;
+  const UnknownNames unknown_;
   size_t at_ = 0;
   size_t start_ = 0;  // of the opcode being read
   bool stopped_ = false;
@@ -493,8 +512,8 @@ class PickleMachine {
   Error error_;
 };
 
-Result<Pickle> ReadPickle(std::string_view bytes, const std::string& path) {
-  return PickleMachine(bytes, path).Run();
+Result<Pickle> ReadPickle(std::string_view bytes, const std::string& path, UnknownNames unknown) {
+  return PickleMachine(bytes, path, unknown).Run();
 }
 
 }  // namespace mimo

@@ -46,7 +46,7 @@ enum class PickleKind : uint8_t {
 struct PickleNode {
   PickleKind kind = PickleKind::kNone;
   uint8_t depth = 0;      // of what is within, at most kMaxPickleDepth
-  uint32_t first = 0;     // kString, kBytes: byte of the pickle; others: index of the first item
+  uint32_t first = 0;     // kString, kBytes, inert kGlobal (its name): byte of the pickle; others: index of an item
   uint32_t count = 0;     // of bytes, or of items
   uint32_t capacity = 0;  // items there is room for
   union {
@@ -88,8 +88,17 @@ class Pickle {
   PickleId root_ = 0;
 };
 
+// What becomes of names that are none of lib/io/torch/globals.h.
+enum class UnknownNames : uint8_t {
+  kRefuse,
+  // Objects of such classes are records (TorchRecord::inert), for what nobody looks at; what is appended to them, or
+  // set in them, is left out. Traps (IsTrap) are refused all the same.
+  kInert,
+};
+
 // kBadInput, naming `path` and the byte where the pickle goes wrong.
-Result<Pickle> ReadPickle(std::string_view bytes, const std::string& path);
+Result<Pickle> ReadPickle(std::string_view bytes, const std::string& path,
+                          UnknownNames unknown = UnknownNames::kRefuse);
 
 // The whole value as data. kBadInput when it would be much larger than the pickle (shared values are copied), is nested
 // too deeply or holds itself, or when a dict has a string key twice. torch.Size is a tuple, OrderedDict a dict, bytes

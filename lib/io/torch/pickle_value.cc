@@ -138,6 +138,12 @@ class Copier {
     const TorchGlobal& global = GlobalOf(pickle_.GlobalOf(node).value_or(TorchGlobalId::kOrderedDict));
     out->module = global.module;
     out->name = global.name;
+    if (global.use == TorchUse::kInert) {
+      const bool bare = node.kind == PickleKind::kGlobal;
+      if (!Text(pickle_.TextOf(bare ? node : pickle_.at(pickle_.ItemsOf(node)[0])), &out->name)) return false;
+      std::replace(out->name.begin(), out->name.end(), '\n', '.');
+      out->inert = true;
+    }
     if (node.kind == PickleKind::kGlobal) return true;
     if (!Items(pickle_.ItemsOf(pickle_.at(pickle_.ItemsOf(node)[1])), depth, &out->args)) return false;
     if (node.count < 3) return true;

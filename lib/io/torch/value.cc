@@ -33,4 +33,28 @@ const TorchValue* TorchValue::Find(std::string_view key) const {
   return nullptr;
 }
 
+namespace {
+
+const TorchRecord* FindInertIn(const TorchValue::List& list) {
+  for (const TorchValue& value : list)
+    if (const TorchRecord* found = FindInert(value)) return found;
+  return nullptr;
+}
+
+}  // namespace
+
+const TorchRecord* FindInert(const TorchValue& value) {  // as deep as pickles nest
+  if (const auto* record = std::get_if<TorchRecord>(&value.data)) {
+    if (record->inert) return record;
+    const TorchRecord* found = FindInertIn(record->args);
+    return found != nullptr ? found : FindInertIn(record->state);
+  }
+  if (const auto* list = std::get_if<TorchValue::List>(&value.data)) return FindInertIn(*list);
+  if (const auto* tuple = std::get_if<TorchValue::Tuple>(&value.data)) return FindInertIn(tuple->items);
+  if (const auto* dict = std::get_if<TorchValue::Dict>(&value.data))
+    for (const auto& [key, held] : *dict)
+      if (const TorchRecord* found = FindInert(held)) return found;
+  return nullptr;
+}
+
 }  // namespace mimo

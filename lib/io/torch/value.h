@@ -33,6 +33,7 @@ struct TorchRecord {
   std::string name;
   std::vector<TorchValue> args;   // of NEWOBJ or REDUCE
   std::vector<TorchValue> state;  // of BUILD: none or one
+  bool inert = false;             // of a class that is no name of ours (UnknownNames::kInert)
 };
 
 struct TorchValue {
@@ -65,5 +66,8 @@ struct TorchValue {
     return value == nullptr ? nullptr : std::get_if<T>(&value->data);
   }
 };
+
+// An inert record in a value, or in what a record, list, tuple or dict of it holds; null when there is none.
+const TorchRecord* FindInert(const TorchValue& value);
 
 }  // namespace mimo

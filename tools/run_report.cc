@@ -74,7 +74,7 @@ void PrintRunReport(const std::string& output, const RunReport& r, bool verbose)
     cli::Print(stdout,
                "blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
                n.kept_blocks, n.fresh_blocks);
-  if (n.inexact_codes > 0) cli::Print(stdout, "codes that lost a bit: %" PRIu64 "\n", n.inexact_codes);
+  if (n.inexact_codes > 0) cli::Print(stdout, "codes and router values that lost bits: %" PRIu64 "\n", n.inexact_codes);
   PrintChecksums(r, verbose);
   if (!r.error_report.empty()) PrintErrorTable(r.error_report, verbose);
 }

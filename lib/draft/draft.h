@@ -128,8 +128,10 @@ class Draft {
   // Calls visit(uint32_t) with every source that a group reads; some more than once.
   template <class Visit>
   void VisitReads(const DraftGroup& group, Visit visit) const {
-    for (const DraftOutput& output : group.outputs)
+    for (const DraftOutput& output : group.outputs) {
       for (const Piece& piece : output.pieces) VisitPiece(sources, output, piece, visit);
+      if (output.keep != kNone) visit(output.keep);
+    }
     for (const CellRow& cell : group.cells) VisitCell(cell, visit);
     for (const EncodedWeight& weight : group.encoded)
       if (weight.keep != kNone) visit(weight.keep);

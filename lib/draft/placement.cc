@@ -209,8 +209,10 @@ class Placer {
       renumber(source.global);
       for (SourceBand& band : source.bands) renumber(band.scale);
     }
-    for (OutputArray& output : plan_.outputs)
+    for (OutputArray& output : plan_.outputs) {
       for (Piece& piece : output.pieces) renumber(piece.source);
+      renumber(output.keep);
+    }
     for (FuseGroup& group : plan_.groups) {
       for (CellRow& cell : group.cells) {
         renumber(cell.keep);

@@ -71,6 +71,9 @@ struct OutputArray {
   bool unchanged = false;             // name, dtype, shape and bytes are those of one source array
   Adjust adjust = Adjust::kAsIs;      // kMove, kConvert, kTranspose
   float factor = 1;                   // Adjust::kScale
+  // kConvert of BF16 values to F32: a source of the same shape in F32, whose bits each element takes that they round to;
+  // others are the values widened (OutputDelta::inexact_codes counts them). kNone: all are.
+  uint32_t keep = kNone;
   std::string pad;                    // bytes of one element, for pieces without a source; "" is zeros
   std::string constant;               // kConstant: the bytes of the array
   std::vector<Piece> pieces;          // ascending by (target_row, target_col), covering every element once

@@ -163,6 +163,7 @@ void AppendOutput(std::string& out, const SourceNames& names, const OutputArray&
   if (output.unchanged) object.Bool("unchanged", true);
   if (output.adjust != Adjust::kAsIs) object.String("adjust", WordOf(kAdjusts, output.adjust));
   if (output.factor != 1) AppendFloat(object.Key("factor"), output.factor);
+  if (output.keep != kNone) object.Number("keep", output.keep);
   if (!output.pad.empty()) object.String("pad", HexOf(output.pad));
   if (!output.constant.empty()) object.String("constant", HexOf(output.constant));
   if (IsWholeMove(output)) {

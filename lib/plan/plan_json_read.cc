@@ -304,6 +304,7 @@ class PlanReader {
       output.unchanged = members.Bool("unchanged");
       output.adjust = Word(members, problems_, "adjust", kAdjusts, std::optional(Adjust::kAsIs));
       output.factor = static_cast<float>(members.Real("factor", 1.0));
+      output.keep = members.Integer<uint32_t>("keep", kNone);
       output.pad = ReadBytes(members, "pad");
       output.constant = ReadBytes(members, "constant");
       ReadPieces(members, &output);

@@ -71,6 +71,7 @@ template <class Visit>
 void VisitGroupReads(const Plan& plan, const FuseGroup& group, Visit visit) {
   for (const uint32_t i : group.outputs) {
     for (const Piece& piece : plan.outputs[i].pieces) VisitPiece(plan.sources, plan.outputs[i], piece, visit);
+    if (plan.outputs[i].keep != kNone) visit(plan.outputs[i].keep);
   }
   for (const CellRow& cell : group.cells) VisitCell(cell, visit);
   for (const EncodedWeight& weight : group.encoded) {

@@ -115,6 +115,7 @@ class Validator {
           .Tensor(output.name)
           .Expected(scales ? "a finite one" : "1")
           .Found(std::to_string(output.factor));
+    MIMO_RETURN_IF_ERROR(CheckKept(output));
     const bool pads =
         transform == Transform::kMove || transform == Transform::kConvert || transform == Transform::kTranspose;
     if (!output.pad.empty() && (!pads || 8 * output.pad.size() != BitsPerElement(output.dtype)))
@@ -126,6 +127,20 @@ class Validator {
     if (output.constant.size() != constant)
       return Bad("bytes of a constant").Tensor(output.name).Expected(constant).Found(output.constant.size());
     return {};
+  }
+
+  // Values that F32 bits are kept beside.
+  Status CheckKept(const OutputArray& output) const {
+    if (output.keep == kNone) return {};
+    if (!subject_.IsSource(output.keep))
+      return Bad("kept values").Tensor(output.name).Expected("a source").Found(output.keep);
+    const StoredArray& keep = ArrayOf(output.keep);
+    const bool converts = output.transform == Transform::kConvert && output.adjust == Adjust::kAsIs;
+    if (converts && output.dtype == DType::kF32 && keep.dtype == DType::kF32 && keep.shape == output.shape) return {};
+    return Bad("kept values")
+        .Tensor(output.name)
+        .Expected("F32 of the shape of values that become F32")
+        .Found(keep.name);
   }
 
   Status CheckUnchanged(const OutputArray& output) const {

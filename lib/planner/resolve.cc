@@ -95,6 +95,8 @@ class StoredReader {
         MIMO_RETURN_IF_ERROR(ResolvePiece(output, piece, &pieces));
     SortPieces(&pieces);
     output->pieces = std::move(pieces);
+    int64_t row = 0;
+    if (output->keep != kNone) MIMO_RETURN_IF_ERROR(MoveToStored(&output->keep, &row));
     output->unchanged &= plan_.files[output->file].source_file < view_.real_files;
     return {};
   }

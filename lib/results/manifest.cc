@@ -173,6 +173,7 @@ class Writer {
       for (const uint32_t a : relaid->second) add_array(a);
     }
     const OutputArray& array = plan_.outputs[output];
+    if (array.keep != kNone) add(array.keep);
     for (const Piece& piece : array.pieces) {
       if (piece.source == kNone) continue;
       add(piece.source);
@@ -214,6 +215,7 @@ class Writer {
         object.String("adjust", WordOf(kAdjusts, output.adjust));
         if (output.dtype == DType::kF8E4M3) object.Number("inexact_codes", result.counts.inexact_codes);
       }
+      if (output.keep != kNone) object.Number("inexact_codes", result.counts.inexact_codes);
       if (result.error) {
         JsonObject error(object.Key("error"));
         AddError(error, *result.error);

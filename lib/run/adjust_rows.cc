@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/adjust.h"
+#include "kernels/codec/bf16.h"
 #include "lib/decode/decode.h"
 
 namespace mimo {
@@ -63,6 +64,20 @@ Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor
       return MultiplyValues(target, factor);
   }
   return {};
+}
+
+uint64_t KeepBits(std::byte* values, const std::byte* kept, uint64_t count) {
+  uint64_t lost = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    float value = 0, before = 0;
+    std::memcpy(&value, values + i * sizeof value, sizeof value);
+    std::memcpy(&before, kept + i * sizeof before, sizeof before);
+    if (kernels::FloatBits(value) == static_cast<uint32_t>(kernels::Bf16FromFloat(before)) << 16)
+      std::memcpy(values + i * sizeof before, &before, sizeof before);
+    else
+      ++lost;
+  }
+  return lost;
 }
 
 uint64_t BadScales(const std::byte* data, uint64_t bytes) {

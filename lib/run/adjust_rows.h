@@ -28,6 +28,10 @@ struct Adjusted {
 // E4M3 codes, or F32 values for Adjust::kScale and kCentre (one whole row), in place. NaN stays what it is.
 Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor);
 
+// F32 values in place, `count` of them, that BF16 was widened to: each takes the bits of `kept` that round to it. Returns
+// how many do not. `kept` need not be aligned.
+uint64_t KeepBits(std::byte* values, const std::byte* kept, uint64_t count);
+
 // F32 scales that are NaN, infinite or negative.
 uint64_t BadScales(const std::byte* data, uint64_t bytes);
 // Whether an output holds scales, which are looked at wherever they go.

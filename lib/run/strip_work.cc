@@ -59,6 +59,18 @@ Status MakeCopy(const StepBuffer& buffer, const RowStrip& strip, const RowTarget
   return {};
 }
 
+// The bits of another checkpoint, where they say what these rows say.
+void Keep(const StepBuffer& buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) {
+  const OutputArray& output = buffer.job().plan.outputs[target.output];
+  OutputDelta delta;
+  delta.output = target.output;
+  delta.source = output.keep;
+  for (int64_t row = 0; row < strip.rows; ++row)
+    delta.inexact_codes += KeepBits(buffer.Output(target.output, target.row + row),
+                                    buffer.Row(output.keep, target.row + row), output.row_bytes() / sizeof(float));
+  if (delta.inexact_codes != 0) result->outputs.push_back(delta);
+}
+
 void Invert(const StepBuffer& buffer, const RowStrip& strip, const RowTarget& target, StepResult* result) {
   const RowSource& from = strip.sources[strip.copies.empty() ? 0 : strip.copies[target.first_copy].source];
   float value = 0;
@@ -83,6 +95,8 @@ void PlaceStrip(const RowStrip& strip, Needs* needs) {
   for (const RowTarget& target : strip.targets) {
     if (job.plan.outputs[target.output].transform == Transform::kConstant) continue;
     if (DirectSource(job, strip, target) == kNone) needs->Make(target.output, target.row, strip.rows);
+    const uint32_t keep = job.plan.outputs[target.output].keep;
+    if (keep != kNone) needs->Read(keep, target.row, strip.rows);
   }
 }
 
@@ -112,6 +126,7 @@ Status MakeStrip(const StepBuffer& buffer, const RowStrip& strip, Backend& backe
       for (const RowCopy& copy : strip.CopiesOf(target)) {
         MIMO_RETURN_IF_ERROR(MakeCopy(buffer, strip, target, copy, backend, result));
       }
+      if (output.keep != kNone) Keep(buffer, strip, target, result);
       if (!strip.sources.empty()) source = strip.sources[0].source;
     }
     kernels::Anomalies anomalies;

@@ -175,6 +175,11 @@ class LikePlanner {
       output.transform = Transform::kConvert;
       output.target_codec = *codec;
       output.pieces.push_back({draft_.DecodedSource(from), 0, 0, stored.rows()});
+      const bool narrowed = plain && source.dtype == DType::kBF16 && stored.dtype == DType::kF32;
+      if (narrowed && (w.id.role == Role::kRouter || w.id.role == Role::kRouterBias)) {
+        output.keep = draft_.Source(w.array);
+        ++(w.id.role == Role::kRouter ? narrow_routers_ : narrow_biases_);
+      }
     }
     draft_.AddOutput(std::move(output), w.array);
     return {};
@@ -264,6 +269,11 @@ class LikePlanner {
     notes->push_back(std::to_string(from_run_) +
                      " weights (attention counts by layer) are the run's, in the codecs of the reference, under " +
                      (options_.fresh_scales ? "scales made anew" : "its scales where the values fit"));
+    if (narrow_routers_ + narrow_biases_ > 0)
+      notes->push_back("router weights of " + std::to_string(narrow_routers_) + " and biases of " +
+                       std::to_string(narrow_biases_) +
+                       " layers are BF16 in the run and F32 in the reference: its bits are kept wherever they round to "
+                       "the run's, other elements have BF16 precision only (the manifest counts them)");
     if (grafted_ == 0) return;
     std::string text = std::to_string(grafted_) + " weights that the run does not have are the reference's:";
     size_t shown = 0;
@@ -280,6 +290,7 @@ class LikePlanner {
   std::unordered_map<std::string, uint32_t> run_of_;  // weight of the run by name
   std::set<std::string> graft_notes_;
   uint64_t from_run_ = 0, grafted_ = 0;
+  uint64_t narrow_routers_ = 0, narrow_biases_ = 0;  // BF16 of the run for F32 of the reference
 };
 
 }  // namespace

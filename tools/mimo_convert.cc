@@ -9,6 +9,7 @@
 #include "lib/base/requested_file.h"
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/json/parse.h"
+#include "lib/judge/health.h"
 #include "lib/judge/judge.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
@@ -369,7 +370,16 @@ Status RefuseNothing(const Arguments& a, const Checkpoint& checkpoint) {
 // it stands before the refusal of a plan.
 Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint, const Result<Plan>& plan) {
   Verdict verdict;
-  if (checkpoint.stored.table != nullptr) verdict = JudgeCheckpoint(checkpoint);
+  if (checkpoint.stored.table != nullptr) {
+    verdict = JudgeCheckpoint(checkpoint);
+    const bool plain = !checkpoint.view && !checkpoint.like;
+    MIMO_ASSIGN_OR_RETURN(
+        const Verdict health,
+        JudgeHealth(PosixFileSystem(), checkpoint.stored, plain ? &checkpoint.inventory : nullptr,
+                    {.threads = a.run.threads, .allow_anomalies = a.run.allow_anomalies}));
+    for (const Finding& finding : health.findings())  // what the run lost may be the reference's to give back
+      if (!checkpoint.like || finding.severity == Severity::kError) verdict.Add(finding);
+  }
   cli::PrintFindings(kName, verdict, a.common);
   if (!plan.ok()) return verdict;
   MIMO_ASSIGN_OR_RETURN(Verdict output, JudgePlan(checkpoint, plan.value()));

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/judge/health.h"
 #include "lib/judge/judge.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
@@ -13,8 +14,8 @@ namespace {
 
 constexpr char kName[] = "mimo-inspect";
 constexpr char kFooter[] =
-    "Reads headers, config.json, the index and a bounded sample of attention scales and codes: seconds, whatever the "
-    "size.\n"
+    "Reads headers, config.json, the index, scalars and vectors, and a bounded sample of attention scales, codes and "
+    "rows: seconds, whatever the size.\n"
     "Examples:\n"
     "  mimo-inspect MiMo-V2.5\n"
     "  mimo-inspect MiMo-V2.5 --verbose --tp 4,8      every layer, file and role; why an engine refuses\n"
@@ -31,6 +32,7 @@ struct Arguments {
   std::vector<int64_t> tps{1, 2, 4, 8, 16};
   bool allow_anomalies = false;
   bool strict = false;
+  bool headers_only = false;
   cli::CommonOptions common;
 };
 
@@ -56,6 +58,13 @@ int ExitOf(const Arguments& a, const Verdict& findings) {
   return a.strict && findings.CountOf(Severity::kWarning) > 0 ? cli::ExitCode(ErrorCode::kCheckFailed) : 0;
 }
 
+Result<Verdict> HealthOf(const Arguments& a, const OpenedCheckpoint& opened) {
+  const Inventory* inventory = opened.reached < OpenedCheckpoint::Reached::kInventory || opened.checkpoint.view
+                                   ? nullptr
+                                   : &opened.checkpoint.inventory;
+  return JudgeHealth(PosixFileSystem(), opened.checkpoint.stored, inventory, {.allow_anomalies = a.allow_anomalies});
+}
+
 int Inspect(const Arguments& a) {
   using Reached = OpenedCheckpoint::Reached;
   const OpenedCheckpoint opened =
@@ -71,6 +80,11 @@ int Inspect(const Arguments& a) {
   if (!description.ok()) return cli::PrintError(kName, description.error(), a.common.json);
   const Error* error = opened.status.ok() ? nullptr : &opened.status.error();
   description->findings = JudgeOpened(opened);
+  if (!a.headers_only) {
+    Result<Verdict> health = HealthOf(a, opened);
+    if (!health.ok()) return cli::PrintError(kName, health.error(), a.common.json);
+    description->findings.Append(std::move(*health));
+  }
   if (a.common.json) {
     cli::PrintJson(cli::InspectJson(a.checkpoint, description.value(), error));
   } else if (!a.common.quiet) {
@@ -98,6 +112,8 @@ int Run(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
+  app.add_flag("--headers-only", arguments.headers_only,
+               "leave scalars and vectors unread: norms, biases, sinks, global and input scales");
   app.add_flag("--allow-anomalies", arguments.allow_anomalies, "describe a checkpoint with NaN or negative scales too");
   app.add_flag("--strict", arguments.strict, "exit 1 where there are warnings");
   mimo::cli::AddCommonOptions(app, arguments.common, mimo::kFooter);

@@ -1,0 +1,76 @@
+"""What scalars and vectors hold is read and said: by mimo-inspect, and by mimo-convert before it writes."""
+import json
+import os
+import shutil
+import unittest
+
+import numpy as np
+
+from harness import checkpoints
+from harness.case import ToolCase
+from reference import codecs, container
+
+BIAS = "e_score_correction_bias"
+
+
+class Health(ToolCase):
+    def edited(self, change, variant="v2.5", **options):
+        """A copy whose tensors went through change(name, dtype, array) -> (dtype, array) or None: left out."""
+        source, _ = checkpoints.ours(variant, **dict(checkpoints.TINY, **options))
+        shutil.copytree(source, self.at("in"))
+        for file in container.tensor_files(self.at("in")):
+            path = self.at("in", file)
+            tensors = {n: change(n, d, np.array(a)) for n, (d, a) in container.read(path).items()}
+            container.write(path, {n: t for n, t in tensors.items() if t}, {"format": "pt"})
+        return self.at("in")
+
+    def findings(self, checkpoint, *options, code=0):
+        result = self.run_tool("mimo-inspect", checkpoint, "--json", *options, code=code)
+        return {f["id"]: f for f in json.loads(result.stdout)["findings"] if f["id"].startswith("health.")}
+
+    def test_a_good_checkpoint_has_no_finding(self):
+        for variant in ("v2-flash", "v2.5", "v2.6"):
+            source, _ = checkpoints.ours(variant, **checkpoints.TINY)
+            self.assertEqual(self.findings(source), {}, variant)
+
+    def test_router_bias_cast_to_bf16(self):
+        def cast(name, dtype, array):
+            return ("BF16", codecs.bf16_from_f32(np.full_like(array, 71))) if name.endswith(BIAS) else (dtype, array)
+        checkpoint = self.edited(cast)
+        found = self.findings(checkpoint)
+        self.assertEqual(sorted(found), ["health.constant_router_bias", "health.storage"])
+        self.assertIn("BF16", found["health.constant_router_bias"]["evidence"])
+        self.assertEqual(found["health.constant_router_bias"]["severity"], "warning")
+        result = self.run_tool("mimo-convert", checkpoint, self.at("out"), "--dtype", "bf16", "--qkv", "split")
+        self.assertIn("health.constant_router_bias", result.stderr)
+
+    def test_router_bias_constant_in_f32(self):
+        checkpoint = self.edited(lambda n, d, a: (d, np.full_like(a, 71)) if n.endswith(BIAS) else (d, a))
+        self.assertEqual(sorted(self.findings(checkpoint)), ["health.constant_router_bias"])
+        self.assertEqual(self.findings(checkpoint, "--headers-only"), {})
+        self.run_tool("mimo-inspect", checkpoint, "--strict", code=1)
+
+    def test_a_nan_in_a_norm_stops_a_conversion_before_it_writes(self):
+        def break_norm(name, dtype, array):
+            if name == "model.layers.1.input_layernorm.weight":
+                array[3] = 0x7FC0
+            return dtype, array
+        checkpoint = self.edited(break_norm)
+        self.assertIn("health.non_finite", self.findings(checkpoint, code=3))
+        result = self.run_tool("mimo-convert", checkpoint, self.at("out"), "--dtype", "bf16", code=3)
+        self.assertIn("model.layers.1.input_layernorm.weight", result.stderr)
+        self.assertFalse(os.path.exists(self.at("out")))
+
+    def test_globals_of_zero_or_nan(self):
+        for value in (0.0, np.nan):
+            def break_global(name, dtype, array):
+                return (dtype, np.full_like(array, value)) if name.endswith("experts.0.up_proj.weight_scale_2") else \
+                    (dtype, array)
+            shutil.rmtree(self.at("in"), ignore_errors=True)
+            checkpoint = self.edited(break_global, store="nvfp4")
+            found = self.findings(checkpoint, code=3)
+            self.assertIn("health.scale" if value == 0 else "health.non_finite", found)
+
+
+if __name__ == "__main__":
+    unittest.main()

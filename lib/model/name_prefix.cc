@@ -98,21 +98,30 @@ class NameReleaser {
  private:
   bool Known(const std::string& name) const { return IsKnown(*catalogue_.table, name); }
 
-  // Whether one prefix explains the names.
+  // Whether one prefix explains the names: that of most tensors in layers. Names outside of layers may have but the
+  // first of several.
   bool Decide() {
-    uint64_t layered = 0;
-    std::map<Steps, uint64_t> votes;
+    uint64_t all = 0, resolved = 0, fitting = 0;
+    std::map<Steps, uint64_t> votes, outside;
     for (const StoredArray& array : catalogue_.arrays) {
       if (HeaderName(array.name).size() != array.name.size()) return false;  // of a rank
       if (array.id.layer >= 0) return false;
       if (array.id.role != Role::kUnknown || IsTowerUnderAnotherName(array.name)) continue;
-      ++layered;
-      if (const auto steps = StepsFor(*catalogue_.table, array.name)) ++votes[*steps];
+      ++all;
+      const auto steps = StepsFor(*catalogue_.table, array.name);
+      if (!steps) continue;
+      ++resolved;
+      std::string name = array.name;
+      for (const Rule* rule : *steps) Apply(*rule, &name);
+      ++(catalogue_.table->Identify(name).layer >= 0 ? votes : outside)[*steps];
     }
     const auto most =
         std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-    if (most == votes.end() || most->second * 10 < layered * 9) return false;
+    if (most == votes.end() || resolved * 3 < all * 2) return false;
     steps_ = most->first;
+    for (const auto& [steps, count] : outside)
+      if (steps.size() <= steps_.size() && std::equal(steps.begin(), steps.end(), steps_.begin())) fitting += count;
+    if ((fitting + most->second) * 10 < resolved * 9) return false;
     FindTransposedTowers();
     return true;
   }

@@ -18,17 +18,17 @@ struct Attempt {
   Verdict verdict;
 };
 
-Result<Attempt> Try(FileSystem& fs, const LikeArguments& arguments, OpenOptions source,
-                    const std::function<Result<Plan>(const Checkpoint&)>& make) {
+Result<Attempt> Try(FileSystem& fs, const std::string& root, OpenOptions source, const LikeFlags& flags, int threads,
+                    const MakesPlan& make) {
   Attempt attempt;
   MIMO_ASSIGN_OR_RETURN(Checkpoint reference,
-                        OpenCheckpoint(fs, arguments.reference, {.allow_anomalies = source.allow_anomalies}));
+                        OpenCheckpoint(fs, flags.reference, {.allow_anomalies = source.allow_anomalies}));
   source.like = &reference.stored;
-  MIMO_ASSIGN_OR_RETURN(Checkpoint run, OpenCheckpoint(fs, arguments.run, source));
-  MIMO_RETURN_IF_ERROR(CheckOrders(arguments.orders, run));
+  MIMO_ASSIGN_OR_RETURN(Checkpoint run, OpenCheckpoint(fs, root, source));
+  MIMO_RETURN_IF_ERROR(CheckOrders(flags, run));
   MIMO_ASSIGN_OR_RETURN(attempt.merged, MergeLike(std::move(run), std::move(reference)));
   MIMO_ASSIGN_OR_RETURN(attempt.plan, make(attempt.merged));
-  MIMO_ASSIGN_OR_RETURN(attempt.descent, CompareDescent(fs, attempt.merged, arguments.threads));
+  MIMO_ASSIGN_OR_RETURN(attempt.descent, CompareDescent(fs, attempt.merged, threads));
   MIMO_ASSIGN_OR_RETURN(attempt.verdict, JudgeDescent(fs, attempt.merged, attempt.descent));
   return attempt;
 }
@@ -54,31 +54,48 @@ std::string FiguresOf(const Descent& descent) {
 
 }  // namespace
 
-Status TakeOrders(const std::vector<std::string>& orders, OpenOptions* source) {
-  for (const std::string& order : orders) MIMO_RETURN_IF_ERROR(source->gate_up.Take(order));
+void AddLikeFlags(CLI::App& group, LikeFlags& flags) {
+  group.add_option("--like", flags.reference,
+                   "REF: give the weights of a run back to the checkpoint that it came from: config, code, tokenizer, "
+                   "files, layout, codecs and what the run lacks are REF's");
+  group.add_flag("--allow-divergence", flags.allow_divergence,
+                 "with --like: take a run that does not descend from REF as it is; the manifest says what diverges");
+  group
+      .add_option("--source-gate-up", flags.orders,
+                  "[experts=|dense=]plain|turns:N|halves:D: how gate and up lie in what Megatron saved (default: as "
+                  "its arguments say; repeatable)")
+      ->take_all();
+}
+
+Status CheckLikeFlags(const LikeFlags& flags) {
+  if (flags.allow_divergence && flags.reference.empty())
+    return UsageError("--allow-divergence without a reference").Expected("--like REF").Found("none");
   return {};
 }
 
-Status CheckOrders(const std::vector<std::string>& orders, const Checkpoint& checkpoint) {
+Status TakeOrders(const LikeFlags& flags, OpenOptions* source) {
+  for (const std::string& order : flags.orders) MIMO_RETURN_IF_ERROR(source->gate_up.Take(order));
+  return {};
+}
+
+Status CheckOrders(const LikeFlags& flags, const Checkpoint& checkpoint) {
+  if (flags.orders.empty() || (checkpoint.view && checkpoint.view->trained)) return {};
   const FormKind form = checkpoint.view ? checkpoint.view->form : FormKind::kHf;
-  if (orders.empty() || form == FormKind::kTorchDist || form == FormKind::kDcp || form == FormKind::kTorch) return {};
   return UsageError("--source-gate-up is of what Megatron saved")
       .File(checkpoint.stored.root)
       .Expected("a torch_dist, torch_dcp or torch checkpoint")
       .Found("form " + std::string(WordOf(kForms, form)));
 }
 
-Result<Plan> PlanLike(FileSystem& fs, const LikeArguments& arguments,
-                      const std::function<Result<Plan>(const Checkpoint&)>& make, Checkpoint* merged,
-                      std::string* figures) {
-  OpenOptions source = arguments.source;
-  MIMO_RETURN_IF_ERROR(TakeOrders(arguments.orders, &source));
-  MIMO_ASSIGN_OR_RETURN(Attempt attempt, Try(fs, arguments, source, make));
+Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags, int threads,
+                      const MakesPlan& make, Checkpoint* merged, std::string* figures) {
+  MIMO_RETURN_IF_ERROR(TakeOrders(flags, &source));
+  MIMO_ASSIGN_OR_RETURN(Attempt attempt, Try(fs, run, source, flags, threads, make));
   const View& view = *attempt.merged.view;
   if (!Descends(attempt) && view.said_gate_up && !source.gate_up.experts) {
-    const GateUpOrder other = view.took_gate_up ? GateUpOrder{} : *view.said_gate_up;
+    const GateUpOrder other = view.experts_order == *view.said_gate_up ? GateUpOrder{} : *view.said_gate_up;
     source.gate_up.experts = other;
-    MIMO_ASSIGN_OR_RETURN(Attempt second, Try(fs, arguments, source, make));
+    MIMO_ASSIGN_OR_RETURN(Attempt second, Try(fs, run, source, flags, threads, make));
     if (Descends(second)) {
       attempt = std::move(second);
       AddNote(&attempt.plan, "gate and up of experts lie as " + other.ToString() +
@@ -87,8 +104,8 @@ Result<Plan> PlanLike(FileSystem& fs, const LikeArguments& arguments,
   }
   *merged = std::move(attempt.merged);
   *figures = FiguresOf(attempt.descent);
-  for (const std::string& order : arguments.orders) AddNote(&attempt.plan, "gate and up are read as " + order);
-  if (!arguments.allow_divergence) MIMO_RETURN_IF_ERROR(attempt.verdict.ToStatus());
+  for (const std::string& order : flags.orders) AddNote(&attempt.plan, "gate and up are read as " + order);
+  if (!flags.allow_divergence) MIMO_RETURN_IF_ERROR(attempt.verdict.ToStatus());
   for (const Finding& finding : attempt.verdict.findings())
     AddNote(&attempt.plan,
             "--allow-divergence let through " + finding.id + ": " + finding.place + ": " + finding.evidence);

@@ -9,28 +9,30 @@
 #include "lib/base/status.h"
 #include "lib/forms/checkpoint.h"
 #include "lib/plan/plan.h"
+#include "tools/cli.h"
 
 namespace mimo {
 
-struct LikeArguments {
-  std::string run, reference;       // directories
-  OpenOptions source;               // of the run
-  std::vector<std::string> orders;  // --source-gate-up
+struct LikeFlags {
+  std::string reference;  // --like; "" without
   bool allow_divergence = false;
-  int threads = 0;
+  std::vector<std::string> orders;  // --source-gate-up
 };
+void AddLikeFlags(CLI::App& group, LikeFlags& flags);
+// kUsage for flags without what they are about.
+Status CheckLikeFlags(const LikeFlags& flags);
 
 // --source-gate-up as options of opening. kUsage for words that it has not.
-Status TakeOrders(const std::vector<std::string>& orders, OpenOptions* source);
+Status TakeOrders(const LikeFlags& flags, OpenOptions* source);
 // kUsage where an order was given for a checkpoint that is none of Megatron's.
-Status CheckOrders(const std::vector<std::string>& orders, const Checkpoint& checkpoint);
+Status CheckOrders(const LikeFlags& flags, const Checkpoint& checkpoint);
 
-// Makes the plan of the merged checkpoint, and compares the run with its reference; `figures` says how alike they are,
-// for people. Where the arguments of the run contradict how its experts lie, and the other order descends, that one is
-// taken, with a note in the plan. kBadInput [descent.*]: the run does not descend from the reference; with
-// allow_divergence a note of the plan for each cause.
-Result<Plan> PlanLike(FileSystem& fs, const LikeArguments& arguments,
-                      const std::function<Result<Plan>(const Checkpoint&)>& make, Checkpoint* merged,
-                      std::string* figures);
+// Opens a run (`source`: its options) and merges it with its reference, makes the plan, and compares the two; `figures`
+// says how alike they are, for people. Where the arguments of the run contradict how its experts lie, and the other
+// order descends, that one is taken, with a note in the plan. kBadInput [descent.*]: the run does not descend from the
+// reference; with allow_divergence a note of the plan for each cause.
+using MakesPlan = std::function<Result<Plan>(const Checkpoint&)>;
+Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags, int threads,
+                      const MakesPlan& make, Checkpoint* merged, std::string* figures);
 
 }  // namespace mimo

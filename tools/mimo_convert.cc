@@ -43,9 +43,7 @@ struct Arguments {
   bool dry_run = false;
   std::string plan_out, plan_in;
   std::string recipe;
-  std::string like;
-  bool allow_divergence = false;
-  std::vector<std::string> gate_up;  // --source-gate-up
+  LikeFlags like;
   RecipeFlags flags;
   TargetFlags target;
   std::set<std::string> typed;  // long options of the command line, whatever variables say
@@ -110,16 +108,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
       ->capture_default_str();
   shape->add_option("--recipe", a.recipe, "what each weight is stored as: " + RecipeList() + ", or a JSON file");
   AddRecipeFlags(*shape, a.flags);
-  shape->add_option("--like", a.like,
-                    "REF: give the weights of a run back to the checkpoint that it came from: config, code, tokenizer, "
-                    "files, layout, codecs and what the run lacks are REF's");
-  shape->add_flag("--allow-divergence", a.allow_divergence,
-                  "with --like: take a run that does not descend from REF as it is; the manifest says what diverges");
-  shape
-      ->add_option("--source-gate-up", a.gate_up,
-                   "[experts=|dense=]plain|turns:N|halves:D: how gate and up lie in what Megatron saved (default: as "
-                   "its arguments say; repeatable)")
-      ->take_all();
+  AddLikeFlags(*shape, a.like);
   a.qkv_option = shape
                      ->add_option_function<std::string>(
                          "--qkv", [&a](const std::string& text) { a.plan.qkv = QkvWish(text); },
@@ -250,7 +239,7 @@ Status ReadArguments(Arguments& a) {
   if (!a.run.overwrite && !a.typed.contains("--force")) a.run.force = false;  // a variable waits for --overwrite
   MIMO_RETURN_IF_ERROR(FinishTarget(PosixFileSystem(), a.target, a.qkv_option->count() > 0, &a.plan));
   MIMO_RETURN_IF_ERROR(ChooseRecipe(a));
-  a.plan.like = !a.like.empty();
+  a.plan.like = !a.like.reference.empty();
   if (a.shard_size != "keep") {
     const Result<uint64_t> bytes = ParseSize(a.shard_size);
     if (!bytes.ok())
@@ -268,8 +257,7 @@ Status ReadArguments(Arguments& a) {
         .Expected("mimo-convert CKPT OUT")
         .Found("CKPT alone")
         .Advice("name OUT, or pass --dry-run");
-  if (a.allow_divergence && a.like.empty())
-    return UsageError("--allow-divergence without a reference").Expected("--like REF").Found("none");
+  MIMO_RETURN_IF_ERROR(CheckLikeFlags(a.like));
   if (a.run.overwrite && a.run.resume)
     return UsageError("contradicting options").Expected("--overwrite or --resume").Found("both");
   if (!a.plan_in.empty() && AsksForSomething(a.plan))
@@ -295,7 +283,7 @@ Status CheckRequestedFiles(Arguments& a) {
   if (a.plan_out.empty() && a.report.empty()) return {};
   std::vector<Untouchable> untouchable;
   MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.checkpoint, "the checkpoint", &untouchable));
-  if (!a.like.empty()) MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.like, "the checkpoint of --like", &untouchable));
+  if (!a.like.reference.empty()) MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.like.reference, "the checkpoint of --like", &untouchable));
   if (!a.run.output.empty()) untouchable.push_back({"the output", a.run.output});
   const std::pair<const char*, const std::string&> inputs[] = {{"the file of --plan", a.plan_in},
                                                                {"the file of --recipe", a.recipe},
@@ -321,7 +309,7 @@ Status CheckLinkedFiles(const Arguments& a, const Catalogue& catalogue) {
   std::vector<std::string> paths;
   for (const CatalogueFile& file : catalogue.files) paths.push_back(catalogue.PathOf(file));
   for (const char* name : {kConfigName, kIndexName, kOriginConfigName, kOriginIndexName}) {
-    for (const std::string& root : {a.checkpoint, a.like})
+    for (const std::string& root : {a.checkpoint, a.like.reference})
       if (!root.empty()) paths.push_back(JoinPath(root, name));
   }
   for (const std::string& path : paths) {
@@ -344,17 +332,15 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
     MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, a.plan_in, kMaxPlanBytes));
     return ParsePlanJson(opened.stored, text, a.plan_in);
   };
-  if (!a.like.empty()) {
+  if (!a.like.reference.empty()) {
     std::string figures;
-    Result<Plan> plan =
-        PlanLike(fs, {a.checkpoint, a.like, source, a.gate_up, a.allow_divergence, static_cast<int>(a.run.threads)},
-                 make, checkpoint, &figures);
+    Result<Plan> plan = PlanLike(fs, a.checkpoint, source, a.like, a.run.threads, make, checkpoint, &figures);
     if (a.common.verbose && !figures.empty()) cli::Print(stderr, "%s: %s\n", kName, figures);
     return plan;
   }
-  MIMO_RETURN_IF_ERROR(TakeOrders(a.gate_up, &source));
+  MIMO_RETURN_IF_ERROR(TakeOrders(a.like, &source));
   MIMO_ASSIGN_OR_RETURN(*checkpoint, OpenCheckpoint(fs, a.checkpoint, source));
-  MIMO_RETURN_IF_ERROR(CheckOrders(a.gate_up, *checkpoint));
+  MIMO_RETURN_IF_ERROR(CheckOrders(a.like, *checkpoint));
   return make(*checkpoint);
 }
 

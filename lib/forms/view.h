@@ -45,9 +45,9 @@ struct View {
   uint32_t real_files = 0;         // files of `catalogue` below this are stored files of the same index
   std::string skipped;             // what was left out unseen, for people; "" nothing
   std::vector<std::string> notes;  // what else people should know of what is shown
-  // How gate and up of experts lie as the arguments of a run have it, and whether they are read so.
+  // How gate and up lie that are shown in their places, and how those of experts do as the arguments of a run have it.
+  GateUpOrder experts_order, dense_order;
   std::optional<GateUpOrder> said_gate_up;
-  bool took_gate_up = false;
   bool trained = false;            // the values of a training run
   bool halved_codes = false;       // expert codes are half of what they were, and their scales twice
 

@@ -46,7 +46,10 @@ Role OtherOf(Role role) {
 class CauseFinder {
  public:
   CauseFinder(FileSystem& fs, const Checkpoint& merged, const Descent& descent)
-      : descent_(descent), run_(fs, merged), readers_{StrandReader(fs, merged), StrandReader(fs, merged)} {
+      : descent_(descent),
+        view_(*merged.view),
+        run_(fs, merged),
+        readers_{StrandReader(fs, merged), StrandReader(fs, merged)} {
     for (size_t i = 0; i < descent.pairs.size(); ++i) {
       const TensorId& id = descent.pairs[i].id;
       if (id.layer < 0) continue;  // towers keep to themselves
@@ -113,6 +116,7 @@ class CauseFinder {
     if (best.cosine < kLeastCosine) MIMO_RETURN_IF_ERROR(TryPlaces(d, &best));
     if (best.cosine >= kLeastCosine) return best;
     best.id = Explanation().id;
+    best.advice.clear();
     if (!best.place.empty()) best.place += " at best";
     return best;
   }
@@ -166,15 +170,24 @@ class CauseFinder {
       }
       return likeness.cosine();
     };
+    const GateUpOrder& taken = pair.id.expert >= 0 ? view_.experts_order : view_.dense_order;
     MIMO_ASSIGN_OR_RETURN(const double swapped, cosine_of([&](int64_t row) { return (row + rows) % (2 * rows); }));
     Take("descent.gate_up", std::string(up ? "gate" : "up") + whose, swapped, best);
+    if (taken.kind != GateUpOrder::Kind::kPlain) {
+      MIMO_ASSIGN_OR_RETURN(const double plain,
+                            cosine_of([&](int64_t row) { return StoredGateUpRow(taken, rows, row); }));
+      Take("descent.interleaved", "gate and up" + whose + " as they are stored, which are read as " + taken.ToString(),
+           plain, best, "pass --source-gate-up plain");
+    }
     const std::string prefix = std::string("pass --source-gate-up ") + (pair.id.expert >= 0 ? "experts=" : "dense=");
     for (const auto kind : {GateUpOrder::Kind::kTurns, GateUpOrder::Kind::kHalves}) {
       const bool turns = kind == GateUpOrder::Kind::kTurns;
       for (int64_t number = turns ? 1 : 2; number < rows; number *= 2) {
         const GateUpOrder order{kind, number};
         if (!GateUpFits(order, rows)) break;
-        MIMO_ASSIGN_OR_RETURN(const double cosine, cosine_of([&](int64_t row) { return GateUpRow(order, rows, row); }));
+        MIMO_ASSIGN_OR_RETURN(const double cosine, cosine_of([&](int64_t row) {
+                                return GateUpRow(order, rows, StoredGateUpRow(taken, rows, row));
+                              }));
         const std::string place = turns ? "gate and up" + whose + " in turns of " + std::to_string(number) +
                                               " rows, as moe_mlp_glu_interleave_size " + std::to_string(number) +
                                               " of megatron-core has them"
@@ -252,6 +265,7 @@ class CauseFinder {
   }
 
   const Descent& descent_;
+  const View& view_;
   StrandReader run_;
   std::array<StrandReader, 2> readers_;  // of the reference
   std::map<Key, size_t> places_;

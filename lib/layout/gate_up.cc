@@ -85,6 +85,24 @@ int64_t GateUpRow(const GateUpOrder& order, int64_t rows, int64_t row) {
   return row;
 }
 
+int64_t StoredGateUpRow(const GateUpOrder& order, int64_t rows, int64_t row) {
+  const int64_t within = row % rows, up = row < rows ? 0 : 1;
+  switch (order.kind) {
+    case GateUpOrder::Kind::kTurns: {
+      const int64_t each = rows / order.ranks, local = within % each;
+      const int64_t memory = (2 * (local / order.number) + up) * order.number + local % order.number;  // of the rank
+      return (memory < each ? 0 : rows) + within / each * each + memory % each;
+    }
+    case GateUpOrder::Kind::kHalves: {
+      const int64_t each = rows / order.number, block = row / each;
+      return (block % 2 == 0 ? 0 : rows) + block / 2 * each + row % each;
+    }
+    case GateUpOrder::Kind::kPlain:
+      break;
+  }
+  return row;
+}
+
 std::vector<GateUpRun> GateUpRuns(const GateUpOrder& order, int64_t rows, bool up) {
   if (order.kind == GateUpOrder::Kind::kPlain) return {{0, up ? rows : 0, rows}};
   const int64_t block = order.kind == GateUpOrder::Kind::kTurns ? order.number : rows / order.number;

@@ -40,6 +40,9 @@ bool GateUpFits(const GateUpOrder& order, int64_t rows);
 // Where row `row` of [gate ; up] as it is stored belongs: a row of [gate ; up] of the model. Requires GateUpFits.
 int64_t GateUpRow(const GateUpOrder& order, int64_t rows, int64_t row);
 
+// The other way: where a row of [gate ; up] of the model is stored.
+int64_t StoredGateUpRow(const GateUpOrder& order, int64_t rows, int64_t row);
+
 // Rows [row, row + rows) of gate, or of up, are stored from row `stored_row` of [gate ; up] on.
 struct GateUpRun {
   int64_t row = 0;

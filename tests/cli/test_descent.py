@@ -274,7 +274,8 @@ class MegatronRuns(DescentCase):
                   odd=foreign("my_trainer.arguments", "Schedule", warmup=3), hidden_size=TINY["hidden"])
         self.assertIn("moe_mlp_glu_interleave_size 32 of common.pt", self.check())
         self.save(moe_mlp_glu_interleave_size=64)  # a wrong word is not believed against the values
-        self.refused(self.root, "descent.interleaved")
+        self.refused(self.root, "descent.interleaved", "pass --source-gate-up experts=turns:32")
+        self.check("--source-gate-up", "experts=turns:32")
 
     def test_turns_of_each_rank(self):
         """Where ranks share out an expert, each has turns of its own, and its halves lie apart."""

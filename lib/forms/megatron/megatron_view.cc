@@ -82,7 +82,6 @@ class MegatronViewer {
                                said->second.place;
       if (!wish_.experts && !arguments.bridge) {
         experts_ = *view_.said_gate_up;
-        view_.took_gate_up = true;
         view_.notes.push_back("gate and up of experts were saved in turns (" + what + ") and are put in their places");
       } else if (!wish_.experts) {
         view_.notes.push_back("gate and up of experts are read as they lie, for Megatron-Bridge saves them in their "
@@ -91,9 +90,10 @@ class MegatronViewer {
     }
     if (wish_.experts) {
       experts_ = *wish_.experts;
-      view_.took_gate_up = view_.said_gate_up && experts_.kind == GateUpOrder::Kind::kTurns;
       if (experts_.kind == GateUpOrder::Kind::kTurns) experts_.ranks = ranks;
     }
+    view_.experts_order = experts_;
+    view_.dense_order = dense_;
     for (const auto& [order, rows, whose] : {std::tuple(experts_, model_.moe_intermediate, "experts"),
                                              std::tuple(dense_, model_.intermediate, "the dense MLP")}) {
       if (!GateUpFits(order, rows))

@@ -128,7 +128,8 @@ class Merger {
       view.skipped = run_.view->skipped;
       view.notes = run_.view->notes;
       view.said_gate_up = run_.view->said_gate_up;
-      view.took_gate_up = run_.view->took_gate_up;
+      view.experts_order = run_.view->experts_order;
+      view.dense_order = run_.view->dense_order;
       view.trained = run_.view->trained;
       for (uint32_t i = 0; i < run_.stored.arrays.size(); ++i) {
         if (run_.view->scale_of[i] != kNone) view.scale_of[StoredOfRun(i)] = StoredOfRun(run_.view->scale_of[i]);

@@ -4,6 +4,8 @@
 #include <array>
 #include <bit>
 
+#include "lib/io/torch/pickle_items.h"
+#include "lib/io/torch/pickle_long.h"
 #include "lib/io/torch/text.h"
 #include "lib/json/bytes.h"
 
@@ -137,18 +139,6 @@ class PickleMachine {
   std::string_view TextOf(PickleId id) const { return in_.substr(nodes_[id].first, nodes_[id].count); }
   bool Is(PickleId id, PickleKind kind) const { return nodes_[id].kind == kind; }
 
-  // Room for `count` more items. One that grows again and again moves to twice the room, so that all together stay
-  // linear in the pickle.
-  void Grow(PickleNode* node, uint32_t count) {
-    if (node->count + count <= node->capacity) return;
-    const bool again = node->count > 0;
-    const uint32_t capacity = again ? 2 * (node->count + count) : count;
-    const size_t first = items_.size();
-    items_.resize(first + capacity);
-    std::copy_n(items_.begin() + node->first, node->count, items_.begin() + static_cast<ptrdiff_t>(first));
-    node->first = static_cast<uint32_t>(first);
-    node->capacity = capacity;
-  }
   // Adds items. Cycles grow the depth until it is too much, here or where they are walked.
   bool Add(PickleId parent, std::span<const PickleId> children) {
     PickleNode& node = nodes_[parent];
@@ -159,7 +149,7 @@ class PickleMachine {
           Bad("values are nested too deeply").Expected("at most " + std::to_string(kMaxPickleDepth) + " levels"));
     }
     node.depth = static_cast<uint8_t>(depth);
-    Grow(&node, static_cast<uint32_t>(children.size()));
+    GrowItems(&node, static_cast<uint32_t>(children.size()), &items_);
     std::copy(children.begin(), children.end(), items_.begin() + node.first + node.count);
     node.count += static_cast<uint32_t>(children.size());
     return true;
@@ -210,17 +200,18 @@ class PickleMachine {
 
   // ---- names and calls
 
+  // Named "module LF name" where these stand side by side in the pickle, else by the name.
+  bool PushInert(std::string_view module, std::string_view name) {
+    const bool joined = module.data() + module.size() + 1 == name.data();
+    PickleNode& node = New(PickleKind::kGlobal);
+    node.integer = static_cast<int64_t>(TorchGlobalId::kInert);
+    node.first = static_cast<uint32_t>((joined ? module : name).data() - in_.data());
+    node.count = static_cast<uint32_t>(name.size() + (joined ? module.size() + 1 : 0));
+    return PushLast();
+  }
   bool PushGlobal(std::string_view module, std::string_view name) {
     const auto id = FindTorchGlobal(module, name);
-    if (!id && unknown_ == UnknownNames::kInert && !IsTrap(module)) {
-      PickleNode& node = New(PickleKind::kGlobal);
-      node.integer = static_cast<int64_t>(TorchGlobalId::kInert);
-      // "module LF name" where these stand side by side, else the name.
-      const bool joined = module.data() + module.size() + 1 == name.data();
-      node.first = static_cast<uint32_t>((joined ? module : name).data() - in_.data());
-      node.count = static_cast<uint32_t>(name.size() + (joined ? module.size() + 1 : 0));
-      return PushLast();
-    }
+    if (!id && unknown_ == UnknownNames::kInert && !IsTrap(module)) return PushInert(module, name);
     if (!id)
       return Fail(Bad("it names " + PrintableText(std::string(module) + "." + std::string(name)) +
                       ", which is not one of the names these files use; nothing was run")
@@ -382,19 +373,8 @@ class PickleMachine {
     uint64_t length = 0;
     std::string_view raw;
     if (!Number(length_bytes, &length) || !Bytes(length, &raw)) return false;
-    uint64_t value = 0;
-    const bool negative = !raw.empty() && static_cast<signed char>(raw.back()) < 0;
-    for (size_t i = 0; i < raw.size(); ++i) {
-      const auto byte = static_cast<unsigned char>(raw[i]);
-      if (i < 8) {
-        value |= static_cast<uint64_t>(byte) << (8 * i);
-      } else if (byte != (negative ? 0xff : 0)) {
-        return Fail("an integer beyond 64 bits");
-      }
-    }
-    if (negative && raw.size() < 8) value |= ~uint64_t{0} << (8 * raw.size());
-    if ((static_cast<int64_t>(value) < 0) != negative) return Fail("an integer beyond 64 bits");
-    return PushInt(static_cast<int64_t>(value));
+    const std::optional<int64_t> value = IntegerOfLong(raw);
+    return value ? PushInt(*value) : Fail("an integer beyond 64 bits");
   }
   bool Integer(int bytes) {
     uint64_t value = 0;

@@ -47,6 +47,7 @@ void ExpectOrder(const GateUpOrder& order, int64_t rows, const std::vector<int64
   for (int64_t row = 0; row < 2 * rows; ++row) {
     EXPECT_EQ(restored[static_cast<size_t>(row)], row) << order.ToString();
     EXPECT_EQ(GateUpRow(order, rows, row), saved[static_cast<size_t>(row)]) << order.ToString();
+    EXPECT_EQ(saved[static_cast<size_t>(StoredGateUpRow(order, rows, row))], row) << order.ToString();
   }
 }
 

@@ -40,6 +40,7 @@ static void to_json(Json& json, const RoleTotal& total) {
           {"storage", total.storage},
           {"weights", total.weights},
           {"bytes", total.bytes}};
+  if (!total.scales.empty()) json["scales"] = total.scales;
 }
 
 static void to_json(Json& json, const LayerRow& row) {

@@ -99,7 +99,8 @@ void Storage(Report& report, const Description& d, bool verbose) {
   std::string quantization = d.quant_method.empty() ? "none" : d.quant_method;
   if (!d.quant_method.empty()) {
     const bool blocks = std::any_of(d.roles.begin(), d.roles.end(), [](const RoleTotal& total) {
-      return total.storage.find("fp8") != std::string::npos && total.storage.find("mxfp8") == std::string::npos;
+      return total.storage.find("fp8") != std::string::npos && total.storage.find("mxfp8") == std::string::npos &&
+             (total.scales.empty() || total.scales.find("per block") != std::string::npos);
     });
     if (blocks) quantization += ", blocks of " + std::to_string(d.block_rows) + " x " + std::to_string(d.block_cols);
     if (!d.store_dtype.empty()) quantization += ", store_dtype " + d.store_dtype;
@@ -116,7 +117,8 @@ void Storage(Report& report, const Description& d, bool verbose) {
       continue;
     }
     report.Line("roles", Padded(RoleLabel(total), 20) + Padded(total.storage, 12) +
-                             Padded(std::to_string(total.weights) + " tensors", 16) + FormatBytes(total.bytes));
+                             Padded(std::to_string(total.weights) + " tensors", 16) + FormatBytes(total.bytes) +
+                             (total.scales.empty() ? "" : ", scales " + total.scales));
   }
 }
 

@@ -101,6 +101,13 @@ MIMO_HD inline bool Fp8ScaleAsE8m0(float scale, uint8_t* byte) {
   return true;
 }
 
+// NVFP4 -> MXFP4: two neighbouring groups under one multiplier, a power of two under which no element overflows FP32,
+// are one MXFP4 group as they are. This is what the exact path of MXFP4 -> NVFP4 makes, so that it has a way back.
+MIMO_HD inline bool Nvfp4PairAsE8m0(uint8_t first, uint8_t second, float global, bool global_divides, uint8_t* byte) {
+  if (first != second || !(global > 0) || !IsFinite(global)) return false;
+  return Fp8ScaleAsE8m0(Nvfp4Multiplier(first, global, global_divides), byte) && *byte <= kMxfp4LargestFinite;
+}
+
 // MXFP4 -> block FP8: the groups of a cell whose largest byte is `largest`, each at most kFp8ExactSpan below it, under
 // the scale 2^(largest - 127 - 6).
 inline constexpr int kFp8ExactSpan = 14;

@@ -200,6 +200,27 @@ Movable MovableToMxfp8(const SourceRows& rows, uint64_t cols) {
   return movable;
 }
 
+// ---- NVFP4 -> MXFP4, exactly
+
+// Nibbles of what lies under one power of two are moved, group by group; the rest goes through the strip.
+void MoveNvfp4Row(Run* run, uint64_t row) {
+  const Source& source = run->rows.source;
+  const uint8_t* from = run->SourceScales(row);
+  const uint64_t groups = run->job.cols / kMxGroup;
+  uint64_t movable = 0;
+  uint8_t byte = 0;
+  for (uint64_t g = 0; g < groups; ++g)
+    movable += Nvfp4PairAsE8m0(from[2 * g], from[2 * g + 1], source.global, source.global_divides, &byte) ? 1 : 0;
+  if (movable < groups) EncodeRow(run, row);
+  if (movable == 0) return;
+  for (uint64_t g = 0; g < groups; ++g) {
+    if (!Nvfp4PairAsE8m0(from[2 * g], from[2 * g + 1], source.global, source.global_divides, &byte)) continue;
+    std::memcpy(run->Codes(row) + g * kMxGroup / 2, run->Data(row) + g * kMxGroup / 2, kMxGroup / 2);
+    run->Scales(row)[g] = byte;
+    ++run->counts.exact_blocks;
+  }
+}
+
 void EncodeRun(Run* run) {
   const Codec codec = run->job.encoding.codec;
   const Codec from = run->rows.source.codec;
@@ -207,9 +228,12 @@ void EncodeRun(Run* run) {
   if (codec == Codec::kNvfp4 && FuseFp8ToNvfp4(run)) return;
   const bool move_mxfp4 = codec == Codec::kNvfp4 && from == Codec::kMxfp4 && run->job.global.exact;
   const Movable move_fp8 = codec == Codec::kMxfp8 ? MovableToMxfp8(run->rows, run->job.cols) : Movable{false, false};
+  const bool move_nvfp4 = codec == Codec::kMxfp4 && from == Codec::kNvfp4 && run->job.keep == nullptr;
   for (uint64_t row = 0; row < run->rows.rows; ++row) {
     if (move_mxfp4) {
       MoveMxfp4Row(run, row);
+    } else if (move_nvfp4) {
+      MoveNvfp4Row(run, row);
     } else if (move_fp8.any) {
       MoveFp8Row(run, row, move_fp8.all);
     } else {

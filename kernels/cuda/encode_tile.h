@@ -99,6 +99,21 @@ MIMO_HD inline bool MoveFp8Group(const DeviceRun& run, uint64_t row, uint64_t co
   return true;
 }
 
+// The byte of an MXFP4 group whose NVFP4 groups can be moved. False where they cannot, or scales are kept.
+MIMO_HD inline bool Nvfp4Byte(const DeviceRun& run, uint64_t row, uint64_t col, uint8_t* byte) {
+  if (run.from.codec != Codec::kNvfp4 || run.keep != nullptr) return false;
+  const uint8_t* scales = run.from.scales + row * run.from.scale_row_bytes + col / kNvfp4Group;
+  return Nvfp4PairAsE8m0(scales[0], scales[1], run.from.global, run.from.global_divides, byte);
+}
+
+// NVFP4 under a power of two -> MXFP4: nibbles moved.
+MIMO_HD inline bool MoveNvfp4Group(const DeviceRun& run, uint64_t row, uint64_t col, uint8_t* codes, uint8_t* scale) {
+  if (!Nvfp4Byte(run, row, col, scale)) return false;
+  const uint8_t* in = run.from.data + row * run.from.data_row_bytes + col / 2;
+  for (uint32_t i = 0; i < kMxGroup / 2; ++i) codes[i] = in[i];
+  return true;
+}
+
 // The byte that an MXFP4 group of finite values keeps. False: it gets that of the rule.
 MIMO_HD inline bool KeepsByte(const DeviceRun& run, uint64_t row, uint64_t col, float amax, uint8_t* byte) {
   if (run.keep == nullptr) return false;
@@ -117,6 +132,7 @@ MIMO_HD_APART void EncodeGroupByDefinition(const DeviceRun& run, const EncodePar
   bool moved = false;
   if constexpr (kToNvfp4<kTo>) moved = MoveMxfp4Group(run, params, row, col, codes, scale);
   if constexpr (kTo == GroupTarget::kMxfp8) moved = MoveFp8Group(run, row, col, codes, scale, tally);
+  if constexpr (kTo == GroupTarget::kMxfp4) moved = MoveNvfp4Group(run, row, col, codes, scale);
   if (moved) {
     ++tally->exact_blocks;
     return;
@@ -237,6 +253,10 @@ MIMO_HD inline bool EncodeGroupQuickly(const DeviceRun& run, const EncodeParams&
   if constexpr (kFrom == Codec::kFp8Block && kTo == GroupTarget::kMxfp8) {
     uint8_t byte;
     if (Fp8ScaleAsE8m0(BlockScale(run.from, BlockOf(run.from, col)), &byte)) return false;
+  }
+  if constexpr (kFrom == Codec::kNvfp4 && kTo == GroupTarget::kMxfp4) {
+    uint8_t byte;
+    if (Nvfp4Byte(run, row, col, &byte)) return false;
   }
   float values[kSize];
   MIMO_UNROLL

@@ -4,6 +4,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/decode/row_bytes.h"
+#include "lib/model/scale_values.h"
 
 namespace mimo {
 
@@ -49,21 +50,45 @@ void RowRuns::AddBands(const SourceMemory& memory, const SourceRectangle& from, 
   }
   run.continues = from.row > from.first_row && BandsOf(source, from.row - 1, 2).size() == 1;
   const auto* data = static_cast<const std::byte*>(run.source.data);
-  for (const SourceBand& band : BandsOf(source, from.row, from.rows)) {
+  const std::vector<SourceBand> bands = BandsOf(source, from.row, from.rows);
+  std::vector<const float*> scales;
+  AddScales(memory, source, bands, &scales);
+  for (size_t i = 0; i < bands.size(); ++i) {
+    const SourceBand& band = bands[i];
     run.source.data = data + Rows(band.row_begin - from.row, run.source.row_bytes);
-    run.source.scales =
-        Aligned(memory.Row(band.scale, band.scale_row), memory.RowBytes(band.scale)) + from.col / source.block_cols;
+    run.source.scales = scales[i] + from.col / source.block_cols;
     run.rows = static_cast<uint64_t>(band.row_end - band.row_begin);
     runs_.push_back(run);
     run.continues = false;
   }
 }
 
-const float* RowRuns::Aligned(const std::byte* scales, uint64_t bytes) {
-  if (reinterpret_cast<uintptr_t>(scales) % alignof(float) == 0) return reinterpret_cast<const float*>(scales);
-  std::vector<float>& copy = scales_.emplace_back(bytes / sizeof(float));
-  std::memcpy(copy.data(), scales, bytes);
-  return copy.data();
+void RowRuns::AddScales(const SourceMemory& memory, const SourceArray& source, std::span<const SourceBand> bands,
+                        std::vector<const float*>* rows) {
+  const uint64_t element = BitsPerElement(source.scale_type) / 8;
+  const auto count_of = [&](const SourceBand& band) {
+    return source.scales_in_a_row ? 1 : memory.RowBytes(band.scale) / element;
+  };
+  const auto stored_at = [&](const SourceBand& band) {
+    return source.scales_in_a_row ? memory.Row(band.scale, 0) + Rows(band.scale_row, element)
+                                  : memory.Row(band.scale, band.scale_row);
+  };
+  const auto is_ready = [&](const std::byte* stored) {
+    return source.scale_type == DType::kF32 && reinterpret_cast<uintptr_t>(stored) % alignof(float) == 0;
+  };
+  uint64_t copied = 0;
+  for (const SourceBand& band : bands) copied += is_ready(stored_at(band)) ? 0 : count_of(band);
+  float* copy = copied == 0 ? nullptr : scales_.emplace_back(copied).data();
+  for (const SourceBand& band : bands) {
+    const std::byte* stored = stored_at(band);
+    if (is_ready(stored)) {
+      rows->push_back(reinterpret_cast<const float*>(stored));
+      continue;
+    }
+    WidenScales(source.scale_type, stored, count_of(band), copy);
+    rows->push_back(copy);
+    copy += count_of(band);
+  }
 }
 
 }  // namespace mimo

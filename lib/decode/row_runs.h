@@ -52,8 +52,9 @@ class RowRuns {
 
  private:
   void AddBands(const SourceMemory& memory, const SourceRectangle& from, kernels::SourceRows run);
-  // A row of F32 scales as the kernels want it: copied where it is not aligned as floats.
-  const float* Aligned(const std::byte* scales, uint64_t bytes);
+  // The scales of bands as the kernels want them: aligned floats, where they lie when they are that, else copies.
+  void AddScales(const SourceMemory& memory, const SourceArray& source, std::span<const SourceBand> bands,
+                 std::vector<const float*>* rows);
 
   std::vector<kernels::SourceRows> runs_;
   std::deque<std::vector<float>> scales_;    // copies; never moved

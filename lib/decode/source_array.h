@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/convert.h"
+#include "lib/io/dtype.h"
 #include "lib/model/inventory.h"
 
 namespace mimo {
@@ -28,6 +29,10 @@ struct SourceArray {
   bool global_divides = false;  // kNvfp4: kernels::Source::global_divides
   int64_t block_rows = 128;     // uniform grids of kFp8Block
   int64_t block_cols = 128;
+  // kFp8Block: the type of its scales (lib/model/scale_values.h), and whether they are one row, of which element r is
+  // that of row r of the codes ([rows], where the usual scales of rows are [rows, 1]).
+  DType scale_type = DType::kF32;
+  bool scales_in_a_row = false;
   std::vector<SourceBand> bands;  // kFp8Block with a grid of its own: ascending, covering every row
 };
 
@@ -42,6 +47,8 @@ void VisitScaleRows(const SourceArray& source, int64_t row, int64_t rows, Visit 
   if (!kernels::HasBlockScales(source.codec)) {
     visit(source.scale, row, rows);
     if (source.global != kNone) visit(source.global, int64_t{0}, int64_t{1});
+  } else if (source.scales_in_a_row) {
+    visit(source.scale, int64_t{0}, int64_t{1});
   } else if (source.bands.empty()) {
     const int64_t first = row / source.block_rows;
     visit(source.scale, first, (row + rows - 1) / source.block_rows - first + 1);

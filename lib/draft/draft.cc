@@ -74,16 +74,23 @@ uint32_t Draft::DecodedSource(const Weight& weight) {
   source.scale = scale;
   source.global = global;
   source.global_divides = weight.global_divides;
-  source.block_rows = weight.block_rows;
-  source.block_cols = weight.block_cols;
+  SetGrid(weight, &source);
   return index;
 }
 
 uint32_t Draft::GridSource(const Weight& weight) {
   const uint32_t index = Source(weight.array);
-  sources[index].block_rows = weight.block_rows;
-  sources[index].block_cols = weight.block_cols;
+  SetGrid(weight, &sources[index]);
   return index;
+}
+
+void Draft::SetGrid(const Weight& weight, SourceArray* source) const {
+  source->block_rows = weight.block_rows;
+  source->block_cols = weight.block_cols;
+  if (!HasBlockGrid(weight.storage)) return;
+  const StoredArray& scale = catalogue_->arrays[weight.scale];
+  source->scale_type = scale.dtype;
+  source->scales_in_a_row = weight.per_row() && scale.shape.size() == 1;
 }
 
 void Draft::BeginGroup(std::string label) {
@@ -116,10 +123,11 @@ void Draft::AddRenamed(const Weight& weight, const WeightArrays& arrays) {
     OutputArray output = OutputLike(stored);
     output.name = NameOfPart(stored.name, part);
     output.id.part = part;
+    if (HoldsElements(part) && HasBlockGrid(weight.storage)) output.dtype = arrays.code_dtype;  // of codes under U8
     if (scalar) output.shape = arrays.global_divides ? std::vector<int64_t>{1} : std::vector<int64_t>{};
     output.transform = invert ? Transform::kInvert : Transform::kMove;
     output.unchanged = !invert && output.name == stored.name && output.shape == stored.shape &&
-                       !catalogue_->files[stored.file].renamed;
+                       output.dtype == stored.dtype && !catalogue_->files[stored.file].renamed;
     output.pieces.push_back({Source(array), 0, 0, stored.rows()});
     AddOutput(std::move(output), array);
   };
@@ -127,7 +135,9 @@ void Draft::AddRenamed(const Weight& weight, const WeightArrays& arrays) {
   add(weight.array, arrays.codes, false, false);
   add(weight.scale, arrays.scales, false, false);
   if (weight.global != kNone) add(weight.global, *arrays.global, invert, true);
-  if (weight.input != kNone) add(weight.input, *arrays.input, invert, true);
+  if (weight.input == kNone) return;
+  if (HasBlockGrid(weight.storage)) return AddUnchanged(weight.input);  // of all dialects
+  add(weight.input, *arrays.input, invert, true);
 }
 
 void Draft::AddEncoded(const EncodedRequest& request, uint32_t near) {

@@ -147,6 +147,9 @@ class Draft {
   std::vector<std::string> TakeReasons() { return std::move(reasons_); }
 
  private:
+  // How the scales of a weight lie.
+  void SetGrid(const Weight& weight, SourceArray* source) const;
+
   const Catalogue* catalogue_;
   const Inventory* inventory_;
   std::vector<uint32_t> source_of_;   // by catalogue array

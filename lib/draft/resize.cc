@@ -4,6 +4,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/decode/row_bytes.h"
+#include "lib/model/scale_values.h"
 
 namespace mimo {
 namespace {
@@ -62,13 +63,20 @@ void ResizeAdded(Draft& draft, const Weight& weight, const std::vector<int64_t>&
     }
   };
   std::vector<int64_t> codes = shape;
-  if (IsPacked(weight.storage)) codes.back() /= 2;
+  if (IsPacked(weight.storage) && draft.catalogue().arrays[weight.array].dtype != DType::kF4) codes.back() /= 2;
   resize(weight.array, codes, "");
-  if (const std::optional<Codec> codec = CodecOf(weight.storage)) {
+  if (HasBlockGrid(weight.storage) && !weight.in_blocks()) {  // of a tensor nothing is to be resized
+    const StoredArray& scale = draft.catalogue().arrays[weight.scale];
+    std::vector<int64_t> rows = scale.shape;
+    if (weight.per_row()) rows[0] = shape[0];
+    resize(weight.scale, std::move(rows), ScaleOfOne(scale.dtype));
+  } else if (const std::optional<Codec> codec = CodecOf(weight.storage)) {
     const bool blocks = HasBlockScales(*codec);
     const int64_t columns = blocks ? weight.block_cols : std::max<int64_t>(GroupOf(*codec), 1);
     const int64_t rows = blocks ? CeilDiv(shape[0], weight.block_rows) : shape[0];
-    resize(weight.scale, {rows, CeilDiv(shape[1], columns)}, std::string(WordOf(kScalesOfOne, *codec)));
+    resize(
+        weight.scale, {rows, CeilDiv(shape[1], columns)},
+        blocks ? ScaleOfOne(draft.catalogue().arrays[weight.scale].dtype) : std::string(WordOf(kScalesOfOne, *codec)));
   }
 }
 

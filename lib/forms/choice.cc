@@ -14,9 +14,10 @@ namespace {
 // The arrays of a weight as they are named in the source.
 bool NamedAs(const Catalogue& catalogue, const Weight& weight, const WeightArrays& arrays) {
   const auto is = [&](uint32_t array, Part part) { return array == kNone || catalogue.arrays[array].id.part == part; };
-  return is(weight.array, arrays.codes) && is(weight.scale, arrays.scales) &&
+  const bool bytes = HasBlockGrid(weight.storage) && catalogue.arrays[weight.array].dtype != arrays.code_dtype;
+  return !bytes && is(weight.array, arrays.codes) && is(weight.scale, arrays.scales) &&
          (weight.global == kNone || (arrays.global && is(weight.global, *arrays.global))) &&
-         (weight.input == kNone || (arrays.input && is(weight.input, *arrays.input)));
+         (weight.input == kNone || HasBlockGrid(weight.storage) || (arrays.input && is(weight.input, *arrays.input)));
 }
 
 // What --dtype asks for.
@@ -81,7 +82,8 @@ Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, 
   if (narrows_ && IsWidened(weight)) return Narrowed();
   MIMO_ASSIGN_OR_RETURN(const StoredAs wanted, Wanted(weight, id, name));
   const std::optional<Codec> codec = CodecOf(wanted);
-  if (!codec && weight.per_row()) return Choice::Plain(Codec::kBf16);  // no other reader knows them
+  if (!codec && weight.per_row() && catalogue_->arrays[weight.scale].id.part == Part::kRowScale)
+    return Choice::Plain(Codec::kBf16);  // Neuron's, which no other reader knows
   if (!codec) return Kept(weight);
   if (!IsValueCodec(*codec)) return Encoded(weight, wanted, name);
   Choice choice;
@@ -97,6 +99,7 @@ Choice StorageChooser::Kept(const Weight& weight) const {
   Choice choice;
   const std::optional<Codec> codec = CodecOf(weight.storage);
   if (recipe_ == nullptr || !codec) return choice;
+  if (HasBlockGrid(weight.storage) && !weight.in_blocks() && dialect_ == Dialect::kNative) return choice;
   const std::optional<WeightArrays> arrays = ArraysOf(dialect_, *codec);
   if (!arrays || NamedAs(*catalogue_, weight, *arrays)) return choice;
   choice.kind = Choice::Kind::kRename;
@@ -122,9 +125,12 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
         .Advice("narrow the rule that matches it");
   const kernels::Encoding& e = choice.encoding;
   const bool same_cells =
-      choice.codec != Codec::kFp8Block || (e.block_rows == 128 && e.block_cols == 128 && !e.power_of_two);
+      choice.codec != Codec::kFp8Block || (weight.in_blocks() && weight.block_rows == 128 && weight.block_cols == 128 &&
+                                           e.block_rows == 128 && e.block_cols == 128 && !e.power_of_two);
   if (CodecOf(weight.storage) == choice.codec && same_cells) {
-    choice.kind = NamedAs(*catalogue_, weight, choice.arrays) ? Choice::Kind::kKeep : Choice::Kind::kRename;
+    choice.as_released = HasBlockGrid(weight.storage) && !IsReleasedFp8(*catalogue_, weight);
+    const bool stays = !choice.as_released && NamedAs(*catalogue_, weight, choice.arrays);
+    choice.kind = stays ? Choice::Kind::kKeep : Choice::Kind::kRename;
     return choice;
   }
   const int64_t group = kernels::GroupColumns(e);

@@ -29,6 +29,7 @@ struct Choice {
   Codec codec = Codec::kBf16;
   kernels::Encoding encoding = {};
   WeightArrays arrays = {};               // kRename, kEncode
+  bool as_released = false;               // kRename: FP8 codes as F8_E4M3, their scales as F32
   std::optional<float> input_scale = {};  // kEncode: of activations, as a multiplier
 
   // Decoded, to values of this type.

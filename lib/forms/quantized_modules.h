@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/convert.h"
+#include "lib/model/inventory.h"
 #include "lib/recipe/dialect.h"
 
 namespace mimo {
@@ -16,6 +17,7 @@ struct QuantizedModule {
   bool input_scale = false;  // activations are quantized too (W4A4)
   // kFp8Block: every scale is a power of two (UE8M0), by construction or because the source's config says so.
   bool power_of_two = false;
+  ScaleSpan span = ScaleSpan::kBlock;  // kFp8Block: what one scale stands for
 };
 
 struct HfQuantization {
@@ -24,6 +26,7 @@ struct HfQuantization {
   std::vector<std::string> unquantized;    // all other linear modules (2-D weights but for embeddings), in model order
   uint32_t fp8_block_rows = 128, fp8_block_cols = 128;
   std::string kv_cache_scheme = {};  // JSON text of what is declared of the KV cache; "" nothing
+  bool keeps = false;  // weights are as the source has them: so is what its config says of them, where it says anything
 };
 
 }  // namespace mimo

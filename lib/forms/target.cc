@@ -27,7 +27,7 @@ Result<Choice> ChooseAttentionStorage(Planning* p) {
   for (const AttentionWeights& a : p->inventory.attention) {
     if (a.first() == kNone) continue;
     const Weight& weight = p->inventory.weights[a.first()];
-    if (p->inventory.quantized_attention && !HasBlockGrid(weight.storage)) continue;
+    if (p->inventory.quantized_attention && !weight.in_blocks()) continue;
     return ChooseStorage(p, weight, weight.id, p->catalogue.arrays[weight.array].name);
   }
   return Choice();
@@ -82,7 +82,7 @@ bool MixedAttention(const Planning& p) {
   size_t blocks = 0, others = 0;
   for (const AttentionWeights& a : p.inventory.attention)
     for (const uint32_t weight : a.in_order())
-      if (weight != kNone) ++(HasBlockGrid(p.inventory.weights[weight].storage) ? blocks : others);
+      if (weight != kNone) ++(p.inventory.weights[weight].in_blocks() ? blocks : others);
   return blocks > 0 && others > 0;
 }
 

@@ -1,6 +1,7 @@
 #include "lib/inspect/describe.h"
 
 #include <algorithm>
+#include <cctype>
 #include <map>
 #include <set>
 #include <tuple>
@@ -85,8 +86,24 @@ class CheckpointDescriber {
       ++role.weights;
       Merge(role.storage, StorageName(catalogue_, array));
     }
+    for (size_t i = 0; inventory_ != nullptr && i < inventory_->weights.size(); ++i) {
+      const Weight& weight = inventory_->weights[i];
+      if (HasBlockGrid(weight.storage)) Merge(roles[{weight.id.mtp, weight.id.role}].scales, ScalesText(weight));
+    }
+    for (auto& [key, total] : roles)
+      if (total.scales == "f32 per block") total.scales.clear();
     for (auto& [name, total] : dtypes) out->dtypes.push_back(total);
     for (auto& [key, total] : roles) out->roles.push_back(std::move(total));
+  }
+
+  std::string ScalesText(const Weight& weight) const {
+    std::string type(DTypeName(catalogue_.arrays[weight.scale].dtype));
+    std::ranges::transform(type, type.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    return type +
+           (weight.per_row()      ? " per row"
+            : weight.per_tensor() ? " per tensor"
+                                  : " per block") +
+           (catalogue_.arrays[weight.array].dtype == DType::kU8 ? ", codes stored as u8" : "");
   }
 
   void Attention(Description* out) const {
@@ -125,7 +142,7 @@ class CheckpointDescriber {
       const bool scale = array.id.part == Part::kScale || array.id.part == Part::kScaleInv;
       if (IsAttentionProjection(array.id.role) && !array.shape.empty()) {
         if (weight) row.qkv_rows += array.shape[0];
-        if (scale) row.qkv_scale_rows += array.shape[0];
+        if (scale) row.qkv_scale_rows += array.shape[0];  // elements of a vector, one per row
         if (weight) Merge(row.qkv_storage, StorageName(catalogue_, array));
       }
       if (weight && (IsExpert(array.id.role) || IsDenseMlp(array.id.role)))

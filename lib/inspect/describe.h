@@ -24,6 +24,7 @@ struct RoleTotal {  // scales are counted with their weights
   Role role = Role::kUnknown;
   bool mtp = false;
   std::string storage;  // "fp8", "mxfp4", "bf16" ...; several joined by "+"
+  std::string scales;   // of FP8, where they are not those of the releases (F32, of blocks): "bf16 per row"; joined too
   uint64_t weights = 0;
   uint64_t bytes = 0;
 };

@@ -6,6 +6,7 @@
 
 #include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
+#include "lib/model/scale_values.h"
 #include "lib/recipe/codec_types.h"
 #include "lib/recipe/codec_words.h"
 
@@ -21,8 +22,26 @@ bool IsMicroscaled(const std::string& storage) {
   return storage == "mxfp4" || storage == "mxfp8" || storage == "nvfp4";
 }
 
+const StoredArray* ScaleOf(const Catalogue& catalogue, const StoredArray& array) {
+  for (const Part part : {Part::kScale, Part::kScaleInv, Part::kRowScale})
+    if (const StoredArray* scale = catalogue.Find(NameOfPart(array.name, part))) return scale;
+  return nullptr;
+}
+
+// FP8 codes that are not under an exponent for every 32 columns (MXFP8), whatever type they are stored as.
+bool IsFp8(const Catalogue& catalogue, const StoredArray& array) {
+  if (array.dtype != DType::kF8E4M3 && array.dtype != DType::kU8) return false;
+  const bool codes = array.dtype == DType::kF8E4M3;
+  const StoredArray* scale = ScaleOf(catalogue, array);
+  if (scale == nullptr || !IsScaleType(scale->dtype)) return codes;
+  if (!IsExponentType(scale->dtype)) return true;
+  if (!codes || array.shape.size() != 2) return false;
+  return scale->shape != std::vector<int64_t>{array.shape[0], array.shape[1] / 32};
+}
+
 // What is stored in the layers, each storage once; FP8 first, then what is microscaled.
-std::vector<std::string> StoragesOf(const Catalogue& catalogue, bool (*wanted)(Role)) {
+// FP8 whose scales are of rows or tensors has a word of its own, since rules speak of blocks.
+std::vector<std::string> StoragesOf(const Catalogue& catalogue, const Inventory& inventory, bool (*wanted)(Role)) {
   std::vector<std::string> storages;
   for (const StoredArray& array : catalogue.arrays) {
     if (!HoldsElements(array.id.part) || !wanted(array.id.role)) continue;
@@ -32,6 +51,13 @@ std::vector<std::string> StoragesOf(const Catalogue& catalogue, bool (*wanted)(R
   const auto rank = [](const std::string& name) { return name == "fp8" ? 0 : IsMicroscaled(name) ? 1 : 2; };
   std::stable_sort(storages.begin(), storages.end(),
                    [&](const std::string& a, const std::string& b) { return rank(a) < rank(b); });
+  bool blocks = false, others = false;
+  for (const Weight& weight : inventory.weights) {
+    if (!wanted(weight.id.role) || !HasBlockGrid(weight.storage)) continue;
+    (weight.in_blocks() ? blocks : others) = true;
+  }
+  if (others && !blocks) std::erase(storages, "fp8");
+  if (others) storages.insert(storages.begin() + (blocks ? 1 : 0), "fp8_rows");
   if (storages.empty()) storages.emplace_back("none");
   return storages;
 }
@@ -119,7 +145,10 @@ Result<EngineReport> JudgeOne(const Json& entry, const std::vector<Facts>& facts
   report.sources = StringsOf(entry.at("sources"));
   for (const Facts& at_tp : facts) {
     EngineOutcome outcome{std::get<int64_t>(at_tp.at("tp")), "unknown", ""};
+    const bool untried = at_tp.at("attention") == Fact("fp8_rows") && at_tp.at("qkv") == Fact("fused");
+    if (untried) outcome.note = "nobody is known to load fused FP8 attention with scales of rows or tensors";
     for (const Json& rule : entry.at("rules")) {
+      if (untried) break;
       MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(StringsOf(rule.at("when")), at_tp));
       if (!holds) continue;
       outcome.outcome = rule.at("outcome");
@@ -155,14 +184,12 @@ Result<EngineReport> Judge(const Json& entry, const std::vector<std::vector<Fact
 
 std::string StorageName(const Catalogue& catalogue, const StoredArray& array) {
   const auto scaled_by = [&](DType dtype) {
-    for (Part part : {Part::kScale, Part::kScaleInv}) {
-      const StoredArray* scale = catalogue.Find(NameOfPart(array.name, part));
-      if (scale != nullptr && scale->dtype == dtype) return true;
-    }
-    return false;
+    const StoredArray* scale = ScaleOf(catalogue, array);
+    return scale != nullptr && scale->dtype == dtype;
   };
-  if (array.dtype == DType::kF8E4M3) return scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0) ? "mxfp8" : "fp8";
-  if (array.dtype == DType::kU8) {
+  if (IsFp8(catalogue, array)) return "fp8";
+  if (array.dtype == DType::kF8E4M3) return "mxfp8";
+  if (array.dtype == DType::kU8 || array.dtype == DType::kF4) {
     if (scaled_by(DType::kF8E4M3)) return "nvfp4";
     if (IsExpert(array.id.role) || scaled_by(DType::kU8) || scaled_by(DType::kF8E8M0)) return "mxfp4";
   }
@@ -172,18 +199,19 @@ std::string StorageName(const Catalogue& catalogue, const StoredArray& array) {
 
 Facts EngineFacts(const Catalogue& catalogue, const Inventory& inventory, const QkvLayout& layout, int64_t tp) {
   return FactsOf(catalogue, inventory, layout, tp,
-                 {StoragesOf(catalogue, IsAttentionProjection).front(), StoragesOf(catalogue, IsExpert).front(),
-                  StoragesOf(catalogue, [](Role role) { return role == Role::kRouter; }).front()});
+                 {StoragesOf(catalogue, inventory, IsAttentionProjection).front(),
+                  StoragesOf(catalogue, inventory, IsExpert).front(),
+                  StoragesOf(catalogue, inventory, [](Role role) { return role == Role::kRouter; }).front()});
 }
 
 Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const Inventory& inventory,
                                                const QkvLayout& layout, const std::vector<int64_t>& tps) {
   std::vector<EngineReport> reports;
   if (tps.empty()) return reports;
-  const std::string router = StoragesOf(catalogue, [](Role role) { return role == Role::kRouter; }).front();
+  const std::string router = StoragesOf(catalogue, inventory, [](Role role) { return role == Role::kRouter; }).front();
   std::vector<std::vector<Facts>> facts;
-  for (const std::string& attention : StoragesOf(catalogue, IsAttentionProjection))
-    for (const std::string& experts : StoragesOf(catalogue, IsExpert)) {
+  for (const std::string& attention : StoragesOf(catalogue, inventory, IsAttentionProjection))
+    for (const std::string& experts : StoragesOf(catalogue, inventory, IsExpert)) {
       facts.emplace_back();
       for (const int64_t tp : tps)
         facts.back().push_back(FactsOf(catalogue, inventory, layout, tp, {attention, experts, router}));

@@ -29,7 +29,7 @@ std::vector<StoredRows> CollectRows(const Catalogue& catalogue, const Inventory&
       const Weight& w = inventory.weights[weights[i]];
       stored.arrays[i] = w.array;
       stored.rows[i] = w.rows;
-      stored.scale_rows[i] = HasBlockGrid(w.storage) && !w.per_row() ? catalogue.arrays[w.scale].shape[0] : -1;
+      stored.scale_rows[i] = w.in_blocks() ? catalogue.arrays[w.scale].shape[0] : -1;
     }
     layers.push_back(stored);
   }

@@ -8,6 +8,7 @@
 
 #include "kernels/convert.h"
 #include "lib/layout/decide.h"
+#include "lib/model/scale_values.h"
 
 namespace mimo {
 
@@ -27,6 +28,7 @@ class Surveyor {
       for (uint32_t weight : a.in_order())
         if (weight != kNone && HasBlockGrid(inventory_.weights[weight].storage))
           MIMO_RETURN_IF_ERROR(ReadScales(inventory_.weights[weight].scale, allow_anomalies));
+    for (uint32_t i = 0; i < inventory_.attention.size(); ++i) MIMO_RETURN_IF_ERROR(CompareTensors(i));
     for (const QkvLayout& layout : candidates) facts_.saturation.push_back({layout, 0, 0});
     for (const AttentionWeights* layer : Sample())
       for (SaturationCount& count : facts_.saturation) MIMO_RETURN_IF_ERROR(CountLayer(*layer, &count));
@@ -46,16 +48,16 @@ class Surveyor {
   Status ReadScales(uint32_t array, bool allow_anomalies) {
     const StoredArray& stored = catalogue_.arrays[array];
     std::vector<float>& values = scales_[array];
-    values.resize(stored.bytes / sizeof(float));
-    MIMO_ASSIGN_OR_RETURN(const ReadableFile* file, FileOf(array));
-    MIMO_RETURN_IF_ERROR(file->ReadAt(stored.begin, std::as_writable_bytes(std::span(values))));
+    MIMO_ASSIGN_OR_RETURN(const std::vector<std::byte> bytes, Read(array));
+    values.resize(bytes.size() * 8 / BitsPerElement(stored.dtype));
+    WidenScales(stored.dtype, bytes.data(), values.size(), values.data());
     for (size_t i = 0; i < values.size(); ++i) {
       const uint32_t bits = std::bit_cast<uint32_t>(values[i]);
       ++facts_.attention_scales;
       facts_.power_of_two_scales += (bits & 0x007FFFFF) == 0 && values[i] > 0;
       facts_.zero_scales += values[i] == 0;
       if (allow_anomalies || (std::isfinite(values[i]) && values[i] >= 0)) continue;
-      const auto cols = static_cast<size_t>(stored.shape[1]);
+      const auto cols = static_cast<size_t>(stored.shape.size() < 2 ? 1 : stored.shape[1]);
       return BadInput("a block scale that no quantizer writes")
           .File(JoinPath(catalogue_.root, catalogue_.files[stored.file].name))
           .Tensor(stored.name)
@@ -66,6 +68,43 @@ class Surveyor {
     return {};
   }
 
+  Result<std::vector<std::byte>> Read(uint32_t array) {
+    const StoredArray& stored = catalogue_.arrays[array];
+    std::vector<std::byte> bytes(stored.bytes);
+    MIMO_ASSIGN_OR_RETURN(const ReadableFile* file, FileOf(array));
+    MIMO_RETURN_IF_ERROR(file->ReadAt(stored.begin, std::span(bytes)));
+    return bytes;
+  }
+
+  // Whether one array can take the places of those of q, k and v: bit for bit, a few bytes each.
+  Status CompareTensors(uint32_t layer) {
+    const AttentionWeights& a = inventory_.attention[layer];
+    if (a.fused() || a.q == kNone || a.k == kNone || a.v == kNone) return {};
+    const Weight* weights[] = {&inventory_.weights[a.q], &inventory_.weights[a.k], &inventory_.weights[a.v]};
+    if (!HasBlockGrid(weights[0]->storage)) return {};
+    for (const auto part : {&Weight::scale, &Weight::input}) {
+      const bool scale = part == &Weight::scale;
+      if (scale ? !weights[0]->per_tensor() : weights[0]->input == kNone) continue;
+      std::vector<std::byte> first;
+      bool equal = true;
+      for (const Weight* weight : weights) {
+        equal &= weight->*part != kNone && catalogue_.arrays[weight->*part].bytes <= sizeof(float);
+        if (!equal) break;
+        MIMO_ASSIGN_OR_RETURN(std::vector<std::byte> bytes, Read(weight->*part));
+        if (weight == weights[0]) first = bytes;
+        equal &= bytes == first;
+      }
+      if (equal) (scale ? facts_.equal_scales : facts_.equal_inputs).push_back(layer);
+    }
+    return {};
+  }
+
+  bool AllInBlocks(const AttentionWeights& a) const {
+    for (const uint32_t weight : a.in_order())
+      if (weight != kNone && !inventory_.weights[weight].in_blocks()) return false;
+    return true;
+  }
+
   // The first layer of each kind whose scales are those of blocks, MTP included.
   std::vector<const AttentionWeights*> Sample() {
     std::vector<const AttentionWeights*> sampled;
@@ -73,9 +112,7 @@ class Surveyor {
     for (const AttentionWeights& a : inventory_.attention) {
       const bool windowed = catalogue_.config.windowed_at(a.layer, a.mtp);
       const uint32_t first = a.in_order()[0];
-      if (first == kNone || !HasBlockGrid(inventory_.weights[first].storage) || inventory_.weights[first].per_row() ||
-          !seen.insert({windowed, a.mtp}).second)
-        continue;
+      if (first == kNone || !AllInBlocks(a) || !seen.insert({windowed, a.mtp}).second) continue;
       sampled.push_back(&a);
       facts_.sampled.push_back(catalogue_.arrays[inventory_.weights[first].array].name);
     }
@@ -159,6 +196,8 @@ Hash128 SurveyFacts::Digest() const {
   for (const std::string& name : rows.sampled) hash.Update(name + ";");
   hash.Update(std::to_string(attention_scales) + "," + std::to_string(power_of_two_scales) + "," +
               std::to_string(zero_scales));
+  for (const uint32_t layer : equal_scales) hash.Update(";scale " + std::to_string(layer));
+  for (const uint32_t layer : equal_inputs) hash.Update(";input " + std::to_string(layer));
   return hash.Digest();
 }
 

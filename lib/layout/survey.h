@@ -30,6 +30,9 @@ struct SurveyFacts {
   uint64_t power_of_two_scales = 0;
   uint64_t zero_scales = 0;
   RowOrder rows;  // of fused attention under no block grid (LookAtRows); empty where nothing was looked at
+  // Layers (into Inventory::attention) of split FP8 attention whose q, k and v have one and the same scale per tensor,
+  // or input_scale, bit for bit: one can stand for all when they are fused.
+  std::vector<uint32_t> equal_scales, equal_inputs;
   Hash128 Digest() const;
 };
 

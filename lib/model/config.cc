@@ -190,12 +190,25 @@ void ReadLayers(Fields& fields, ModelConfig& config) {
   config.nextn_layers = fields.OptionalInteger("num_nextn_predict_layers", 0);
 }
 
+// compressed-tensors has the size of blocks with each group of weights; all groups of blocks have one.
+const Json* BlockStructure(Fields& fields) {
+  const Json* groups = fields.Find("config_groups");
+  if (groups == nullptr || !groups->is_object()) return nullptr;
+  for (const Json& group : *groups) {
+    if (!group.is_object() || !group.contains("weights") || !group["weights"].is_object()) continue;
+    const auto block = group["weights"].find("block_structure");
+    if (block != group["weights"].end() && block->is_array()) return &*block;
+  }
+  return nullptr;
+}
+
 void ReadQuantization(Fields fields, ModelConfig& config) {
   config.quant_method = fields.String("quant_method");
   config.store_dtype = fields.String("store_dtype");
   config.scale_fmt = fields.String("scale_fmt");
   config.mxfp4_block = fields.Integer("mxfp4_block_size", config.mxfp4_block);
   const Json* block = fields.Find("weight_block_size");
+  if (block == nullptr) block = BlockStructure(fields);
   if (block == nullptr) return;
   if (!block->is_array() || block->size() != 2) {
     fields.Fail("weight_block_size", "two positive integers", Shown(*block));

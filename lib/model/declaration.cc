@@ -160,7 +160,15 @@ StoredKind KindOf(const Weight& weight) {
     case Storage::kFp8Block:
       break;
   }
-  return weight.per_row() ? StoredKind::kFp8Row : StoredKind::kFp8Block;
+  switch (weight.span) {
+    case ScaleSpan::kRow:
+      return StoredKind::kFp8Row;
+    case ScaleSpan::kTensor:
+      return StoredKind::kFp8Tensor;
+    case ScaleSpan::kBlock:
+      break;
+  }
+  return StoredKind::kFp8Block;
 }
 
 namespace {

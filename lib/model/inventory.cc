@@ -114,7 +114,7 @@ class InventoryTaker {
       std::vector<int64_t> found = array.shape;
       const Weight& weight = out_.weights[weight_of[it->second]];
       seen[weight_of[it->second]] = 1;
-      if (IsPacked(weight.storage)) found.back() *= 2;
+      if (IsPacked(weight.storage)) found.back() = weight.cols;
       if (found != tensor.shape)
         return Bad(array, "the shape contradicts config.json")
             .Expected(ShapeText(tensor.shape))
@@ -170,7 +170,7 @@ class InventoryTaker {
        : w.id.role == Role::kAttnQ ? a.q
        : w.id.role == Role::kAttnK ? a.k
                                    : a.v) = i;
-      out_.quantized_attention |= HasBlockGrid(w.storage) && !w.per_row();
+      out_.quantized_attention |= w.in_blocks();
     }
   }
 

@@ -14,6 +14,9 @@ namespace mimo {
 
 enum class Storage : uint8_t { kPlain, kFp8Block, kMxfp4, kMxfp8, kNvfp4 };
 
+// What one scale of an FP8 weight stands for.
+enum class ScaleSpan : uint8_t { kBlock, kRow, kTensor };
+
 // Whether an element of the array is two codes.
 constexpr bool IsPacked(Storage storage) {
   switch (storage) {
@@ -28,8 +31,8 @@ constexpr bool IsPacked(Storage storage) {
   return false;
 }
 
-// Whether codes lie under a grid of blocks, whose cells a new layout of attention cuts; others carry their scales row
-// by row, or have none.
+// Whether codes lie under scales of rectangles (Weight::span says which): of blocks, whose cells a new layout of
+// attention cuts (Weight::in_blocks), of rows, or of the whole. Others carry their scales row by row, or have none.
 constexpr bool HasBlockGrid(Storage storage) {
   switch (storage) {
     case Storage::kFp8Block:
@@ -51,14 +54,23 @@ struct Weight {
   uint32_t scale = kNone;
   uint32_t global = kNone;      // kNvfp4: F32, one element
   bool global_divides = false;  // kNvfp4: weight_global_scale, not weight_scale_2
-  uint32_t input = kNone;       // input_scale or input_global_scale: F32, one element
+  uint32_t input = kNone;       // input_scale or input_global_scale: one element, F32 (of FP8 any type of scales)
   Storage storage = Storage::kPlain;
   int64_t rows = 0;  // logical elements
   int64_t cols = 0;
-  int64_t block_rows = 128;  // kFp8Block: of one scale; a row and all its columns where scales are per row
+  ScaleSpan span = ScaleSpan::kBlock;  // kFp8Block
+  int64_t block_rows = 128;            // kFp8Block: of one scale, whatever it stands for
   int64_t block_cols = 128;
-  bool per_row() const { return HasBlockGrid(storage) && block_rows == 1 && block_cols >= cols; }
+  bool in_blocks() const { return HasBlockGrid(storage) && span == ScaleSpan::kBlock; }
+  bool per_row() const { return HasBlockGrid(storage) && span == ScaleSpan::kRow; }
+  bool per_tensor() const { return HasBlockGrid(storage) && span == ScaleSpan::kTensor; }
 };
+
+// Whether a weight is FP8 as the family's releases have it: F8_E4M3 codes in blocks under F32 scales. Forms whose
+// readers know nothing else ask this.
+bool IsReleasedFp8(const Catalogue& catalogue, const Weight& weight);
+// "FP8 with a BF16 scale per row", for people.
+std::string Fp8Text(const Catalogue& catalogue, const Weight& weight);
 
 // The attention projections of one layer, as indices into Inventory::weights; kNone where absent.
 struct AttentionWeights {

@@ -4,7 +4,9 @@
 
 #include "lib/base/checked.h"
 #include "lib/base/file_system.h"
+#include "lib/model/fp8_grid.h"
 #include "lib/model/role_groups.h"
+#include "lib/model/scale_values.h"
 
 namespace mimo {
 
@@ -27,8 +29,9 @@ constexpr char kIncomplete[] =
 constexpr int64_t kMxGroup = 32;  // columns that share a scale; for NVFP4:
 constexpr int64_t kNvfp4Group = 16;
 
-bool IsE8M0(DType dtype) {
-  return dtype == DType::kU8 || dtype == DType::kF8E8M0;
+// Two 4-bit codes to a byte. F4 counts codes, U8 bytes; the bytes are the same.
+bool HoldsNibbles(DType dtype) {
+  return dtype == DType::kU8 || dtype == DType::kF4;
 }
 std::string TypeAndShape(const StoredArray& array) {
   return std::string(DTypeName(array.dtype)) + " " + ShapeText(array.shape);
@@ -52,16 +55,16 @@ class Pairing {
     weight_.id.part = Part::kWeight;
     MIMO_RETURN_IF_ERROR(packed                            ? PairPacked()
                          : Codes().dtype == DType::kF8E4M3 ? PairBytes()
-                         : Codes().dtype == DType::kU8     ? PairNibbles()
+                         : HoldsNibbles(Codes().dtype)     ? PairNibbles()
                                                            : PairPlain());
     const std::vector<int64_t>& shape = Codes().shape;
-    const bool nibbles = IsPacked(weight_.storage);
     weight_.rows = shape.empty() ? 1 : shape[0];
-    weight_.cols = shape.size() < 2 ? 1 : shape[1] * (nibbles ? 2 : 1);
+    weight_.cols = shape.size() < 2 ? 1 : shape[1] * CodesPerElement();
     return weight_;
   }
 
  private:
+  int64_t CodesPerElement() const { return IsPacked(weight_.storage) && Codes().dtype == DType::kU8 ? 2 : 1; }
   const StoredArray& Codes() const { return catalogue_.arrays[weight_.array]; }
   const StoredArray& At(Part part) const { return catalogue_.arrays[parts_[part]]; }
   bool Has(Part part) const { return parts_[part] != kNone; }
@@ -129,7 +132,7 @@ class Pairing {
     return Only({}, "an unquantized weight");
   }
 
-  // F8_E4M3: the type of the scales tells block FP8 from MXFP8, under either name.
+  // F8_E4M3: type and shape of the scales tell FP8 from MXFP8, under any name.
   Status PairBytes() {
     std::vector<Part> scales;
     for (Part part : {Part::kScaleInv, Part::kScale, Part::kRowScale})
@@ -144,34 +147,76 @@ class Pairing {
           .Found(TypeAndShape(At(scales[1])) + " beside " + At(part).name)
           .Id("pair.two_scales")
           .Advice("nothing here says which of the two is meant: export the checkpoint again with one of them");
-    MIMO_RETURN_IF_ERROR(Only({part}, "a weight of FP8 codes"));
-    const StoredArray& scale = At(part);
+    MIMO_RETURN_IF_ERROR(Only({part, Part::kInputScale}, "a weight of FP8 codes"));
     weight_.scale = parts_[part];
-    if (IsE8M0(scale.dtype) && part != Part::kRowScale) {
+    MIMO_RETURN_IF_ERROR(CheckMatrix());
+    if (IsExponentType(At(part).dtype) && part != Part::kRowScale && !LiesOnGrid(At(part))) {
       weight_.storage = Storage::kMxfp8;
+      MIMO_RETURN_IF_ERROR(Only({part}, "a weight of FP8 codes under scales of groups"));
       return CheckGroups(kMxGroup);
     }
-    if (scale.dtype != DType::kF32)
+    if (!IsScaleType(At(part).dtype))
       return Bad(weight_.scale, "scale of the wrong type")
-          .Expected("F32 (block FP8), or U8 (MXFP8), two-dimensional")
-          .Found(TypeAndShape(scale))
+          .Expected("F32, BF16, F16 or E8M0 (FP8), or U8 (MXFP8), two-dimensional")
+          .Found(TypeAndShape(At(part)))
           .Advice("export the checkpoint again with one of these");
-    weight_.storage = Storage::kFp8Block;
-    MIMO_RETURN_IF_ERROR(CheckMatrix());
+    return TakeGrid();
+  }
+
+  std::optional<Fp8Grid> Grid(const StoredArray& scale) const {
+    const ModelConfig& c = catalogue_.config;
+    return GridOf({Codes().shape, scale.shape, c.block_rows, c.block_cols, IsAttentionProjection(Codes().id.role)});
+  }
+  // Of exponents: whether they are one to a block or row, and not one to 32 columns (MXFP8), which comes first where
+  // shapes mean the same.
+  bool LiesOnGrid(const StoredArray& scale) const {
     const std::vector<int64_t>& codes = Codes().shape;
-    const bool one_per_row = scale.shape == std::vector<int64_t>{codes[0], 1};
-    if (one_per_row && (part == Part::kRowScale || codes[1] > catalogue_.config.block_cols)) {
-      weight_.block_rows = 1;
-      weight_.block_cols = codes[1];
-      return {};
+    const bool groups = codes[1] % kMxGroup == 0 && scale.shape == std::vector<int64_t>{codes[0], codes[1] / kMxGroup};
+    return !groups && Grid(scale).has_value();
+  }
+
+  // FP8 under scales of blocks, rows or the tensor.
+  Status TakeGrid() {
+    weight_.storage = Storage::kFp8Block;
+    weight_.input = parts_[Part::kInputScale];
+    const std::optional<Fp8Grid> grid = Grid(catalogue_.arrays[weight_.scale]);
+    if (!grid) {
+      MIMO_RETURN_IF_ERROR(CheckBlockSize());
+      return CheckBlocks();
     }
-    MIMO_RETURN_IF_ERROR(CheckBlockSize());
-    return CheckBlocks();
+    weight_.span = grid->span;
+    weight_.block_rows = grid->block_rows;
+    weight_.block_cols = grid->block_cols;
+    if (weight_.span == ScaleSpan::kBlock) MIMO_RETURN_IF_ERROR(CheckBlockSize());
+    return weight_.input == kNone ? Status() : CheckInput();
+  }
+
+  Status CheckInput() const {
+    const StoredArray& input = catalogue_.arrays[weight_.input];
+    const bool one = input.shape.empty() || input.shape == std::vector<int64_t>{1};
+    if (one && IsScaleType(input.dtype) && !IsExponentType(input.dtype)) return {};
+    return Bad(weight_.input, "not a scale of the activations of a whole tensor")
+        .Expected("F32, BF16 or F16, [] or [1]")
+        .Found(TypeAndShape(input))
+        .Advice("export the checkpoint again with one input scale per module, or with dynamic activations");
+  }
+
+  // FP8 codes under the name of bytes, as frameworks without the type store them (ml-explore/mlx#3600): scales that are
+  // numbers, one to a block or row of as many bytes as the model has elements, leave nothing else.
+  bool IsFp8UnderU8() const {
+    if (Codes().dtype != DType::kU8 || Has(Part::kScale2) || Codes().shape.size() != 2) return false;
+    for (const Part part : {Part::kScaleInv, Part::kScale}) {
+      if (!Has(part)) continue;
+      const std::optional<Fp8Grid> grid = Grid(At(part));
+      return IsScaleType(At(part).dtype) && !IsExponentType(At(part).dtype) && grid && grid->span != ScaleSpan::kTensor;
+    }
+    return false;
   }
 
   // U8 under "weight": MXFP4 as the family stores it, or NVFP4 as ModelOpt does.
   Status PairNibbles() {
     if (IsTower(Codes().id.role) || Codes().shape.size() != 2) return PairPlain();
+    if (IsFp8UnderU8()) return PairBytes();
     if (!Has(Part::kScale)) {
       if (Has(Part::kScaleInv))
         return Bad(weight_.array, "a weight with scales of another kind")
@@ -186,9 +231,9 @@ class Pairing {
 
   // compressed-tensors.
   Status PairPacked() {
-    if (Codes().dtype != DType::kU8)
+    if (!HoldsNibbles(Codes().dtype))
       return Bad(weight_.array, "packed codes of the wrong type")
-          .Expected("U8, two 4-bit codes per byte")
+          .Expected("U8 or F4, two 4-bit codes per byte")
           .Found(TypeAndShape(Codes()))
           .Advice("only 4-bit floating-point codes are known under this name");
     if (!Has(Part::kScale)) return Lacks("4-bit codes without their scales", NameOf(Part::kScale));
@@ -201,7 +246,7 @@ class Pairing {
   Status PairGroups(Part global, Part input) {
     const StoredArray& scale = At(Part::kScale);
     weight_.scale = parts_[Part::kScale];
-    if (IsE8M0(scale.dtype)) {
+    if (IsExponentType(scale.dtype)) {
       weight_.storage = Storage::kMxfp4;
       MIMO_RETURN_IF_ERROR(Only({Part::kScale}, "an MXFP4 weight"));
       return CheckGroups(kMxGroup);
@@ -250,25 +295,20 @@ class Pairing {
         .Advice("convert the checkpoint to 128 x 128 blocks or to BF16 with the tool that wrote it");
   }
 
-  Status CheckBlocks() {
+  // Of scales that fit no grid: says which would.
+  Status CheckBlocks() const {
     const std::vector<int64_t>& codes = Codes().shape;
-    const StoredArray& scale = catalogue_.arrays[weight_.scale];
-    weight_.block_rows = catalogue_.config.block_rows;
-    weight_.block_cols = catalogue_.config.block_cols;
-    std::vector<int64_t> expected = {CeilDiv(codes[0], weight_.block_rows), CeilDiv(codes[1], weight_.block_cols)};
-    if (IsAttentionProjection(Codes().id.role) && scale.shape.size() == 2) expected[0] = scale.shape[0];
-    if (scale.shape == expected) return {};
-    return WrongShape(expected);
+    return WrongShape(
+        {CeilDiv(codes[0], catalogue_.config.block_rows), CeilDiv(codes[1], catalogue_.config.block_cols)});
   }
 
   Status CheckGroups(int64_t group) const {
     MIMO_RETURN_IF_ERROR(CheckMatrix());
     const std::vector<int64_t>& codes = Codes().shape;
-    const bool nibbles = IsPacked(weight_.storage);
-    const int64_t stored = nibbles ? group / 2 : group;  // elements of `codes` per scale
+    const int64_t stored = group / CodesPerElement();  // elements of `codes` per scale
     if (codes[1] % stored != 0)
       return Bad(weight_.array, "rows that are no whole groups of " + std::to_string(group))
-          .Expected("a multiple of " + std::to_string(stored) + (nibbles ? " bytes" : " codes") + " per row")
+          .Expected("a multiple of " + std::to_string(stored) + (stored < group ? " bytes" : " codes") + " per row")
           .Found(TypeAndShape(Codes()))
           .Advice("the file is damaged or not of this family");
     const std::vector<int64_t> expected = {codes[0], codes[1] / stored};
@@ -304,6 +344,20 @@ class Pairing {
 };
 
 }  // namespace
+
+bool IsReleasedFp8(const Catalogue& catalogue, const Weight& weight) {
+  return weight.in_blocks() && catalogue.arrays[weight.array].dtype == DType::kF8E4M3 &&
+         catalogue.arrays[weight.scale].dtype == DType::kF32;
+}
+
+std::string Fp8Text(const Catalogue& catalogue, const Weight& weight) {
+  const DType codes = catalogue.arrays[weight.array].dtype;
+  return "FP8" + (codes == DType::kF8E4M3 ? std::string() : " under " + std::string(DTypeName(codes))) + " with " +
+         std::string(DTypeName(catalogue.arrays[weight.scale].dtype)) + " scales of " +
+         (weight.per_row()      ? "rows"
+          : weight.per_tensor() ? "tensors"
+                                : "blocks");
+}
 
 Result<Weight> PairWeight(const Catalogue& catalogue, const WeightParts& parts) {
   return Pairing(catalogue, parts).Pair();

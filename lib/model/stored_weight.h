@@ -20,13 +20,15 @@ struct WeightParts {
 // What decides is names, dtypes and shapes; the config only says how large the blocks of FP8 are. Storages (codes;
 // companions, E8M0 being U8 or F8_E8M0):
 //   plain       weight
-//   block FP8   weight F8_E4M3; weight_scale_inv, weight_scale or scale F32 [ceil(rows/R), ceil(cols/C)], R x C the
-//               config's weight_block_size (128 x 128 without one), C a multiple of 32; or F32 [rows, 1], one scale per
-//               row: whenever that is the shape of "scale", and of the others where a row has more columns than a block
-//   MXFP4       weight or weight_packed U8; weight_scale E8M0 [rows, cols/32]
+//   FP8         weight F8_E4M3; weight_scale_inv, weight_scale or scale of F32, BF16, F16 or E8M0: of blocks
+//               [ceil(rows/R), ceil(cols/C)], R x C the config's weight_block_size (128 x 128 without one), C a
+//               multiple of 32; of rows [rows, 1] or [rows]; of the tensor [], [1] or [1, 1]; maybe input_scale, one
+//               element
+//   FP8         weight U8 in the shape that the model has, under scales of blocks or rows that are no bytes
+//   MXFP4       weight or weight_packed U8 or F4; weight_scale E8M0 [rows, cols/32]
 //   MXFP8       weight F8_E4M3; weight_scale or weight_scale_inv E8M0 [rows, cols/32]
-//   NVFP4       weight U8; weight_scale F8_E4M3 [rows, cols/16], weight_scale_2 F32 [] or [1]; maybe input_scale
-//   NVFP4       weight_packed U8; weight_scale F8_E4M3 [rows, cols/16], weight_global_scale; maybe
+//   NVFP4       weight U8 or F4; weight_scale F8_E4M3 [rows, cols/16], weight_scale_2 F32 [] or [1]; maybe input_scale
+//   NVFP4       weight_packed U8 or F4; weight_scale F8_E4M3 [rows, cols/16], weight_global_scale; maybe
 //               input_global_scale
 // Rows of the scales of block FP8 attention are left to the layout decision (lib/layout/decide.h). kBadInput names the
 // tensor when a companion is missing, superfluous, or of another type or shape.

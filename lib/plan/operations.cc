@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/base/words.h"
+#include "lib/decode/row_bytes.h"
 #include "lib/plan/reads.h"
 
 namespace mimo {
@@ -58,8 +59,8 @@ class Classifier {
     if (piece.cols == 0) return RowElements(piece.source, piece.rows);
     const SourceArray& source = plan_.sources[piece.source];
     const bool values = plan_.outputs[output].transform == Transform::kConvert;
-    const bool packed = source.quantized && IsPacked(source.codec);
-    return static_cast<uint64_t>(piece.rows) * static_cast<uint64_t>(piece.cols) / (values && packed ? 2 : 1);
+    const auto per = static_cast<uint64_t>(values ? ValuesPerElement(source, ArrayOf(piece.source).dtype) : 1);
+    return static_cast<uint64_t>(piece.rows) * static_cast<uint64_t>(piece.cols) / per;
   }
 
   void ByTransform(uint32_t index) {
@@ -81,7 +82,7 @@ class Classifier {
   }
 
   void AddCell(const CellRow& cell) {
-    const auto blocks = static_cast<uint64_t>(plan_.outputs[cell.scale_output].shape[1]);
+    const auto blocks = static_cast<uint64_t>(mimo::RowElements(plan_.outputs[cell.scale_output].shape));
     const bool values = IsFromValues(cell);
     const bool requantized = !cell.moved && !values;
     if (requantized) operations_[cell.scale_output].requantized_blocks += blocks;

@@ -100,7 +100,8 @@ void AppendSource(std::string& out, const Catalogue& catalogue, const SourceArra
   const std::string name = source.array < catalogue.arrays.size() ? catalogue.arrays[source.array].name : "";
   const bool usual = !source.quantized && source.codec == kUsual.codec && source.scale == kNone &&
                      source.global == kNone && source.block_rows == kUsual.block_rows &&
-                     source.block_cols == kUsual.block_cols && source.bands.empty();
+                     source.block_cols == kUsual.block_cols && source.scale_type == kUsual.scale_type &&
+                     !source.scales_in_a_row && source.bands.empty();
   if (usual) return AppendJsonString(out, name);
   JsonObject object(out);
   object.String("array", name);
@@ -111,6 +112,8 @@ void AppendSource(std::string& out, const Catalogue& catalogue, const SourceArra
   if (source.global_divides) object.Bool("global_divides", true);
   if (source.block_rows != kUsual.block_rows) object.Number("block_rows", source.block_rows);
   if (source.block_cols != kUsual.block_cols) object.Number("block_cols", source.block_cols);
+  if (source.scale_type != kUsual.scale_type) object.String("scale_type", DTypeName(source.scale_type));
+  if (source.scales_in_a_row) object.Bool("scales_in_a_row", true);
   if (!source.bands.empty()) object.List("bands", source.bands, AppendBand);
 }
 

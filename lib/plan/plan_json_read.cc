@@ -158,6 +158,11 @@ class PlanReader {
         source.global_divides = members.Bool("global_divides");
         source.block_rows = members.Integer<int64_t>("block_rows", source.block_rows);
         source.block_cols = members.Integer<int64_t>("block_cols", source.block_cols);
+        const std::string scale_type = members.String("scale_type", std::string(DTypeName(source.scale_type)));
+        const std::optional<DType> type = DTypeFromName(scale_type);
+        if (!type) problems_.AddText("unknown type of scales in " + place, "a type of elements", scale_type);
+        source.scale_type = type.value_or(source.scale_type);
+        source.scales_in_a_row = members.Bool("scales_in_a_row");
         if (const Json* bands = members.Find("bands")) {
           for (const Json& band : *bands) {
             const std::vector<int64_t> numbers = Numbers(band, 4, place + " \"bands\"");

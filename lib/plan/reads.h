@@ -19,6 +19,11 @@ void VisitDecoded(const std::vector<SourceArray>& sources, uint32_t source, Visi
   for (const SourceBand& band : s.bands) visit(band.scale);
 }
 
+// Values of one stored element of a source: two where a byte is two codes; F4 counts codes.
+inline int64_t ValuesPerElement(const SourceArray& source, DType stored) {
+  return source.quantized && IsPacked(source.codec) && stored != DType::kF4 ? 2 : 1;
+}
+
 // Whether pieces are decoded whatever their source is.
 inline bool Decodes(Transform transform) {
   return transform == Transform::kConvert || transform == Transform::kEncode;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/plan/reads.h"
 
 namespace mimo {
@@ -104,7 +105,7 @@ PlanSummary Summarize(const Catalogue& catalogue, const Plan& plan) {
     layer.label = group.label;
     layer.straddling_blocks = group.straddling_blocks;
     for (const CellRow& cell : group.cells) {
-      layer.blocks += static_cast<uint64_t>(plan.outputs[cell.scale_output].shape[1]);
+      layer.blocks += static_cast<uint64_t>(RowElements(plan.outputs[cell.scale_output].shape));
     }
     summary.relayouts.push_back(std::move(layer));
   }

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "lib/base/checked.h"
+#include "lib/model/scale_values.h"
 #include "lib/plan/output_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/validate_parts.h"
@@ -21,6 +22,7 @@ Error Bad(std::string what) {
 namespace {
 
 using plan_check::Bad;
+using plan_check::Columns;
 
 class Validator {
  public:
@@ -69,8 +71,11 @@ class Validator {
     switch (output.transform) {
       case Transform::kRelayout:
       case Transform::kScales: {
-        const DType dtype = output.transform == Transform::kRelayout ? DType::kF8E4M3 : DType::kF32;
-        if (!output.pieces.empty() || output.dtype != dtype || output.shape.size() < 2 || output.unchanged)
+        const bool codes = output.transform == Transform::kRelayout;
+        const bool fits =
+            codes ? output.dtype == DType::kF8E4M3 || output.dtype == DType::kU8 : IsScaleType(output.dtype);
+        const bool matrix = output.shape.size() >= 2 || (!codes && Columns(output.shape) == 1);  // one for all
+        if (!output.pieces.empty() || !fits || !matrix || output.unchanged)
           return Bad("re-laid output").Tensor(name).Expected("a matrix without pieces").Found("another");
         return {};
       }

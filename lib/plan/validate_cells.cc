@@ -66,16 +66,19 @@ Status CheckSegment(const Subject& subject, const CellSegment& s, uint32_t group
   if (s.scale == kNone) return CheckValues(subject, s, codes, scales);
   const StoredArray& source = subject.ArrayOf(s.source);
   const int64_t columns = Columns(codes.shape);
-  if (source.dtype != DType::kF8E4M3 || source.shape.size() < 2 || Columns(source.shape) != columns) {
-    return Bad("source of a cell").Tensor(source.name).Expected("F8_E4M3 codes of equal width").Found("another");
+  const bool bytes = source.dtype == DType::kU8 && codes.dtype == DType::kF8E4M3;
+  if ((source.dtype != codes.dtype && !bytes) || source.shape.size() < 2 || Columns(source.shape) != columns) {
+    return Bad("source of a cell").Tensor(source.name).Expected("FP8 codes of equal width").Found("another");
   }
   if (!Within(s.source_row, s.rows, source.rows()))
     return Bad("rows of a cell").Tensor(codes.name).Expected("rows of " + source.name).Found(s.source_row);
   if (s.scale_row < 0) return Bad("scale row of a cell").Tensor(codes.name).Expected(0).Found(s.scale_row);
   if (!std::isfinite(s.factor) || s.factor <= 0)
     return Bad("factor of a cell").Tensor(codes.name).Expected("a positive one").Found(std::to_string(s.factor));
-  const int64_t block = subject.plan.sources[s.source].block_cols;
-  MIMO_RETURN_IF_ERROR(CheckScales(subject, s.scale, s.scale_row, columns, block, codes.name));
+  const SourceArray& from = subject.plan.sources[s.source];
+  if (from.scales_in_a_row)
+    return Bad("scales of a cell").Tensor(source.name).Expected("a matrix").Found("scales in a row");
+  MIMO_RETURN_IF_ERROR(CheckScales(subject, from, s.scale, s.scale_row));
   const StoredArray& scale = subject.ArrayOf(s.scale);
   if (s.scale_row >= scale.rows())
     return Bad("scale row of a cell").Tensor(codes.name).Expected(scale.rows() - 1).Found(s.scale_row);
@@ -107,6 +110,12 @@ Status CheckCells(const Subject& subject, uint32_t g) {
       rows.push_back({s.output, {s.target_row, s.target_row + s.rows}});
       if (s.source == kNone) continue;
       if (first == nullptr) first = &s;
+      const DType type = s.scale == kNone ? DType::kF32 : plan.sources[s.source].scale_type;
+      if (scales.dtype != DType::kF32 && (scales.dtype != type || !cell.moved || s.factor != 1))
+        return Bad("scales of a cell")
+            .Tensor(scales.name)
+            .Expected("F32, or those of the source as they are")
+            .Found(std::string(DTypeName(scales.dtype)));
       if (plan.sources[s.source].block_cols != plan.sources[first->source].block_cols)
         return Bad("cell").Tensor(scales.name).Expected("blocks of one width").Found("several");
       const bool values = s.scale == kNone;

@@ -35,9 +35,8 @@ struct Subject {
   }
 };
 
-// At least `rows` rows of F32 scales with one column per block of `columns` columns.
-Status CheckScales(const Subject& subject, uint32_t scale, int64_t rows, int64_t columns, int64_t block,
-                   const std::string& name);
+// At least `rows` rows of scales of the type of `codes`, with one column per block of its columns.
+Status CheckScales(const Subject& subject, const SourceArray& codes, uint32_t scale, int64_t rows);
 // Each needs what stands before it to be checked: arrays of sources exist; then sources; files, groups and sizes of
 // outputs; pieces.
 Status CheckSource(const Subject& subject, const SourceArray& source);

@@ -47,10 +47,6 @@ bool Matches(Codec codec, DType dtype) {
   return ValueCodecOf(dtype) == codec;
 }
 
-int64_t ValuesPerElement(Codec codec) {
-  return IsPacked(codec) ? 2 : 1;
-}
-
 // Columns at which a decoded rectangle may begin.
 int64_t ColumnUnit(const SourceArray& source) {
   return source.quantized ? std::max<int64_t>(GroupOf(source.codec), 1) : 1;
@@ -66,7 +62,7 @@ class PieceChecker {
                 output.transform == Transform::kEncode),
         rows_(output.rows()),
         columns_(Columns(output.shape) *
-                 (output.transform == Transform::kEncode ? ValuesPerElement(output.target_codec) : 1)) {}
+                 (output.transform == Transform::kEncode && IsPacked(output.target_codec) ? 2 : 1)) {}
 
   Status Check() const {
     Skyline skyline(std::max<int64_t>(columns_, 1));
@@ -126,7 +122,7 @@ class PieceChecker {
     const SourceArray& source = subject_.plan.sources[piece.source];
     const StoredArray& array = subject_.ArrayOf(piece.source);
     const bool decodes = Decodes(output_, source);
-    const int64_t values = decodes && source.quantized ? ValuesPerElement(source.codec) : 1;
+    const int64_t values = decodes ? ValuesPerElement(source, array.dtype) : 1;
     const int64_t columns = Columns(array.shape) * values;
     const int64_t rows_read = transposes_ ? piece.cols : piece.rows;
     const int64_t columns_read = transposes_ ? piece.rows : piece.cols == 0 ? columns : piece.cols;
@@ -140,7 +136,7 @@ class PieceChecker {
   }
 
   Status CheckMoved(const Piece& piece, const SourceArray& source, const StoredArray& array) const {
-    if (array.dtype != output_.dtype) return Bad("dtype of a moved array").Expected(array.name).Found(output_.name);
+    if (!SameCodes(array.dtype)) return Bad("dtype of a moved array").Expected(array.name).Found(output_.name);
     if (transposes_ && IsValueCodec(output_.target_codec) &&
         (!Matches(output_.target_codec, output_.dtype) || !Matches(source.codec, array.dtype)))
       return Bad("codec").Expected("that of the dtype").Found("another");
@@ -148,6 +144,12 @@ class PieceChecker {
       return Bad("bytes of a row").Expected(output_.row_bytes()).Found(array.row_bytes());
     }
     return CheckBytes(piece);
+  }
+
+  // Whether elements of `stored` may be moved: FP8 codes that were stored as bytes get their own type back.
+  bool SameCodes(DType stored) const {
+    const bool codes = stored == DType::kU8 && output_.dtype == DType::kF8E4M3 && HoldsElements(output_.id.part);
+    return stored == output_.dtype || (codes && output_.transform == Transform::kMove);
   }
 
   Status CheckInverted(const StoredArray& array) const {

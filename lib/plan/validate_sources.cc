@@ -1,5 +1,6 @@
 // Sources of a plan: their scales exist and fit them. Replicas can be compared.
 #include "lib/base/checked.h"
+#include "lib/model/scale_values.h"
 #include "lib/plan/reads.h"
 #include "lib/plan/validate_parts.h"
 
@@ -10,12 +11,15 @@ namespace {
 Status CheckGrouped(const Subject& subject, const SourceArray& source) {
   const StoredArray& array = subject.catalogue.arrays[source.array];
   const int64_t group = GroupOf(source.codec);
-  if (array.dtype != DTypeOf(source.codec) || !subject.IsSource(source.scale) || !source.bands.empty())
+  const bool nibbles = IsPacked(source.codec) && array.dtype == DType::kF4;
+  if ((array.dtype != DTypeOf(source.codec) && !nibbles) || !subject.IsSource(source.scale) || !source.bands.empty())
     return Bad("quantized source").Tensor(array.name).Expected("codes with one array of scales").Found("another");
   const StoredArray& scale = subject.ArrayOf(source.scale);
   std::vector<int64_t> shape = array.shape;
-  shape.back() = CeilDiv(shape.back() * (IsPacked(source.codec) ? 2 : 1), group);
-  if (scale.dtype != ScaleTypeOf(source.codec) || scale.shape != shape)
+  shape.back() = CeilDiv(shape.back() * ValuesPerElement(source, array.dtype), group);
+  const std::optional<DType> type = ScaleTypeOf(source.codec);
+  const bool exponents = type == DType::kU8 && IsExponentType(scale.dtype);
+  if ((scale.dtype != type && !exponents) || scale.shape != shape)
     return Bad("scales")
         .Tensor(scale.name)
         .Expected("one per " + std::to_string(group) + " columns")
@@ -31,15 +35,29 @@ Status CheckGrouped(const Subject& subject, const SourceArray& source) {
 
 }  // namespace
 
-Status CheckScales(const Subject& subject, uint32_t scale, int64_t rows, int64_t columns, int64_t block,
-                   const std::string& name) {
+Status CheckScales(const Subject& subject, const SourceArray& codes, uint32_t scale, int64_t rows) {
+  const std::string& name = subject.catalogue.arrays[codes.array].name;
+  const int64_t columns = Columns(subject.catalogue.arrays[codes.array].shape);
   if (!subject.IsSource(scale)) return Bad("scales").Tensor(name).Expected("a source of the plan").Found(scale);
   const StoredArray& array = subject.ArrayOf(scale);
-  if (array.dtype != DType::kF32 || array.shape.size() < 2)
-    return Bad("scales").Tensor(array.name).Expected("an F32 matrix").Found("another");
+  const std::string type(DTypeName(codes.scale_type));
+  if (!IsScaleType(codes.scale_type) || array.dtype != codes.scale_type)
+    return Bad("scales").Tensor(array.name).Expected(type).Found(std::string(DTypeName(array.dtype)));
+  // Beside the usual matrix: one row for all rows, and one element for all elements.
+  const int64_t elements = Columns(array.shape);
+  if (codes.scales_in_a_row) {
+    if (array.shape.size() != 1 || codes.block_rows != 1 || codes.block_cols < columns || elements < rows)
+      return Bad("scales in a row").Tensor(array.name).Expected("one for each row").Found("another shape");
+    return {};
+  }
+  if (array.shape.size() < 2 && (array.shape.size() > 1 || elements != 1 || rows > 1))
+    return Bad("scales").Tensor(array.name).Expected("a matrix, or one for all").Found("another shape");
   if (array.rows() < rows) return Bad("rows of scales").Tensor(array.name).Expected(rows).Found(array.rows());
-  if (Columns(array.shape) != CeilDiv(columns, block))
-    return Bad("columns of scales").Tensor(array.name).Expected(CeilDiv(columns, block)).Found(Columns(array.shape));
+  if (elements != CeilDiv(columns, codes.block_cols))
+    return Bad("columns of scales")
+        .Tensor(array.name)
+        .Expected(CeilDiv(columns, codes.block_cols))
+        .Found(Columns(array.shape));
   return {};
 }
 
@@ -59,15 +77,14 @@ Status CheckSource(const Subject& subject, const SourceArray& source) {
     return Bad("source").Tensor(array.name).Expected("a matrix in a block codec").Found("another");
   if (!HasBlockScales(source.codec)) return CheckGrouped(subject, source);
   const int64_t rows = array.rows();
-  const int64_t columns = Columns(array.shape);
   if (source.global != kNone) return Bad("source").Tensor(array.name).Expected("no global scale").Found("one");
-  if (const DType codes = DTypeOf(source.codec); array.dtype != codes)
+  if (const DType codes = DTypeOf(source.codec); array.dtype != codes && array.dtype != DType::kU8)
     return Bad("FP8 source")
         .Tensor(array.name)
         .Expected(std::string(DTypeName(codes)))
         .Found(std::string(DTypeName(array.dtype)));
-  if (source.bands.empty())
-    return CheckScales(subject, source.scale, CeilDiv(rows, source.block_rows), columns, source.block_cols, array.name);
+  if (source.bands.empty()) return CheckScales(subject, source, source.scale, CeilDiv(rows, source.block_rows));
+  if (source.scales_in_a_row) return Bad("scales in a row").Tensor(array.name).Expected("no bands").Found("bands");
   int64_t next = 0;
   for (const SourceBand& band : source.bands) {
     if (band.row_begin != next || band.row_end <= band.row_begin || band.scale_row < 0) {
@@ -76,7 +93,7 @@ Status CheckSource(const Subject& subject, const SourceArray& source) {
           .Expected("a band at row " + std::to_string(next))
           .Found("row " + std::to_string(band.row_begin));
     }
-    MIMO_RETURN_IF_ERROR(CheckScales(subject, band.scale, band.scale_row, columns, source.block_cols, array.name));
+    MIMO_RETURN_IF_ERROR(CheckScales(subject, source, band.scale, band.scale_row));
     if (band.scale_row >= subject.ArrayOf(band.scale).rows())
       return Bad("scale row of a band")
           .Tensor(array.name)

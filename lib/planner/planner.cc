@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "lib/decode/row_bytes.h"
 #include "lib/draft/filter.h"
 #include "lib/forms/hf/cache_scales.h"
 #include "lib/forms/registry/registry.h"
@@ -25,7 +26,7 @@ Losses LossesOf(const Planning& p) {
     const TensorId& id = group.outputs[0].id;
     Straddling layer{id.layer, id.mtp, group.straddling_blocks};
     for (const CellRow& cell : group.cells)
-      layer.of += static_cast<uint64_t>(group.outputs[cell.scale_output].shape[1]);
+      layer.of += static_cast<uint64_t>(RowElements(group.outputs[cell.scale_output].shape));
     losses.straddling.push_back(layer);
   }
   const auto left_of = [&](const std::vector<uint32_t>& arrays) {

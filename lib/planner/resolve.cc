@@ -67,6 +67,8 @@ class StoredReader {
     const bool turned = view_.transposed[shown.array] != 0;
     source.block_rows = turned ? shown.block_cols : shown.block_rows;
     source.block_cols = turned ? shown.block_rows : shown.block_cols;
+    source.scale_type = shown.scale_type;
+    source.scales_in_a_row = shown.scales_in_a_row;
     return index;
   }
 
@@ -251,6 +253,7 @@ class StoredReader {
         MIMO_RETURN_IF_ERROR(MoveToStored(&s.scale, &s.scale_row));
         plan_.sources[s.source].block_rows = shown.block_rows;
         plan_.sources[s.source].block_cols = shown.block_cols;
+        plan_.sources[s.source].scale_type = shown.scale_type;
       }
       segments.push_back(s);
     }

@@ -6,6 +6,7 @@
 #include "kernels/adjust.h"
 #include "kernels/codec/bf16.h"
 #include "lib/decode/decode.h"
+#include "lib/model/scale_values.h"
 
 namespace mimo {
 namespace {
@@ -80,18 +81,20 @@ uint64_t KeepBits(std::byte* values, const std::byte* kept, uint64_t count) {
   return lost;
 }
 
-uint64_t BadScales(const std::byte* data, uint64_t bytes) {
+uint64_t BadScales(DType type, const std::byte* data, uint64_t bytes) {
   uint64_t bad = 0;
-  for (uint64_t i = 0; i + sizeof(float) <= bytes; i += sizeof(float)) {
-    float scale = 0;
-    std::memcpy(&scale, data + i, sizeof scale);
+  const uint64_t element = BitsPerElement(type) / 8;
+  for (uint64_t i = 0; i + element <= bytes; i += element) {
+    const float scale = WidenScale(type, data + i);
     if (!std::isfinite(scale) || scale < 0) ++bad;
   }
   return bad;
 }
 
 bool HoldsScales(const OutputArray& output) {
-  return output.dtype == DType::kF32 && (output.id.part == Part::kScaleInv || output.id.part == Part::kRowScale);
+  const Part part = output.id.part;
+  return IsScaleType(output.dtype) && !IsExponentType(output.dtype) &&
+         (part == Part::kScaleInv || part == Part::kScale || part == Part::kRowScale);
 }
 
 }  // namespace mimo

@@ -32,8 +32,8 @@ Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor
 // how many do not. `kept` need not be aligned.
 uint64_t KeepBits(std::byte* values, const std::byte* kept, uint64_t count);
 
-// F32 scales that are NaN, infinite or negative.
-uint64_t BadScales(const std::byte* data, uint64_t bytes);
+// Scales of a type of lib/model/scale_values.h that are NaN, infinite or negative.
+uint64_t BadScales(DType type, const std::byte* data, uint64_t bytes);
 // Whether an output holds scales, which are looked at wherever they go.
 bool HoldsScales(const OutputArray& output);
 

@@ -7,6 +7,7 @@
 #include "lib/base/checked.h"
 #include "lib/decode/decode.h"
 #include "lib/decode/row_bytes.h"
+#include "lib/model/scale_values.h"
 
 namespace mimo {
 namespace {
@@ -145,11 +146,13 @@ class Assembler {
       const SourceBand band = BandsOf(source, source_row, 1)[0];
       const bool first = row == piece->target_row && piece->begins;
       run.continues = run.continues && !first && source_row > 0 && BandsOf(source, source_row - 1, 2).size() == 1;
-      const std::byte* stored = buffer_.Row(band.scale, band.scale_row);
+      const uint64_t element = BitsPerElement(source.scale_type) / 8;
+      const std::byte* stored = source.scales_in_a_row ? buffer_.Row(band.scale, 0) + Rows(band.scale_row, element)
+                                                       : buffer_.Row(band.scale, band.scale_row);
       for (int64_t col = piece->target_col; col < end; col = edges.back()) {
         const int64_t source_col = piece->source_col + col - piece->target_col;
         const int64_t block = source_col / source.block_cols;
-        std::memcpy(&scales.emplace_back(), stored + static_cast<uint64_t>(block) * sizeof(float), sizeof(float));
+        scales.push_back(WidenScale(source.scale_type, stored + Rows(block, element)));
         edges.push_back(static_cast<uint32_t>(std::min(end, col + (block + 1) * source.block_cols - source_col)));
       }
     }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lib/decode/row_bytes.h"
+#include "lib/model/scale_values.h"
 #include "lib/run/adjust_rows.h"
 
 namespace mimo {
@@ -26,16 +27,19 @@ std::vector<const CellSegment*> WithSource(const CellRow& cell) {
   return segments;
 }
 
-float ScaleAt(const std::byte* row, uint64_t column, float factor) {
-  float scale = 0;
-  std::memcpy(&scale, row + column * sizeof scale, sizeof scale);
+float ScaleAt(DType type, const std::byte* row, uint64_t column, float factor) {
+  const float scale = WidenScale(type, row + column * (BitsPerElement(type) / 8));
   return factor == 1 ? scale : scale * factor;
+}
+DType ScaleType(const Job& job, const CellSegment& segment) {
+  return job.plan.sources[segment.source].scale_type;
 }
 
 // Whether the row of scales is made in a buffer.
-bool MakesScales(const CellRow& cell) {
+bool MakesScales(const Job& job, const CellRow& cell) {
   const CellSegment* first = FirstWithSource(cell);
-  return !cell.moved || first == nullptr || first->factor != 1;
+  return !cell.moved || first == nullptr || first->factor != 1 ||
+         ScaleType(job, *first) != job.plan.outputs[cell.scale_output].dtype;
 }
 
 void MoveCell(const StepBuffer& buffer, const CellRow& cell, BlockCounts* counts, StepResult* result) {
@@ -46,19 +50,24 @@ void MoveCell(const StepBuffer& buffer, const CellRow& cell, BlockCounts* counts
                  segment.source, {});
   }
   const CellSegment* first = FirstWithSource(cell);
-  const uint64_t bytes = job.plan.outputs[cell.scale_output].row_bytes();
+  const OutputArray& output = job.plan.outputs[cell.scale_output];
+  const uint64_t bytes = output.row_bytes(), element = BitsPerElement(output.dtype) / 8;
   const std::byte* scales = first == nullptr ? nullptr : buffer.Row(first->scale, first->scale_row);
-  if (MakesScales(cell)) {
+  if (MakesScales(job, cell)) {
     std::byte* made = buffer.Output(cell.scale_output, cell.scale_row);
-    for (uint64_t b = 0; b < bytes / sizeof(float); ++b) {
-      const float scale = first == nullptr ? 1.0f : ScaleAt(scales, b, first->factor);
-      std::memcpy(made + b * sizeof scale, &scale, sizeof scale);
+    if (first == nullptr) {
+      Fill({made, 1, bytes, bytes}, ScaleOfOne(output.dtype));
+    } else {
+      for (uint64_t b = 0; b < bytes / sizeof(float); ++b) {  // what is made is F32
+        const float scale = ScaleAt(ScaleType(job, *first), scales, b, first->factor);
+        std::memcpy(made + b * sizeof scale, &scale, sizeof scale);
+      }
     }
     scales = made;
   }
   kernels::Anomalies anomalies;
-  anomalies.bad_scales = BadScales(scales, bytes);
-  counts->moved_blocks = bytes / sizeof(float);
+  anomalies.bad_scales = BadScales(output.dtype, scales, bytes);
+  counts->moved_blocks = bytes / element;
   result->Emit(job, cell.scale_output, cell.scale_row, 1, scales, first == nullptr ? kNone : first->scale, anomalies);
 }
 
@@ -91,7 +100,8 @@ void RequantizeCells(const StepBuffer& buffer, const CellRow& cell, BlockCounts*
       const CellSegment& segment = *segments[i];
       parts[i].codes = reinterpret_cast<const uint8_t*>(buffer.Row(segment.source, segment.source_row)) + b * block;
       parts[i].code_row_bytes = columns;
-      parts[i].scale = ScaleAt(buffer.Row(segment.scale, segment.scale_row), b, segment.factor);
+      parts[i].scale =
+          ScaleAt(ScaleType(job, segment), buffer.Row(segment.scale, segment.scale_row), b, segment.factor);
       parts[i].out = reinterpret_cast<uint8_t*>(buffer.Output(segment.output, segment.target_row)) + b * block;
       parts[i].out_row_bytes = columns;
       parts[i].rows = static_cast<uint64_t>(segment.rows);
@@ -133,7 +143,7 @@ void EncodeCells(const StepBuffer& buffer, const CellRow& cell, BlockCounts* cou
       parts[i].out_row_bytes = columns;
       parts[i].rows = static_cast<uint64_t>(segment.rows);
     }
-    const float old = keep == nullptr ? 0 : ScaleAt(keep, b, 1);
+    const float old = keep == nullptr ? 0 : ScaleAt(DType::kF32, keep, b, 1);
     const uint64_t width = std::min(block, columns - b * block);
     const kernels::ValueCellResult made = kernels::EncodeValueCell(parts, width, keep == nullptr ? nullptr : &old);
     std::memcpy(scales + b * sizeof(float), &made.scale, sizeof(float));
@@ -157,7 +167,7 @@ void PlaceCell(const CellRow& cell, Needs* needs) {
     if (!cell.moved || segment.source == kNone) needs->Make(segment.output, segment.target_row, segment.rows);
   }
   if (cell.keep != kNone) needs->Read(cell.keep, cell.keep_row, 1);
-  if (MakesScales(cell)) needs->Make(cell.scale_output, cell.scale_row, 1);
+  if (MakesScales(needs->job(), cell)) needs->Make(cell.scale_output, cell.scale_row, 1);
 }
 
 void MakeCell(const StepBuffer& buffer, const CellJob& which, StepResult* result) {

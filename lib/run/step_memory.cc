@@ -26,7 +26,8 @@ class MemoryCount final : public Needs {
     const SourceArray& source = job_.plan.sources[index];
     const uint64_t before = bytes_;
     VisitScaleRows(source, row, rows, [this](uint32_t scale, int64_t at, int64_t count) { Read(scale, at, count); });
-    if (HasBlockScales(source.codec)) bytes_ += bytes_ - before;  // those that are not aligned as floats are copied
+    if (!HasBlockScales(source.codec)) return;
+    bytes_ += (bytes_ - before) * (32 / BitsPerElement(source.scale_type));  // what is no aligned float is copied
   }
   void Make(uint32_t output, int64_t, int64_t rows) override {
     AddRoom(Rows(rows, job_.plan.outputs[output].row_bytes()));

@@ -131,7 +131,7 @@ Status MakeStrip(const StepBuffer& buffer, const RowStrip& strip, Backend& backe
     }
     kernels::Anomalies anomalies;
     if (output.transform == Transform::kMove && HoldsScales(output)) {
-      anomalies.bad_scales = BadScales(data, Rows(strip.rows, output.row_bytes()));
+      anomalies.bad_scales = BadScales(output.dtype, data, Rows(strip.rows, output.row_bytes()));
     }
     result->Emit(job, target.output, target.row, strip.rows, data, source, anomalies);
   }

@@ -83,7 +83,7 @@ Status MakeTurn(const StepBuffer& buffer, const TurnUnit& unit, Backend& backend
       if (delta.inexact_codes != 0 || delta.anomalies != kernels::Anomalies()) result->outputs.push_back(delta);
     }
     kernels::Anomalies anomalies;
-    if (HoldsScales(output)) anomalies.bad_scales = BadScales(out, Rows(rows.rows, output.row_bytes()));
+    if (HoldsScales(output)) anomalies.bad_scales = BadScales(output.dtype, out, Rows(rows.rows, output.row_bytes()));
     result->Emit(job, rows.output, rows.row, rows.rows, out, delta.source, anomalies);
   }
   return {};

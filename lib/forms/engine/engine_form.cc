@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/forms/engine/share_out.h"
+#include "lib/forms/fp8_scales.h"
 #include "lib/forms/refusals.h"
 #include "lib/plan/words.h"
 
@@ -134,11 +135,14 @@ Status EngineForm::Aim(const Choice&, Planning* p) const {
     p->notes.push_back(at + " verbatim: split on the grid of its ranks");
     return {};
   }
+  const Weight* odd = KeptInRows(*p);
   if (!target->keeps_fp8) {
     target->qkv = kOwnGrids;
-    p->notes.push_back(at + ": unquantized q, k and v load as they are");
+    p->notes.push_back(at + (odd == nullptr ? ": unquantized q, k and v load as they are"
+                                            : ": q, k and v with scales of rows or tensors stay apart"));
     return {};
   }
+  if (odd != nullptr) return NoPlaceFor(p->catalogue, *odd, "blocks of attention for " + engine.text);
   const AttentionStorage wanted = StorageOf(engine.attention);
   AttentionStorage attention = automatic ? wanted : p->options.attention;
   if (attention == AttentionStorage::kFused && MixedAttention(*p)) {

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "lib/draft/draft.h"
+#include "lib/model/fp8_grid.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -23,6 +24,7 @@ bool IsLinear(const OutputArray& output) {
 
 struct Module {
   const OutputArray* values = nullptr;
+  const OutputArray* scales = nullptr;
   std::optional<Codec> codec;  // none: plain
   bool input_scale = false;
   bool power_of_two = false;
@@ -43,7 +45,9 @@ class QuantizationDescriber {
     const std::string name = output.name.substr(0, output.name.rfind('.'));
     if (output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal) {
       modules_[name].input_scale = true;
-    } else if (HoldsElements(output.id.part) && IsLinear(output)) {
+    } else if (!HoldsElements(output.id.part)) {
+      if (output.id.part != Part::kScale2 && output.id.part != Part::kGlobalScale) modules_[name].scales = &output;
+    } else if (IsLinear(output)) {
       Module& module = modules_[name];
       module.values = &output;
       module.codec = CodecOfOutput(output);
@@ -65,7 +69,7 @@ class QuantizationDescriber {
       for (const std::string& asked : WithDrafter(module, Names(dialect, name, module))) {
         if (!listed.insert(asked).second) continue;
         if (module.codec) {
-          result.quantized.push_back({asked, *module.codec, module.input_scale, module.power_of_two});
+          result.quantized.push_back({asked, *module.codec, module.input_scale, module.power_of_two, SpanOf(module)});
         } else {
           result.unquantized.push_back(asked);
         }
@@ -80,6 +84,15 @@ class QuantizationDescriber {
   }
 
  private:
+  // Of FP8, by the shapes that are written.
+  ScaleSpan SpanOf(const Module& module) const {
+    if (module.codec != Codec::kFp8Block || module.scales == nullptr || encodings_.contains(module.values))
+      return ScaleSpan::kBlock;
+    const ModelConfig& c = catalogue_.config;
+    const auto grid = GridOf({module.values->shape, module.scales->shape, c.block_rows, c.block_cols, true});
+    return grid ? grid->span : ScaleSpan::kBlock;
+  }
+
   std::optional<Codec> CodecOfOutput(const OutputArray& output) const {
     switch (output.transform) {
       case Transform::kEncode:

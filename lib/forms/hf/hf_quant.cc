@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
+#include <tuple>
 
+#include "lib/forms/hf/kept_quant.h"
 #include "lib/json/parse.h"
 #include "lib/model/kv_cache.h"
 #include "lib/recipe/recipe_words.h"
@@ -38,6 +40,12 @@ const CodecNames& NamesOf(Codec codec) {
 
 Status CheckCodecs(const HfQuantization& q) {
   for (const QuantizedModule& module : q.quantized) {
+    if (q.dialect == Dialect::kNative && module.span != ScaleSpan::kBlock)
+      return UsageError("the dialect native describes FP8 in blocks only")
+          .Tensor(module.name)
+          .Found(module.span == ScaleSpan::kRow ? "one scale per row" : "one scale per tensor")
+          .Advice("--dialect compressed-tensors; or a recipe that stores it as FP8, MXFP4 or BF16")
+          .Id("fp8.no_words");
     if (ArraysOf(q.dialect, module.codec)) continue;
     const std::string codec = NamesOf(module.codec).text;
     return UsageError("the dialect " + std::string(WordOf(kDialects, q.dialect)) + " has no " + codec + " weights")
@@ -48,6 +56,13 @@ Status CheckCodecs(const HfQuantization& q) {
                     : "store it as FP8, MXFP4 or BF16, or choose the dialect modelopt or compressed-tensors");
   }
   return {};
+}
+
+// Whether some FP8 weight has scales of this kind.
+bool Any(const HfQuantization& q, ScaleSpan span) {
+  return std::any_of(q.quantized.begin(), q.quantized.end(), [span](const QuantizedModule& module) {
+    return module.codec == Codec::kFp8Block && module.span == span;
+  });
 }
 
 bool Any(const HfQuantization& q, Codec codec) {
@@ -85,8 +100,9 @@ ordered_json NativeConfig(const HfQuantization& q, const ordered_json& source) {
   ordered_json config = source;
   if (!config.is_object() || config.value("quant_method", "") != "fp8")
     config = {{"activation_scheme", "dynamic"}, {"fmt", "e4m3"}, {"quant_method", "fp8"}};
-  const bool fp8 = Any(q, Codec::kFp8Block);
-  if (fp8 || !config.contains("weight_block_size")) config["weight_block_size"] = {q.fp8_block_rows, q.fp8_block_cols};
+  const bool fp8 = Any(q, ScaleSpan::kBlock), rows = Any(q, ScaleSpan::kRow) || Any(q, ScaleSpan::kTensor);
+  if (fp8 || (!rows && !config.contains("weight_block_size")))
+    config["weight_block_size"] = {q.fp8_block_rows, q.fp8_block_cols};
   if (Any(q, Codec::kMxfp4)) {
     config["store_dtype"] = "mxfp4";
     config["mxfp4_block_size"] = 32;
@@ -126,13 +142,13 @@ class AlikeExperts {
  public:
   explicit AlikeExperts(const HfQuantization& q) {
     for (const QuantizedModule& module : q.quantized)
-      See(module.name, {static_cast<int>(module.codec), module.input_scale});
-    for (const std::string& name : q.unquantized) See(name, {-1, false});
+      See(module.name, {static_cast<int>(module.codec), module.input_scale, module.span});
+    for (const std::string& name : q.unquantized) See(name, {-1, false, ScaleSpan::kBlock});
   }
   bool operator()(const std::string& experts) const { return !mixed_.contains(experts); }
 
  private:
-  using Kind = std::pair<int, bool>;
+  using Kind = std::tuple<int, bool, ScaleSpan>;
   void See(const std::string& name, Kind kind) {
     const std::string experts = ExpertsOf(name);
     if (!experts.empty() && kinds_.emplace(experts, kind).first->second != kind) mixed_.insert(experts);
@@ -144,6 +160,8 @@ class AlikeExperts {
 // ---- ModelOpt -------------------------------------------------------------------------------------------------------
 
 std::string AlgorithmOf(const QuantizedModule& module) {
+  if (module.span == ScaleSpan::kRow) return "FP8_PER_CHANNEL_PER_TOKEN";
+  if (module.span == ScaleSpan::kTensor) return "FP8";
   return module.codec == Codec::kNvfp4 && module.input_scale ? "NVFP4" : NamesOf(module.codec).algorithm;
 }
 
@@ -152,7 +170,7 @@ int64_t GroupSizeOf(const HfQuantization& q, const std::string& algorithm) {
 }
 
 Status CheckModelOpt(const HfQuantization& q) {
-  if (!Any(q, Codec::kFp8Block) || q.fp8_block_rows == q.fp8_block_cols) return {};
+  if (!Any(q, ScaleSpan::kBlock) || q.fp8_block_rows == q.fp8_block_cols) return {};
   return UsageError("the dialect modelopt describes FP8 blocks by one number")
       .Expected("square blocks")
       .Found(std::to_string(q.fp8_block_rows) + " x " + std::to_string(q.fp8_block_cols))
@@ -170,7 +188,8 @@ ordered_json ModelOptQuantization(const HfQuantization& q) {
   const Result<ordered_json> cache =
       ParseJson<ordered_json>(ModelOptCacheAlgorithm(q.kv_cache_scheme), kCacheAlgorithmKey);
   out[kCacheAlgorithmKey] = cache.ok() ? cache.value() : ordered_json();
-  out["group_size"] = fp4 || mixed ? 16 : GroupSizeOf(q, *algorithms.begin());
+  const bool groups = fp4 || mixed || Any(q, ScaleSpan::kBlock) || Any(q, Codec::kMxfp8);
+  if (groups) out["group_size"] = fp4 || mixed ? 16 : GroupSizeOf(q, *algorithms.begin());
   out["exclude_modules"] = q.unquantized;
   if (!mixed) return out;
   // Readers look experts up by the name of their container, of which one entry per layer is enough.
@@ -194,9 +213,9 @@ ordered_json Producer() {
 // How ModelOpt's own converter words one algorithm for config.json.
 ordered_json ModelOptGroup(const std::string& algorithm, int64_t group_size, ordered_json targets) {
   ordered_json group;
-  const int bits = algorithm == "MXFP8" ? 8 : 4;
+  const int bits = algorithm == "MXFP8" || algorithm.starts_with("FP8") ? 8 : 4;
   const ordered_json args = {{"dynamic", false}, {"num_bits", bits}, {"type", "float"}, {"group_size", group_size}};
-  if (algorithm == "FP8_PB_WO") {
+  if (algorithm.starts_with("FP8")) {
     group["quant_algo"] = algorithm;
   } else {
     if (algorithm != "W4A16_NVFP4") group["input_activations"] = args;
@@ -239,12 +258,22 @@ ordered_json ModelOptConfig(const HfQuantization& q) {
 // ---- compressed-tensors ---------------------------------------------------------------------------------------------
 
 // The presets of compressed-tensors: NVFP4A16 and NVFP4, MXFP4A16, MXFP8, FP8_BLOCK.
-ordered_json CompressedGroup(const HfQuantization& q, Codec codec, bool input_scale) {
+ordered_json CompressedGroup(const HfQuantization& q, Codec codec, bool input_scale, ScaleSpan span) {
   const bool nvfp4 = codec == Codec::kNvfp4;
   ordered_json weights = {
       {"num_bits", kernels::ElementBits(codec)}, {"type", "float"}, {"symmetric", true}, {"dynamic", false}};
   ordered_json group = ordered_json::object();
   group["format"] = NamesOf(codec).format;
+  if (codec == Codec::kFp8Block && span != ScaleSpan::kBlock) {  // the presets FP8_DYNAMIC and FP8
+    weights["strategy"] = span == ScaleSpan::kRow ? "channel" : "tensor";
+    group["weights"] = std::move(weights);
+    group["input_activations"] = {{"num_bits", 8},
+                                  {"type", "float"},
+                                  {"symmetric", true},
+                                  {"dynamic", !input_scale},
+                                  {"strategy", input_scale ? "tensor" : "token"}};
+    return group;
+  }
   if (codec == Codec::kFp8Block) {
     weights["strategy"] = "block";
     weights["block_structure"] = {q.fp8_block_rows, q.fp8_block_cols};
@@ -285,6 +314,7 @@ ordered_json CompressedConfig(const HfQuantization& q) {
   struct Group {
     Codec codec;
     bool input_scale;
+    ScaleSpan span;
     std::vector<std::string> names;
   };
   std::vector<Group> groups;
@@ -292,9 +322,9 @@ ordered_json CompressedConfig(const HfQuantization& q) {
   std::map<std::string, std::set<std::string>> projections;
   for (const QuantizedModule& module : q.quantized) {
     auto it = std::find_if(groups.begin(), groups.end(), [&](const Group& group) {
-      return group.codec == module.codec && group.input_scale == module.input_scale;
+      return group.codec == module.codec && group.input_scale == module.input_scale && group.span == module.span;
     });
-    if (it == groups.end()) it = groups.insert(groups.end(), {module.codec, module.input_scale, {}});
+    if (it == groups.end()) it = groups.insert(groups.end(), {module.codec, module.input_scale, module.span, {}});
     const std::string experts = ExpertsOf(module.name);
     if (!experts.empty() && alike(experts)) {
       const bool first = !projections.contains(experts);
@@ -307,7 +337,7 @@ ordered_json CompressedConfig(const HfQuantization& q) {
   ordered_json config;
   ordered_json described = ordered_json::object();
   for (const Group& group : groups) {
-    ordered_json entry = CompressedGroup(q, group.codec, group.input_scale);
+    ordered_json entry = CompressedGroup(q, group.codec, group.input_scale, group.span);
     ordered_json targets = ordered_json::array();
     for (const std::string& name : group.names) {
       auto it = projections.find(name);
@@ -330,7 +360,12 @@ ordered_json CompressedConfig(const HfQuantization& q) {
 
 Result<std::string> QuantizationConfig(const HfQuantization& quantization, const std::string& source) {
   if (quantization.quantized.empty()) return std::string();
-  MIMO_RETURN_IF_ERROR(CheckCodecs(quantization));
+  const bool kept = quantization.keeps && !source.empty();
+  if (kept && quantization.dialect == Dialect::kCompressedTensors) return KeptCompressedTensors(quantization, source);
+  const bool rows = Any(quantization, ScaleSpan::kRow) || Any(quantization, ScaleSpan::kTensor);
+  // A config that says nothing of weights that are kept gets the words that there are for them.
+  if (quantization.keeps && !kept && rows) return CompressedConfig(quantization).dump();
+  if (!kept || !rows) MIMO_RETURN_IF_ERROR(CheckCodecs(quantization));
   switch (quantization.dialect) {
     case Dialect::kModelOpt:
       MIMO_RETURN_IF_ERROR(CheckModelOpt(quantization));

@@ -5,7 +5,9 @@
 
 #include "lib/draft/attention.h"
 #include "lib/draft/resize.h"
+#include "lib/draft/widen.h"
 #include "lib/forms/form.h"
+#include "lib/forms/fp8_scales.h"
 #include "lib/forms/hf/cache_scales.h"
 #include "lib/forms/unknown.h"
 #include "lib/model/role_groups.h"
@@ -29,6 +31,9 @@ class LogicalPlanner {
 
   Status Fill() {
     MIMO_RETURN_IF_ERROR(PlanUnknown());
+    for (const Weight& weight : inventory_.weights)
+      if (HasBlockGrid(weight.storage) && weight.input != kNone)
+        draft_.SetReason(weight.input, "for the activations of a weight that is not kept as FP8");
     for (const AttentionWeights& a : inventory_.attention) MIMO_RETURN_IF_ERROR(PlanAttentionLayer(a));
     for (const Weight& weight : inventory_.weights)
       if (!IsAttentionProjection(weight.id.role)) MIMO_RETURN_IF_ERROR(PlanWeight(weight));
@@ -81,6 +86,13 @@ class LogicalPlanner {
       return UsageError("block FP8 that is made anew has a grid for each of q, k and v")
           .Expected("--qkv split:independent or fused")
           .Found(target_.qkv.ToString());
+    if (chosen.kind == Choice::Kind::kRename && HasBlockGrid(first.storage)) {  // what is moved gets its type as well
+      const bool named = catalogue_.arrays[first.scale].id.part == chosen.arrays.scales;
+      const bool bytes = catalogue_.arrays[first.array].dtype == DType::kU8;
+      if (chosen.as_released && first.in_blocks()) request->as_released = chosen.arrays.scales;
+      request->as_fp8 = bytes && (named || request->as_released);
+      if (request->as_fp8 || request->as_released) chosen.kind = Choice::Kind::kKeep;
+    }
     if (target_.decodes && chosen.kind == Choice::Kind::kKeep && first.storage != Storage::kPlain)
       chosen = Choice::Plain(Codec::kBf16);
     if (chosen.kind == Choice::Kind::kPlain) request->decode = chosen.codec;
@@ -102,10 +114,14 @@ class LogicalPlanner {
     request.weights = &a;
     const bool grafted = p_.like != nullptr && a.first() >= p_.like->first_grafted;
     const QkvLayout& layout = grafted ? p_.like->layout : p_.layout.layout;
-    request.source = BuildQkvMap(layout, LogicalShape(catalogue_.config, windowed), first.block_rows);
+    // Without blocks bands say nothing.
+    const int64_t block_rows = first.in_blocks() ? first.block_rows : target_.block_rows;
+    request.source = BuildQkvMap(layout, LogicalShape(catalogue_.config, windowed), block_rows);
     request.target = BuildQkvMap(target_.qkv, target_.model.attention(windowed), target_.block_rows);
     MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
     MIMO_RETURN_IF_ERROR(CheckMovable(a, choice));
+    MIMO_RETURN_IF_ERROR(CheckScalesOf(p_, request, choice));
+    request.equal_scales = HasEqual(p_, a, p_.facts.equal_scales);
     if (options_.fold_value_scale == FoldInto::kV) MIMO_RETURN_IF_ERROR(FoldIntoV(first, choice, &request));
     if (choice.kind == Choice::Kind::kRename) {
       PlanRenamed(a, choice);
@@ -131,8 +147,9 @@ class LogicalPlanner {
       return UsageError("V cannot take in the value scale while it is quantized")
           .Expected("two runs: --fold-value-scale v first, then the recipe")
           .Found(name);
-    if (HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep) return {};
-    if (target_.qkv.fused())
+    if (first.in_blocks() && choice.kind == Choice::Kind::kKeep) return {};
+    const bool rows_or_whole = HasBlockGrid(first.storage) && choice.kind == Choice::Kind::kKeep;
+    if (target_.qkv.fused() && !rows_or_whole)
       return UsageError("V of unquantized fused attention cannot be scaled apart from Q and K")
           .Expected("--qkv split")
           .Found(name)
@@ -182,7 +199,10 @@ class LogicalPlanner {
     const bool powers_of_two = facts.attention_scales > 0 && facts.power_of_two_scales == facts.attention_scales;
     if (choice.kind == Choice::Kind::kEncode && exact && (weight.storage == Storage::kMxfp4 || powers_of_two))
       tally_.maybe_exact.push_back(weight.array);
-    if (!exact) tally_.rounded.push_back(weight.array);
+    // NVFP4 that was made from MXFP4 goes back exactly, other NVFP4 does not: only the run can tell.
+    const bool back = choice.kind == Choice::Kind::kEncode && choice.encoding.codec == Codec::kMxfp4 &&
+                      weight.storage == Storage::kNvfp4 && options_.lossless;
+    if (!exact && !back) tally_.rounded.push_back(weight.array);
   }
   void Rounds(const AttentionWeights& a, const Choice& choice) {
     for (const uint32_t weight : a.in_order())
@@ -237,7 +257,9 @@ class LogicalPlanner {
           .Found(name);
     if (choice.kind == Choice::Kind::kEncode) return PlanEncoded(weight, choice, name, shape);
     draft_.BeginGroup(stored.name);
-    if (choice.kind == Choice::Kind::kRename) {
+    if (choice.kind == Choice::Kind::kRename && choice.as_released && weight.in_blocks() && !changed) {
+      AddAsReleased(draft_, weight, choice.arrays);
+    } else if (choice.kind == Choice::Kind::kRename) {
       draft_.AddRenamed(weight, choice.arrays);
       if (changed) ResizeAdded(draft_, weight, shape);
     } else if (choice.kind == Choice::Kind::kPlain) {
@@ -247,12 +269,12 @@ class LogicalPlanner {
       if (changed) {
         draft_.AddKept(weight);
         ResizeAdded(draft_, weight, shape);
-      } else if (HasBlockGrid(weight.storage) && weight.block_rows != target_.block_rows) {
+      } else if (weight.in_blocks() && weight.block_rows != target_.block_rows) {
         AddRegridded(draft_, weight, target_.block_rows);
       } else {
         draft_.AddKept(weight);
       }
-      if (folds) FoldKept(weight);
+      if (folds) MIMO_RETURN_IF_ERROR(FoldKept(weight));
     }
     return {};
   }
@@ -290,13 +312,24 @@ class LogicalPlanner {
   }
 
   // The arrays of a kept weight were just added: block FP8 takes the factor in its scales, values are rounded anew.
-  void FoldKept(const Weight& weight) {
+  Status FoldKept(const Weight& weight) {
+    if (HasBlockGrid(weight.storage)) {
+      const StoredArray& scale = catalogue_.arrays[weight.scale];
+      if (scale.dtype != DType::kF32)
+        return UsageError("scales of this type cannot take in the value scale without rounding")
+            .Expected("F32 scales; or two runs: --dtype bf16 first, then --fold-value-scale o")
+            .Found(std::string(DTypeName(scale.dtype)) + " in " + scale.name);
+      for (DraftOutput& output : draft_.group().outputs)
+        if (output.name == scale.name) Scale(&output);
+      return {};
+    }
     OutputArray& output = draft_.group().outputs.back();
     Scale(&output);
-    if (weight.scale != kNone) return;
+    if (weight.scale != kNone) return {};
     draft_.DecodedSource(weight);
     output.transform = Transform::kConvert;
     output.target_codec = draft_.sources[output.pieces[0].source].codec;
+    return {};
   }
 
   void PlanPlain(const Weight& weight, Codec codec, const std::string& name, const std::vector<int64_t>& shape) {

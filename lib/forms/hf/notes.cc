@@ -1,5 +1,6 @@
 // Notes that every form shares.
 #include "lib/forms/form.h"
+#include "lib/forms/fp8_scales.h"
 #include "lib/forms/hf/hf_config.h"
 
 namespace mimo {
@@ -19,7 +20,7 @@ void Form::Note(Planning* p) const {
   if (p->layout.assumed)
     notes.push_back("the source layout " + p->layout.layout.ToString() + " is assumed by " + p->layout.basis +
                     " alone, which the data neither bears out nor contradicts; --source-qkv overrides it");
-  if (traits.index && qkv.fused() && !target.keeps_fp8)
+  if (traits.index && qkv.fused() && !target.keeps_fp8 && KeptInRows(*p) == nullptr)
     notes.push_back("engines read unquantized fused QKV as plain [Q;K;V]: --qkv split is what they load");
   if (traits.plain && qkv.fused() && target.keeps_fp8 && qkv != p->layout.layout && qkv.chunks < global.kv_heads)
     notes.push_back("released engines take the chunk count from num_key_value_heads (" +

@@ -68,6 +68,13 @@ class LikePlanner {
     return w.storage == Storage::kPlain ? ValueCodecOf(catalogue_.arrays[w.array].dtype) : std::nullopt;
   }
 
+  // Scales that can be kept or made anew: F32, of blocks or of rows that are rows.
+  bool CanMakeFp8(const Weight& w) const {
+    const StoredArray &codes = catalogue_.arrays[w.array], &scale = catalogue_.arrays[w.scale];
+    return codes.dtype == DType::kF8E4M3 && scale.dtype == DType::kF32 && scale.shape.size() == 2 && w.input == kNone &&
+           !w.per_tensor();
+  }
+
   // How the reference stores a weight of codes, and in which arrays.
   kernels::Encoding EncodingOf(const Weight& w) const {
     kernels::Encoding encoding;
@@ -108,7 +115,7 @@ class LikePlanner {
     request.target = BuildQkvMap(like_.layout, shape, w.block_rows);
     if (const auto codec = Values(w)) {
       request.decode = *codec;
-    } else if (w.storage == Storage::kFp8Block && Values(from) && !w.per_row()) {
+    } else if (IsReleasedFp8(catalogue_, w) && Values(from)) {
       std::array<uint32_t, 3> keep = {kNone, kNone, kNone};
       for (size_t i = 0; i < keep.size() && !options_.fresh_scales; ++i)
         if (const uint32_t weight = ref.in_order()[i]; weight != kNone)
@@ -145,7 +152,8 @@ class LikePlanner {
     const Weight& from = p_.inventory.weights[index];
     Take(from);
     if (w.storage == Storage::kPlain) return PlanPlain(w, from, name);
-    if (!Values(from) || (w.storage != Storage::kFp8Block && w.storage != Storage::kMxfp4))
+    const bool fp8 = w.storage == Storage::kFp8Block && CanMakeFp8(w);
+    if (!Values(from) || (!fp8 && w.storage != Storage::kMxfp4))
       return CannotMake(w, std::string(DTypeName(stored.dtype)));
     EncodedRequest request;
     request.id = w.id;

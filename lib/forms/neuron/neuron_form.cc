@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/base/checked.h"
+#include "lib/forms/fp8_scales.h"
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/neuron/neuron_names.h"
 #include "lib/forms/neuron/neuron_view.h"
@@ -51,7 +52,8 @@ Result<std::optional<Choice>> NeuronForm::Store(const Planning& p, const Weight&
   if (p.options.dtype != DTypeChoice::kKeep) return std::optional<Choice>();
   const bool quantized = weight.storage != Storage::kPlain;
   if (IsExpert(id.role)) {
-    if (!quantized || HasBlockGrid(weight.storage)) return std::optional(Choice());
+    if (!quantized || IsReleasedFp8(p.catalogue, weight)) return std::optional(Choice());
+    if (HasBlockGrid(weight.storage)) return NoPlaceFor(p.catalogue, weight, "stacked experts of Neuron");
     return UsageError("Neuron has no form for these experts")
         .Expected("block FP8 or BF16 experts")
         .Found(name)

@@ -8,6 +8,7 @@
 
 #include "lib/decode/row_bytes.h"
 #include "lib/draft/cut_pieces.h"
+#include "lib/forms/fp8_scales.h"
 #include "lib/forms/hf/hf_output.h"
 #include "lib/forms/ranks/encoded_ranks.h"
 #include "lib/forms/ranks/rank_cache_scales.h"
@@ -17,6 +18,7 @@
 #include "lib/forms/refusals.h"
 #include "lib/forms/rules.h"
 #include "lib/model/role_groups.h"
+#include "lib/model/scale_values.h"
 
 namespace mimo {
 namespace {
@@ -49,6 +51,7 @@ class Distributor {
     planned_ = std::move(draft_.groups);
     draft_.groups.clear();
     MIMO_RETURN_IF_ERROR(CheckDialect());
+    MIMO_RETURN_IF_ERROR(CheckFp8());
     for (DraftGroup& group : planned_) MIMO_RETURN_IF_ERROR(Sort(group));
     for (auto& [key, members] : stacks_) MIMO_RETURN_IF_ERROR(MakeStack(std::get<2>(key), std::get<1>(key), members));
     MIMO_RETURN_IF_ERROR(encoded_.Make());
@@ -86,6 +89,31 @@ class Distributor {
         .Advice("a recipe in the dialect modelopt, or --dtype bf16");
   }
 
+  // Ranks are cut at blocks, and their codes are FP8 by type; scales of another type are widened.
+  Status CheckFp8() const {
+    std::vector<const Weight*> odd(p_.catalogue.arrays.size(), nullptr);
+    for (const Weight& weight : p_.inventory.weights) {
+      if (!HasBlockGrid(weight.storage)) continue;
+      const DType scale = p_.catalogue.arrays[weight.scale].dtype;
+      if (!weight.in_blocks() || p_.catalogue.arrays[weight.array].dtype != DType::kF8E4M3 || IsExponentType(scale))
+        odd[weight.array] = &weight;
+    }
+    const auto check = [&](uint32_t source) -> const Weight* {
+      return source == kNone ? nullptr : odd[draft_.sources[source].array];
+    };
+    for (const DraftGroup& group : planned_) {
+      for (const CellRow& cell : group.cells)
+        for (const CellSegment& s : cell.segments)
+          if (const Weight* weight = check(s.source)) return NoPlaceFor(p_.catalogue, *weight, "rank files");
+      for (const DraftOutput& output : group.outputs) {
+        if (output.transform != Transform::kMove || IsTower(output.id.role)) continue;
+        for (const Piece& piece : output.pieces)
+          if (const Weight* weight = check(piece.source)) return NoPlaceFor(p_.catalogue, *weight, "rank files");
+      }
+    }
+    return {};
+  }
+
   // Which planned outputs make which arrays of a rank; re-laid attention is cut at once.
   Status Sort(DraftGroup& group) {
     if (!group.cells.empty()) return CutCells(group);
@@ -106,7 +134,7 @@ class Distributor {
         rest_.push_back(&output);
         continue;
       }
-      const bool foreign = output.id.part == Part::kScaleInv && output.dtype != DType::kF32;
+      const bool foreign = output.id.part == Part::kScaleInv && IsExponentType(output.dtype);
       if (!tensor || foreign || !encoded_.HasClass(output.id))
         return UsageError("form " + form_.name() + " has no place for an array of this checkpoint")
             .Expected("BF16, block FP8, MXFP4, or ModelOpt's NVFP4 and MXFP8 weights")
@@ -118,6 +146,7 @@ class Distributor {
   }
 
   DType TypeOf(const RankTensor& tensor, DType stored) const {
+    if (tensor.part == Part::kScaleInv) return DType::kF32;
     if (tensor.dtype == "F32") return DType::kF32;
     if (tensor.dtype == "router") return config().router_dtype == "bfloat16" ? DType::kBF16 : DType::kF32;
     return stored;
@@ -189,6 +218,7 @@ class Distributor {
       const RankTensor& tensor = form_.tensors()[*index];
       OutputArray part = output;
       part.shape[0] /= places_.tp();
+      if (output.transform == Transform::kScales) part.dtype = DType::kF32;
       MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, output.id.layer, part.dtype, part.shape));
       for (const int64_t rank : places_.ranks())
         made[{i, rank}] = outputs_.Add(part, name, tensor.mtp, rank, output.id.layer, output.near);

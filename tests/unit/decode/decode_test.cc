@@ -95,6 +95,54 @@ TEST(Decode, BlockFp8RectanglesBeginAndEndAnywhere) {
   }
 }
 
+// Scales of rows and of the whole, [rows, 1] or [rows], in every type.
+TEST(Decode, ScalesOfRowsAndTensorsInEveryType) {
+  constexpr int64_t kRows = 7, kCols = 33;
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E8M0, DType::kU8}) {
+    for (const bool whole : {false, true}) {
+      for (const bool in_a_row : {false, true}) {
+        if (whole && in_a_row) continue;
+        Arrays arrays;
+        const uint64_t element = BitsPerElement(type) / 8;
+        const int64_t count = whole ? 1 : kRows;
+        // 2^e in each type: exponents are told apart by it.
+        std::vector<uint8_t> bytes;
+        for (int64_t i = 0; i < count; ++i) {
+          const float value = std::ldexp(1.0f, static_cast<int>(i) - 3);
+          const auto bits = std::bit_cast<uint32_t>(value);
+          const uint32_t stored = type == DType::kF32    ? bits
+                                  : type == DType::kBF16 ? bits >> 16
+                                  : type == DType::kF16  ? (static_cast<uint32_t>(i) - 3 + 15) << 10
+                                                         : bits >> 23;
+          for (uint64_t b = 0; b < element; ++b) bytes.push_back(static_cast<uint8_t>(stored >> (8 * b)));
+        }
+        const uint32_t scales = arrays.Add({}, in_a_row ? element * kRows : element, bytes);
+        SourceArray source;
+        source.quantized = true;
+        source.codec = Codec::kFp8Block;
+        source.scale = scales;
+        source.block_rows = whole ? kRows : 1;
+        source.block_cols = kCols;
+        source.scale_type = type;
+        source.scales_in_a_row = in_a_row;
+        const std::vector<uint8_t> codes = Random(kRows * kCols, 0xF7);
+        const uint32_t from = arrays.Add(source, kCols, codes);
+        for (const int64_t col : {0, 5}) {
+          std::vector<float> out(static_cast<size_t>(4 * 20));
+          auto anomalies = Decode(arrays, {from, 2, 4, 2, col, 20}, {Codec::kFp32, out.data(), 80}, OnCpu);
+          ASSERT_TRUE(anomalies.ok());
+          for (int64_t r = 0; r < 4; ++r)
+            for (int64_t c = 0; c < 20; ++c)
+              EXPECT_EQ(out[static_cast<size_t>(20 * r + c)],
+                        lab::E4m3(codes[static_cast<size_t>((2 + r) * kCols + col + c)]) *
+                            std::ldexp(1.0f, whole ? -3 : static_cast<int>(2 + r) - 3))
+                  << DTypeName(type) << whole << in_a_row;
+        }
+      }
+    }
+  }
+}
+
 TEST(Decode, ABadScaleIsCountedOncePerBandHoweverItIsCut) {
   const Fp8 fp8({1, -1, 1, NAN, 1, 1, 1, 1, 1});
   for (const int64_t step : {1, 2, 3, 5, 12}) {

@@ -269,6 +269,20 @@ class Encoder {
         return codes;
       }
     }
+    if (encoding_.codec == Codec::kMxfp4 && from.band->source.codec == Codec::kNvfp4 && keep_ == nullptr) {
+      const Source& source = from.band->source;
+      const uint8_t* scales = static_cast<const uint8_t*>(source.scales) + from.row * source.scale_row_bytes + col / 16;
+      const double block = E4m3(scales[0]);
+      const double unit = source.global_divides ? block / source.global : block * source.global;
+      const bool power = source.global > 0 && std::isfinite(source.global) && std::isfinite(unit) && unit >= 0x1p-127 &&
+                         unit <= 0x1p125 && std::ldexp(1.0, std::ilogb(unit)) == static_cast<float>(unit);
+      if (scales[0] == scales[1] && power) {
+        *scale = static_cast<uint8_t>(std::ilogb(unit) + 127);
+        for (size_t i = 0; i < v.size(); ++i) codes[i] = from.Nibble(col + i);
+        ++out_.counts.exact_blocks;
+        return codes;
+      }
+    }
     if (encoding_.codec == Codec::kNvfp4) {
       *scale = Nvfp4ScaleOf(v, encoding_.rule, global_);
       const float m = static_cast<float>(E4m3(*scale)) * global_.multiplier;

@@ -271,6 +271,81 @@ TEST(EncodeRows, Mxfp4BecomesNvfp4AndBlockFp8Exactly) {
   }
 }
 
+// The exact way to NVFP4 and back, over all exponents that NVFP4 can hold beside each other: the bytes come back.
+TEST(EncodeRows, Nvfp4ThatWasMxfp4GoesBackByMoving) {
+  for (int largest = 0; largest <= 252; ++largest) {
+    std::mt19937_64 random(static_cast<uint64_t>(largest));
+    constexpr uint64_t kRows = 3, kCols = 32 * 18;
+    const int span = std::min(17, largest);
+    std::vector<uint8_t> packed(kRows * kCols / 2), bytes(kRows * kCols / 32);
+    for (uint8_t& byte : packed) byte = static_cast<uint8_t>(random());
+    for (size_t i = 0; i < bytes.size(); ++i) {
+      bytes[i] = static_cast<uint8_t>(largest - static_cast<int>(i) % (span + 1));
+      packed[16 * i] |= 1;  // no group is zero, so that each counts
+    }
+    for (size_t i = 0; i < 16; ++i) packed[16 * 5 + i] = i % 2 == 0 ? 0 : 0x80;  // but one, of both signs
+    Band band;
+    band.source = {.codec = Codec::kMxfp4,
+                   .data = packed.data(),
+                   .row_bytes = kCols / 2,
+                   .scales = bytes.data(),
+                   .scale_row_bytes = kCols / 32};
+    band.rows = kRows;
+    band.cols = kCols;
+    const Encoding nvfp4{.codec = Codec::kNvfp4};
+    for (const EncodeImplementation& by : EncodeImplementations()) {
+      const Nvfp4Global global = GlobalOf({band}, kCols, nvfp4, by);
+      ASSERT_TRUE(global.exact);
+      const EncodeRun there({band}, kCols, nvfp4, global, by, false);
+      for (const bool divides : {false, true}) {
+        if (divides && largest < 9) continue;  // the reciprocal of the global scale is beyond F32
+        Band made = band;
+        made.source = {.codec = Codec::kNvfp4,
+                       .data = there.codes.data(),
+                       .row_bytes = kCols / 2,
+                       .scales = there.scales.data(),
+                       .scale_row_bytes = kCols / 16,
+                       .global = divides ? 1 / global.multiplier : global.multiplier,
+                       .global_divides = divides};
+        for (const ScaleRule rule : {ScaleRule::kRceil, ScaleRule::kFloor, ScaleRule::kEven}) {
+          const EncodeRun back({made}, kCols, {.codec = Codec::kMxfp4, .rule = rule}, {}, by, true);
+          ASSERT_EQ(back.codes, packed) << by.name << ' ' << largest;
+          ASSERT_EQ(back.scales, bytes) << by.name << ' ' << largest;
+          ASSERT_EQ(back.counts.exact_blocks, bytes.size());
+          ASSERT_EQ(back.errors[0].error, 0);
+        }
+      }
+    }
+  }
+}
+
+// Only some groups of a row lie under powers of two: the others are encoded.
+TEST(EncodeRows, Nvfp4UnderSomePowersOfTwo) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    std::mt19937_64 random(seed);
+    constexpr uint64_t kRows = 4, kCols = 256;
+    std::vector<uint8_t> packed(kRows * kCols / 2), scales(kRows * kCols / 16);
+    for (uint8_t& byte : packed) byte = static_cast<uint8_t>(random());
+    for (size_t i = 0; i < scales.size(); i += 2) {
+      scales[i] = static_cast<uint8_t>(random() % 3 == 0 ? random() % 127 : random() % 16 * 8);
+      scales[i + 1] = random() % 3 == 0 ? static_cast<uint8_t>(random() % 127) : scales[i];
+    }
+    Band band;
+    band.source = {.codec = Codec::kNvfp4,
+                   .data = packed.data(),
+                   .row_bytes = kCols / 2,
+                   .scales = scales.data(),
+                   .scale_row_bytes = kCols / 16,
+                   .global = seed % 4 == 3 ? 3e-5f : std::ldexp(1.0f, static_cast<int>(seed) * 4 - 140),
+                   .global_divides = seed % 2 == 1};
+    band.rows = kRows;
+    band.cols = kCols;
+    for (const ScaleRule rule : {ScaleRule::kRceil, ScaleRule::kFloor})
+      ExpectAllEqualReference({band}, kCols, {.codec = Codec::kMxfp4, .rule = rule}, "seed " + std::to_string(seed));
+    if (HasFailure()) return;
+  }
+}
+
 // ---- adversarial groups
 
 std::vector<float> Adversarial(uint64_t seed) {

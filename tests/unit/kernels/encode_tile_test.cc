@@ -284,6 +284,34 @@ TEST(EncodeTile, PowerOfTwoBlocksOfFp8BecomeMxfp8ByMoving) {
   }
 }
 
+TEST(EncodeTile, Nvfp4UnderPowersOfTwoMovesToMxfp4) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    std::mt19937_64 random(seed);
+    constexpr uint64_t kRows = 5, kCols = 160;
+    AlignedBytes packed(kRows * kCols / 2);
+    std::vector<uint8_t> scales(kRows * kCols / 16);
+    for (uint8_t* p = packed.data(); p < packed.data() + kRows * kCols / 2; ++p) *p = static_cast<uint8_t>(random());
+    for (size_t i = 0; i < scales.size(); i += 2) {
+      scales[i] = static_cast<uint8_t>(random() % 3 == 0 ? random() % 256 : random() % 16 * 8);
+      scales[i + 1] = random() % 3 == 0 ? static_cast<uint8_t>(random() % 256) : scales[i];
+    }
+    Band band;
+    band.source = {.codec = Codec::kNvfp4,
+                   .data = packed.data(),
+                   .row_bytes = kCols / 2,
+                   .scales = scales.data(),
+                   .scale_row_bytes = kCols / 16,
+                   .global = seed % 5 == 3 ? -0.5f : std::ldexp(1.0f, static_cast<int>(seed) * 4 - 140),
+                   .global_divides = seed % 2 == 1};
+    band.rows = kRows;
+    band.cols = kCols;
+    for (const bool via_bf16 : {false, true})
+      ExpectGridEqualsCpu({band}, kCols, {.codec = Codec::kMxfp4, .rule = ScaleRule::kRceil, .via_bf16 = via_bf16},
+                          "powers " + std::to_string(seed));
+    if (HasFailure()) return;
+  }
+}
+
 TEST(EncodeTile, Mxfp4MovesToNvfp4AndToBlocksOfFp8) {
   for (uint64_t seed = 0; seed < 40; ++seed) {
     std::mt19937_64 random(seed);

@@ -315,31 +315,98 @@ TEST(StoredWeight, BlocksOfFp8AreThoseOfTheConfig) {
   EXPECT_NE(odd.error().Message().find("multiples of 32"), std::string::npos) << odd.error().Message();
 }
 
-TEST(StoredWeight, OneScalePerRowIsKnownByItsShapeOrByItsName) {
+TEST(StoredWeight, OneScalePerRowIsKnownByItsShape) {
   const std::string down = "model.layers.0.mlp.down_proj";  // [128, 192]: a row is wider than a block
-  for (const char* part : {"weight_scale_inv", "weight_scale", "scale"}) {
-    const auto weight = WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kF32, {128, 1}}}, kConfig);
-    ASSERT_TRUE(weight.ok()) << weight.error().Message();
-    EXPECT_EQ(weight.value().storage, Storage::kFp8Block);
-    EXPECT_EQ(weight.value().block_rows, 1);
-    EXPECT_EQ(weight.value().block_cols, 192);
-    EXPECT_TRUE(weight.value().per_row());
-    EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kF32, {127, 1}}}, kConfig).ok());
-    EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kF32, {128}}}, kConfig).ok());
-    EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, kBf16, {128, 1}}}, kConfig).ok());
+  const std::string up = "model.layers.0.mlp.up_proj";      // [192, 128]: as wide as a block
+  for (const DType type : {kF32, kBf16, DType::kF16, DType::kF8E8M0}) {
+    for (const char* part : {"weight_scale_inv", "weight_scale", "scale"}) {
+      for (const bool vector : {false, true}) {
+        const auto shape = [&](int64_t rows) {
+          return vector ? std::vector<int64_t>{rows} : std::vector<int64_t>{rows, 1};
+        };
+        const auto weight = WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, type, shape(128)}}, kConfig);
+        ASSERT_TRUE(weight.ok()) << weight.error().Message();
+        EXPECT_EQ(weight.value().storage, Storage::kFp8Block);
+        EXPECT_EQ(weight.value().block_rows, 1);
+        EXPECT_EQ(weight.value().block_cols, 192);
+        EXPECT_TRUE(weight.value().per_row());
+        EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, type, shape(127)}}, kConfig).ok());
+        EXPECT_FALSE(WeightOf(down, {{"weight", kE4M3, {128, 192}}, {part, DType::kI32, shape(128)}}, kConfig).ok());
+        EXPECT_TRUE(WeightOf(up, {{"weight", kE4M3, {192, 128}}, {part, type, shape(192)}}, kConfig).value().per_row());
+      }
+    }
   }
-  const std::string up = "model.layers.0.mlp.up_proj";  // [192, 128]: as wide as a block
   const std::vector<Stored> codes = {{"weight", kE4M3, {192, 128}}};
-  const auto with = [&](const char* part) { return std::vector<Stored>{codes[0], {part, kF32, {192, 1}}}; };
-  EXPECT_FALSE(WeightOf(up, with("weight_scale"), kConfig).ok());
-  EXPECT_TRUE(WeightOf(up, with("weight_scale"), WithBlocks(128, 64)).value().per_row());
-  EXPECT_TRUE(WeightOf(up, with("scale"), kConfig).value().per_row());
-  std::vector<Stored> both = with("scale");
-  both.push_back({"weight_scale_inv", kF32, {2, 1}});
+  std::vector<Stored> both = {codes[0], {"scale", kF32, {192, 1}}, {"weight_scale_inv", kF32, {2, 1}}};
   const auto refused = WeightOf(up, both, kConfig);
   ASSERT_FALSE(refused.ok());
   EXPECT_NE(refused.error().what.find("two arrays of scales"), std::string::npos);
   EXPECT_FALSE(WeightOf(up, {codes[0], {"scale", kU8, {192, 4}}}, kConfig).ok());  // no MXFP8 under this name
+}
+
+TEST(StoredWeight, OneScaleForAWholeTensor) {
+  const std::string up = "model.layers.0.mlp.up_proj";
+  for (const DType type : {kF32, kBf16, DType::kF16}) {
+    for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{{}, {1}, {1, 1}}) {
+      const std::vector<Stored> parts = {{"weight", kE4M3, {192, 128}}, {"weight_scale", type, shape}};
+      const auto weight = WeightOf(up, parts, kConfig);
+      ASSERT_TRUE(weight.ok()) << weight.error().Message();
+      EXPECT_TRUE(weight.value().per_tensor());
+      EXPECT_EQ(weight.value().block_rows, 192);
+      EXPECT_EQ(weight.value().block_cols, 128);
+      std::vector<Stored> fixed = parts;
+      fixed.push_back({"input_scale", type, {}});
+      EXPECT_NE(WeightOf(up, fixed, kConfig).value().input, kNone);
+      fixed.back().shape = {2};
+      EXPECT_FALSE(WeightOf(up, fixed, kConfig).ok());
+    }
+  }
+  // A weight no larger than a block: blocks, as the config says.
+  const auto small = WeightOf("model.layers.1.mlp.experts.0.up_proj",
+                              {{"weight", kE4M3, {64, 128}}, {"weight_scale", kF32, {1, 1}}}, kConfig);
+  ASSERT_TRUE(small.ok()) << small.error().Message();
+  EXPECT_TRUE(small.value().in_blocks());
+}
+
+TEST(StoredWeight, ExponentsAreOfBlocksOrOfGroupsByTheirShape) {
+  const std::string up = "model.layers.0.mlp.up_proj";
+  for (const DType type : {DType::kF8E8M0, kU8}) {
+    const auto blocks = WeightOf(up, {{"weight", kE4M3, {192, 128}}, {"weight_scale_inv", type, {2, 1}}}, kConfig);
+    ASSERT_TRUE(blocks.ok()) << blocks.error().Message();
+    EXPECT_TRUE(blocks.value().in_blocks());
+    const auto groups = WeightOf(up, {{"weight", kE4M3, {192, 128}}, {"weight_scale_inv", type, {192, 4}}}, kConfig);
+    ASSERT_TRUE(groups.ok());
+    EXPECT_EQ(groups.value().storage, Storage::kMxfp8);
+  }
+}
+
+TEST(StoredWeight, BytesAreFp8WhereScalesLeaveNoDoubt) {
+  const std::string up = "model.layers.0.mlp.up_proj";
+  const auto with = [&](const char* part, DType type, std::vector<int64_t> shape) {
+    return WeightOf(up, {{"weight", kU8, {192, 128}}, {part, type, std::move(shape)}}, kConfig);
+  };
+  EXPECT_TRUE(with("weight_scale_inv", kF32, {2, 1}).value().in_blocks());
+  EXPECT_TRUE(with("weight_scale", kBf16, {2, 1}).value().in_blocks());
+  EXPECT_TRUE(with("weight_scale", kBf16, {192}).value().per_row());
+  EXPECT_FALSE(with("weight_scale", kF32, {}).ok());         // may be any integers
+  EXPECT_FALSE(with("weight_scale_inv", kU8, {2, 1}).ok());  // bytes under bytes
+  EXPECT_FALSE(with("weight_scale_inv", kF32, {192, 4}).ok());
+}
+
+TEST(StoredWeight, F4CountsCodes) {
+  const std::string up = "model.layers.0.mlp.up_proj";
+  const auto mxfp4 = WeightOf(up, {{"weight", DType::kF4, {192, 128}}, {"weight_scale", kU8, {192, 4}}}, kConfig);
+  ASSERT_TRUE(mxfp4.ok()) << mxfp4.error().Message();
+  EXPECT_EQ(mxfp4.value().storage, Storage::kMxfp4);
+  EXPECT_EQ(mxfp4.value().cols, 128);
+  const auto nvfp4 = WeightOf(up,
+                              {{"weight_packed", DType::kF4, {192, 128}},
+                               {"weight_scale", kE4M3, {192, 8}},
+                               {"weight_global_scale", kF32, {1}}},
+                              kConfig);
+  ASSERT_TRUE(nvfp4.ok()) << nvfp4.error().Message();
+  EXPECT_EQ(nvfp4.value().storage, Storage::kNvfp4);
+  EXPECT_FALSE(WeightOf(up, {{"weight", DType::kF4, {192, 64}}, {"weight_scale", kU8, {192, 4}}}, kConfig).ok());
 }
 
 // Rows that carry their own scales ask nothing of the layout: attention of this kind has no grid.

@@ -63,7 +63,27 @@ TEST(AdjustRows, ScaledValuesCountWhatOverflows) {
 
 TEST(AdjustRows, ScalesThatAreNoMultiplierAreBad) {
   const std::vector<float> scales = {1, 0, -1, NAN, INFINITY, 1e-38f};
-  EXPECT_EQ(BadScales(reinterpret_cast<const std::byte*>(scales.data()), 4 * scales.size()), 3u);
+  EXPECT_EQ(BadScales(DType::kF32, reinterpret_cast<const std::byte*>(scales.data()), 4 * scales.size()), 3u);
+  const std::vector<uint16_t> halves = {0x3F80, 0, 0xBF80, 0x7FC0, 0x7F80, 1};  // the same as BF16
+  EXPECT_EQ(BadScales(DType::kBF16, reinterpret_cast<const std::byte*>(halves.data()), 2 * halves.size()), 3u);
+}
+
+TEST(AdjustRows, ScalesThatAreNumbersAreLookedAt) {
+  OutputArray output;
+  for (const Part part : {Part::kScaleInv, Part::kScale, Part::kRowScale}) {
+    output.id.part = part;
+    for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+      output.dtype = type;
+      EXPECT_TRUE(HoldsScales(output));
+    }
+    for (const DType type : {DType::kU8, DType::kF8E8M0, DType::kF8E4M3}) {  // exponents, and block scales of NVFP4
+      output.dtype = type;
+      EXPECT_FALSE(HoldsScales(output));
+    }
+  }
+  output.id.part = Part::kWeight;
+  output.dtype = DType::kF32;
+  EXPECT_FALSE(HoldsScales(output));
 }
 
 }  // namespace

@@ -379,6 +379,20 @@ class Prefixes(ToolCase):
         self.assertIn("re:lm_head", listed)
         self.assertEqual([n for n in listed if "language_model" in n], [])
 
+    def test_reference_under_a_prefix(self):
+        """What is like it would have its header, and other names: refused, and the advice works."""
+        source, _ = checkpoints.ours("v2.5", **checkpoints.TINY)
+        run = self.convert(source, "run", "--dtype", "bf16", "--qkv", "split")
+        box = Box(source)
+        box.rename(lambda n: "language_model." + n)
+        reference = box.write(self.at("reference"))
+        result = self.run_tool("mimo-convert", run, self.at("like"), "--like", reference, code=3)
+        self.assertIn("[names.prefixed_reference]", result.stderr)
+        self.assert_nothing_published(self.at("like"))
+        released = self.convert(reference, "released", "--dtype", "keep")
+        self.convert(run, "like", "--like", released)
+        self.assert_same_tensors(source, self.at("like"))
+
     def test_two_names_of_one_tensor_are_refused(self):
         source, _ = checkpoints.ours("v2.5", **checkpoints.TINY)
         box = Box(source)

@@ -72,7 +72,9 @@ class State:
         return self.config.get("quantization_config")
 
     def total(self):
-        return sum(a.nbytes for tensors in self.files.values() for _, a in tensors.values())
+        """Bytes of what the index names, where it names it."""
+        return sum(a.nbytes for file, tensors in self.files.items() for name, (_, a) in tensors.items()
+                   if self.index["weight_map"].get(name, file) == file)
 
     def write(self, directory):
         """As a directory; what was not edited is linked to the origin's files."""

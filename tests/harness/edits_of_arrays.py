@@ -279,7 +279,3 @@ def unknown_tensor(random, state):
         return None
     state.put(name, "BF16", np.full(shape, 0x3C00, np.uint16), sorted(state.files)[0])
     return f"{name} added"
-
-
-EDITS = (weight_type, norm_f32, router_bias_16, code_label, scale_type, rename, prefix, layer_shifted, scale_dropped,
-         scale_duplicated, scale_shape, requantized, scale_value, decoded, decoded, decoded, kv_scales, unknown_tensor)

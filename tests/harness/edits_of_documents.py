@@ -163,7 +163,3 @@ def index_name(random, state):
 def no_index(_, state):
     state.has_index = False
     return "no index"
-
-
-EDITS = (config_key, config_key, quantization_key, ignore_list, moved, unindexed, file_unindexed, stale_file, listed_twice,
-         index_metadata, index_name, no_index)

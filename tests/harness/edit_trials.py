@@ -163,6 +163,8 @@ def _judge_output(result, made, source, truth, out, asked):
     new = _warnings(result.stderr) - made.warnings
     found = [("unsaid", f"{about}: {text}") for about, text in doubts + ills if not _speaks_of(new, about, source)]
     doubted = [about.replace("qkv_proj", "") for about, _ in doubts]
+    if any(name == "layout.assumed" for name, _ in new):
+        doubted += [name for name in truth.logical if verdict.PROJECTION.match(name)]
     wrong, disagreements = verdict.judge(Directory(out), truth, truth.geometry.layout, asked, doubted)
     found += wrong
     for kind, text in disagreements:

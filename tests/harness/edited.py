@@ -36,7 +36,7 @@ class State:
         return made
 
     def names(self, pattern=""):
-        return [n for f in sorted(self.files) for n in sorted(self.files[f]) if re.search(pattern, n)]
+        return sorted({n for tensors in self.files.values() for n in tensors if re.search(pattern, n)})
 
     def file_of(self, name):
         return next(f for f in sorted(self.files) if name in self.files[f])

@@ -99,7 +99,7 @@ def moved(random, state):
 def unindexed(random, state):
     names = edited.some(random, [n for n in state.names() if n in state.index["weight_map"]])
     for name in names:
-        del state.index["weight_map"][name]
+        state.index["weight_map"].pop(name, None)
     return f"{edited.said(names)} not in the index" if names else None
 
 
@@ -107,7 +107,7 @@ def file_unindexed(random, state):
     file = random.choice(sorted(state.files))
     names = [n for n in state.files[file] if state.index["weight_map"].get(n) == file]
     for name in names:
-        del state.index["weight_map"][name]
+        state.index["weight_map"].pop(name, None)
     return f"{file} not in the index" if names else None
 
 

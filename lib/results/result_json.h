@@ -5,8 +5,8 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <string>
-#include <type_traits>
 
 #include "lib/json/members.h"
 #include "lib/json/text.h"
@@ -78,20 +78,28 @@ inline void AddCounts(JsonObject& object, const BlockCounts& counts) {
   VisitCounts([&](const char* key, auto member) { AddCount(object, key, counts.*member); });
 }
 
-// What AddGridCounts or AddCounts wrote. The first version of the documents had moved, equal and re-quantized blocks;
-// counts that came later are zero where they are absent.
+// The first version of the documents had moved, equal and re-quantized blocks; counts that came later are zero where
+// they are absent.
+inline void TakeCount(JsonMembers& members, const char* key, uint64_t BlockCounts::*member, BlockCounts* counts) {
+  const bool first = member == &BlockCounts::moved_blocks || member == &BlockCounts::equal_scale_blocks ||
+                     member == &BlockCounts::requantized_blocks;
+  counts->*member = members.Integer<uint64_t>(key, first ? std::nullopt : std::optional<uint64_t>(0));
+}
+inline void TakeCount(JsonMembers& members, const char* key, double BlockCounts::*member, BlockCounts* counts) {
+  counts->*member = TakeDouble(members, key);
+}
+
+// What AddGridCounts wrote.
+inline BlockCounts TakeGridCounts(JsonMembers& members) {
+  BlockCounts counts;
+  VisitGridCounts([&](const char* key, auto member) { TakeCount(members, key, member, &counts); });
+  return counts;
+}
+
+// What AddGridCounts or AddCounts wrote.
 inline BlockCounts TakeCounts(JsonMembers& members) {
   BlockCounts counts;
-  VisitCounts([&](const char* key, auto member) {
-    if constexpr (std::is_same_v<decltype(member), double BlockCounts::*>) {
-      counts.*member = TakeDouble(members, key);
-    } else if (member == &BlockCounts::moved_blocks || member == &BlockCounts::equal_scale_blocks ||
-               member == &BlockCounts::requantized_blocks) {
-      counts.*member = members.Integer<uint64_t>(key);
-    } else {
-      counts.*member = members.Integer<uint64_t>(key, 0);
-    }
-  });
+  VisitCounts([&](const char* key, auto member) { TakeCount(members, key, member, &counts); });
   return counts;
 }
 

@@ -1,5 +1,3 @@
-#include "lib/run/partial.h"
-
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -9,6 +7,7 @@
 #include "lib/json/parse.h"
 #include "lib/plan/plan_json.h"
 #include "lib/results/result_json.h"
+#include "lib/run/partial.h"
 
 namespace mimo {
 namespace {
@@ -82,6 +81,70 @@ std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
     if (file.file_group == file_group) outputs.insert(outputs.end(), file.outputs.begin(), file.outputs.end());
   }
   return outputs;
+}
+
+// Whether the list `key` of a record speaks of things that `may` be in it, and of none twice; `take` gets the number
+// and the members of each, and has to take them all. Counts them.
+template <class May, class Take>
+std::optional<size_t> TakeEach(JsonMembers& record, JsonProblems& problems, const char* key, const char* number,
+                               const May& may, const Take& take) {
+  std::set<uint32_t> seen;
+  for (const json& value : record.Array(key)) {
+    JsonMembers entry(value, problems, key);
+    const auto which = entry.Integer<uint32_t>(number);
+    if (!problems.ok() || !may(which) || !seen.insert(which).second) return std::nullopt;
+    take(which, entry);
+    entry.Close();
+  }
+  return seen.size();
+}
+
+// What a record says of its outputs, each of which has its hash. Encoded ones must all be in it.
+bool TakeTensors(const Plan& plan, const std::vector<uint32_t>& outputs, bool errors, JsonMembers& record,
+                 JsonProblems& problems, std::vector<TensorResult>* tensors) {
+  const auto any = [&](uint32_t tensor) { return tensor < outputs.size(); };
+  const auto encodes = [&](uint32_t tensor) {
+    return any(tensor) && plan.outputs[outputs[tensor]].transform == Transform::kEncode;
+  };
+  const auto anomalies = [&](uint32_t tensor, JsonMembers& entry) {
+    (*tensors)[tensor].anomalies = TakeAnomalies(entry);
+  };
+  const auto adjusted = [&](uint32_t tensor, JsonMembers& entry) {
+    (*tensors)[tensor].counts.inexact_codes = entry.Integer<uint64_t>("inexact_codes");
+  };
+  bool sound = true;
+  const auto encoded = [&](uint32_t tensor, JsonMembers& entry) {
+    BlockCounts& counts = (*tensors)[tensor].counts;
+    counts.encoded_blocks = entry.Integer<uint64_t>("blocks");
+    counts.exact_blocks = entry.Integer<uint64_t>("exact_blocks");
+    counts.kept_blocks = entry.Integer<uint64_t>("kept_blocks", 0);
+    counts.fresh_blocks = counts.encoded_blocks - counts.exact_blocks - counts.kept_blocks;
+    const json* error = entry.Find("error");
+    sound = sound && counts.exact_blocks <= counts.encoded_blocks &&
+            counts.kept_blocks <= counts.encoded_blocks - counts.exact_blocks && (error != nullptr || !errors);
+    if (!errors || error == nullptr) return;
+    JsonMembers sums(*error, problems, "error");
+    (*tensors)[tensor].error = TakeError(sums);
+    sums.Close();
+  };
+  if (!TakeEach(record, problems, "anomalies", "tensor", any, anomalies)) return false;
+  if (record.Has("adjusted") && !TakeEach(record, problems, "adjusted", "tensor", any, adjusted)) return false;
+  size_t count = 0;
+  for (uint32_t i = 0; i < outputs.size(); ++i) count += encodes(i) ? 1 : 0;
+  return TakeEach(record, problems, "encoded", "tensor", encodes, encoded) == count && sound;
+}
+
+// What it says of the new grids of its file group, which must all be in it.
+bool TakeGrids(const Plan& plan, uint32_t file_group, JsonMembers& record, JsonProblems& problems,
+               std::map<uint32_t, BlockCounts>* grids) {
+  const auto relays = [&](uint32_t group) {
+    return group < plan.groups.size() && plan.groups[group].file_group == file_group &&
+           !plan.groups[group].cells.empty();
+  };
+  size_t count = 0;
+  for (uint32_t g = 0; g < plan.groups.size(); ++g) count += relays(g) ? 1 : 0;
+  const auto take = [&](uint32_t group, JsonMembers& entry) { (*grids)[group] = TakeGridCounts(entry); };
+  return TakeEach(record, problems, "relayouts", "group", relays, take) == count;
 }
 
 }  // namespace
@@ -240,6 +303,7 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs_, FilePath(name)));
     if (!now || !written.IsAsWritten(*now, false)) return false;
     if (written.target.empty() && written.bytes != plan.files[f].bytes) return false;
+    file.Close();
     notes.emplace_back(name, written);
   }
   const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
@@ -251,41 +315,13 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     const bool wanted = needs.hash_linked || results->linked[plan.outputs[outputs[i]].file] == 0;
     if (wanted != tensors[i].hash.has_value()) return false;
   }
-  for (const json& value : members.Array("anomalies")) {
-    JsonMembers entry(value, problems, "anomalies");
-    const auto tensor = entry.Integer<uint32_t>("tensor");
-    if (tensor < tensors.size()) tensors[tensor].anomalies = TakeAnomalies(entry);
-  }
-  for (const json& value : members.Array("relayouts")) {
-    JsonMembers entry(value, problems, "relayouts");
-    const auto group = entry.Integer<uint32_t>("group");
-    if (group < results->groups.size()) results->groups[group] = TakeCounts(entry);
-  }
-  if (document->contains("adjusted")) {
-    for (const json& value : members.Array("adjusted")) {
-      JsonMembers entry(value, problems, "adjusted");
-      const auto tensor = entry.Integer<uint32_t>("tensor");
-      if (tensor >= tensors.size()) return false;
-      tensors[tensor].counts.inexact_codes = entry.Integer<uint64_t>("inexact_codes");
-    }
-  }
-  for (const json& value : members.Array("encoded")) {
-    JsonMembers entry(value, problems, "encoded");
-    const auto tensor = entry.Integer<uint32_t>("tensor");
-    if (tensor >= tensors.size()) return false;
-    BlockCounts& counts = tensors[tensor].counts;
-    counts.encoded_blocks = entry.Integer<uint64_t>("blocks");
-    counts.exact_blocks = entry.Integer<uint64_t>("exact_blocks");
-    counts.kept_blocks = entry.Integer<uint64_t>("kept_blocks", 0);
-    counts.fresh_blocks = counts.encoded_blocks - counts.exact_blocks - counts.kept_blocks;
-    const json* error = entry.Find("error");
-    if (needs.errors && error == nullptr) return false;
-    if (!needs.errors || error == nullptr) continue;
-    JsonMembers sums(*error, problems, "error");
-    tensors[tensor].error = TakeError(sums);
-  }
+  std::map<uint32_t, BlockCounts> grids;
+  if (!TakeTensors(plan, outputs, needs.errors, members, problems, &tensors)) return false;
+  if (!TakeGrids(plan, file_group, members, problems, &grids)) return false;
+  members.Close();
   if (!problems.ok()) return false;
   for (size_t i = 0; i < outputs.size(); ++i) results->tensors[outputs[i]] = tensors[i];
+  for (const auto& [group, counts] : grids) results->groups[group] = counts;
   for (const auto& [name, written] : notes) TakeNote(name, written);
   return true;
 }

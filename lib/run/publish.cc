@@ -23,6 +23,11 @@ Result<std::vector<std::pair<std::string, WrittenFile>>> LookAtOld(FileSystem& f
   return old;
 }
 
+// Whether `name` can be one of those that List(""), of OUT, gives: OUT itself is not.
+bool IsEntry(const std::string& name) {
+  return !name.empty() && name != "." && name != ".." && name.find_first_of(std::string_view("/\0", 2)) == name.npos;
+}
+
 // Removes what OUT held before, and nothing that has come into its place: another run may have taken OUT over.
 Status ClearOld(const PartialDirectory& partial, const PartialDirectory::Publication& publication) {
   FileSystem& fs = partial.fs();
@@ -143,9 +148,8 @@ Status CheckNames(const PartialDirectory& partial, const Plan& plan, const Parti
   const std::vector<std::string> names = PublicationOrder(plan);
   size_t same = 0;
   while (same < names.size() && same < publication.files.size() && publication.files[same].first == names[same]) ++same;
-  bool plain = true;  // entries of OUT, and none of ours
-  for (const auto& [name, was] : publication.old)
-    plain = plain && name.find('/') == std::string::npos && name != kPartialDirectory;
+  const bool plain = std::all_of(publication.old.begin(), publication.old.end(),
+                                 [](const auto& old) { return IsEntry(old.first) && old.first != kPartialDirectory; });
   if (same == names.size() && same == publication.files.size() && plain) return {};
   const auto name = [](bool there, const auto& text) { return there ? text() : std::string("nothing more"); };
   return BadInput("the list of what to publish is not that of the plan")

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "lib/base/durable_file.h"
+#include "lib/run/publish.h"
 #include "tests/unit/run/lab.h"
 
 namespace mimo {
@@ -120,6 +121,18 @@ TEST_F(Partial, ARecordIsTakenWholeOrNotAtAll) {
   text.erase(begin, text.find(']', begin) - begin);
   RunResults results = Fresh();
   EXPECT_FALSE(Loads(0, text, &results)) << text;
+}
+
+TEST_F(Partial, NothingButEntriesOfOutIsRemovedWithTheOld) {
+  PartialDirectory::Publication publication;
+  for (const std::string& name : PublicationOrder(plan_)) publication.files.emplace_back(name, WrittenFile());
+  publication.old.emplace_back("caf\xE9", WrittenFile());
+  EXPECT_TRUE(CheckNames(*partial_, plan_, publication).ok());
+  for (const std::string& name : {std::string(), std::string("."), std::string(".."), std::string("a/b"),
+                                  std::string("a\0b", 3), std::string(kPartialDirectory)}) {
+    publication.old.back().first = name;
+    EXPECT_FALSE(CheckNames(*partial_, plan_, publication).ok()) << name;
+  }
 }
 }  // namespace
 }  // namespace mimo

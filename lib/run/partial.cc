@@ -1,13 +1,15 @@
+#include "lib/run/partial.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "lib/base/durable_file.h"
+#include "lib/json/bytes.h"
 #include "lib/json/parse.h"
 #include "lib/plan/plan_json.h"
 #include "lib/results/result_json.h"
-#include "lib/run/partial.h"
 
 namespace mimo {
 namespace {
@@ -54,23 +56,42 @@ std::optional<Hash128> HashOf(const std::string& text) {
   return hash;
 }
 
+// A name or the text of a link, whose bytes need not be UTF-8.
+void AddBytes(JsonObject& entry, const std::string& key, const std::string& bytes) {
+  if (IsUtf8(bytes)) {
+    entry.String(key, bytes);
+  } else {
+    entry.String(key + "_base64", Base64Of(bytes));
+  }
+}
+
+// What AddBytes wrote; nothing where there is none.
+std::optional<std::string> TakeBytes(JsonMembers& entry, JsonProblems& problems, const std::string& key) {
+  const std::string in_base64 = key + "_base64";
+  if (entry.Has(key.c_str())) return entry.String(key.c_str());
+  if (!entry.Has(in_base64.c_str())) return std::nullopt;
+  auto bytes = BytesOfBase64(entry.String(in_base64.c_str()));
+  if (!bytes) problems.AddText(entry.Place(), "base64", "something else");
+  return bytes;
+}
+
 void AddWritten(JsonObject& entry, const WrittenFile& file) {
   entry.Number("bytes", file.bytes);
   entry.Number("inode", file.inode);
   entry.Number("mtime_ns", file.mtime_ns);
   entry.Number("ctime_ns", file.ctime_ns);
   entry.Number("birth_ns", file.birth_ns);
-  if (!file.target.empty()) entry.String("target", file.target);
+  if (!file.target.empty()) AddBytes(entry, "target", file.target);
 }
 
-WrittenFile TakeWritten(JsonMembers& entry) {
+WrittenFile TakeWritten(JsonMembers& entry, JsonProblems& problems) {
   WrittenFile file;
   file.bytes = entry.Integer<uint64_t>("bytes");
   file.inode = entry.Integer<uint64_t>("inode");
   file.mtime_ns = entry.Integer<int64_t>("mtime_ns");
   file.ctime_ns = entry.Integer<int64_t>("ctime_ns");
   file.birth_ns = entry.Integer<int64_t>("birth_ns");
-  file.target = entry.String("target", "");
+  file.target = TakeBytes(entry, problems, "target").value_or("");
   return file;
 }
 
@@ -299,7 +320,7 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     JsonMembers file(files[notes.size()], problems, "files", notes.size());
     const std::string& name = plan.files[f].name;
     if (file.String("name") != name || file.Bool("linked") != (results->linked[f] != 0)) return false;
-    const WrittenFile written = TakeWritten(file);
+    const WrittenFile written = TakeWritten(file, problems);
     MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs_, FilePath(name)));
     if (!now || !written.IsAsWritten(*now, false)) return false;
     if (written.target.empty() && written.bytes != plan.files[f].bytes) return false;
@@ -416,8 +437,9 @@ Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPubli
   for (const auto& [key, list] : {std::pair("files", &publication.files), std::pair("old", &publication.old)}) {
     for (const json& value : members.Array(key)) {
       JsonMembers entry(value, problems, key);
-      std::string name = entry.String("name");
-      list->emplace_back(std::move(name), TakeWritten(entry));
+      auto name = TakeBytes(entry, problems, "name");
+      if (!name) return std::optional<Publication>();
+      list->emplace_back(std::move(*name), TakeWritten(entry, problems));
     }
   }
   members.Close();
@@ -435,7 +457,7 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
   for (const auto& [key, list] : {std::pair("files", &publication.files), std::pair("old", &publication.old)}) {
     object.List(key, *list, [](std::string& out, const auto& file) {
       JsonObject entry(out);
-      entry.String("name", file.first);
+      AddBytes(entry, "name", file.first);
       AddWritten(entry, file.second);
     });
   }

@@ -134,5 +134,19 @@ TEST_F(Partial, NothingButEntriesOfOutIsRemovedWithTheOld) {
     EXPECT_FALSE(CheckNames(*partial_, plan_, publication).ok()) << name;
   }
 }
+
+TEST_F(Partial, NamesAndTextsOfLinksNeedNotBeUtf8) {
+  for (const std::string& bytes : {std::string("caf\xE9"), std::string("\xFF"), std::string("\xC3\xA9\n\"")}) {
+    PartialDirectory::Publication publication;
+    publication.files.emplace_back("a", WrittenFile{.inode = 7, .bytes = bytes.size(), .target = bytes});
+    publication.old.emplace_back(bytes, WrittenFile{.inode = 8, .target = "../" + bytes});
+    ASSERT_TRUE(partial_->WritePublication(publication).ok());
+    auto read = partial_->ReadPublication();
+    ASSERT_TRUE(read.ok() && read->has_value()) << bytes;
+    EXPECT_TRUE((*read)->files.at(0).second.Is(publication.files[0].second));
+    EXPECT_EQ((*read)->old.at(0).first, bytes);
+    EXPECT_TRUE((*read)->old.at(0).second.Is(publication.old[0].second));
+  }
+}
 }  // namespace
 }  // namespace mimo

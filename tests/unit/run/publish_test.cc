@@ -114,6 +114,25 @@ TEST(Publish, SymbolicLinksAreRelativeToWhereTheyEndUp) {
             "../../../../" + root + "/dflash/draft.safetensors");
 }
 
+TEST(Publish, NamesThatAreNoUtf8AreLinkedToAndReplaced) {
+  WithDraft model;
+  const std::string root = model.checkpoint.scratch() + "/caf\xE9";
+  stdfs::rename(model.catalogue().root, root);
+  model.checkpoint.catalogue.root = root;
+  RunOptions options;
+  options.link = LinkMode::kSym;
+  ASSERT_TRUE(Convert(model, options).ok());
+  const std::string out = model.checkpoint.output();
+  EXPECT_EQ(stdfs::read_symlink(out + "/c.safetensors"), "../caf\xE9/c.safetensors");
+  lab::WriteFile(out + "/na\xEFve/old", {'o'});
+  stdfs::create_symlink("\xFF", out + "/link");
+  options.overwrite = true;
+  const auto report = Convert(model, options);
+  ASSERT_TRUE(report.ok()) << report.error().Message();
+  EXPECT_FALSE(stdfs::exists(out + "/na\xEFve"));
+  EXPECT_FALSE(stdfs::is_symlink(out + "/link"));
+}
+
 TEST(Publish, LinksAreWhatTheyShouldBeWhereverTheRunIsStopped) {
   for (const LinkMode mode : {LinkMode::kHard, LinkMode::kSym}) {
     const WithDraft model;

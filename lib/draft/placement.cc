@@ -99,8 +99,7 @@ class Placer {
       PlanFile& file = planned;
       file.name = name;
       file.container = &container_;
-      file.unchanged = file.source_file != kNone && catalogue_.files[file.source_file].whole &&
-                       file.outputs.size() == arrays_in[file.source_file] &&
+      file.unchanged = file.source_file != kNone && file.outputs.size() == arrays_in[file.source_file] &&
                        std::all_of(file.outputs.begin(), file.outputs.end(), [&](uint32_t i) {
                          return output(i).unchanged && SourceFile(i) == file.source_file;
                        });

@@ -58,9 +58,9 @@ Status CheckStrays(const Catalogue& stored, UnknownPolicy policy) {
                        "time")
             .Id("travel.partly-listed-file")
             .Expected("tensors that are in no other file, or all of them in " + stray.holder + " and its like")
-            .Advice(
-                "add to the index (model.safetensors.index.json) which of the two files holds each tensor; neither "
-                "file need change");
+            .Advice("write " + stray.file +
+                    " again with the tensors that no other file holds, or move it elsewhere to convert what the index "
+                    "names");
     }
   }
   return {};

@@ -1,7 +1,6 @@
 #include "lib/model/catalogue.h"
 
 #include <algorithm>
-#include <map>
 #include <set>
 #include <tuple>
 
@@ -57,7 +56,6 @@ class CatalogueBuilder {
     for (const std::string& name : tensor_files_) MIMO_RETURN_IF_ERROR(ReadShard(name));
     MIMO_RETURN_IF_ERROR(ReleaseNames(&out_, &weight_map_));
     MIMO_RETURN_IF_ERROR(SortStrays());
-    TakeWhatTheIndexSays();
     MIMO_RETURN_IF_ERROR(SortArrays(&out_));
     MIMO_RETURN_IF_ERROR(CrossCheckIndex());
     return std::move(out_);
@@ -199,33 +197,6 @@ class CatalogueBuilder {
       if (stray.kind == StrayKind::kStale && stray.tensors > 0) out_.strays.push_back(std::move(stray));
     }
     return {};
-  }
-
-  // Of tensors that two files hold, the one that the index names.
-  void TakeWhatTheIndexSays() {
-    std::unordered_map<std::string_view, uint32_t> seen;
-    std::set<std::string> twice;
-    for (const StoredArray& array : out_.arrays)
-      if (!seen.emplace(array.name, array.file).second) twice.insert(array.name);
-    if (twice.empty()) return;
-    std::unordered_map<std::string, std::string> wanted;
-    for (const auto& [tensor, file] : weight_map_)
-      if (twice.contains(tensor)) wanted.emplace(tensor, file);
-    std::map<std::string, uint64_t> ignored;  // copies, by file
-    std::erase_if(out_.arrays, [&](const StoredArray& array) {
-      const auto found = wanted.find(array.name);
-      if (found == wanted.end() || out_.files[array.file].name == found->second) return false;
-      // Where the index names neither, both stay, to be refused.
-      const bool holds = std::any_of(out_.files.begin(), out_.files.end(),
-                                     [&](const CatalogueFile& file) { return file.name == found->second; });
-      if (!holds) return false;
-      out_.files[array.file].whole = false;
-      ++ignored[out_.files[array.file].name];
-      return true;
-    });
-    for (const auto& [file, count] : ignored)
-      out_.oddities.push_back(file + " holds " + std::to_string(count) +
-                              " tensors that the index gives to other files: they are left out");
   }
 
   void SortFiles() {
@@ -390,10 +361,10 @@ Status SortArrays(Catalogue* catalogue) {
         .Tensor(arrays[i].name)
         .Expected("each tensor in one file")
         .Found("also in " + catalogue->files[arrays[i - 1].file].name)
-        .Id("travel.stored-twice")
         .Advice(
-            "say with an index which file holds each tensor: files that it does not name are left alone, and none is "
-            "in the way");
+            "write one of the files again without the tensor; where there is no index, one that names the right file "
+            "for each tensor is enough: the other file is left out then")
+        .Id("travel.stored-twice");
   }
   return {};
 }

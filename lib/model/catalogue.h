@@ -36,7 +36,6 @@ struct CatalogueFile {
   std::string root = {};
   FileStamp stamp = {};  // before its header was read
   bool renamed = false;  // some arrays have other names in its header (lib/model/name_prefix.h)
-  bool whole = true;     // every tensor of its header is an array of the catalogue
 };
 
 // Bytes of a file whose CRC-32 the file holds: the storage of a torch.save item, in which arrays lie.

@@ -42,14 +42,6 @@ Status MergeForm::Check(const Planning& p) const {
         .Expected("no option that changes names, layout or codecs, or --dtype bf16 with them")
         .Found("one")
         .Advice("two runs: --like first, then the rest");
-  for (uint32_t file = 0; file < p.view->real_files; ++file)
-    if (!p.stored.files[file].whole)
-      return BadInput("a file of the reference holds tensors that its index gives to another file")
-          .Id("travel.stored-twice")
-          .File(p.stored.PathOf(p.stored.files[file]))
-          .Expected("files that --like can write again as they are")
-          .Found("a file with copies")
-          .Advice("convert the reference first (--max-shard-size 5GB writes each tensor once), and name the output");
   if (options.lossless)
     return UsageError("values of a run are quantized under --like")
         .Expected("no --lossless")

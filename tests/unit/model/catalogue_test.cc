@@ -143,7 +143,7 @@ TEST_F(CatalogueTest, FilesBesideThoseOfTheIndexAreWhatTheirTensorsAre) {
       Write("model.safetensors.index.json",
             R"({"metadata": {"total_size": 256}, "weight_map": {"model.norm.weight": "a.safetensors"}})");
       WriteShard(file, c.tensors);
-      const auto opened = Open();
+      auto opened = Open();
       ASSERT_TRUE(opened.ok()) << opened.error().Message();
       ASSERT_EQ(opened->strays.size(), 1u);
       EXPECT_EQ(opened->strays[0].kind, c.kind);
@@ -160,21 +160,6 @@ TEST_F(CatalogueTest, FilesBesideThoseOfTheIndexAreWhatTheirTensorsAre) {
   }
 }
 
-TEST_F(CatalogueTest, OfTwoCopiesTheOneThatTheIndexNamesIsTheModel) {
-  const TensorInfo norm = Tensor("model.norm.weight", DType::kBF16, {128});
-  WriteShard("a.safetensors", {norm});
-  WriteShard("b.safetensors", {norm, Tensor("lm_head.weight", DType::kBF16, {4, 128})});
-  Write("model.safetensors.index.json",
-        R"({"weight_map": {"model.norm.weight": "a.safetensors", "lm_head.weight": "b.safetensors"}})");
-  const auto c = Open();
-  ASSERT_TRUE(c.ok()) << c.error().Message();
-  ASSERT_EQ(c->arrays.size(), 2u);
-  EXPECT_EQ(c->files[c->Find("model.norm.weight")->file].name, "a.safetensors");
-  EXPECT_TRUE(c->files[0].whole);
-  EXPECT_FALSE(c->files[1].whole);
-  EXPECT_EQ(c->oddities.size(), 1u);
-}
-
 TEST_F(CatalogueTest, FilesOfOtherFormatsAndOfSubdirectories) {
   const TensorInfo norm = Tensor("model.norm.weight", DType::kBF16, {128});
   WriteShard("a.safetensors", {norm});
@@ -184,7 +169,7 @@ TEST_F(CatalogueTest, FilesOfOtherFormatsAndOfSubdirectories) {
   WriteShard("other/x.safetensors", {Tensor("lm_head.weight", DType::kBF16, {4, 128})});
   for (const char* name : {"pytorch_model-00001-of-2.bin", "consolidated.00.pth", "x.gguf", "training_args.bin", "x.pt"})
     Write(name, "x");
-  const auto c = Open();
+  auto c = Open();
   ASSERT_TRUE(c.ok()) << c.error().Message();
   std::vector<std::pair<std::string, StrayKind>> strays;
   for (const StrayFile& stray : c->strays) strays.emplace_back(stray.file, stray.kind);

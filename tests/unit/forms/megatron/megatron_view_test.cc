@@ -153,7 +153,7 @@ TEST(MegatronView, UnknownTensorsAreShownWholeWhateverTheirParts) {
   const std::string key = "model1.decoder.layers.0.adapter.weight";
   Tensor odd{{2, 4, 6}, std::vector<decltype(Tensor::values)::value_type>(48)};
   saved.Add(key, odd, {{1}, {2}, {4}});
-  const auto view = ViewOfMegatron(saved.store);
+  auto view = ViewOfMegatron(saved.store);
   ASSERT_TRUE(view.ok()) << view.error().Message();
   const StoredArray* shown = view->catalogue.Find(key);
   ASSERT_NE(shown, nullptr);

@@ -19,8 +19,8 @@
 namespace mimo {
 
 // What a checkpoint that is merged with another (lib/forms/merge/merge.h) does not say in its view and its inventory.
-// Arrays of the reference whose weights the run has are shown as "ref/NAME"; stored arrays of the run are "run/NAME", and
-// so are those that are shown but are no weights.
+// Arrays of the reference whose weights the run has are shown as "ref/NAME"; stored arrays of the run are "run/NAME",
+// and so are those that are shown but are no weights.
 inline constexpr char kReferencePrefix[] = "ref/";
 inline constexpr char kRunPrefix[] = "run/";
 struct Like {
@@ -39,7 +39,7 @@ struct Checkpoint {
   Inventory inventory;         // of catalogue()
   SurveyFacts facts;
   LayoutVerdict layout;
-  std::unique_ptr<Like> like;  // of a merged checkpoint
+  std::unique_ptr<Like> like;          // of a merged checkpoint
   std::vector<CutRows> cut_rows = {};  // beyond the vocabulary, counted
   // What the checkpoint is as a Hugging Face directory: `stored`, or what the view shows.
   const Catalogue& catalogue() const { return view ? view->catalogue : stored; }

@@ -13,9 +13,9 @@ namespace mimo {
 struct Catalogue;
 
 struct CutRows {
-  std::string tensor;   // as the Hugging Face form calls it
-  uint32_t array = 0;   // into the stored catalogue
-  int64_t first = 0;    // row of that array
+  std::string tensor;  // as the Hugging Face form calls it
+  uint32_t array = 0;  // into the stored catalogue
+  int64_t first = 0;   // row of that array
   int64_t rows = 0;
   int64_t nonzero = 0;  // rows that hold anything but zeros; once counted
 };

@@ -1,8 +1,8 @@
 // Every stored array of a checkpoint directory, from the shard headers. Arrays in the files of a rank
 // (model-rank-R-part-P.safetensors) are named "rankR/NAME": each rank has its own of one name. The index is
 // cross-checked; where it names files that do not exist, the headers win (released indexes have been wrong: reference
-// mimo-checkpoints.md section 2.6); what it forgets is read (stray_files.h). Read-only: symbolic links (the layout of the Hugging Face cache) are followed,
-// nothing is ever written.
+// mimo-checkpoints.md section 2.6); what it forgets is read (stray_files.h). Read-only: symbolic links (the layout of
+// the Hugging Face cache) are followed, nothing is ever written.
 #pragma once
 
 #include <cstdint>

@@ -31,7 +31,8 @@ bool IsWord(const ordered_json& value) {
 
 KvCacheScheme SchemeAt(const ordered_json& object, const std::string& place) {
   KvCacheScheme found;
-  if (const auto scheme = object.find(kCacheSchemeKey); scheme != object.end() && (scheme->is_object() || IsWord(*scheme))) {
+  if (const auto scheme = object.find(kCacheSchemeKey);
+      scheme != object.end() && (scheme->is_object() || IsWord(*scheme))) {
     found.scheme = scheme->dump();
     found.place = place + kCacheSchemeKey;
     if (scheme->is_object()) {
@@ -53,7 +54,8 @@ KvCacheScheme ReadKvCacheScheme(const std::string& config, const std::string& qu
   KvCacheScheme found = SchemeAt(InnerObject(root, kQuantizationKey), in_config + kQuantizationKey + ".");
   if (!found.declared()) found = SchemeAt(root, in_config);
   if (!found.declared())
-    found = SchemeAt(InnerObject(ObjectOf(quant_config), "quantization"), std::string(kQuantConfigName) + ": quantization.");
+    found = SchemeAt(InnerObject(ObjectOf(quant_config), "quantization"),
+                     std::string(kQuantConfigName) + ": quantization.");
   return found;
 }
 

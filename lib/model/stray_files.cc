@@ -13,9 +13,16 @@ constexpr std::string_view kTensorFileSuffix = ".safetensors";
 
 // How other formats call the weights of a model: what a name begins with, and ends in.
 constexpr std::pair<std::string_view, std::string_view> kForeignNames[] = {
-    {"pytorch_model", ".bin"}, {"model", ".bin"},       {"consolidated", ".pth"}, {"consolidated", ".pt"},
-    {"", ".gguf"},             {"tf_model", ".h5"},     {"flax_model", ".msgpack"},
-    {"adapter_model", ".bin"}, {"mp_rank_", ".pt"},     {"", ".safetensors.bak"},
+    {"pytorch_model", ".bin"},
+    {"model", ".bin"},
+    {"consolidated", ".pth"},
+    {"consolidated", ".pt"},
+    {"", ".gguf"},
+    {"tf_model", ".h5"},
+    {"flax_model", ".msgpack"},
+    {"adapter_model", ".bin"},
+    {"mp_rank_", ".pt"},
+    {"", ".safetensors.bak"},
 };
 
 }  // namespace
@@ -44,7 +51,8 @@ Result<StrayFile> ClassifyStray(FileSystem& fs, const std::string& root, const s
       ++own;
     }
   }
-  if (stray.held == 0) stray.example = stray.unknown > 0 || header->tensors.empty() ? stranger : header->tensors[0].name;
+  if (stray.held == 0)
+    stray.example = stray.unknown > 0 || header->tensors.empty() ? stranger : header->tensors[0].name;
   stray.kind = stray.held == stray.tensors ? StrayKind::kStale
                : stray.held > 0            ? (own > 0 ? StrayKind::kPartly : StrayKind::kMixed)
                : own > 0                   ? StrayKind::kForgotten
@@ -66,7 +74,8 @@ std::vector<std::string> NestedTensorFiles(const std::vector<CarriedFile>& carri
     if (file.name.ends_with(std::string("/") + kConfigName)) models.insert(directory_of(file.name));
   std::vector<std::string> nested;
   for (const CarriedFile& file : carried) {
-    if (!file.name.ends_with(kTensorFileSuffix) || file.name.find('/') == std::string::npos || !file.outside.empty()) continue;
+    if (!file.name.ends_with(kTensorFileSuffix) || file.name.find('/') == std::string::npos || !file.outside.empty())
+      continue;
     if (!models.contains(directory_of(file.name))) nested.push_back(file.name);
   }
   return nested;

@@ -43,7 +43,8 @@ class CacheScalePlanner {
         .File(p_.catalogue.root)
         .Tensor(stored.name)
         .Expected("a form that has them: --to hf, or --to vllm or sglang")
-        .Found(CountOfScales(p_.inventory.cache_scales.size()) + ", form " + std::string(WordOf(kForms, p_.form.kind())))
+        .Found(CountOfScales(p_.inventory.cache_scales.size()) + ", form " +
+               std::string(WordOf(kForms, p_.form.kind())))
         .Advice("--unknown drop leaves them out: what loads the output then runs its cache at scale 1.0");
   }
 

@@ -83,8 +83,8 @@ class DirectoryDescriber {
     const bool other_base = restored ? config_.marker->recoded : p_.view != nullptr || target_.restores;
     // An output without the scales of the KV cache that the source has must not declare them.
     const bool loses_scheme = p_.catalogue.kv_cache.declared() && CacheSchemeOf(p_, plan_).empty();
-    return asked || other_base || loses_scheme || DeclaresOtherwise(p_) || target_.qkv != base_layout_ || target_.block_rows != base_.block_rows ||
-           (!restored && target_.resizes(config_));
+    return asked || other_base || loses_scheme || DeclaresOtherwise(p_) || target_.qkv != base_layout_ ||
+           target_.block_rows != base_.block_rows || (!restored && target_.resizes(config_));
   }
 
   Result<HfDescription> DescribeHf() {
@@ -106,7 +106,8 @@ class DirectoryDescriber {
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
     }
     // A number that was wrong, or has become so.
-    if (const auto& said = config_.nextn_layers; said && *said != WrittenMtpLayers()) hf.mtp_layers = WrittenMtpLayers();
+    if (const auto& said = config_.nextn_layers; said && *said != WrittenMtpLayers())
+      hf.mtp_layers = WrittenMtpLayers();
     hf.quantization.kv_cache_scheme = CacheSchemeOf(p_, plan_);
     hf.dtype = WordOf(kTorchDTypes, options_.dtype);
     hf.folded_value_scale = options_.fold_value_scale || (config_.marker && !config_.marker->folded.empty());

@@ -8,7 +8,9 @@ namespace mimo {
 class TorchDistForm : public Form {
  public:
   FormKind kind() const override { return FormKind::kTorchDist; }
-  FormTraits traits() const override { return {.plain = false, .index = false, .quantization = false, .declares = false, .cache_scales = false}; }
+  FormTraits traits() const override {
+    return {.plain = false, .index = false, .quantization = false, .declares = false, .cache_scales = false};
+  }
   Result<bool> RecognisesDirectory(FileSystem& fs, const std::string& root) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
               OpenedCheckpoint* opened) const override;

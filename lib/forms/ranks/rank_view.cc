@@ -307,7 +307,8 @@ class RankViewer {
       const uint32_t array = arrays[static_cast<size_t>(holder + part)];
       if (kept > 0) shown.fragments.push_back({array, row, col, kept, cols, before * rows, 0});
       if (tensor.cut == Cut::kVocab && kept < rows)
-        view_.cut_rows.push_back({shown.array.name, array, std::max<int64_t>(kept, 0), rows - std::max<int64_t>(kept, 0)});
+        view_.cut_rows.push_back(
+            {shown.array.name, array, std::max<int64_t>(kept, 0), rows - std::max<int64_t>(kept, 0)});
     }
     shown.file = FileOfLayer(id.mtp, id.layer);
     shown_.push_back(std::move(shown));

@@ -23,9 +23,9 @@ TEST(JudgeTravel, FilesBesideTheIndexAreNamed) {
     stored.strays.push_back({.file = std::string(word), .kind = kind, .tensors = 2, .held = 1, .holder = "a"});
   stored.strays.back().root = "/run";
   const Verdict verdict = JudgeTravel(stored, nullptr, {});
-  EXPECT_EQ(Ids(verdict), (std::vector<std::string>{"travel.forgotten-file", "travel.stale-file",
-                                                    "travel.partly-listed-file", "travel.partly-unknown-file",
-                                                    "travel.unknown-file"}));
+  EXPECT_EQ(Ids(verdict),
+            (std::vector<std::string>{"travel.forgotten-file", "travel.stale-file", "travel.partly-listed-file",
+                                      "travel.partly-unknown-file", "travel.unknown-file"}));
   EXPECT_EQ(verdict.findings()[1].place, "stale");
   EXPECT_EQ(verdict.findings()[4].place, "/run/unknown");
   EXPECT_EQ(verdict.CountOf(Severity::kError), 1u);

@@ -129,14 +129,12 @@ TEST_F(CatalogueTest, FilesBesideThoseOfTheIndexAreWhatTheirTensorsAre) {
     StrayKind kind;
     bool carried, read;
   };
-  for (const Case& c : {Case{{norm}, StrayKind::kStale, false, false},
-                        Case{{}, StrayKind::kStale, false, false},
-                        Case{{head}, StrayKind::kForgotten, false, true},
-                        Case{{head, odd}, StrayKind::kForgotten, false, true},
-                        Case{{odd}, StrayKind::kUnknown, true, false},
-                        Case{{norm, odd}, StrayKind::kMixed, false, false},
-                        Case{{norm, head}, StrayKind::kPartly, false, false},
-                        Case{{norm, head, odd}, StrayKind::kPartly, false, false}}) {
+  for (const Case& c :
+       {Case{{norm}, StrayKind::kStale, false, false}, Case{{}, StrayKind::kStale, false, false},
+        Case{{head}, StrayKind::kForgotten, false, true}, Case{{head, odd}, StrayKind::kForgotten, false, true},
+        Case{{odd}, StrayKind::kUnknown, true, false}, Case{{norm, odd}, StrayKind::kMixed, false, false},
+        Case{{norm, head}, StrayKind::kPartly, false, false},
+        Case{{norm, head, odd}, StrayKind::kPartly, false, false}}) {
     for (const char* file : {"0.safetensors", "z.safetensors"}) {
       SCOPED_TRACE(testing::Message() << file << " " << c.tensors.size());
       WriteShard("a.safetensors", {norm});
@@ -167,17 +165,18 @@ TEST_F(CatalogueTest, FilesOfOtherFormatsAndOfSubdirectories) {
   WriteShard("draft/x.safetensors", {norm});
   Write("draft/config.json", "{}");
   WriteShard("other/x.safetensors", {Tensor("lm_head.weight", DType::kBF16, {4, 128})});
-  for (const char* name : {"pytorch_model-00001-of-2.bin", "consolidated.00.pth", "x.gguf", "training_args.bin", "x.pt"})
+  for (const char* name :
+       {"pytorch_model-00001-of-2.bin", "consolidated.00.pth", "x.gguf", "training_args.bin", "x.pt"})
     Write(name, "x");
   auto c = Open();
   ASSERT_TRUE(c.ok()) << c.error().Message();
   std::vector<std::pair<std::string, StrayKind>> strays;
   for (const StrayFile& stray : c->strays) strays.emplace_back(stray.file, stray.kind);
-  EXPECT_EQ(strays, (std::vector<std::pair<std::string, StrayKind>>{
-                        {"consolidated.00.pth", StrayKind::kUnknown},
-                        {"original/x.safetensors", StrayKind::kStale},
-                        {"pytorch_model-00001-of-2.bin", StrayKind::kUnknown},
-                        {"x.gguf", StrayKind::kUnknown}}));
+  EXPECT_EQ(strays,
+            (std::vector<std::pair<std::string, StrayKind>>{{"consolidated.00.pth", StrayKind::kUnknown},
+                                                            {"original/x.safetensors", StrayKind::kStale},
+                                                            {"pytorch_model-00001-of-2.bin", StrayKind::kUnknown},
+                                                            {"x.gguf", StrayKind::kUnknown}}));
   EXPECT_EQ(c->carried.size(), 8u);
 }
 

@@ -121,12 +121,11 @@ struct EncodeJob {
 struct EncodeCounts {
   Anomalies anomalies;  // of the source values, as in convert.h; counted on every path
   uint64_t blocks = 0;  // groups, or cells of block FP8
-  uint64_t
-      exact_blocks = 0;  // of those, the ones that an exact path moved without arithmetic on the elements:
-                         //   MXFP4 -> NVFP4 (Nvfp4Global::exact); NVFP4 -> MXFP4 where two neighbouring groups
-                         //   have one multiplier, a power of two (unless scales are kept); MXFP4 -> block FP8 where all
-                         //   non-zero groups of a cell have kmax - k <= 14: scale 2^(kmax - 6); block FP8 under a
-                         //   power-of-two scale in 2^-127 .. 2^127 -> MXFP8: codes moved, the exponent repeated
+  // Of those, the ones that an exact path moved without arithmetic on the elements: MXFP4 -> NVFP4
+  // (Nvfp4Global::exact); NVFP4 -> MXFP4 where two neighbouring groups have one multiplier, a power of two (unless
+  // scales are kept); MXFP4 -> block FP8 where all non-zero groups of a cell have kmax - k <= 14: scale 2^(kmax - 6);
+  // block FP8 under a power-of-two scale in 2^-127 .. 2^127 -> MXFP8: codes moved, the exponent repeated.
+  uint64_t exact_blocks = 0;
   uint64_t kept_blocks = 0;  // of `blocks`, those whose scale is that of EncodeJob::keep
   EncodeCounts& operator+=(const EncodeCounts& other);
   bool operator==(const EncodeCounts&) const = default;

@@ -320,7 +320,7 @@ TEST_F(CatalogueTest, InventoryRefusesWhatContradicts) {
        [&](Tensors& t) {
          find(t, gate + "_scale_inv")->shape = {2, 1};
        }},
-      {gate + "_scale_inv", [&](Tensors& t) { find(t, gate + "_scale_inv")->dtype = DType::kBF16; }},
+      {gate + "_scale_inv", [&](Tensors& t) { find(t, gate + "_scale_inv")->dtype = DType::kI32; }},
       {"model.norm.weight", [&](Tensors& t) { t.erase(find(t, "model.norm.weight")); }},
       {"model.norm.weight", [&](Tensors& t) { find(t, "model.norm.weight")->shape = {64}; }},
       {"model.norm.weight", [&](Tensors& t) { find(t, "model.norm.weight")->dtype = DType::kI64; }},

@@ -197,7 +197,7 @@ TEST(StoredWeight, NoCompanionMayBeMissingOrOfAnotherTypeOrShape) {
                 [&](auto& parts) { parts.erase(parts.begin() + static_cast<long>(i)); });
       }
       if (i == 0) continue;
-      refused(part, [&](auto& parts) { parts[i].dtype = kBf16; });
+      refused(part, [&](auto& parts) { parts[i].dtype = DType::kI32; });
       refused(part, [&](auto& parts) { parts[i].shape.push_back(2); });
       refused(part, [&](auto& parts) { parts[i].shape = {3, 5}; });
     }
@@ -211,13 +211,13 @@ TEST(StoredWeight, NothingMayStandBesideAWeightThatItsStorageDoesNotHave) {
                               "weight_global_scale", "input_global_scale"}) {
       const auto same = [&](const Stored& part) { return part.name == extra; };
       if (std::any_of(form.parts.begin(), form.parts.end(), same)) continue;
-      const bool nvfp4 = form.storage == Storage::kNvfp4;
+      const bool may = form.storage == Storage::kNvfp4 || form.storage == Storage::kFp8Block;
       const bool input = std::string(extra) == (form.divides ? "input_global_scale" : "input_scale");
       Arrays arrays = Model();
       Store(arrays, module, form.parts);
       arrays.push_back({module + "." + extra, kF32, {}});
       const auto inventory = TakeInventory(MakeCatalogue(arrays, kConfig));
-      EXPECT_EQ(inventory.ok(), nvfp4 && input) << form.label << " with " << extra;
+      EXPECT_EQ(inventory.ok(), may && input) << form.label << " with " << extra;
       if (inventory.ok()) continue;
       EXPECT_EQ(inventory.error().code, ErrorCode::kBadInput);
       EXPECT_TRUE(inventory.error().tensor.starts_with(module)) << inventory.error().Message();
@@ -252,7 +252,7 @@ TEST(StoredWeight, ErrorsSayWhatWentWrong) {
   EXPECT_TRUE(has(text, "weight_global_scale")) << text;
   text = message({codes, {"weight_scale", kU8, {192, 4}}, global});
   EXPECT_TRUE(has(text, "an MXFP4 weight does not have")) << text;
-  text = message({{"weight", kE4M3, {192, 128}}, {"weight_scale", kF32, {192, 1}}});  // per channel
+  text = message({{"weight", kE4M3, {192, 128}}, {"weight_scale", kF32, {192, 2}}});
   EXPECT_TRUE(has(text, "[2, 1]")) << text;
   text = message({{"weight", kU8, {192, 60}}, {"weight_scale", kE4M3, {192, 7}}, global});
   EXPECT_TRUE(has(text, "whole groups of 16")) << text;
@@ -278,7 +278,7 @@ Result<Weight> WeightOf(const std::string& module, const std::vector<Stored>& pa
   auto inventory = TakeInventory(catalogue);
   if (!inventory.ok()) return inventory.TakeError();
   for (const Weight& weight : inventory.value().weights) {
-    if (catalogue.arrays[weight.array].name == module + ".weight") return weight;
+    if (NameOfPart(catalogue.arrays[weight.array].name, Part::kWeight) == module + ".weight") return weight;
   }
   return Error{};
 }

@@ -43,6 +43,8 @@ bool AnyStraddles(const Planning& p, const QkvLayout& layout);
 bool MixedAttention(const Planning& p);
 // Whether the source's config declares weights as something else than they are: what is written says what is stored.
 bool DeclaresOtherwise(const Planning& p);
+// Whether it says that scales are powers of two, and some that were looked at are not.
+bool DeniesScaleFormat(const Planning& p);
 // Whether the source stores its routers as BF16.
 bool RouterIsBf16(const Planning& p);
 // Whether the target's layout is split attention whose grids are each array's own.

@@ -70,7 +70,7 @@ class DeclaredJudge {
       if (!IsLayerLinear(weight.id.role)) continue;
       const std::string module = ModuleOf(catalogue_.arrays[weight.array].name);
       ModuleKind& kind = kinds[(weight.id.mtp ? "MTP " : "") + module.substr(module.rfind('.') + 1)];
-      const StoredKind stored = KindOf(weight), declared = declaration_.Of(module, weight.id.role);
+      const StoredKind stored = KindOf(weight), declared = DeclaredOf(module, weight);
       ++(stored == StoredKind::kPlain ? kind.plain : kind.quantized);
       if (stored != StoredKind::kPlain && quantized++ == 0) example = module;
       if (IsStoredAs(declared, weight, catalogue_.config)) continue;
@@ -96,6 +96,13 @@ class DeclaredJudge {
                    std::to_string(unlisted_.size()) +
                        " modules of MTP layers without scales are in no ignore list: " + Examples(unlisted_),
                    unlisted_.size());
+  }
+
+  // Codes are declared to be values where some reader takes them for ignored.
+  StoredKind DeclaredOf(const std::string& module, const Weight& weight) const {
+    const bool codes = weight.storage != Storage::kPlain;
+    return codes && declaration_.MayIgnore(module, weight.id.role) ? StoredKind::kPlain
+                                                                   : declaration_.Of(module, weight.id.role);
   }
 
   void KindOfModules(const std::string& name, const ModuleKind& kind) {

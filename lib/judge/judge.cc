@@ -8,7 +8,7 @@ namespace mimo {
 namespace {
 
 ScaleFacts FactsOf(const SurveyFacts& facts) {
-  return {facts.attention_scales, facts.power_of_two_scales};
+  return {facts.attention_scales - facts.zero_scales, facts.power_of_two_scales};
 }
 
 void JudgeLayout(const LayoutVerdict& layout, Verdict* verdict) {

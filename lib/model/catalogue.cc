@@ -263,22 +263,36 @@ class CatalogueBuilder {
     return {};
   }
 
+  Error Absent(const std::string& tensor, const std::string& file) const {
+    return BadInput("the index lists a tensor that no file holds")
+        .File(JoinPath(out_.root, kIndexName))
+        .Tensor(tensor)
+        .Expected("in " + file)
+        .Found("not in any shard header")
+        .Id("index.lists_absent")
+        .Advice(file + " is whole, and the index is of other files: take the one that belongs to these, or move it " +
+                "out of the directory, to go by the headers alone");
+  }
+
+  // Of files that are there, where others are not.
+  Status CheckListed() const {
+    const std::set<std::string> missing(out_.index.missing_files.begin(), out_.index.missing_files.end());
+    for (const auto& [tensor, file] : weight_map_)
+      if (!missing.contains(file) && out_.Find(tensor) == nullptr) return Absent(tensor, file);
+    return {};
+  }
+
   Status CrossCheckIndex() {
     if (!out_.index.present) return {};
-    if (!out_.index.missing_files.empty()) return CheckOptionalParts();
+    if (!out_.index.missing_files.empty()) {
+      MIMO_RETURN_IF_ERROR(CheckListed());
+      return CheckOptionalParts();
+    }
     std::vector<std::string> elsewhere, unlisted;
     uint64_t listed = 0;
     for (const auto& [tensor, file] : weight_map_) {
       const StoredArray* array = out_.Find(tensor);
-      if (array == nullptr)
-        return BadInput("the index lists a tensor that no file holds")
-            .File(JoinPath(out_.root, kIndexName))
-            .Tensor(tensor)
-            .Expected("in " + file)
-            .Found("not in any shard header")
-            .Id("index.lists_absent")
-            .Advice(file + " is whole, and the index is of other files: take the one that belongs to these, or move it " +
-                    "out of the directory, to go by the headers alone");
+      if (array == nullptr) return Absent(tensor, file);
       ++listed;
       if (out_.files[array->file].name != file) elsewhere.push_back(tensor);
     }

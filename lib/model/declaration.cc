@@ -45,6 +45,8 @@ class ModuleList {
     }
   }
 
+  bool HasName(const std::string& module) const { return names_.contains(module); }
+
   // Whether the name, a name of what holds it, its end after a dot, or one of its components is listed.
   bool Has(const std::string& module) const {
     if (names_.contains(module)) return true;
@@ -144,6 +146,7 @@ struct DeclarationParts {
   std::vector<std::string> one_list_only;
   std::vector<Group> groups;  // the first that has a module decides
   std::optional<StoredKind> experts;
+  bool whole_names = false;  // what every reader of the ignore list agrees about
   bool kv_cache = false;
 };
 
@@ -184,6 +187,7 @@ void AddGroup(StoredKind kind, bool all, const std::vector<std::string>& targets
 }
 
 void ReadNative(const Json& q, DeclarationParts* parts) {
+  parts->whole_names = true;
   AddGroup(q.contains("weight_block_size") && q.at("weight_block_size").is_array() ? StoredKind::kFp8Block
                                                                                    : StoredKind::kFp8Tensor,
            true, {}, parts);
@@ -259,9 +263,17 @@ bool Declaration::has_kv_cache_scheme() const {
   return parts_->kv_cache;
 }
 
+bool Declaration::MayIgnore(const std::string& module, Role role) const {
+  return HasAny(parts_->ignored, NamesOf(module, role));
+}
+
 StoredKind Declaration::Of(const std::string& module, Role role) const {
   const std::vector<std::string> names = NamesOf(module, role);
-  if (!parts_->present || HasAny(parts_->ignored, names)) return StoredKind::kPlain;
+  const bool ignored =
+      parts_->whole_names
+          ? std::any_of(names.begin(), names.end(), [&](const std::string& n) { return parts_->ignored.HasName(n); })
+          : HasAny(parts_->ignored, names);
+  if (!parts_->present || ignored) return StoredKind::kPlain;
   // Names say more than classes, in whatever order the groups stand.
   for (const DeclarationParts::Group& group : parts_->groups)
     if (HasAny(group.targets, names)) return group.kind;
@@ -291,7 +303,12 @@ std::vector<Disagreement> Disagreements(const Declaration& declaration, const Ca
     const std::string& name = catalogue.arrays[weight.array].name;
     const StoredKind declared = declaration.Of(name.substr(0, name.rfind('.')), weight.id.role);
     const StoredKind stored = KindOf(weight);
-    if (IsStoredAs(declared, weight, catalogue.config)) continue;
+    if (IsStoredAs(declared, weight, catalogue.config)) {
+      const bool denied =
+          stored != StoredKind::kPlain && declaration.MayIgnore(name.substr(0, name.rfind('.')), weight.id.role);
+      if (denied) found.push_back({i, StoredKind::kPlain, stored});
+      continue;
+    }
     if (stored == StoredKind::kPlain && IsUnlistedInReleases(weight.id)) continue;
     found.push_back({i, declared, stored});
   }

@@ -52,6 +52,9 @@ class Declaration {
   // What is declared of a module ("model.layers.0.mlp.up_proj"). The parts of attention and of merged gate and up stand
   // for each other: readers look them up under either name.
   StoredKind Of(const std::string& module, Role role) const;
+  // Whether some reader may take a module for ignored: native lists are read by whole names by some, by what holds a
+  // module, by its end or by a component of its name by others, and no two agree.
+  bool MayIgnore(const std::string& module, Role role) const;
   // Plain names of the ignore lists, without patterns, in the order of the config, each once.
   const std::vector<std::string>& ignored() const;
   // Names that one of the two native lists has and the other lacks, where both are there: readers take either.

@@ -109,6 +109,8 @@ class DirectoryDescriber {
     if (const auto& said = config_.nextn_layers; said && *said != WrittenMtpLayers())
       hf.mtp_layers = WrittenMtpLayers();
     hf.quantization.kv_cache_scheme = CacheSchemeOf(p_, plan_);
+    if (DeniesScaleFormat(p_))
+      for (QuantizedModule& module : hf.quantization.quantized) module.power_of_two = false;
     hf.dtype = WordOf(kTorchDTypes, options_.dtype);
     hf.folded_value_scale = options_.fold_value_scale || (config_.marker && !config_.marker->folded.empty());
     LayoutMarker& marker = hf.marker;

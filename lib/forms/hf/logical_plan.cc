@@ -1,6 +1,7 @@
 // Every weight of a conversion as a Hugging Face checkpoint has it: the draft that forms arrange into their own.
 
 #include <map>
+#include <set>
 #include <tuple>
 
 #include "lib/draft/attention.h"
@@ -118,7 +119,8 @@ class LogicalPlanner {
     const int64_t block_rows = first.in_blocks() ? first.block_rows : target_.block_rows;
     request.source = BuildQkvMap(layout, LogicalShape(catalogue_.config, windowed), block_rows);
     request.target = BuildQkvMap(target_.qkv, target_.model.attention(windowed), target_.block_rows);
-    MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseAttention(a, &request));
+    MIMO_ASSIGN_OR_RETURN(Choice choice, ChooseAttention(a, &request));
+    if (IsMixed(a)) MIMO_RETURN_IF_ERROR(ChooseForMixed(a, &choice, &request));
     MIMO_RETURN_IF_ERROR(CheckMovable(a, choice));
     MIMO_RETURN_IF_ERROR(CheckScalesOf(p_, request, choice));
     request.equal_scales = HasEqual(p_, a, p_.facts.equal_scales);
@@ -138,6 +140,53 @@ class LogicalPlanner {
     Rounds(a, Choice::Plain(Codec::kBf16));
     return {};
   }
+
+  // Whether q, k and v of a layer are stored as different things: somebody has merged or decoded some of them.
+  bool IsMixed(const AttentionWeights& a) const {
+    if (a.fused()) return false;
+    const Weight& q = inventory_.weights[a.q];
+    return std::ranges::any_of(std::array{a.k, a.v}, [&](uint32_t other) {
+      const Weight& w = inventory_.weights[other];
+      return w.storage != q.storage || w.span != q.span ||
+             (w.storage == Storage::kPlain && catalogue_.arrays[w.array].dtype != catalogue_.arrays[q.array].dtype);
+    });
+  }
+
+  // Such projections are kept one by one where their layout stays; become values of one type that holds all of them, or
+  // codes of one codec. What is quantized cannot be moved together with what is not.
+  Status ChooseForMixed(const AttentionWeights& a, Choice* choice, AttentionRequest* request) const {
+    if (choice->kind == Choice::Kind::kEncode) return {};
+    bool plain = true, wide = false;
+    std::set<DType> types;
+    for (const uint32_t weight : a.in_order()) {
+      const Weight& w = inventory_.weights[weight];
+      plain &= w.storage == Storage::kPlain;
+      if (w.storage != Storage::kPlain) continue;
+      types.insert(catalogue_.arrays[w.array].dtype);
+      wide |= catalogue_.arrays[w.array].dtype == DType::kF32;
+    }
+    const bool values = choice->kind == Choice::Kind::kPlain || (plain && !StaysAsItIs()) ||
+                        (p_.chooser.recipe() == nullptr && options_.dtype != DTypeChoice::kKeep);
+    if (!values && choice->kind == Choice::Kind::kKeep && StaysAsItIs()) return {};
+    if (!values)
+      return BadInput("q, k and v of one layer are stored as different things, and cannot be moved together")
+          .Id("fp8.mixed_attention")
+          .File(JoinPath(catalogue_.root, catalogue_.files[catalogue_.arrays[inventory_.weights[a.q].array].file].name))
+          .Tensor(catalogue_.arrays[inventory_.weights[a.q].array].name)
+          .Expected("q, k and v alike")
+          .Found("some quantized, some not, or under scales of another kind")
+          .Advice("--dtype bf16 stores all of the model as values, --qkv keep leaves each as it is");
+    Codec codec = Codec::kBf16;
+    if (options_.dtype == DTypeChoice::kFp16) codec = Codec::kFp16;
+    if (options_.dtype == DTypeChoice::kFp32 || wide || (types.size() > 1 && options_.dtype == DTypeChoice::kKeep))
+      codec = Codec::kFp32;
+    *choice = Choice::Plain(codec);
+    request->decode = codec;
+    return {};
+  }
+
+  // Whether attention keeps its layout.
+  bool StaysAsItIs() const { return p_.layout.layout == target_.qkv && !resizes_ && !options_.fold_value_scale; }
 
   // V of block FP8 takes the factor in the scales of its blocks; where it shares them, the block is quantized again.
   Status FoldIntoV(const Weight& first, const Choice& choice, AttentionRequest* request) {

@@ -198,15 +198,21 @@ TEST(Declaration, ModelOptGoesByGlobsAndByLayers) {
   EXPECT_EQ(KindIn(mixed, "model.layers.0.mlp.down_proj", Role::kMlpDown), StoredKind::kPlain);
 }
 
-TEST(Declaration, NativeListsNameModulesWhatHoldsThemAndTheirEnds) {
+// vLLM compares whole names, transformers beginnings and ends: what all read is a whole name, what some may is the
+// rest.
+TEST(Declaration, NativeListsNameModules) {
   const json q = {{"quant_method", "fp8"},
                   {"weight_block_size", {128, 128}},
-                  {"modules_to_not_convert", {"gate_proj", "model.layers.5", "mlp.experts.0.up_proj"}}};
-  EXPECT_EQ(KindIn(q, "model.layers.1.mlp.gate_proj", Role::kMlpGate), StoredKind::kPlain);
-  EXPECT_EQ(KindIn(q, "model.layers.5.mlp.up_proj"), StoredKind::kPlain);
-  EXPECT_EQ(KindIn(q, "model.layers.55.mlp.up_proj"), StoredKind::kFp8Block);
-  EXPECT_EQ(KindIn(q, "model.layers.1.mlp.experts.0.up_proj", Role::kExpertUp), StoredKind::kPlain);
-  EXPECT_EQ(KindIn(q, "model.layers.1.mlp.experts.10.up_proj", Role::kExpertUp), StoredKind::kFp8Block);
+                  {"modules_to_not_convert",
+                   {"gate_proj", "model.layers.5", "mlp.experts.0.up_proj", "model.layers.7.mlp.up_proj"}}};
+  const Declaration declaration(json{{"quantization_config", q}}.dump());
+  EXPECT_EQ(KindIn(q, "model.layers.1.mlp.gate_proj", Role::kMlpGate), StoredKind::kFp8Block);
+  EXPECT_TRUE(declaration.MayIgnore("model.layers.1.mlp.gate_proj", Role::kMlpGate));
+  EXPECT_TRUE(declaration.MayIgnore("model.layers.5.mlp.up_proj", Role::kMlpUp));
+  EXPECT_FALSE(declaration.MayIgnore("model.layers.55.mlp.up_proj", Role::kMlpUp));
+  EXPECT_EQ(KindIn(q, "model.layers.7.mlp.up_proj"), StoredKind::kPlain);
+  EXPECT_TRUE(declaration.MayIgnore("model.layers.1.mlp.experts.0.up_proj", Role::kExpertUp));
+  EXPECT_FALSE(declaration.MayIgnore("model.layers.1.mlp.experts.10.up_proj", Role::kExpertUp));
 }
 
 TEST(Declaration, WhatNobodyKnowsIsForeignAndNothingIsPlain) {

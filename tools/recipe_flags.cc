@@ -48,7 +48,8 @@ void AddRecipeFlags(CLI::App& app, RecipeFlags& flags) {
   cli::AddWord(app, "--dialect", flags.dialect, kUsualDialectFirst,
                cli::WordsAnd(kUsualDialectFirst, "names and config of the output"));
   app.add_flag("--w4a4", flags.w4a4, "declare NVFP4 activations too, with the input scales below");
-  app.add_option("--input-scale", flags.input_scale, "of modules that --input-scales does not name (1.0)");
+  app.add_option("--input-scale", flags.input_scale,
+                 "of modules that --input-scales does not name, and that have none (1.0)");
   app.add_option("--input-scales", flags.input_scales, "JSON file: input scale by module name");
 }
 
@@ -111,6 +112,10 @@ Status CheckFlagsUsed(const std::set<std::string>& typed, const Plan& plan) {
                                   [](const OutputArray& output) { return !HoldsElements(output.id.part); });
   const bool blocks = any({Codec::kFp8Block}) || (plan.options.fp8_block_rows > 0 && scales);
   const bool nvfp4 = any({Codec::kNvfp4});
+  const bool inputs = nvfp4 || std::any_of(plan.outputs.begin(), plan.outputs.end(), [](const OutputArray& output) {
+                        const bool input = output.id.part == Part::kInputScale || output.id.part == Part::kInputGlobal;
+                        return input && output.transform == Transform::kConstant;
+                      });
   const std::tuple<const char*, bool, const char*> flags[] = {
       {"--nvfp4-scale", nvfp4, "weights that are made NVFP4"},
       {"--mx-scale", any({Codec::kMxfp4, Codec::kMxfp8}), "weights that are made MXFP4 or MXFP8"},
@@ -118,9 +123,9 @@ Status CheckFlagsUsed(const std::set<std::string>& typed, const Plan& plan) {
       {"--fp8-scale", any({Codec::kFp8Block}), "weights that are made block FP8"},
       {"--fp8-block", blocks, "block FP8 weights"},
       {"--via-bf16", !made.empty(), "weights that are quantized"},
-      {"--w4a4", nvfp4, "weights that are made NVFP4"},
-      {"--input-scale", nvfp4, "weights that are made NVFP4"},
-      {"--input-scales", nvfp4, "weights that are made NVFP4"},
+      {"--w4a4", inputs, "weights that are made NVFP4, or NVFP4 weights without an input scale"},
+      {"--input-scale", inputs, "weights that are made NVFP4, or NVFP4 weights without an input scale"},
+      {"--input-scales", inputs, "weights that are made NVFP4, or NVFP4 weights without an input scale"},
       {"--dialect", scales, "quantized weights in the output"},
   };
   for (const auto& [flag, used, needs] : flags)

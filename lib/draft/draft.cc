@@ -140,6 +140,20 @@ void Draft::AddRenamed(const Weight& weight, const WeightArrays& arrays) {
   add(weight.input, *arrays.input, invert, true);
 }
 
+void Draft::AddInputScale(const Weight& weight, const WeightArrays& arrays, float value) {
+  const StoredArray& stored = catalogue_->arrays[weight.array];
+  const float multiplier = arrays.input_divides ? 1.0f / value : value;
+  OutputArray output;
+  output.name = NameOfPart(stored.name, *arrays.input);
+  output.id = weight.id;
+  output.id.part = *arrays.input;
+  output.dtype = DType::kF32;
+  if (arrays.global_divides) output.shape = {1};
+  output.transform = Transform::kConstant;
+  output.constant.assign(reinterpret_cast<const char*>(&multiplier), sizeof multiplier);
+  AddOutput(std::move(output), weight.array);
+}
+
 void Draft::AddEncoded(const EncodedRequest& request, uint32_t near) {
   const kernels::Encoding& e = request.encoding;
   const bool packed = IsPacked(e.codec);

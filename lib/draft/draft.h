@@ -113,6 +113,8 @@ class Draft {
   void AddKept(const Weight& weight);
   // A quantized weight whose arrays are named otherwise in the output; nothing but a global scale changes.
   void AddRenamed(const Weight& weight, const WeightArrays& arrays);
+  // The input scale that a kept NVFP4 weight lacks, as the dialect of `arrays` stores the multiplier `value`.
+  void AddInputScale(const Weight& weight, const WeightArrays& arrays, float value);
   // The arrays of an encoded weight, in the file of `near`.
   void AddEncoded(const EncodedRequest& request, uint32_t near);
 

@@ -131,6 +131,8 @@ Result<Choice> StorageChooser::Encoded(const Weight& weight, StoredAs wanted, co
     choice.as_released = HasBlockGrid(weight.storage) && !IsReleasedFp8(*catalogue_, weight);
     const bool stays = !choice.as_released && NamedAs(*catalogue_, weight, choice.arrays);
     choice.kind = stays ? Choice::Kind::kKeep : Choice::Kind::kRename;
+    const bool gap = choice.codec == Codec::kNvfp4 && weight.input == kNone && !IsAttentionProjection(weight.id.role);
+    if (gap && choice.arrays.input) choice.input_scale = InputScale(name);
     return choice;
   }
   const int64_t group = kernels::GroupColumns(e);

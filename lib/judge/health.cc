@@ -209,7 +209,7 @@ class HealthJudge {
       if (counted.first > 0)
         for (const std::string& name : counted.second)
           Add("health.input_scale_gaps", name,
-              "none, where " + std::to_string(counted.first) + " others of the kind have one");
+              "none, though " + std::to_string(counted.first) + " of the kind have one");
     for (const auto& [group, inputs] : fused) {
       const float first = InputScale(inputs[0]);
       for (uint32_t input : inputs)

@@ -61,6 +61,31 @@ class Health(ToolCase):
         self.assertIn("model.layers.1.input_layernorm.weight", result.stderr)
         self.assertFalse(os.path.exists(self.at("out")))
 
+    def test_gaps_of_input_scales_are_counted_and_filled(self):
+        source, _ = checkpoints.ours("v2.5", **dict(checkpoints.TINY, store="nvfp4"))
+        shutil.copytree(source, self.at("in"))
+        has = []
+        for file in container.tensor_files(self.at("in")):
+            path = self.at("in", file)
+            tensors = {n: (d, np.array(a)) for n, (d, a) in container.read(path).items()}
+            for name in list(tensors):
+                if name.endswith("weight_scale_2"):
+                    has.append(name.replace("weight_scale_2", "input_scale"))
+                    if "experts.1.down" not in name:
+                        tensors[has[-1]] = ("F32", np.array(0.25, np.float32))
+            container.write(path, tensors, {"format": "pt"})
+        for name in ("model.safetensors.index.json",):
+            os.remove(self.at("in", name))
+        found = self.findings(self.at("in"))
+        self.assertEqual(sorted(found), ["health.input_scale_gaps"])
+        self.assertEqual(found["health.input_scale_gaps"]["count"], 1)
+        self.assertIn("model.layers.1.mlp.experts.1.down_proj", found["health.input_scale_gaps"]["evidence"])
+        out = self.convert(self.at("in"), "out", "--recipe", "nvfp4-experts", "--w4a4", "--input-scale", "0.5")
+        stored = container.read_directory(out)
+        for name in has:
+            self.assertEqual(float(stored[name][1]), 0.5 if "experts.1.down" in name else 0.25, name)
+        self.assertEqual(self.findings(out), {})
+
     def test_globals_of_zero_or_nan(self):
         for value in (0.0, np.nan):
             def break_global(name, dtype, array):

@@ -325,6 +325,7 @@ class LogicalPlanner {
       }
       if (folds) MIMO_RETURN_IF_ERROR(FoldKept(weight));
     }
+    if (choice.input_scale) draft_.AddInputScale(weight, choice.arrays, *choice.input_scale);
     return {};
   }
 

@@ -220,6 +220,9 @@ const std::vector<Damage>& Damages() {
          p.outputs[kFolded].adjust = Adjust::kCentre;
          p.outputs[kFolded].factor = 1;
        }},
+      {"kept bits of what is moved", [](Plan& p) { p.outputs[kJoined].keep = 0; }},
+      {"kept bits of no source", [](Plan& p) { p.outputs[kDecoded].keep = 10000; }},
+      {"kept bits of BF16", [](Plan& p) { p.outputs[kDecoded].keep = 0; }},
       {"centred BF16", [](Plan& p) { p.outputs[kJoined].adjust = Adjust::kCentre; }},
       {"halved values", [](Plan& p) { p.outputs[kJoined].adjust = Adjust::kHalve; }},
       {"halved codes that are decoded", [](Plan& p) { p.outputs[kDecoded].adjust = Adjust::kHalve; }},

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -29,6 +30,19 @@ TEST(AdjustRows, HalvedCodesCountWhatLosesABit) {
   EXPECT_EQ(codes, (std::vector<uint8_t>{0x38, 0x00, 0x7F, 0x40}));
   EXPECT_EQ(counts.inexact_codes, 1u);
   EXPECT_EQ(counts.anomalies.nan_codes, 1u);
+}
+
+TEST(AdjustRows, BitsAreKeptOfValuesThatRoundToWhatIsThere) {
+  const auto bits = [](uint32_t b) { return std::bit_cast<float>(b); };
+  // Below and above the middle between two BF16 values, on it (to even, downward), a moved one, both zeros.
+  const std::vector<float> kept = {bits(0x42800001), bits(0x4280FFFF), bits(0x42828000), 71.1f, -0.0f, 0.0f};
+  std::vector<float> values = {bits(0x42800000), bits(0x42810000), bits(0x42820000), 72.0f, -0.0f, -0.0f};
+  const uint64_t lost = KeepBits(reinterpret_cast<std::byte*>(values.data()),
+                                 reinterpret_cast<const std::byte*>(kept.data()), values.size());
+  EXPECT_EQ(lost, 2u);
+  for (size_t i : {0u, 1u, 2u, 4u}) EXPECT_EQ(std::bit_cast<uint32_t>(values[i]), std::bit_cast<uint32_t>(kept[i]));
+  EXPECT_EQ(values[3], 72.0f);
+  EXPECT_EQ(std::bit_cast<uint32_t>(values[5]), 0x80000000u);
 }
 
 TEST(AdjustRows, CentredValuesLackTheMeanOfWhatIsFinite) {

@@ -37,7 +37,7 @@ from concurrent import futures
 from harness import checkpoints, compare, edited, edits_of_arrays, edits_of_documents, tools
 from judge import declared, verdict
 from judge.directory import Directory
-from judge.meaning import Geometry, Meaning
+from judge.meaning import Geometry, Meaning, common_prefix
 from judge.verdict import Asked
 
 SMALL = dict(hidden=128, experts=2, heads=8, intermediate=256, moe_intermediate=256, vocab=64, pattern=(0, 1, 0), mtp=1,
@@ -121,7 +121,8 @@ def _named(stderr, source, code):
     """Whether a refusal says where: a tensor, a file or a key of the documents; of wrong usage, an option."""
     keys = set(source.config) | set(source.metadata) | set(source.config.get("quantization_config") or {})
     words = keys | set(source.files) | {"config.json", "model.safetensors.index.json"}
-    modules = {name.rsplit(".", 1)[0] for name in source.tensors}
+    before = common_prefix(source.tensors)
+    modules = {name[len(before):].rsplit(".", 1)[0] for name in source.tensors}
     return any(w in stderr for w in words | modules) or (code == 2 and "--" in stderr)
 
 

@@ -1,5 +1,7 @@
 #include "tools/asked.h"
 
+#include <algorithm>
+
 #include "lib/inspect/describe.h"
 #include "lib/model/role_groups.h"
 
@@ -10,6 +12,11 @@ bool AsksForSomething(const PlanOptions& options) {
   others.like = false;
   if (others.qkv.kind == QkvWish::Kind::kAuto) others.qkv = QkvWish();
   return others != PlanOptions{};
+}
+
+bool LeavesAllAsItIs(const Plan& plan) {
+  return !plan.files.empty() &&
+         std::all_of(plan.files.begin(), plan.files.end(), [](const PlanFile& file) { return file.unchanged; });
 }
 
 Status NothingAsked(const std::string& root, const Checkpoint& checkpoint) {

@@ -283,7 +283,8 @@ Status CheckRequestedFiles(Arguments& a) {
   if (a.plan_out.empty() && a.report.empty()) return {};
   std::vector<Untouchable> untouchable;
   MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.checkpoint, "the checkpoint", &untouchable));
-  if (!a.like.reference.empty()) MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.like.reference, "the checkpoint of --like", &untouchable));
+  if (!a.like.reference.empty())
+    MIMO_RETURN_IF_ERROR(ProtectCheckpoint(a.like.reference, "the checkpoint of --like", &untouchable));
   if (!a.run.output.empty()) untouchable.push_back({"the output", a.run.output});
   const std::pair<const char*, const std::string&> inputs[] = {{"the file of --plan", a.plan_in},
                                                                {"the file of --recipe", a.recipe},
@@ -359,10 +360,9 @@ Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint
   if (checkpoint.stored.table != nullptr) {
     verdict = JudgeCheckpoint(checkpoint);
     const bool plain = !checkpoint.view && !checkpoint.like;
-    MIMO_ASSIGN_OR_RETURN(
-        const Verdict health,
-        JudgeHealth(PosixFileSystem(), checkpoint.stored, plain ? &checkpoint.inventory : nullptr,
-                    {.threads = a.run.threads, .allow_anomalies = a.run.allow_anomalies}));
+    MIMO_ASSIGN_OR_RETURN(const Verdict health,
+                          JudgeHealth(PosixFileSystem(), checkpoint.stored, plain ? &checkpoint.inventory : nullptr,
+                                      {.threads = a.run.threads, .allow_anomalies = a.run.allow_anomalies}));
     for (const Finding& finding : health.findings())  // what the run lost may be the reference's to give back
       if (!checkpoint.like || finding.severity == Severity::kError) verdict.Add(finding);
   }
@@ -436,6 +436,8 @@ int Convert(Arguments& a) {
     return 0;
   }
   if (!a.common.json && a.common.verbose) PrintPlanReport(plan_report);
+  if (a.target.to_option->count() > 0 && LeavesAllAsItIs(*plan) && !a.common.quiet)
+    cli::Print(stderr, "%s: note: the source is what --to asks for already: OUT is a copy of its tensors\n", kName);
   if (!a.common.quiet)
     for (const std::string& note : plan->notes) cli::Print(stderr, "%s: note: %s\n", kName, note);
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);

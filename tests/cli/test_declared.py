@@ -214,7 +214,9 @@ class Asked(Edited):
         for i, options in enumerate((("--copy",), ("--link", "none"), ("--link", "hard"), ("--to", "hf"),
                                      ("--max-shard-size", "1MB"), ("--text-only",), ("--qkv", "keep"))):
             with self.subTest(options=options):
-                out = self.convert(self.source, f"copy{i}", *options)
+                result = self.run_tool("mimo-convert", self.source, self.at(f"copy{i}"), *options)
+                out = self.at(f"copy{i}")
+                self.assertEqual("what --to asks for already" in result.stderr, "--to" in options)
                 self.assert_same_tensors(self.source, out)
 
     def test_a_flag_that_changes_nothing_is_refused_when_it_was_typed(self):

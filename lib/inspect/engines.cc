@@ -36,7 +36,7 @@ bool IsFp8(const Catalogue& catalogue, const StoredArray& array) {
   if (scale == nullptr || !IsScaleType(scale->dtype)) return codes;
   if (!IsExponentType(scale->dtype)) return true;
   if (!codes || array.shape.size() != 2) return false;
-  return scale->shape != std::vector<int64_t>{array.shape[0], array.shape[1] / 32};
+  return scale->shape != std::vector<int64_t>{array.shape[0], (array.shape[1] + 31) / 32};
 }
 
 // What is stored in the layers, each storage once; FP8 first, then what is microscaled.

@@ -111,6 +111,7 @@ TEST_F(SurveyTest, OtherBlocksAreThoseOfTheCheckpoint) {
 
 TEST_F(SurveyTest, ScalesOfRowsSayNothingOfTheLayout) {
   Write({0.5f});
+  inventory_.weights[0].span = ScaleSpan::kRow;
   inventory_.weights[0].block_rows = 1;
   inventory_.weights[0].block_cols = kCols;
   const auto facts = Run();

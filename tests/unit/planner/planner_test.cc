@@ -46,7 +46,7 @@ Catalogue MakeCatalogue(int64_t chunks, bool split) {
                  {"quantization_config",
                   {{"quant_method", "fp8"},
                    {"weight_block_size", {128, 128}},
-                   {"ignored_layers", {"model.layers.0.self_attn.o_proj"}}}}};
+                   {"ignored_layers", {"model.layers.0.self_attn.o_proj", "model.layers.1.self_attn.o_proj"}}}}};
   if (!split) config["attention_projection_layout"] = "fused_qkv";
   auto parsed = ParseModelConfig(config.dump(), "/checkpoint/config.json");
   EXPECT_TRUE(parsed.ok()) << parsed.error().Message();

@@ -65,7 +65,7 @@ class JudgeCase(ToolCase):
         state.write(self.at("changed"))
         if prepare:
             prepare(self.at("changed"))
-        wrong, disagreements = verdict.judge(Directory(self.at("changed")), truth, truth.geometry.layout, asked)
+        _, wrong, disagreements = verdict.judge(Directory(self.at("changed")), truth, truth.geometry.layout, asked)
         return {kind for kind, _ in wrong + disagreements}
 
     def assert_seen(self, kind, base, options, asked, fault=None, prepare=None):
@@ -86,7 +86,7 @@ class TestValidOutputs(JudgeCase):
                 made.state.copy().write(directory)
                 truth = Meaning(Directory(directory), made.geometry)
                 out = self.convert(directory, f"out{number}", *options.split())
-                self.assertEqual(([], []), verdict.judge(Directory(out), truth, truth.geometry.layout, asked))
+                self.assertEqual(([], []), verdict.judge(Directory(out), truth, truth.geometry.layout, asked)[1:])
 
 
 class TestFaultsOfValues(JudgeCase):

@@ -84,8 +84,10 @@ def prefix(random, state):
     before = random.choice(("language_model.", "model.language_model.", "_orig_mod.", "module."))
     if state.names(r"^(visual|audio_encoder|speech_embeddings)\."):
         return None
-    for name in state.names():
-        state.rename(name, before + name)
+    for file in state.files:
+        state.files[file] = {before + name: value for name, value in state.files[file].items()}
+        state.changed.add(file)
+    state.index["weight_map"] = {before + name: file for name, file in state.index["weight_map"].items()}
     return f"every name with the prefix {before}"
 
 

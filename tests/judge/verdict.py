@@ -155,7 +155,7 @@ def _may_vanish(name, truth, output, asked):
 
 
 def judge(directory, truth, fallback, asked, doubted=()):
-    """-> ([(id, text)], the output's disagreements with itself [(id, text)]). doubted: names of which the source does not
+    """-> (the output's Meaning, [(id, text)], the output's disagreements with itself [(id, text)]). doubted: names of which the source does not
     say what they mean, and whose values are therefore not compared."""
     output = Meaning(directory, declared_geometry(directory, fallback))
     doubtful = tuple(sorted(set(doubted)))
@@ -180,4 +180,4 @@ def judge(directory, truth, fallback, asked, doubted=()):
         if text:
             found.append(("values", f"{name}: {text}"))
     found += [("invented", name) for name in sorted(set(output.logical) - set(truth.logical)) if not about_doubt(name)]
-    return found, declared.disagreements(directory, output)
+    return output, found, declared.disagreements(directory, output)

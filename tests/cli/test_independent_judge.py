@@ -223,6 +223,65 @@ class TestRefusals(JudgeCase):
         self.assertEqual({"left"}, self.judged(self.Result(2, "error: --dtype: no"), left=["config.json"]))
 
 
+class TestWords(JudgeCase):
+    """What has to be said where an output was written all the same."""
+
+    Result = collections.namedtuple("Result", "code stderr")
+
+    def kinds(self, edit, options, asked, stderr, document=None):
+        """document: of config.json in the output, where that is to be the edited source's."""
+        made = edit_trials.base("v2.5")
+        state = made.state.copy()
+        edit(state)
+        state.write(self.at("edited"))
+        source = Directory(self.at("edited"))
+        truth = Meaning(source, made.geometry)
+        out = self.convert(self.at("edited"), "out", *options, "--allow-anomalies")
+        if document:
+            with open(os.path.join(out, "config.json"), "w") as f:
+                json.dump({**state.config, **document}, f)
+        result = self.Result(0, stderr)
+        return {kind for kind, _ in edit_trials.judge_output(result, made, source, truth, out, asked)}
+
+    @staticmethod
+    def norm(state):
+        change(state, "model.norm.weight", lambda a: np.full_like(a, 0x7FC0))
+
+    @staticmethod
+    def scale(state):
+        change(state, GATE + "_scale_inv", lambda a: a * np.float32(-1))
+
+    def test_a_damaged_vector_needs_a_warning_that_names_it(self):
+        for number, (stderr, kinds) in enumerate((
+                ("", {"unsaid"}), ("warning health.value: model.layers.0.input_layernorm.weight: NaN", {"unsaid"}),
+                ("warning health.value: model.norm.weight: NaN", set()))):
+            with self.subTest(number=number):
+                self.setUp()
+                self.assertEqual(kinds, self.kinds(self.norm, ("--qkv", "split"), KEEP, stderr))
+
+    def test_damaged_block_scales_need_one_where_they_are_decoded(self):
+        self.assertIn("unsaid", self.kinds(self.scale, ("--dtype", "bf16"), BF16, ""))
+
+    def test_damaged_block_scales_that_are_moved_need_none(self):
+        self.assertEqual(set(), self.kinds(self.scale, ("--qkv", "split"), KEEP, ""))
+
+    def test_less_than_codecs_may_be_as_in_the_source_with_a_warning(self):
+        said = "warning declared.mtp-count: config.json: num_nextn_predict_layers: 3"
+        for stderr, kinds in (("", {"mtp"}), (said, set())):
+            with self.subTest(stderr=stderr):
+                self.setUp()
+                self.assertEqual(kinds, self.kinds(lambda s: None, ("--copy",), KEEP, stderr,
+                                                   {"num_nextn_predict_layers": 3}))
+
+    def test_an_ignore_list_has_to_be_right_all_the_same(self):
+        said = "warning declared.unlisted-module: config.json: quantization_config: o_proj"
+        wrong = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "ignored_layers": []}}
+        for asked, kinds in ((KEEP, {"codec"}), (Asked(copy=True), set())):
+            with self.subTest(copy=asked.copy):
+                self.setUp()
+                self.assertEqual(kinds, self.kinds(lambda s: None, ("--copy",), asked, said, wrong))
+
+
 class TestDoubts(JudgeCase):
     """What the arrays of a source do not say."""
 

@@ -171,7 +171,7 @@ def _is_moved(about, text, truth, output):
     return got is not None and got.kind == stored.kind
 
 
-def _judge_output(result, made, source, truth, out, asked):
+def judge_output(result, made, source, truth, out, asked):
     doubts, ills = source_doubts(made, truth)
     new = _warnings(result.stderr) - made.warnings
     doubted = [about.replace("qkv_proj", "") for about, _ in doubts]
@@ -210,7 +210,7 @@ def run(seed, number, keep=None, options=None):
         result = tools.run("mimo-convert", directory, out, *typed, "--threads", "1", timeout=120)
         doubts, ills = source_doubts(made, truth)
         if result.code == 0:
-            found = _judge_output(result, made, source, truth, out, asked)
+            found = judge_output(result, made, source, truth, out, asked)
         elif result.code in (2, 3):
             found = judge_refusal(result, source, out)
         else:

@@ -146,6 +146,9 @@ class InventoryTaker {
                   .Found("in no shard header");
     if (!catalogue_.index.missing_files.empty())
       e.found += " (the index names " + catalogue_.index.missing_files.front() + ", which does not exist)";
+    if (!out_.unknown.empty())
+      e.found += "; " + std::to_string(out_.unknown.size()) + " that no model table knows, such as " +
+                 catalogue_.arrays[out_.unknown[0]].name;
     e.id = "model.missing_tensor";
     e.advice = catalogue_.index.missing_files.empty()
                    ? "see whether config.json is of this model, and whether a tensor file is not here yet: those that "

@@ -105,9 +105,8 @@ class DirectoryDescriber {
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
     }
-    // A number that was wrong, or has become so.
-    if (const auto& said = config_.nextn_layers; said && *said != WrittenMtpLayers())
-      hf.mtp_layers = WrittenMtpLayers();
+    // A directory without MTP layers must not announce them.
+    if (config_.nextn_layers && p_.form.kind() == FormKind::kHf && WrittenMtpLayers() == 0) hf.mtp_layers = 0;
     hf.quantization.kv_cache_scheme = CacheSchemeOf(p_, plan_);
     if (DeniesScaleFormat(p_))
       for (QuantizedModule& module : hf.quantization.quantized) module.power_of_two = false;

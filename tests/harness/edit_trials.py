@@ -15,10 +15,12 @@ A trial takes a small valid checkpoint, edits it one to three times and converts
    beside scales, copies that differ where the index does not decide, a tensor of the model that is nowhere, INT8 or
    FP8) or say that it is damaged (NaN, scales that are negative or zero, a router bias without differences), exit 0 is
    right only with a warning that the unedited checkpoint does not have; the tensors in doubt are then not compared.
-   Damaged codes and block scales that are moved as they are need none: output and source agree, and a terabyte is not
+   Damaged codes, and scales of blocks or rows, that are moved as they are need none: output and source agree, and a terabyte is not
    read to copy it. Damaged scalars and vectors do, moved or not.
    The order of rows is that of the checkpoint before the edits: no edit moves a row, so that an output whose rows went
-   elsewhere because tp_size or a count was edited is wrong, and not an interpretation.
+   elsewhere because tp_size or a count was edited is wrong, and not an interpretation; but for a tool that says
+   `layout.assumed` anew, which is right where the rows themselves do not decide. What towers have to hold is not
+   judged: their tensors are as they are.
 5. What an output's config.json says of its codecs, layout and counts, and its index, has to be right, warned or not;
    for --copy, which changes nothing by definition, a new warning is enough. Less than that (the declared type of plain
    weights, tied embeddings, a KV-cache scheme without scales, the number of MTP layers) may be as in the source where
@@ -162,9 +164,9 @@ def source_doubts(made, truth):
 
 
 def _is_moved(about, text, truth, output):
-    """Whether an ill is one of codes or block scales, and the output has them in the codec that they had."""
+    """Whether an ill is one of codes or of scales of blocks or rows, and the output has them in the codec that they had."""
     stored = truth.modules.get(about)
-    if stored is None or stored.kind not in ("block", "mxfp4", "mxfp8", "nvfp4") or text.startswith("global"):
+    if stored is None or stored.kind not in ("block", "row", "mxfp4", "mxfp8", "nvfp4") or text.startswith("global"):
         return False
     prefix = about[:-len("qkv_proj")] + "k_proj" if about.endswith("qkv_proj") else about
     got = output.logical.get(prefix + ".weight")

@@ -312,7 +312,7 @@ Result<Descent> CompareDescent(FileSystem& fs, const Checkpoint& merged, int thr
   const auto count = std::min<size_t>(static_cast<size_t>(threads > 0 ? threads : ThreadsOfMachine()),
                                       CeilDiv(descent.pairs.size(), kShare));
   Workers workers(static_cast<int>(std::max<size_t>(count, 1)), "fewer --threads");
-  MIMO_RETURN_IF_ERROR(workers.Run([&](int) -> Status {
+  const auto work = [&](int) -> Status {
     Comparer comparer(fs, merged, descent.pairs);
     for (size_t begin = next.fetch_add(kShare); begin < descent.pairs.size() && !workers.stopped();
          begin = next.fetch_add(kShare))
@@ -321,7 +321,8 @@ Result<Descent> CompareDescent(FileSystem& fs, const Checkpoint& merged, int thr
     const std::lock_guard lock(mutex);
     all.push_back(comparer.Take());
     return {};
-  }));
+  };
+  MIMO_RETURN_IF_ERROR(workers.Run(work));
   size_t least_pair = descent.pairs.size();
   for (ComparedShare& found : all) {
     std::move(found.divergences.begin(), found.divergences.end(), std::back_inserter(descent.divergences));

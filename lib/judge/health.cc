@@ -101,7 +101,7 @@ Result<Summaries> ReadAll(FileSystem& fs, const Catalogue& catalogue, int thread
   };
   std::atomic<size_t> next = 0;
   Workers workers(threads > 0 ? threads : ThreadsOfMachine(), "try again with more memory");
-  MIMO_RETURN_IF_ERROR(workers.Run([&](int) -> Status {
+  const auto work = [&](int) -> Status {
     std::vector<std::byte> buffer;
     Summaries mine;
     for (size_t i = next++; i < requests.size() && !workers.stopped(); i = next++) {
@@ -117,7 +117,8 @@ Result<Summaries> ReadAll(FileSystem& fs, const Catalogue& catalogue, int thread
     const std::lock_guard lock(mutex);
     summaries.merge(mine);
     return {};
-  }));
+  };
+  MIMO_RETURN_IF_ERROR(workers.Run(work));
   return summaries;
 }
 

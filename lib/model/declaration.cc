@@ -32,6 +32,8 @@ std::string PatternOfGlob(const std::string& glob) {
   return pattern + "$";
 }
 
+}  // namespace
+
 // A list of modules: whole names, names of what holds them or ends them, globs and patterns.
 class ModuleList {
  public:
@@ -71,6 +73,8 @@ class ModuleList {
   std::vector<std::string> plain_;
   std::vector<Pattern> patterns_;
 };
+
+namespace {
 
 // The names under which readers look a module up: its own first.
 std::vector<std::string> NamesOf(const std::string& module, Role role) {

@@ -29,15 +29,15 @@ inline constexpr Words<StrayKind, 5> kStrayKinds{{{StrayKind::kForgotten, "forgo
                                                   {StrayKind::kUnknown, "unknown"}}};
 
 struct StrayFile {
-  std::string file;  // relative to the root of its checkpoint
+  std::string file = {};  // relative to the root of its checkpoint
   StrayKind kind = StrayKind::kUnknown;
-  uint64_t tensors = 0;  // that its header names
-  uint64_t held = 0;     // of these, in files of the index too
-  uint64_t unknown = 0;  // of these, that no table knows
-  std::string example;   // a tensor: one that is held where some are, else one that is unknown where some are
-  std::string holder;    // the file of the index that holds the example as well
-  std::string problem;   // why there is no header to read
-  std::string root;      // of a run that is merged with its reference: the run's directory
+  uint64_t tensors = 0;      // that its header names
+  uint64_t held = 0;         // of these, in files of the index too
+  uint64_t unknown = 0;      // of these, that no table knows
+  std::string example = {};  // a tensor: one that is held where some are, else one that is unknown where some are
+  std::string holder = {};   // the file of the index that holds the example as well
+  std::string problem = {};  // why there is no header to read
+  std::string root = {};     // of a run that is merged with its reference: the run's directory
   // Whether it stays among what may travel along.
   bool may_travel() const { return kind == StrayKind::kUnknown; }
 };

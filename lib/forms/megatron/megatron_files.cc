@@ -236,19 +236,19 @@ Result<std::string> RunConfig(const MegatronFilesRequest& request) {
 // ---- the two torch.save files
 
 template <class T>
-std::pair<TorchValue, TorchValue> Entry(const std::string& key, T value) {
+std::pair<TorchValue, TorchValue> EntryOf(const std::string& key, T value) {
   return {TorchValue{key}, TorchValue{std::move(value)}};
 }
 
 std::string CommonState(int64_t iteration) {
   TorchValue::Dict content;
-  content.push_back(Entry("singleton_local_shards", false));
-  content.push_back(Entry("chained_optim_avoid_prefix", true));
+  content.push_back(EntryOf("singleton_local_shards", false));
+  content.push_back(EntryOf("chained_optim_avoid_prefix", true));
   TorchValue::Dict state;
-  state.push_back(Entry("checkpoint_version", 3.0));
-  state.push_back(Entry("iteration", iteration));
-  state.push_back(Entry("num_floating_point_operations_so_far", int64_t{0}));
-  state.push_back(Entry("content_metadata", std::move(content)));
+  state.push_back(EntryOf("checkpoint_version", 3.0));
+  state.push_back(EntryOf("iteration", iteration));
+  state.push_back(EntryOf("num_floating_point_operations_so_far", int64_t{0}));
+  state.push_back(EntryOf("content_metadata", std::move(content)));
   return TorchSaveFile(TorchValue{std::move(state)}, "common");
 }
 
@@ -280,7 +280,7 @@ std::string TrainState(int64_t iteration) {
     tensor.dtype = scalar.dtype;
     tensor.storage = std::to_string(data.size());
     tensor.storage_elements = 1;
-    state.push_back(Entry(scalar.key, std::move(tensor)));
+    state.push_back(EntryOf(scalar.key, std::move(tensor)));
     data.push_back(LittleEndian(scalar.bits, BitsPerElement(scalar.dtype) / 8));
   }
   return TorchSaveFile(TorchValue{std::move(state)}, "train_state", data);

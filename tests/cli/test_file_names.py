@@ -71,7 +71,7 @@ class FileNames(ToolCase):
     def test_names_in_any_script(self):
         for name in NAMES:
             self.put(name.encode(), name.encode() * 7)
-        out = self.convert(self.source, "out", "--json", "--plan-out", self.at("plan.json"))
+        out = self.convert(self.source, "out", "--copy", "--json", "--plan-out", self.at("plan.json"))
         for name in NAMES:
             with open(os.path.join(out, name), "rb") as f:
                 self.assertEqual(f.read(), name.encode() * 7)

@@ -29,14 +29,15 @@ VARIANTS = {"v2.5": {}, "v2-flash": {}, "plain": {}, "v2.5-pro": dict(heads=16)}
 
 
 class Scales(ToolCase):
-    def source(self, name, choose, variant="v2.5", strategy="channel", declared=True, **options):
+    def source(self, name, choose, variant="v2.5", strategy=None, declared=True, **options):
         made, self.model = checkpoints.ours(variant, **{**SMALL, **VARIANTS[variant], **options})
         self.qkv = self.model.spec.qkv
         self.known = ("--source-qkv", "fused:1") if variant == "plain" else ()    # which nothing else says
         out = fp8_scales.copy(made, self.at(name))
         fp8_scales.rewrite(out, choose if callable(choose) else lambda weight: choose)
         if declared:
-            fp8_scales.declare(out, strategy)
+            span = "row" if callable(choose) else choose["span"]
+            fp8_scales.declare(out, strategy or {"block": "block", "row": "channel", "vector": "channel"}.get(span, "tensor"))
         return out
 
     def check_values(self, truth, out, to="bf16"):
@@ -90,6 +91,10 @@ class Decoded(Scales):
                 source = self.source(variant, choose, variant, declared=False)
                 truth = fp8_scales.decode(source, self.qkv)
                 self.check_values(truth, self.convert(source, f"o {variant}", "--dtype", "bf16", "--qkv", "split"))
+                # No native config describes them: what is written would be read as blocks.
+                refused = self.run_tool("mimo-convert", source, self.at("no"), "--qkv", "split", code=2)
+                self.assertIn("fp8.no_words", refused.stderr)
+                fp8_scales.declare(source, "block")
                 kept = self.convert(source, f"k {variant}", "--qkv", "split")
                 self.check_same_values(source, kept, self.qkv)
 

@@ -68,7 +68,7 @@ class Hostile(ToolCase):
         return self.bounded("mimo-convert", self.source, self.at("out"), *ONCE, *options, code=code, words=words)
 
     def published(self):
-        return self.convert(self.source, "published", "--dtype", "bf16", *ONCE)
+        return self.convert(self.source, "published", "--dtype", "bf16", "--qkv", "keep", *ONCE)
 
 
 class DeepDocuments(Hostile):

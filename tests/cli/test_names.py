@@ -8,6 +8,8 @@ import shutil
 import stat
 import unittest
 
+import numpy as np
+
 from harness import checkpoints, compare, ranks
 from harness.case import ToolCase
 from reference import container
@@ -50,13 +52,13 @@ class NamesCase(ToolCase):
 class Clashes(NamesCase):
     def test_a_stray_file_with_the_name_of_a_shard(self):
         stray = os.path.join(self.source, "model-00001-of-00002.safetensors")
-        shutil.copyfile(os.path.join(self.source, container.tensor_files(self.source)[0]), stray)
         options = ("--dtype", "bf16", "--max-shard-size", "400KB")
         shards = self.convert(checkpoints.ours("v2.5", **checkpoints.TINY)[0], "shards", *options)
+        container.write(stray, {"not.of.this.model": ("F32", np.zeros(4, np.float32))})
         os.rename(stray, os.path.join(self.source, container.tensor_files(shards)[0]))
-        self.refuse(*options, says=(container.tensor_files(shards)[0], "travels along", "rename the file"))
+        self.refuse(*options, "--unknown", "carry", says=(container.tensor_files(shards)[0], "travels along", "rename the file"))
         # Where no output file has the name, it travels.
-        out = self.convert(self.source, "out", "--dtype", "bf16")
+        out = self.convert(self.source, "out", "--dtype", "bf16", "--unknown", "carry")
         self.run_tool("mimo-verify", "check", out)
         self.assertTrue(os.path.exists(os.path.join(out, container.tensor_files(shards)[0])))
 

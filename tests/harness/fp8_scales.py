@@ -96,6 +96,8 @@ def declare(directory, strategy="channel", ignore=("lm_head", "re:.*o_proj$", "r
     """quantization_config as llm-compressor writes it."""
     def edit(config):
         weights = {"num_bits": 8, "type": "float", "strategy": strategy, "dynamic": False, "symmetric": True}
+        if strategy == "block":
+            weights["block_structure"] = [128, 128]
         config["quantization_config"] = {
             "quant_method": "compressed-tensors", "format": "float-quantized",
             "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights, "input_activations": {

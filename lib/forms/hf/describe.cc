@@ -101,7 +101,7 @@ class DirectoryDescriber {
     else if (traits_.quantization)
       hf.quantization = DescribeQuantization(p_.catalogue, p_.inventory, plan_, chooser_.dialect());
     if (chooser_.keeps()) {
-      hf.quantization.keeps = true;
+      hf.quantization.keeps = !DeclaresOtherwise(p_);  // what is not true is said anew
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
     }

@@ -54,7 +54,7 @@ for target in "${targets[@]}"; do
   echo "$target: exit $code, $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs of up to $length bytes"
   if ((code != 0)); then
     found=1
-    grep -E 'SUMMARY|ERROR|deadly|Test unit' "$log" | head -n 5
+    grep -aE -m 5 'SUMMARY|ERROR|deadly|Test unit' "$log" || true  # nothing where the system has ended it
   fi
 done
 exit "$found"

@@ -14,14 +14,18 @@
 
 namespace mimo {
 
-// The shortest text that reads back as the same double. What is not finite (only with anomalies allowed) is null.
+// The shortest text that reads back as the same double; with an exponent where digits alone would be an integer that no
+// 64 bits hold. What is not finite (only with anomalies allowed) is null.
 inline void AppendDouble(std::string& out, double value) {
   if (!std::isfinite(value)) {
     out += "null";
     return;
   }
   char digits[40];  // hold every double
-  out.append(digits, std::to_chars(digits, digits + sizeof digits, value).ptr);
+  char* const end = digits + sizeof digits;
+  const bool large = std::abs(value) >= 0x1p63;
+  out.append(digits, large ? std::to_chars(digits, end, value, std::chars_format::scientific).ptr
+                           : std::to_chars(digits, end, value).ptr);
 }
 
 // What AppendDouble wrote; NaN for null.

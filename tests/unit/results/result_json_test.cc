@@ -6,6 +6,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "lib/json/parse.h"
+
 namespace mimo {
 namespace {
 
@@ -28,6 +30,12 @@ TEST(ResultJson, DoublesAreShortAndExactAndNullWhereTheyAreNotFinite) {
   EXPECT_EQ(text(5e-324), "5e-324");
   EXPECT_EQ(text(INFINITY), "null");
   EXPECT_EQ(text(NAN), "null");
+  EXPECT_EQ(text(0x1p62), "4611686018427387904");
+  for (const double value : {0x1p63, 0x1p64, -0x1p63, -0x1p64, 1.2345678901234568e20, 0x1p70, 1e22, 1.7e308}) {
+    const auto read = ParseJson<nlohmann::json>(text(value), "x");  // which refuses integers that no 64 bits hold
+    ASSERT_TRUE(read.ok()) << text(value);
+    EXPECT_EQ(read.value().get<double>(), value);
+  }
   const nlohmann::json document = {{"null", nullptr}, {"third", nlohmann::json::parse(text(1.0 / 3))}};
   JsonProblems problems("m", "");
   JsonMembers members(document, problems, "test");

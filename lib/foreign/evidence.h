@@ -31,11 +31,11 @@ struct SeenArrays {
 
 struct ForeignEvidence {
   std::string root;
-  bool root_is_file = false;       // then `files` holds it alone, under its own name
-  std::vector<SeenFile> files;     // of the root and of its subdirectories, not deeper (snapshots/ is passed through)
-  std::string config;              // text of config.json; "" without one
-  std::vector<SeenArrays> arrays;  // by name, dtype and rank
-  std::vector<std::string> metadata;  // keys of __metadata__ in any header, each once
+  bool root_is_file = false;         // then `files` holds it alone, under its own name
+  std::vector<SeenFile> files = {};  // of the root and of its subdirectories, not deeper (snapshots/ is passed through)
+  std::string config = {};           // text of config.json; "" without one
+  std::vector<SeenArrays> arrays = {};     // by name, dtype and rank
+  std::vector<std::string> metadata = {};  // keys of __metadata__ in any header, each once
 };
 
 // Everything there is, of a checkpoint that failed to open; `opened` where its catalogue did open.

@@ -91,6 +91,10 @@ bool DeclaresOtherwise(const Planning& p) {
          (p.view == nullptr && !Disagreements(Declaration(p.catalogue.config.text), p.catalogue, p.inventory).empty());
 }
 
+bool ShownOtherwise(const Planning& p) {
+  return p.view != nullptr && !Disagreements(Declaration(p.catalogue.config.text), p.catalogue, p.inventory).empty();
+}
+
 bool DeniesScaleFormat(const Planning& p) {
   return p.catalogue.config.scale_fmt == "ue8m0" &&
          p.facts.attention_scales - p.facts.zero_scales > p.facts.power_of_two_scales;

@@ -43,6 +43,8 @@ bool AnyStraddles(const Planning& p, const QkvLayout& layout);
 bool MixedAttention(const Planning& p);
 // Whether the source's config declares weights as something else than they are: what is written says what is stored.
 bool DeclaresOtherwise(const Planning& p);
+// The same of what a view shows: weights that its form keeps otherwise than the config declares.
+bool ShownOtherwise(const Planning& p);
 // Whether it says that scales are powers of two, and some that were looked at are not.
 bool DeniesScaleFormat(const Planning& p);
 // Whether the source stores its routers as BF16.

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "lib/forms/strays.h"
 
@@ -53,11 +54,18 @@ void JudgeCacheScales(const Catalogue& stored, const Inventory& inventory, Verdi
                  std::to_string(inventory.cache_scales.size()) + " scales, and no kv_cache_scheme",
                  inventory.cache_scales.size());
   std::set<int32_t> keys, values;
+  std::set<std::tuple<bool, int32_t, Role>> seen;
+  std::vector<std::string> twice;
   for (const CacheScale& scale : inventory.cache_scales) {
+    if (!seen.insert({scale.id.mtp, scale.id.layer, scale.id.role}).second)
+      twice.push_back(std::string(scale.id.mtp ? "mtp " : "") + std::to_string(scale.id.layer));
     if (scale.id.mtp) continue;
     if (scale.id.role == Role::kCacheK || scale.id.role == Role::kCacheKv) keys.insert(scale.id.layer);
     if (scale.id.role == Role::kCacheV || scale.id.role == Role::kCacheKv) values.insert(scale.id.layer);
   }
+  if (!twice.empty())
+    verdict->Add("travel.two-cache-scales", "layers " + Examples(twice), "two of one kind, under different names",
+                 twice.size());
   JudgeGaps(stored, keys, values, verdict);
 }
 

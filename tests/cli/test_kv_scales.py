@@ -189,7 +189,7 @@ class Declared(KvCase):
 
     def test_scales_without_a_scheme_are_said(self):
         source, _ = self.source("source", scheme=None)
-        self.assertIn("travel.undeclared-cache-scales", self.run_tool("mimo-inspect", source).stdout)
+        self.assertIn("travel.undeclared-cache-scales", self.run_tool("mimo-inspect", source, "--verbose").stdout)
         self.assertEqual(self.declared(self.convert(source, "out", "--qkv", "split")), (None, None))
 
     def test_layers_without_scales_are_said(self):

@@ -343,7 +343,7 @@ class Distributor {
 Status ShardedStateForm::Arrange(Planning* p) const {
   MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(TargetWord(p->options), p->options.form_template));
   p->target.table = form.name();
-  if (!p->chooser.keeps() || DeclaresOtherwise(*p))
+  if (!p->chooser.keeps() || DeclaresOtherwise(*p) || ShownOtherwise(*p))
     p->quantization = DescribeQuantization(p->draft, p->chooser.dialect());
   return Distributor(form, p).Distribute();
 }

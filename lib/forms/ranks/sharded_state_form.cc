@@ -93,7 +93,7 @@ void ShardedStateForm::Amend(const Planning& p, HfDescription* description) cons
   description->ranks = true;
   description->text_only = true;
   // Quantized as the source says, or not at all; unless what it says is not what it stores.
-  description->keeps_quantization = p.chooser.keeps() && !DeclaresOtherwise(p);
+  description->keeps_quantization = p.chooser.keeps() && !DeclaresOtherwise(p) && !ShownOtherwise(p);
   description->marker.tp = p.options.tp;
   description->marker.ep = std::max<int64_t>(p.options.ep, 1);
   description->marker.table = p.target.table;

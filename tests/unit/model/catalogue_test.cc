@@ -151,7 +151,9 @@ TEST_F(CatalogueTest, FilesBesideThoseOfTheIndexAreWhatTheirTensorsAre) {
       EXPECT_TRUE(std::is_sorted(opened->files.begin(), opened->files.end(),
                                  [](const auto& a, const auto& b) { return a.name < b.name; }));
       EXPECT_EQ(opened->files[opened->Find("model.norm.weight")->file].name, "a.safetensors");
-      if (c.read) EXPECT_EQ(opened->files[opened->Find("lm_head.weight")->file].name, file);
+      if (c.read) {
+        EXPECT_EQ(opened->files[opened->Find("lm_head.weight")->file].name, file);
+      }
       EXPECT_TRUE(opened->oddities.empty());  // the strays say it all
       std::filesystem::remove(Path(file));
     }

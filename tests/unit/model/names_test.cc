@@ -102,21 +102,21 @@ TEST(Names, EveryPartHasItsSuffixAndIsFoundByIt) {
 }
 
 TEST(Names, ScalesOfTheCacheAreKnownWhereverTheyStand) {
-  struct Known {
+  struct Named {
     const char* name;
     Role role;
     CachePlacement placement;
   };
-  for (const Known& known : {Known{"k_proj.k_scale", Role::kCacheK, CachePlacement::kSplit},
-                             Known{"v_proj.v_scale", Role::kCacheV, CachePlacement::kSplit},
-                             Known{"q_proj.q_scale", Role::kCacheQ, CachePlacement::kSplit},
-                             Known{"qkv_proj.k_scale", Role::kCacheK, CachePlacement::kFused},
-                             Known{"qkv_proj.v_scale", Role::kCacheV, CachePlacement::kFused},
-                             Known{"qkv_proj.q_scale", Role::kCacheQ, CachePlacement::kFused},
-                             Known{"qkv_proj.kv_scale", Role::kCacheKv, CachePlacement::kFused},
-                             Known{"k_scale", Role::kCacheK, CachePlacement::kAttention},
-                             Known{"kv_scale", Role::kCacheKv, CachePlacement::kAttention},
-                             Known{"attn.v_scale", Role::kCacheV, CachePlacement::kAttention}}) {
+  for (const Named& known : {Named{"k_proj.k_scale", Role::kCacheK, CachePlacement::kSplit},
+                             Named{"v_proj.v_scale", Role::kCacheV, CachePlacement::kSplit},
+                             Named{"q_proj.q_scale", Role::kCacheQ, CachePlacement::kSplit},
+                             Named{"qkv_proj.k_scale", Role::kCacheK, CachePlacement::kFused},
+                             Named{"qkv_proj.v_scale", Role::kCacheV, CachePlacement::kFused},
+                             Named{"qkv_proj.q_scale", Role::kCacheQ, CachePlacement::kFused},
+                             Named{"qkv_proj.kv_scale", Role::kCacheKv, CachePlacement::kFused},
+                             Named{"k_scale", Role::kCacheK, CachePlacement::kAttention},
+                             Named{"kv_scale", Role::kCacheKv, CachePlacement::kAttention},
+                             Named{"attn.v_scale", Role::kCacheV, CachePlacement::kAttention}}) {
     for (const bool mtp : {false, true}) {
       const std::string name = std::string(mtp ? "model.mtp.layers.2" : "model.layers.7") + ".self_attn." + known.name;
       const TensorId id{known.role, Part::kWeight, mtp, mtp ? 2 : 7, -1};

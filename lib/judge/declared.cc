@@ -67,7 +67,7 @@ class DeclaredJudge {
     uint64_t quantized = 0;
     std::string example;
     for (const Weight& weight : inventory_.weights) {
-      if (!IsLayerLinear(weight.id.role)) continue;
+      if (!declaration_.Covers(weight.id.role)) continue;
       const std::string module = ModuleOf(catalogue_.arrays[weight.array].name);
       ModuleKind& kind = kinds[(weight.id.mtp ? "MTP " : "") + module.substr(module.rfind('.') + 1)];
       const StoredKind stored = KindOf(weight), declared = DeclaredOf(module, weight);

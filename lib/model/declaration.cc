@@ -267,6 +267,10 @@ bool Declaration::has_kv_cache_scheme() const {
   return parts_->kv_cache;
 }
 
+bool Declaration::Covers(Role role) const {
+  return IsLayerLinear(role) || (role == Role::kLmHead && parts_->present && !parts_->whole_names);
+}
+
 bool Declaration::MayIgnore(const std::string& module, Role role) const {
   return HasAny(parts_->ignored, NamesOf(module, role));
 }
@@ -303,7 +307,7 @@ std::vector<Disagreement> Disagreements(const Declaration& declaration, const Ca
   std::vector<Disagreement> found;
   for (uint32_t i = 0; i < inventory.weights.size(); ++i) {
     const Weight& weight = inventory.weights[i];
-    if (!IsLayerLinear(weight.id.role)) continue;
+    if (!declaration.Covers(weight.id.role)) continue;
     const std::string& name = catalogue.arrays[weight.array].name;
     const StoredKind declared = declaration.Of(name.substr(0, name.rfind('.')), weight.id.role);
     const StoredKind stored = KindOf(weight);

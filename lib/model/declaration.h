@@ -49,6 +49,9 @@ class Declaration {
 
   bool present() const;               // there is a quantization_config
   const std::string& method() const;  // its quant_method; "" without one
+  // Whether the dialect speaks of weights of this role: the linear modules of layers; the head where every linear
+  // module is meant that is not ignored.
+  bool Covers(Role role) const;
   // What is declared of a module ("model.layers.0.mlp.up_proj"). The parts of attention and of merged gate and up stand
   // for each other: readers look them up under either name.
   StoredKind Of(const std::string& module, Role role) const;

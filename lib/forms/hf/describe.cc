@@ -108,7 +108,8 @@ class DirectoryDescriber {
     // A directory without MTP layers must not announce them.
     if (config_.nextn_layers && p_.form.kind() == FormKind::kHf && WrittenMtpLayers() == 0) hf.mtp_layers = 0;
     hf.quantization.kv_cache_scheme = CacheSchemeOf(p_, plan_);
-    if (DeniesScaleFormat(p_))
+    // Where no scale was looked at, what the config says of them is not known to be true.
+    if (DeniesScaleFormat(p_) || (config_.scale_fmt == "ue8m0" && p_.facts.attention_scales == 0 && p_.view == nullptr))
       for (QuantizedModule& module : hf.quantization.quantized) module.power_of_two = false;
     hf.dtype = WordOf(kTorchDTypes, options_.dtype);
     hf.folded_value_scale = options_.fold_value_scale || (config_.marker && !config_.marker->folded.empty());

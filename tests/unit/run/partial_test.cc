@@ -24,7 +24,11 @@ class Partial : public testing::Test {
       OutputArray output;
       output.transform = transform;
       output.file = output.group = which;
-      if (plan_.files.size() <= which) plan_.files.push_back({.name = which == 0 ? "a" : "b", .bytes = 3});
+      if (plan_.files.size() <= which) {
+        PlanFile& file = plan_.files.emplace_back();
+        file.name = which == 0 ? "a" : "b";
+        file.bytes = 3;
+      }
       plan_.files[which].file_group = plan_.groups[which].file_group = which;
       plan_.files[which].outputs.push_back(static_cast<uint32_t>(plan_.outputs.size()));
       plan_.outputs.push_back(output);

@@ -9,6 +9,8 @@
 namespace mimo {
 namespace {
 
+// `widen` is no pointer to a kernel: those are always inlined, which g++ refuses below -O2 where one is called through
+// it.
 template <class Stored, class Widen>
 void WidenEach(const std::byte* stored, uint64_t count, float* out, Widen widen) {
   for (uint64_t i = 0; i < count; ++i) {
@@ -32,11 +34,11 @@ void WidenScales(DType dtype, const std::byte* stored, uint64_t count, float* ou
   if (dtype == DType::kF32) {
     std::memcpy(out, stored, count * sizeof(float));
   } else if (dtype == DType::kBF16) {
-    WidenEach<uint16_t>(stored, count, out, kernels::Bf16ToFloat);
+    WidenEach<uint16_t>(stored, count, out, [](uint16_t bits) { return kernels::Bf16ToFloat(bits); });
   } else if (dtype == DType::kF16) {
-    WidenEach<uint16_t>(stored, count, out, kernels::Fp16ToFloat);
+    WidenEach<uint16_t>(stored, count, out, [](uint16_t bits) { return kernels::Fp16ToFloat(bits); });
   } else {
-    WidenEach<uint8_t>(stored, count, out, kernels::E8m0ToFloat);
+    WidenEach<uint8_t>(stored, count, out, [](uint8_t bits) { return kernels::E8m0ToFloat(bits); });
   }
 }
 

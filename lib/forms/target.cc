@@ -87,7 +87,10 @@ bool MixedAttention(const Planning& p) {
 }
 
 bool DeclaresOtherwise(const Planning& p) {
-  return DeniesScaleFormat(p) ||
+  const std::string& said = p.catalogue.config.projection_layout;
+  const bool layout = p.view == nullptr && p.like == nullptr && !said.empty() && !p.inventory.attention.empty() &&
+                      (said == "fused_qkv") != p.inventory.fused;
+  return layout || DeniesScaleFormat(p) ||
          (p.view == nullptr && !Disagreements(Declaration(p.catalogue.config.text), p.catalogue, p.inventory).empty());
 }
 

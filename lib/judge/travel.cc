@@ -64,8 +64,8 @@ void JudgeCacheScales(const Catalogue& stored, const Inventory& inventory, Verdi
     if (scale.id.role == Role::kCacheV || scale.id.role == Role::kCacheKv) values.insert(scale.id.layer);
   }
   if (!twice.empty())
-    verdict->Add("travel.two-cache-scales", "layers " + Examples(twice), "two of one kind, under different names",
-                 twice.size());
+    verdict->Add("travel.two-cache-scales", "layers " + Examples(twice),
+                 "two k_scale or two v_scale, under different names", twice.size());
   JudgeGaps(stored, keys, values, verdict);
 }
 

@@ -1,6 +1,7 @@
 #include "lib/verify/judge_directory.h"
 
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/judge/health.h"
 #include "lib/judge/judge.h"
 #include "lib/model/file_names.h"
 
@@ -30,6 +31,13 @@ Result<DirectoryVerdict> JudgeDirectory(FileSystem& fs, const std::string& direc
     if (error.code != ErrorCode::kBadInput || (!checkpoint && !verdict.manifest)) return error;
   }
   verdict.findings = JudgeOpened(opened, Subject::kOutput);
+  using Reached = OpenedCheckpoint::Reached;
+  if (!verdict.manifest && opened.reached >= Reached::kStored) {  // what a manifest records was judged when it was made
+    const bool paired = opened.reached >= Reached::kInventory && !opened.checkpoint.view;
+    MIMO_ASSIGN_OR_RETURN(Verdict health,
+                          JudgeHealth(fs, opened.checkpoint.stored, paired ? &opened.checkpoint.inventory : nullptr));
+    verdict.findings.Append(std::move(health));
+  }
   if (!opened.status.ok() && verdict.manifest) {
     Verdict softened;
     for (Finding finding : verdict.findings.findings()) {

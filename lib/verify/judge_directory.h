@@ -13,7 +13,8 @@ struct DirectoryVerdict {
   Verdict findings;       // as of an output: readers go by what is declared
 };
 
-// Opens the directory as a checkpoint of any form and judges structure, declarations and layout. What stops the opening
+// Opens the directory as a checkpoint of any form and judges structure, declarations and layout; without a manifest the
+// scalars and vectors too. What stops the opening
 // is a finding; of a directory with a manifest only a note, since a part (--include, --ranks) is complete in itself.
 // kBadInput: no checkpoint at all, or an output that is not complete; kIo: the system refused.
 Result<DirectoryVerdict> JudgeDirectory(FileSystem& fs, const std::string& directory);

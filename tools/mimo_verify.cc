@@ -1,4 +1,5 @@
-// mimo-verify check OUT: proves that an output is what its manifest says.
+// mimo-verify check DIR: whether a checkpoint is what its config.json declares and its manifest, where there is one,
+// says.
 #include <cinttypes>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -18,7 +19,8 @@ constexpr char kExamples[] =
     "Examples:\n"
     "  mimo-verify check MiMo-V2.5-BF16          before deployment, after a copy\n"
     "  mimo-verify check OUT --json --quiet      in CI\n"
-    "Exit codes: 0 all holds, 1 differences, 2 usage, 3 not an output (no manifest), 4 I/O.";
+    "  mimo-verify check DOWNLOAD                any checkpoint: structure, declarations, small values\n"
+    "Exit codes: 0 all holds, 1 differences, 2 usage, 3 no checkpoint, or an incomplete output, 4 I/O.";
 
 struct Arguments {
   std::string directory;

@@ -151,7 +151,6 @@ struct DeclarationParts {
   std::vector<Group> groups;  // the first that has a module decides
   std::optional<StoredKind> experts;
   bool whole_names = false;  // what every reader of the ignore list agrees about
-  bool kv_cache = false;
 };
 
 StoredKind KindOf(const Weight& weight) {
@@ -210,7 +209,6 @@ void ReadModelOpt(const Json& q, DeclarationParts* parts) {
   } else {
     AddGroup(KindOfAlgorithm(algorithm), true, {}, parts);
   }
-  parts->kv_cache = !TextOf(q, "kv_cache_quant_algo").empty();
 }
 
 void ReadCompressed(const Json& q, DeclarationParts* parts) {
@@ -236,7 +234,6 @@ Declaration::Declaration(const std::string& config_text) : parts_(std::make_uniq
   parts_->method = TextOf(q, "quant_method");
   for (const char* key : {"ignored_layers", "modules_to_not_convert", "ignore", "exclude_modules", "exclude"})
     for (const std::string& name : ListOf(q, key)) parts_->ignored.Add(name);
-  if (const auto scheme = q.find("kv_cache_scheme"); scheme != q.end()) parts_->kv_cache = !scheme->is_null();
   if (parts_->method == "fp8")
     ReadNative(q, parts_.get());
   else if (parts_->method == "modelopt" || parts_->method == "modelopt_fp4")
@@ -263,10 +260,6 @@ const std::vector<std::string>& Declaration::ignored() const {
 const std::vector<std::string>& Declaration::in_one_list_only() const {
   return parts_->one_list_only;
 }
-bool Declaration::has_kv_cache_scheme() const {
-  return parts_->kv_cache;
-}
-
 bool Declaration::Covers(Role role) const {
   return IsLayerLinear(role) || (role == Role::kLmHead && parts_->present && !parts_->whole_names);
 }

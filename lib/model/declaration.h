@@ -62,7 +62,6 @@ class Declaration {
   const std::vector<std::string>& ignored() const;
   // Names that one of the two native lists has and the other lacks, where both are there: readers take either.
   const std::vector<std::string>& in_one_list_only() const;
-  bool has_kv_cache_scheme() const;  // the KV cache is declared quantized
 
  private:
   std::unique_ptr<DeclarationParts> parts_;

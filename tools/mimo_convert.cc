@@ -359,9 +359,8 @@ Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint
   Verdict verdict;
   if (checkpoint.stored.table != nullptr) {
     verdict = JudgeCheckpoint(checkpoint);
-    const bool plain = !checkpoint.view && !checkpoint.like;
     MIMO_ASSIGN_OR_RETURN(const Verdict health,
-                          JudgeHealth(PosixFileSystem(), checkpoint.stored, plain ? &checkpoint.inventory : nullptr,
+                          JudgeHealth(PosixFileSystem(), checkpoint, true,
                                       {.threads = a.run.threads, .allow_anomalies = a.run.allow_anomalies}));
     for (const Finding& finding : health.findings())  // what the run lost may be the reference's to give back
       if (!checkpoint.like || finding.severity == Severity::kError) verdict.Add(finding);

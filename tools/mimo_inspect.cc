@@ -59,10 +59,8 @@ int ExitOf(const Arguments& a, const Verdict& findings) {
 }
 
 Result<Verdict> HealthOf(const Arguments& a, const OpenedCheckpoint& opened) {
-  const Inventory* inventory = opened.reached < OpenedCheckpoint::Reached::kInventory || opened.checkpoint.view
-                                   ? nullptr
-                                   : &opened.checkpoint.inventory;
-  return JudgeHealth(PosixFileSystem(), opened.checkpoint.stored, inventory, {.allow_anomalies = a.allow_anomalies});
+  return JudgeHealth(PosixFileSystem(), opened.checkpoint, opened.reached >= OpenedCheckpoint::Reached::kInventory,
+                     {.allow_anomalies = a.allow_anomalies});
 }
 
 int Inspect(const Arguments& a) {

@@ -90,8 +90,11 @@ bool DeclaresOtherwise(const Planning& p) {
   const std::string& said = p.catalogue.config.projection_layout;
   const bool layout = p.view == nullptr && p.like == nullptr && !said.empty() && !p.inventory.attention.empty() &&
                       (said == "fused_qkv") != p.inventory.fused;
+  // What is restored gets the config that it had, which may have declared otherwise then.
+  const bool restored = p.target.restores && p.catalogue.origin;
+  const std::string& config = restored ? p.catalogue.origin->config : p.catalogue.config.text;
   return layout || DeniesScaleFormat(p) ||
-         (p.view == nullptr && !Disagreements(Declaration(p.catalogue.config.text), p.catalogue, p.inventory).empty());
+         ((p.view == nullptr || restored) && !Disagreements(Declaration(config), p.catalogue, p.inventory).empty());
 }
 
 bool ShownOtherwise(const Planning& p) {

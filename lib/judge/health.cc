@@ -60,10 +60,11 @@ struct Request {
   std::vector<uint32_t> arrays;
 };
 
-std::vector<Request> Requests(const Catalogue& catalogue) {
+std::vector<Request> Requests(const Catalogue& catalogue, const std::vector<uint8_t>* unread) {
   std::vector<uint32_t> wanted;
   for (uint32_t i = 0; i < catalogue.arrays.size(); ++i) {
     const StoredArray& a = catalogue.arrays[i];
+    if (unread != nullptr && (*unread)[i] != 0) continue;
     if (a.shape.size() <= 1 && IsFloat(a.dtype) && !IsTower(a.id.role) && a.bytes > 0 && a.bytes <= kMostBytes)
       wanted.push_back(i);
   }
@@ -86,8 +87,8 @@ std::vector<Request> Requests(const Catalogue& catalogue) {
 
 using Summaries = std::map<uint32_t, Summary>;  // by array
 
-Result<Summaries> ReadAll(FileSystem& fs, const Catalogue& catalogue, int threads) {
-  const std::vector<Request> requests = Requests(catalogue);
+Result<Summaries> ReadAll(FileSystem& fs, const Catalogue& catalogue, const HealthOptions& options) {
+  const std::vector<Request> requests = Requests(catalogue, options.unread);
   std::map<uint32_t, std::unique_ptr<ReadableFile>> files;
   std::mutex mutex;
   Summaries summaries;
@@ -100,7 +101,7 @@ Result<Summaries> ReadAll(FileSystem& fs, const Catalogue& catalogue, int thread
     return static_cast<const ReadableFile*>(opened.get());
   };
   std::atomic<size_t> next = 0;
-  Workers workers(threads > 0 ? threads : ThreadsOfMachine(), "try again with more memory");
+  Workers workers(options.threads > 0 ? options.threads : ThreadsOfMachine(), "try again with more memory");
   const auto work = [&](int) -> Status {
     std::vector<std::byte> buffer;
     Summaries mine;
@@ -237,8 +238,14 @@ class HealthJudge {
 
 Result<Verdict> JudgeHealth(FileSystem& fs, const Catalogue& catalogue, const Inventory* inventory,
                             const HealthOptions& options) {
-  MIMO_ASSIGN_OR_RETURN(const Summaries summaries, ReadAll(fs, catalogue, options.threads));
+  MIMO_ASSIGN_OR_RETURN(const Summaries summaries, ReadAll(fs, catalogue, options));
   return HealthJudge(catalogue, inventory, summaries).Judge(options.allow_anomalies);
+}
+
+Result<Verdict> JudgeHealth(FileSystem& fs, const Checkpoint& checkpoint, bool taken, HealthOptions options) {
+  if (checkpoint.view) options.unread = &checkpoint.view->constants;
+  const bool stored = taken && !checkpoint.view && !checkpoint.like;
+  return JudgeHealth(fs, checkpoint.stored, stored ? &checkpoint.inventory : nullptr, options);
 }
 
 }  // namespace mimo

@@ -1,6 +1,7 @@
 // Which rectangle of an FP8 weight one scale stands for, by the shape of the scales alone. Publicly seen: blocks (the
 // family's releases, llm-compressor's FP8_BLOCK, compressed-tensors strategy "block"), one per output row as [rows, 1]
-// or [rows] (strategy "channel": HYGON-AI/inference-cookbook-das#83), one per tensor as [] or [1] (strategy "tensor").
+// or [rows] (strategy "channel": HYGON-AI/inference-cookbook-das#83), one per tensor as [] or [1] (strategy "tensor"). [1, 1] is one
+// block, and of a larger weight what is left of a grid that was cut short: nobody writes a tensor's scale so.
 #pragma once
 
 #include <cstdint>

@@ -33,9 +33,7 @@ Result<DirectoryVerdict> JudgeDirectory(FileSystem& fs, const std::string& direc
   verdict.findings = JudgeOpened(opened, Subject::kOutput);
   using Reached = OpenedCheckpoint::Reached;
   if (!verdict.manifest && opened.reached >= Reached::kStored) {  // what a manifest records was judged when it was made
-    const bool paired = opened.reached >= Reached::kInventory && !opened.checkpoint.view;
-    MIMO_ASSIGN_OR_RETURN(Verdict health,
-                          JudgeHealth(fs, opened.checkpoint.stored, paired ? &opened.checkpoint.inventory : nullptr));
+    MIMO_ASSIGN_OR_RETURN(Verdict health, JudgeHealth(fs, opened.checkpoint, opened.reached >= Reached::kInventory));
     verdict.findings.Append(std::move(health));
   }
   if (!opened.status.ok() && verdict.manifest) {

@@ -13,7 +13,7 @@ import numpy as np
 from harness import checkpoints, compare, tools
 from harness.breakage import add, edit_header, edit_json, file_of, join_file, replace, split_file, truncate
 from harness.case import ToolCase
-from reference import container, decode
+from reference import codecs, container, decode
 
 NORM = "model.norm.weight"
 QKV = "model.layers.1.self_attn.qkv_proj.weight"
@@ -29,7 +29,8 @@ class Broken(ToolCase):
 
     def setUp(self):
         super().setUp()
-        source, self.model = checkpoints.ours(self.variant, **self.spec)
+        source, model = checkpoints.ours(self.variant, **self.spec)
+        self.values = dict(model.values)
         self.source = self.at("checkpoint")
         shutil.copytree(source, self.source)
 
@@ -49,7 +50,7 @@ class Broken(ToolCase):
         result = self.run_tool("mimo-convert", self.source, self.at("out"), *options)
         for word in words:
             self.assertIn(word, result.stderr)
-        self.assert_same_tensors(decode.stored_as(self.model.values, "bf16"), self.at("out"))
+        self.assert_same_tensors(decode.stored_as(self.values, "bf16"), self.at("out"))
 
     def test_control(self):
         """The unbroken copy converts, so every refusal below is due to its breakage."""
@@ -217,8 +218,22 @@ class Scales(Broken):
                     self.refused(name)
 
     def test_wrong_dtype(self):
-        replace(self.source, GATE_SCALE, lambda t: ("BF16", (t[1].view(np.uint32) >> 16).astype(np.uint16)))
-        self.refused(GATE_SCALE)
+        for dtype, change in (("I32", lambda a: a.view(np.int32)), ("F64", lambda a: a.astype(np.float64)),
+                              ("F8_E4M3", lambda a: np.full(a.shape, 0x38, np.uint8))):
+            with self.subTest(dtype):
+                self.setUp()
+                replace(self.source, GATE_SCALE, lambda t: (dtype, change(t[1])))
+                self.refused(GATE_SCALE)
+
+    def test_scales_in_bf16_are_widened(self):
+        """Not of the released type, but no value is in doubt."""
+        scales = container.read_directory(self.source)[GATE_SCALE][1]
+        half = (np.ascontiguousarray(scales).view(np.uint32) >> 16).astype(np.uint16)
+        replace(self.source, GATE_SCALE, lambda t: ("BF16", half))
+        codes = container.read_directory(self.source)[GATE][1]
+        values = codecs.decode_fp8(codes, codecs.f32_from_bf16(half), np.arange(codes.shape[0]) // 128)
+        self.values[GATE] = decode.Value("F8_E4M3", None, values)
+        self.converts()
 
     def test_bad_values(self):
         for name in (GATE_SCALE, QKV_SCALE):
@@ -324,7 +339,7 @@ class Inventories(Broken):
         add(self.source, "model_mtp.safetensors", "model.layers.0.mystery.weight", "BF16", np.zeros(4, np.uint16))
         self.refused("model.layers.0.mystery.weight", "--unknown")
         self.run_tool("mimo-convert", self.source, self.at("drop"), *BF16_SPLIT, "--unknown", "drop")
-        expected = decode.stored_as(self.model.values, "bf16")
+        expected = decode.stored_as(self.values, "bf16")
         self.assert_same_tensors(expected, self.at("drop"))
         self.run_tool("mimo-convert", self.source, self.at("carry"), *BF16_SPLIT, "--unknown", "carry")
         expected["model.layers.0.mystery.weight"] = ("BF16", np.zeros(4, np.uint16))
@@ -412,7 +427,7 @@ class Indexes(Broken):
         index = compare.load_json(self.at("out"), "model.safetensors.index.json")
         self.assertNotIn("consolidated.safetensors", index["weight_map"].values())
         self.assertNotIn("consolidated.safetensors", compare.tree(self.at("out")))
-        self.assert_same_tensors(decode.stored_as(self.model.values, "bf16"), self.at("out"))
+        self.assert_same_tensors(decode.stored_as(self.values, "bf16"), self.at("out"))
 
     def test_wrong_chunk_count(self):
         for value in (3, 5, 0, -4, "four", 2.5, 1 << 40):
@@ -421,7 +436,7 @@ class Indexes(Broken):
                 self.edit(lambda index: index["metadata"].update(tp_size=value))
                 result = tools.run("mimo-convert", self.source, self.at("out"), *BF16_SPLIT)
                 if result.code == 0:                           # allowed when the scale rows prove another count
-                    self.assert_same_tensors(decode.stored_as(self.model.values, "bf16"), self.at("out"))
+                    self.assert_same_tensors(decode.stored_as(self.values, "bf16"), self.at("out"))
                 else:
                     self.assertEqual(result.code, 3, tools.describe(result))
                     self.assert_nothing_published(self.at("out"))
@@ -435,12 +450,21 @@ class Indexes(Broken):
                 self.assertIn(result.code, (0, 3), tools.describe(result))
                 self.assertIn("index", result.stderr)
                 if result.code == 0:
-                    self.assert_same_tensors(decode.stored_as(self.model.values, "bf16"), self.at("out"))
+                    self.assert_same_tensors(decode.stored_as(self.values, "bf16"), self.at("out"))
                     shutil.rmtree(self.at("out"))
 
 
 class Undecidable(Broken):
+    """Rows of one distribution: nothing in them tells the fused orders apart, and no index declares one."""
     spec = dict(checkpoints.TINY, store="bf16", tp_size=None)
+
+    def setUp(self):
+        super().setUp()
+        random = np.random.default_rng(5)
+        for name in [n for n in container.read_directory(self.source) if n.endswith("qkv_proj.weight")]:
+            replace(self.source, name, lambda t: (t[0], codecs.bf16_from_f32(
+                random.standard_normal(t[1].shape).astype(np.float32))))
+        self.values = decode.checkpoint(self.source, chunks=4)
 
     def test_control(self):
         self.refused("--source-qkv", "qkv_proj")

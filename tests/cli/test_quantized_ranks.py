@@ -18,8 +18,8 @@ from reference import codecs, container, decode, quantize, sharding
 
 WIDTHS = dict(hidden=256, heads=64, intermediate=1024, moe_intermediate=1024, experts=4, vocab=300, pattern=(0, 1), mtp=1,
               towers=False)
-RECIPES = ("nvfp4", "nvfp4-experts", "mxfp8", "fp8-all", "mxfp4-experts", "nvfp4-experts+mxfp8-attention")
-KEEP_ATTENTION = ("fp8-all", "mxfp4-experts", "nvfp4-experts")     # what is block FP8 already
+RECIPES = ("nvfp4", "nvfp4-mlp", "nvfp4-experts", "mxfp8", "fp8-all", "mxfp4-experts", "nvfp4-experts+mxfp8-attention")
+KEEP_ATTENTION = ("fp8-all", "mxfp4-experts", "nvfp4-experts", "nvfp4-mlp")     # what is block FP8 already
 GLOBALS = ("weight_scale_2", "input_scale")
 ONE = np.ones((), np.float32)
 

@@ -199,7 +199,9 @@ class RankViewer {
       std::vector<int64_t> expected;
       if (tensor.experts) expected.push_back(config_.experts / ep_);
       if (tensor.of.size() > 1 || !tensor.experts) expected.push_back(static_cast<int64_t>(tensor.of.size()));
-      if (first.shape == expected && first.dtype == DType::kF32) return {};
+      const Role role = IsAttentionProjection(tensor.of[0]) ? Role::kAttnQkv : tensor.of[0];
+      const TensorId id{role, tensor.part, tensor.mtp, key.second, tensor.experts ? 0 : -1};
+      if (first.shape == expected && (first.dtype == DType::kF32 || IsUnused(id))) return {};
       return Bad(arrays[0], "scales of whole matrices of a shape that does not fit config.json")
           .Expected("F32, one for each of " + std::to_string(tensor.of.size()) + " matrices" +
                     (tensor.experts ? " of " + std::to_string(config_.experts / ep_) + " experts" : ""))
@@ -217,6 +219,11 @@ class RankViewer {
           .Found("another shape")
           .Advice("config.json and tensors are of different models");
     return {};
+  }
+
+  // An input scale that the engine's class has and nothing reads: of whatever type.
+  bool IsUnused(const TensorId& id) const {
+    return id.part == Part::kInputScale && !quantizes_inputs_(stored_.table->NameOf(id));
   }
 
   // The attention of the shown checkpoint is fused(ranks): its config has KV heads for them.
@@ -269,7 +276,7 @@ class RankViewer {
         const int64_t columns = stored_.arrays[array].shape.back();
         shown.fragments.push_back({array, 0, 0, 1, 1, element / columns, element % columns});
         shown.file = FileOfLayer(tensor.mtp, layer);
-        if (tensor.part == Part::kInputScale && !quantizes_inputs_(shown.array.name)) {
+        if (IsUnused(shown.array.id)) {
           for (const uint32_t stored : arrays) view_.constants[stored] = 1;
           continue;
         }

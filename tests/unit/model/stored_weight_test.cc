@@ -347,7 +347,7 @@ TEST(StoredWeight, OneScalePerRowIsKnownByItsShape) {
 TEST(StoredWeight, OneScaleForAWholeTensor) {
   const std::string up = "model.layers.0.mlp.up_proj";
   for (const DType type : {kF32, kBf16, DType::kF16}) {
-    for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{{}, {1}, {1, 1}}) {
+    for (const std::vector<int64_t>& shape : std::vector<std::vector<int64_t>>{{}, {1}}) {
       const std::vector<Stored> parts = {{"weight", kE4M3, {192, 128}}, {"weight_scale", type, shape}};
       const auto weight = WeightOf(up, parts, kConfig);
       ASSERT_TRUE(weight.ok()) << weight.error().Message();

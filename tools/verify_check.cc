@@ -1,0 +1,115 @@
+// mimo-verify check DIR: whether a checkpoint is what its config.json declares and its manifest, where there is one,
+// says.
+#include <cinttypes>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "lib/base/checked.h"
+#include "lib/verify/check.h"
+#include "lib/verify/judge_directory.h"
+#include "tools/cli.h"
+#include "tools/finding_report.h"
+#include "tools/print.h"
+#include "tools/verify_command.h"
+
+namespace mimo {
+namespace {
+
+constexpr char kExamples[] =
+    "Examples:\n"
+    "  mimo-verify check MiMo-V2.5-BF16          before deployment, after a copy\n"
+    "  mimo-verify check OUT --json --quiet      in CI\n"
+    "  mimo-verify check DOWNLOAD                any checkpoint: structure, declarations, small values\n"
+    "Exit codes: 0 all holds, 1 differences, 2 usage, 3 no checkpoint, or an incomplete output, 4 I/O.";
+
+struct Arguments {
+  cli::CommonOptions& common;
+  std::string directory = {};
+  CheckOptions options = {};
+};
+
+// Shows what there is to say; 1 where it holds errors.
+int Judged(const Arguments& a, const Verdict& findings) {
+  cli::PrintFindings(kVerifyName, findings, a.common);
+  const uint64_t errors = findings.CountOf(Severity::kError);
+  if (errors == 0) return 0;
+  Error error = findings.ToStatus().TakeError();
+  error.code = ErrorCode::kCheckFailed;
+  return cli::PrintError(kVerifyName, error, /*json=*/false);
+}
+
+// A directory that nothing recorded: what it declares, and whether that is what it stores.
+int CheckWithoutManifest(const Arguments& a, const Verdict& findings) {
+  if (a.common.json) cli::PrintJson(cli::JsonText({{"manifest", false}, {"findings", cli::FindingsJson(findings)}}));
+  if (const int code = Judged(a, findings); code != 0) return code;
+  if (!a.common.json && !a.common.quiet)
+    cli::Print(stdout, "%s: structure and declarations agree; there is no manifest, so that no byte was compared\n",
+               a.directory);
+  return 0;
+}
+
+int Check(Arguments& a) {
+  const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
+  a.options.progress = progress.get();
+  const Result<DirectoryVerdict> verdict = JudgeDirectory(PosixFileSystem(), a.directory);
+  if (!verdict.ok()) return cli::PrintError(kVerifyName, verdict.error(), a.common.json);
+  const Verdict& findings = verdict.value().findings;
+  if (!verdict.value().manifest) return CheckWithoutManifest(a, findings);
+  const Result<CheckReport> result = CheckDirectory(PosixFileSystem(), a.directory, a.options);
+  if (!result.ok()) return cli::PrintError(kVerifyName, result.error(), a.common.json);
+  const CheckReport& report = result.value();
+  if (a.common.json) {
+    nlohmann::ordered_json differences = nlohmann::ordered_json::array();
+    for (const Difference& d : report.differences)
+      differences.push_back(
+          {{"file", d.file}, {"tensor", d.tensor}, {"what", d.what}, {"expected", d.expected}, {"found", d.found}});
+    const nlohmann::ordered_json document = {{"manifest", true},
+                                             {"files", report.files},
+                                             {"tensors", report.tensors},
+                                             {"bytes", report.bytes},
+                                             {"unhashed_tensors", report.unhashed_tensors},
+                                             {"manifest_hash", report.manifest_holds_hash},
+                                             {"differences", differences},
+                                             {"findings", cli::FindingsJson(findings)}};
+    cli::PrintJson(cli::JsonText(document));
+  }
+  if (const Status status = report.ToStatus(); !status.ok())
+    return cli::PrintError(kVerifyName, status.error(),
+                           /*json=*/false);  // the document above already holds the differences
+  if (const int code = Judged(a, findings); code != 0) return code;
+  if (!a.common.json && !a.common.quiet)
+    cli::Print(stdout, "%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s\n", a.directory,
+               report.files, report.tensors, FormatBytes(report.bytes),
+               report.unhashed_tensors > 0
+                   ? "; linked files by length and header only (convert with --hash-linked for more)"
+                   : "",
+               report.manifest_holds_hash ? "" : "; the manifest is of version 1, which holds no hash of itself");
+  return 0;
+}
+
+class CheckCommand final : public VerifyCommand {
+ public:
+  explicit CheckCommand(cli::CommonOptions& common) : arguments_{common} {}
+
+  CLI::App* Add(CLI::App& app) override {
+    CLI::App* check = app.add_subcommand(
+        "check", "structure against config.json; with a mimo-manifest.json every tensor and file against it");
+    check->add_option("OUT", arguments_.directory, "an output of mimo-convert, or any checkpoint")->required();
+    check->add_option("--threads", arguments_.options.threads, "threads (default: one per CPU that it may use)")
+        ->check(CLI::Range(0, 4096));
+    cli::AddCommonOptions(*check, arguments_.common, kExamples);
+    return check;
+  }
+  int Run() override { return Check(arguments_); }
+
+ private:
+  Arguments arguments_;
+};
+
+}  // namespace
+
+std::unique_ptr<VerifyCommand> MakeCheckCommand(cli::CommonOptions& common) {
+  return std::make_unique<CheckCommand>(common);
+}
+
+}  // namespace mimo

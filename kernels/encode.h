@@ -99,6 +99,10 @@ struct ErrorSums {
   bool operator==(const ErrorSums&) const = default;
 };
 
+// Adds one row, or a part of one that begins at a multiple of kStatSegment: n values of x and of y. The sums of rows
+// that are added in one order are the same everywhere (kernels/codec/error_lanes.h). Counts of codes stay as they are.
+void AddErrors(const float* x, const float* y, size_t n, ErrorSums* sums, Isa isa = BestIsa());
+
 // Rows of one quantized matrix. `from` together has `rows` rows. For block FP8 the first row begins a block.
 struct EncodeJob {
   std::span<const SourceRows> from;

@@ -15,6 +15,7 @@ int Run(int argc, char** argv) {
     commands.emplace_back(named, std::move(command));
   };
   add(mimo::MakeCheckCommand(common));
+  add(mimo::MakeCompareCommand(common));
   if (const auto code = mimo::cli::Parse(app, argc, argv, common)) return *code;
   return mimo::cli::Guard(mimo::kVerifyName, common.json, [&] {
     for (const auto& [named, command] : commands)

@@ -7,6 +7,23 @@
 namespace mimo::kernels {
 namespace {
 
+// Returns how many elements were added.
+uint64_t AddSegments(const EncodeKernels& encoders, const float* x, const float* y, size_t count, ErrorSums* sums) {
+  uint64_t finite = 0;
+  for (size_t at = 0; at < count; at += kStatSegment) {
+    const SegmentErrors segment = encoders.errors(x + at, y + at, std::min<size_t>(kStatSegment, count - at));
+    sums->error = sums->error + segment.sums.error;
+    sums->source = sums->source + segment.sums.source;
+    sums->target = sums->target + segment.sums.target;
+    sums->product = sums->product + segment.sums.product;
+    sums->max_error = std::max(sums->max_error, segment.max_error);
+    sums->amax = std::max(sums->amax, segment.amax);
+    finite += segment.elements;
+  }
+  sums->elements += finite;
+  return finite;
+}
+
 class Summer {
  public:
   Summer(const EncodeJob& job, const Kernels& kernels, const EncodeKernels& encoders)
@@ -36,18 +53,7 @@ class Summer {
         std::copy(x_, x_ + count, v_);
         encoders_.round_bf16(v_, count);
       }
-      uint64_t finite = 0;
-      for (size_t at = 0; at < count; at += kStatSegment) {
-        const SegmentErrors segment = encoders_.errors(x_ + at, y_ + at, std::min<size_t>(kStatSegment, count - at));
-        sums->error = sums->error + segment.sums.error;
-        sums->source = sums->source + segment.sums.source;
-        sums->target = sums->target + segment.sums.target;
-        sums->product = sums->product + segment.sums.product;
-        sums->max_error = std::max(sums->max_error, segment.max_error);
-        sums->amax = std::max(sums->amax, segment.amax);
-        finite += segment.elements;
-      }
-      sums->elements += finite;
+      const uint64_t finite = AddSegments(encoders_, x_, y_, count, sums);
       any_odd_ = finite != count;
       CountBlocks(target_row, col, count, sums);
     }
@@ -192,6 +198,10 @@ ErrorSums& ErrorSums::operator+=(const ErrorSums& other) {
   largest_scales += other.largest_scales;
   nan_codes += other.nan_codes;
   return *this;
+}
+
+void AddErrors(const float* x, const float* y, size_t n, ErrorSums* sums, Isa isa) {
+  AddSegments(EncodersFor(isa), x, y, n, sums);
 }
 
 void SumErrors(const EncodeJob& job, const Kernels& kernels, const EncodeKernels& encoders) {

@@ -48,6 +48,9 @@ struct PlanOptions {
   std::optional<RouterBias> router_bias;    // nxdi; nullopt: kKeep
   std::string form_template;                // canonical JSON of --template; "" the shipped one
   int64_t iteration = 0;                    // megatron: of the checkpoint
+  // The model's parameters as values, whatever was done to hold them: without the rows and columns that ranks were
+  // padded with. Of plans that are read, never run or recorded (LogicalOptions, lib/verify/logical/logical.h).
+  bool logical = false;
   bool like = false;  // config, layout and what the source lacks come from a second checkpoint (--like)
 
   bool operator==(const PlanOptions&) const = default;

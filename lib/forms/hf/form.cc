@@ -19,6 +19,21 @@ bool Restores(const Planning& p) {
   return asked && marker && (marker->source || marker->unpadded);
 }
 
+// The dimensions of what was padded for ranks.
+void Unpad(Planning* p) {
+  const std::optional<LayoutMarker>& marker = p->catalogue.config.marker;
+  if (!marker || !marker->unpadded) return;
+  const UnpaddedDimensions& d = *marker->unpadded;
+  ModelConfig& model = p->target.model;
+  model.global.heads = d.heads;
+  model.global.kv_heads = d.kv_heads;
+  model.window.heads = d.swa_heads;
+  model.window.kv_heads = d.swa_kv_heads;
+  model.intermediate = d.intermediate;
+  model.moe_intermediate = d.moe_intermediate;
+  model.vocab = d.vocab;
+}
+
 // Everything but the layout that the way back undoes: blocks and padding.
 Status Undo(Planning* p) {
   const LayoutMarker& marker = *p->catalogue.config.marker;
@@ -30,16 +45,7 @@ Status Undo(Planning* p) {
     MIMO_ASSIGN_OR_RETURN(const ModelConfig origin, ParseModelConfig(p->catalogue.origin->config, "mimo-source"));
     p->target.block_rows = origin.block_rows;
   }
-  if (!marker.unpadded) return {};
-  const UnpaddedDimensions& d = *marker.unpadded;
-  ModelConfig& model = p->target.model;
-  model.global.heads = d.heads;
-  model.global.kv_heads = d.kv_heads;
-  model.window.heads = d.swa_heads;
-  model.window.kv_heads = d.swa_kv_heads;
-  model.intermediate = d.intermediate;
-  model.moe_intermediate = d.moe_intermediate;
-  model.vocab = d.vocab;
+  Unpad(p);
   return {};
 }
 
@@ -134,6 +140,7 @@ Status Form::Aim(const Choice& attention, Planning* p) const {
   p->target.restores = Restores(*p);
   p->target.narrows_router = marker && marker->router == DType::kBF16;
   if (p->target.restores) MIMO_RETURN_IF_ERROR(Undo(p));
+  if (p->options.logical) Unpad(p);
   return ChooseLayout(attention, p);
 }
 

@@ -1,0 +1,230 @@
+#include "lib/verify/compare/compare.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "lib/base/pattern.h"
+#include "lib/decode/row_bytes.h"
+#include "lib/model/names.h"
+#include "lib/recipe/codec_types.h"
+#include "lib/recipe/codec_words.h"
+#include "lib/verify/compare/config_compare.h"
+#include "lib/verify/compare/explain.h"
+#include "lib/verify/compare/units.h"
+
+namespace mimo {
+namespace {
+
+std::string ShapeOf(const ValueRows& rows) {
+  std::string text;
+  for (const int64_t extent : rows.array().shape) text += (text.empty() ? "[" : ", ") + std::to_string(extent);
+  return text.empty() ? "[]" : text + "]";
+}
+
+// Which of a list of patterns are on a name.
+class NameFilter {
+ public:
+  static Result<NameFilter> Of(const CompareOptions& options) {
+    NameFilter filter;
+    for (const auto& [texts, patterns] :
+         {std::pair(&options.include, &filter.include_), std::pair(&options.exclude, &filter.exclude_)})
+      for (const std::string& text : *texts) {
+        MIMO_ASSIGN_OR_RETURN(Pattern pattern, Pattern::Make(text));
+        patterns->push_back(std::move(pattern));
+      }
+    return filter;
+  }
+  bool Takes(const std::string& name) const {
+    const auto found = [&](const Pattern& pattern) { return pattern.FoundIn(name); };
+    return (include_.empty() || std::any_of(include_.begin(), include_.end(), found)) &&
+           std::none_of(exclude_.begin(), exclude_.end(), found);
+  }
+
+ private:
+  std::vector<Pattern> include_, exclude_;
+};
+
+std::string StoredText(const LogicalCheckpoint& checkpoint, const ValueRows& rows) {
+  const auto& stored = rows.stored_as();
+  if (!stored) return rows.has_values() ? "values put together" : std::string(DTypeName(rows.array().dtype));
+  for (const Piece& piece : rows.array().pieces) {
+    const SourceArray& source = checkpoint.job().plan.sources[piece.source];
+    if (!source.quantized) break;
+    if (*stored != Codec::kFp8Block) return std::string(WordOf(kCodecs, *stored));
+    return "FP8 of " + std::to_string(source.block_rows) + " x " + std::to_string(source.block_cols);
+  }
+  return std::string(DTypeName(DTypeOf(*stored)));
+}
+
+class Comparison {
+ public:
+  Comparison(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options)
+      : fs_(fs), a_(a), b_(b), options_(options) {}
+
+  Result<CompareReport> Run() {
+    report_.a = a_.root();
+    report_.b = b_.root();
+    MIMO_RETURN_IF_ERROR(PairTensors());
+    MIMO_RETURN_IF_ERROR(CompareTensors());
+    for (TensorComparison& tensor : report_.tensors) tensor.accepted = Accepts(tensor);
+    MIMO_RETURN_IF_ERROR(CompareReplicasOf(a_));
+    MIMO_RETURN_IF_ERROR(CompareReplicasOf(b_));
+    ConfigComparison configs = CompareConfigs(a_.checkpoint(), b_.checkpoint());
+    for (CompareDifference& difference : configs.differences) report_.differences.push_back(std::move(difference));
+    for (std::string& note : configs.notes) report_.notes.push_back(std::move(note));
+    MIMO_RETURN_IF_ERROR(Explain(a_, b_, pairs_, options_, &report_));
+    return std::move(report_);
+  }
+
+ private:
+  void Differs(std::string kind, std::string place, std::string evidence) {
+    report_.differences.push_back({std::move(kind), std::move(place), std::move(evidence), std::nullopt});
+  }
+
+  Status PairTensors() {
+    MIMO_ASSIGN_OR_RETURN(const NameFilter filter, NameFilter::Of(options_));
+    for (const LogicalTensor& b : b_.tensors())
+      if (filter.Takes(b.name) && a_.Find(b.name) == nullptr)
+        Differs("tensor.added", b.name, ShapeOf(b.rows) + " in " + b_.root() + " alone");
+    for (const LogicalTensor& a : a_.tensors()) {
+      if (!filter.Takes(a.name)) continue;
+      const LogicalTensor* b = b_.Find(a.name);
+      if (b == nullptr) {
+        Differs("tensor.missing", a.name, ShapeOf(a.rows) + " in " + a_.root() + " alone");
+        continue;
+      }
+      if (a.rows.array().shape != b->rows.array().shape) {
+        std::vector<int64_t> turned = b->rows.array().shape;
+        std::reverse(turned.begin(), turned.end());
+        const bool transposed = turned.size() == 2 && turned == a.rows.array().shape;
+        Differs(transposed ? "tensor.transposed" : "tensor.shape", a.name,
+                ShapeOf(a.rows) + " against " + ShapeOf(b->rows));
+        continue;
+      }
+      if (!a.rows.has_values() || !b->rows.has_values()) {
+        if (a.rows.array().dtype != b->rows.array().dtype) {
+          Differs("tensor.type", a.name,
+                  std::string(DTypeName(a.rows.array().dtype)) + " against " +
+                      std::string(DTypeName(b->rows.array().dtype)));
+          continue;
+        }
+      }
+      pairs_.push_back({&a, b});
+      TensorComparison tensor;
+      tensor.name = a.name;
+      tensor.id = a.rows.array().id;
+      tensor.elements = static_cast<uint64_t>(a.rows.rows() * a.rows.cols());
+      tensor.stored_a = StoredText(a_, a.rows);
+      tensor.stored_b = StoredText(b_, b->rows);
+      report_.tensors.push_back(std::move(tensor));
+    }
+    return {};
+  }
+
+  // All once; those that differ in a part of their rows again for their figures.
+  Status CompareTensors() {
+    UnitRunner runner(a_, b_, pairs_, {options_.threads, options_.memory_bytes, options_.progress});
+    const std::vector<CompareUnit> units = UnitsOf(pairs_);
+    std::vector<UnitResult> results;
+    if (options_.progress != nullptr)
+      options_.progress->Start(a_.checkpoint().stored.payload_bytes() + b_.checkpoint().stored.payload_bytes());
+    MIMO_RETURN_IF_ERROR(runner.Run(units, /*measure=*/false, &results));
+    for (size_t u = 0; u < units.size(); ++u) {
+      TensorComparison& tensor = report_.tensors[units[u].pair];
+      tensor.equality = std::max(tensor.equality, results[u].equality);
+    }
+    std::vector<CompareUnit> again;
+    std::vector<size_t> place;
+    for (size_t u = 0; u < units.size(); ++u)
+      if (report_.tensors[units[u].pair].equality >= Equality::kWithin && !results[u].measured) {
+        again.push_back(units[u]);
+        place.push_back(u);
+      }
+    std::vector<UnitResult> measured;
+    MIMO_RETURN_IF_ERROR(runner.Run(again, /*measure=*/true, &measured));
+    for (size_t i = 0; i < place.size(); ++i) results[place[i]] = measured[i];
+    for (size_t u = 0; u < units.size(); ++u) {
+      TensorComparison& tensor = report_.tensors[units[u].pair];
+      tensor.odd_a += results[u].odd_a;
+      tensor.odd_b += results[u].odd_b;
+      if (tensor.equality < Equality::kWithin) continue;
+      tensor.measured = true;
+      tensor.figures += results[u].figures;
+    }
+    report_.bytes_read = runner.bytes_read();
+    if (options_.progress != nullptr) options_.progress->Finish();
+    return {};
+  }
+
+  // Whether the model holds these in F32 and one side does not.
+  bool LosesF32(const TensorComparison& tensor, const TensorPair& pair) const {
+    const auto &x = pair.a->rows.stored_as(), &y = pair.b->rows.stored_as();
+    if (tensor.equality != Equality::kRounded || !x || !y || (*x == Codec::kFp32) == (*y == Codec::kFp32)) return false;
+    const ModelTable* table = a_.checkpoint().stored.table;
+    const TensorRule* rule = table == nullptr ? nullptr : table->RuleOf(tensor.id);
+    if (rule == nullptr || (rule->storage != "f32" && rule->storage != "router")) return false;
+    const LogicalCheckpoint& narrow = *x == Codec::kFp32 ? b_ : a_;
+    return !(rule->storage == "router" && narrow.checkpoint().view &&
+             narrow.checkpoint().view->form == FormKind::kNxdi);
+  }
+
+  bool Accepts(TensorComparison& tensor) const {
+    const TensorPair& pair = pairs_[static_cast<size_t>(&tensor - report_.tensors.data())];
+    if (LosesF32(tensor, pair)) return false;
+    if (tensor.equality <= Equality::kRounded) return true;
+    if (tensor.figures.non_finite > 0) return false;
+    if (tensor.equality == Equality::kWithin && options_.within_codec) return true;
+    bool asked = false;
+    for (const Threshold& threshold : options_.thresholds) {
+      if (!InRole(tensor.id, threshold.role)) continue;
+      asked = true;
+      if (SqnrDb(tensor.figures.sums) < threshold.min_sqnr_db) return false;
+    }
+    return asked;
+  }
+
+  // Rows that one side holds several times, of which one was compared.
+  Status CompareReplicasOf(const LogicalCheckpoint& side) {
+    constexpr uint64_t kAtOnce = 4 << 20;
+    std::vector<std::byte> x, y;
+    for (const EqualRows& equal : side.job().plan.equal) {
+      const StoredArray &first = side.job().array(equal.first), &second = side.job().array(equal.second);
+      const int64_t step =
+          std::max<int64_t>(1, static_cast<int64_t>(kAtOnce / std::max<uint64_t>(1, first.row_bytes())));
+      for (int64_t done = 0; done < equal.rows; done += step) {
+        const int64_t rows = std::min(step, equal.rows - done);
+        x.resize(Rows(rows, first.row_bytes()));
+        y.resize(Rows(rows, second.row_bytes()));
+        MIMO_RETURN_IF_ERROR(side.ReadRows(first, equal.first_row + done, x));
+        MIMO_RETURN_IF_ERROR(side.ReadRows(second, equal.second_row + done, y));
+        if (x == y) continue;
+        Differs("replica.differs", second.name, "in " + side.root() + ", not what " + first.name + " holds");
+        break;
+      }
+    }
+    return {};
+  }
+
+  FileSystem& fs_;
+  const LogicalCheckpoint& a_;
+  const LogicalCheckpoint& b_;
+  const CompareOptions& options_;
+  std::vector<TensorPair> pairs_;  // as CompareReport::tensors
+  CompareReport report_;
+};
+
+}  // namespace
+
+uint64_t CompareReport::CountOf(Equality equality) const {
+  return static_cast<uint64_t>(
+      std::count_if(tensors.begin(), tensors.end(),
+                    [equality](const TensorComparison& tensor) { return tensor.equality == equality; }));
+}
+
+Result<CompareReport> Compare(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b,
+                              const CompareOptions& options) {
+  return Comparison(fs, a, b, options).Run();
+}
+
+}  // namespace mimo

@@ -1,0 +1,16 @@
+// How tensors differ: a second look at those that do, by rows that are recognised wherever they lie.
+#pragma once
+
+#include <vector>
+
+#include "lib/verify/compare/compare.h"
+#include "lib/verify/compare/units.h"
+
+namespace mimo {
+
+// Adds a difference for every tensor of `report` that is not accepted, `pairs` by its side. Looks at most
+// options.explained of them again; the others are said to be like those of their kind. kIo.
+Status Explain(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const std::vector<TensorPair>& pairs,
+               const CompareOptions& options, CompareReport* report);
+
+}  // namespace mimo

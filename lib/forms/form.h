@@ -75,6 +75,8 @@ struct FormTraits {
   bool quantization = true;  // config.json says what the plan stores quantized
   bool declares = true;      // its readers go by what config.json declares of each module
   bool cache_scales = true;  // scales of the KV cache have a place
+  bool towers = true;        // as have towers
+  bool mtp = true;           // and MTP layers
 };
 
 class Form {

@@ -22,6 +22,10 @@ inline constexpr Words<FormKind, 6> kForms{{{FormKind::kHf, "hf"},
                                             {FormKind::kTorchDist, "torch_dist"},
                                             {FormKind::kDcp, "dcp"},
                                             {FormKind::kTorch, "torch"}}};
+// The kind of the form that reads one: whatever training wrote is read by one.
+constexpr FormKind ReaderOf(FormKind kind) {
+  return kind == FormKind::kDcp || kind == FormKind::kTorch ? FormKind::kTorchDist : kind;
+}
 
 // Those that are written, and so stand in markers.
 inline constexpr auto kWrittenForms =

@@ -9,7 +9,12 @@ class TorchDistForm : public Form {
  public:
   FormKind kind() const override { return FormKind::kTorchDist; }
   FormTraits traits() const override {
-    return {.plain = false, .index = false, .quantization = false, .declares = false, .cache_scales = false};
+    return {.plain = false,
+            .index = false,
+            .quantization = false,
+            .declares = false,
+            .cache_scales = false,
+            .towers = false};
   }
   Result<bool> RecognisesDirectory(FileSystem& fs, const std::string& root) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,

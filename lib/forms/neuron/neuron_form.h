@@ -8,7 +8,9 @@ namespace mimo {
 class NeuronForm : public Form {
  public:
   FormKind kind() const override { return FormKind::kNxdi; }
-  FormTraits traits() const override { return {.plain = false, .declares = false, .cache_scales = false}; }
+  FormTraits traits() const override {
+    return {.plain = false, .declares = false, .cache_scales = false, .towers = false, .mtp = false};
+  }
   bool Recognises(const Catalogue& stored) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
               OpenedCheckpoint* opened) const override;

@@ -27,6 +27,13 @@ const Form& FormOfStored(const Catalogue& stored) {
   return *Forms().back();
 }
 
+const Form& FormOf(const Checkpoint& checkpoint) {
+  if (!checkpoint.view) return FormOfStored(checkpoint.stored);
+  for (const Form* form : Forms())
+    if (form->kind() == ReaderOf(checkpoint.view->form)) return *form;
+  return *Forms().back();
+}
+
 const Form& FormOfOutput(bool merged, PlanOptions* options) {
   static const MergeForm merge;
   const auto asked =

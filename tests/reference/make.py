@@ -102,6 +102,7 @@ def main():
     parser.add_argument("--placement", choices=("released", "apart", "random"))
     parser.add_argument("--no-tp-size", action="store_true")
     parser.add_argument("--no-towers", action="store_true")
+    parser.add_argument("--mild", action="store_true", help="for a forward pass")
     args = parser.parse_args()
     options = {k: v for k, v in vars(args).items()
                if v is not None and k not in ("variant", "out", "no_tp_size", "no_towers")}

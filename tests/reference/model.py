@@ -3,6 +3,9 @@
 Nothing is quantized here: codes and scales are drawn, and the values follow from their definition. Every true block
 of a grid has its own scale and exactly one element at the largest magnitude (as amax quantization leaves it), Q, K
 and V scales lie orders of magnitude apart, and -0, subnormal codes and odd bit patterns are sprinkled everywhere.
+
+That makes every wrong index show, and a forward pass chaotic. A mild checkpoint is one to run: weights so large that every
+activation is about 1, blocks within a factor of 4 of each other, norms about 1, no outliers.
 """
 import numpy as np
 
@@ -12,6 +15,7 @@ from reference.decode import Value
 
 VARIANTS = ("v2-flash", "v2.5", "v2.5-pro", "v2.6", "plain")
 LETTER_MAGNITUDE = {layouts.Q: 2.0**-12, layouts.K: 2.0**-8, layouts.V: 2.0**-16}
+MILD_MAGNITUDE = {layouts.Q: 2.0**-10.5, layouts.K: 2.0**-10, layouts.V: 2.0**-11}
 
 
 STORES = ("fp8", "ue8m0", "bf16", "nvfp4", "nvfp4-ct", "mxfp8")
@@ -24,7 +28,7 @@ class Spec:
 
     def __init__(self, variant, seed=1, hidden=256, experts=4, heads=None, intermediate=384, moe_intermediate=256,
                  vocab=320, pattern=(0, 1, 1, 0), qkv="", store="fp8", replicate=0, towers=None, sidecars=True,
-                 tp_size="auto", placement="released", extremes=True, mtp=3):
+                 tp_size="auto", placement="released", extremes=True, mtp=3, mild=False):
         pro = variant == "v2.5-pro"
         self.variant, self.seed, self.hidden, self.experts = variant, seed, hidden, experts
         self.heads = heads or (32 if pro else 16)
@@ -35,7 +39,8 @@ class Spec:
         own = {"v2-flash": "cut:4", "plain": "fused:1", "v2.5-pro": "fused:8"}.get(variant, "fused:4")
         re_exported = store in ("nvfp4", "mxfp8") and own.startswith("fused")     # as ModelOpt stores what it loaded
         self.qkv = qkv or (f"fused:{replicate}" if replicate else "fused:1" if re_exported else own)
-        self.store, self.mtp, self.extremes, self.placement = store, mtp, extremes, placement
+        self.store, self.mtp, self.extremes, self.placement = store, mtp, extremes and not mild, placement
+        self.mild = mild
         self.dequantized = store not in ("fp8", "ue8m0")
         self.towers = variant in ("v2.5", "v2.6") if towers is None else towers
         self.sidecars = sidecars
@@ -68,22 +73,25 @@ class Model:
         codes[::50] = np.resize(odd, codes[::50].size)
         return codes
 
-    def _bf16(self, shape, magnitude=0.02):
-        raw = codecs.bf16_from_f32(self.random.standard_normal(shape) * magnitude).reshape(-1)
+    def _bf16(self, shape, magnitude=0.02, mean=0.0):
+        raw = codecs.bf16_from_f32(mean + self.random.standard_normal(shape) * magnitude).reshape(-1)
         odd = np.array([0x8000, 0x0001, 0x8001, 0x007F, 0x0080, 0x3F80], np.uint16)
+        if self.spec.mild:
+            odd = odd[:-1]
         where = self.random.integers(0, raw.size, max(1, raw.size // 97))
         raw[where] = self.random.choice(odd, where.size)
         return raw.reshape(shape)
 
     def _f32(self, shape, mean, deviation):
         raw = (mean + deviation * self.random.standard_normal(shape)).astype(np.float32).reshape(-1)
-        raw[:: 53] *= np.float32(-1)
-        raw[1:: 101] = np.float32(-0.0)
+        if not self.spec.mild:
+            raw[:: 53] *= np.float32(-1)
+            raw[1:: 101] = np.float32(-0.0)
         return raw.reshape(shape)
 
     def _scales(self, rows, columns, magnitude):
-        """Random mantissas over six binades around the magnitude; per row a scalar or an array."""
-        binade = np.exp2(self.random.uniform(-3, 3, (rows, columns)))
+        """Random mantissas over six binades, or two, around the magnitude; per row a scalar or an array."""
+        binade = np.exp2(self.random.uniform(*((-1, 1) if self.spec.mild else (-3, 3)), (rows, columns)))
         if self.spec.store == "ue8m0":
             binade = np.exp2(self.random.integers(-3, 4, (rows, columns)))
         return (np.asarray(magnitude).reshape(-1, 1) * binade).astype(np.float32)
@@ -115,13 +123,13 @@ class Model:
     def _fp8(self, name, rows, columns):
         cell = np.arange(rows) // 128
         codes = self._codes(cell, columns)
-        scales = self._scales(-(-rows // 128), -(-columns // 128), 2.0**-13)
+        scales = self._scales(-(-rows // 128), -(-columns // 128), 2.0 ** (-10.5 if self.spec.mild else -13))
         self._quantized(name, codecs.decode_fp8(codes, scales, cell), "F8_E4M3",
                         {name: ("F8_E4M3", codes), name + "_scale_inv": ("F32", scales)})
 
     def _mxfp4(self, name, rows, columns):
         packed = self.random.integers(0, 256, (rows, columns // 2), dtype=np.uint8)
-        scale = self.random.integers(112, 122, (rows, columns // 32), dtype=np.uint8)
+        scale = self.random.integers(*((120, 123) if self.spec.mild else (112, 122)), (rows, columns // 32), dtype=np.uint8)
         scale[:: 31, 0] = 0                                   # a block of nothing
         packed[:: 31, :16] = 0
         if self.spec.extremes:                                # the ends of the exponent range that BF16 still holds
@@ -180,7 +188,7 @@ class Model:
             for letter, owner, row in zip(part.letter[::-1], part.owner[::-1], part.scale_row[::-1]):
                 leader[owner][row] = letter
         for name, part in stored.items():
-            magnitude = np.array([LETTER_MAGNITUDE[letter] for letter in leader[name]])
+            magnitude = np.array([(MILD_MAGNITUDE if spec.mild else LETTER_MAGNITUDE)[letter] for letter in leader[name]])
             scales[name] = self._scales(part.scale_rows, columns, magnitude)
         numbers = {name: 10000 * i for i, name in enumerate(stored)}
         cells = {name: np.array([numbers[o] for o in part.owner]) + part.scale_row for name, part in stored.items()}
@@ -238,7 +246,7 @@ class Model:
     # ---- the model -------------------------------------------------------------------------------------------------
 
     def _norm(self, name):
-        self._plain(name + ".weight", "BF16", self._bf16(self.spec.hidden, 1.0))
+        self._plain(name + ".weight", "BF16", self._bf16(self.spec.hidden, *((0.1, 1.0) if self.spec.mild else (1.0,))))
 
     def _dense(self, prefix):
         spec = self.spec
@@ -249,7 +257,7 @@ class Model:
     def _decoder(self):
         spec = self.spec
         self._plain("model.embed_tokens.weight", "BF16", self._bf16((spec.vocab, spec.hidden)))
-        self._plain("lm_head.weight", "BF16", self._bf16((spec.vocab, spec.hidden)))
+        self._plain("lm_head.weight", "BF16", self._bf16((spec.vocab, spec.hidden), spec.hidden**-0.5 if spec.mild else 0.02))
         self._norm("model.norm")
         for layer, window in enumerate(spec.pattern):
             base = f"model.layers.{layer}"
@@ -259,10 +267,11 @@ class Model:
             if not spec.moe[layer]:
                 self._dense(f"{base}.mlp")
                 continue
-            router = ("BF16", self._bf16((spec.experts, spec.hidden))) if spec.variant == "v2.6" else \
-                ("F32", self._f32((spec.experts, spec.hidden), 0.0, 0.02))
+            spread = spec.hidden**-0.5 if spec.mild else 0.02
+            router = ("BF16", self._bf16((spec.experts, spec.hidden), spread)) if spec.variant == "v2.6" else \
+                ("F32", self._f32((spec.experts, spec.hidden), 0.0, spread))
             self._plain(f"{base}.mlp.gate.weight", *router)
-            self._plain(f"{base}.mlp.gate.e_score_correction_bias", "F32", self._f32(spec.experts, 70.9, 3e-4))
+            self._plain(f"{base}.mlp.gate.e_score_correction_bias", "F32", self._f32(spec.experts, 70.9, 3e-2 if spec.mild else 3e-4))
             for expert in range(spec.experts):
                 self._experts(f"{base}.mlp.experts.{expert}")
 

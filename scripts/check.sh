@@ -38,7 +38,7 @@ tidy() {
 sanitized() {
   cmake --preset "$1" "${launcher[@]}" -DMIMO_BENCH=OFF -DMIMO_WERROR=ON >/dev/null
   cmake --build --preset "$1" --target unit_tests
-  ctest --preset "$1" -j "$(nproc)" -E '^(structure|cli|interop|faults)\.'
+  ctest --preset "$1" -j "$(nproc)" -E '^(structure|cli|interop|engines|faults)\.'
 }
 asan() { sanitized asan; }
 tsan() { sanitized tsan; }

@@ -3,8 +3,8 @@
 # so that environments may come and go after the build was configured.
 #   run_python.sh SOURCE MODULE NEED...
 # A NEED is a Python package, or a path below SOURCE (it has a slash). PACKAGE? is wanted where some interpreter has it.
-# Interpreters: $MIMO_PYTHON, .venv, .venv-interop (not under MIMO_INTEROP=0), python3. Exit 77, which is ctest's skip, where a
-# need is met by none of them; the last line says which.
+# Interpreters: $MIMO_PYTHON, .venv, .venv-interop (not under MIMO_INTEROP=0), .venv-mlx (not under MIMO_ENGINES=0), python3.
+# Exit 77, which is ctest's skip, where a need is met by none of them; the last line says which.
 set -u
 source=$1
 module=$2
@@ -16,10 +16,13 @@ skip() {
 }
 
 interop=${MIMO_INTEROP:-1}
+engines=${MIMO_ENGINES:-1}
 packages='' wanted=''
 for need in "$@"; do
   case $need in
     *\?) wanted="$wanted ${need%\?}" ;;
+    mlx) [ "$engines" != 0 ] || skip "$need (MIMO_ENGINES=0 leaves it out)"
+      packages="$packages $need" ;;
     .venv-interop/*)
       [ "$interop" != 0 ] || skip "$need (MIMO_INTEROP=0 leaves it out)"
       [ -e "$source/$need" ] || skip "$need" ;;
@@ -38,8 +41,12 @@ PYTHON
 
 # Sets `python` to the first that has these packages, `missing` to what the first to be found lacks.
 choose() {
-  for python in ${MIMO_PYTHON:-} "$source/.venv/bin/python3" "$source/.venv-interop/bin/python3" python3; do
-    case $python in *.venv-interop/*) [ "$interop" != 0 ] || continue ;; esac
+  for python in ${MIMO_PYTHON:-} "$source/.venv/bin/python3" "$source/.venv-interop/bin/python3" \
+    "$source/.venv-mlx/bin/python3" python3; do
+    case $python in
+      *.venv-interop/*) [ "$interop" != 0 ] || continue ;;
+      *.venv-mlx/*) [ "$engines" != 0 ] || continue ;;
+    esac
     lacks=$(lacking "$python" - "$@") || continue
     [ -n "$lacks" ] || return 0
     missing=${missing:-$lacks}

@@ -44,11 +44,11 @@ def external_generator():
 
 
 def external(variant, **options):
-    """-> (checkpoint directory, truth {name: (dtype, array)}); options are the generator's flags."""
+    """-> (checkpoint directory, truth {name: (dtype, array)}); options are the flags, True for one without a value."""
     key = ("external", variant, repr(sorted(options.items())))
     if key not in _made:
         out = os.path.join(root(), f"external{len(_made)}-{variant}")
-        flags = [x for k, v in options.items() for x in (f"--{k.replace('_', '-')}", str(v))]
-        subprocess.run([sys.executable, external_generator(), variant, out] + flags, check=True)
+        flags = [x for k, v in options.items() for x in (f"--{k.replace('_', '-')}", v) if x is not True]
+        subprocess.run([sys.executable, external_generator(), variant, out] + [str(x) for x in flags], check=True)
         _made[key] = (os.path.join(out, "checkpoint"), container.read(os.path.join(out, "truth", "truth.safetensors")))
     return _made[key]

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "lib/base/checked.h"
 #include "lib/base/real_path.h"
@@ -22,11 +21,10 @@
 #include "tools/cli.h"
 #include "tools/finding_report.h"
 #include "tools/like.h"
+#include "tools/plan_flags.h"
 #include "tools/plan_report.h"
 #include "tools/print.h"
-#include "tools/recipe_flags.h"
 #include "tools/run_report.h"
-#include "tools/target_flags.h"
 
 namespace mimo {
 namespace {
@@ -36,25 +34,19 @@ using nlohmann::ordered_json;
 constexpr char kName[] = "mimo-convert";
 constexpr uint64_t kMaxPlanBytes = 4ull << 30;
 
-struct Arguments {
+struct Arguments : PlanFlags {
   std::string checkpoint;
-  PlanOptions plan;
   RunOptions run;
   bool dry_run = false;
   std::string plan_out, plan_in;
-  std::string recipe;
   LikeFlags like;
-  RecipeFlags flags;
-  TargetFlags target;
-  std::set<std::string> typed;  // long options of the command line, whatever variables say
   bool copy = false;
-  const CLI::Option* qkv_option = nullptr;
   const CLI::Option* link_option = nullptr;
   const CLI::Option* restarts_option = nullptr;
   std::vector<std::string> min_sqnr;
   std::string report;
   std::optional<RequestedFile> plan_out_file, report_file;  // once checked
-  std::string dtype = "keep", shard_size = "keep", device = "auto";
+  std::string device = "auto";
   cli::CommonOptions common;
 };
 
@@ -80,61 +72,12 @@ constexpr char kExamples[] =
     "Exit codes: 0 done, 1 a required property does not hold, 2 usage, 3 bad input, 4 I/O, 5 device, 130/143 "
     "interrupted.";
 
-std::string RecipeList() {
-  std::string names;
-  for (const std::string& name : RecipeNames()) names += (names.empty() ? "" : ", ") + name;
-  return names;
-}
-
-std::vector<std::string> DTypeWords() {
-  std::vector<std::string> words;
-  for (const auto& entry : kDTypeChoices) words.emplace_back(entry.second);
-  for (const auto& entry : kRecipesOfDTypes) words.emplace_back(entry.second);
-  return words;
-}
-
 void AddOptions(CLI::App& app, Arguments& a) {
   app.add_option("CKPT", a.checkpoint,
                  "checkpoint directory (config.json and .safetensors files), rank files, or what Megatron saved")
       ->required();
   app.add_option("OUT", a.run.output, "output directory; absent or empty (not needed with --dry-run)");
-  AddTargetFlags(app, a.target, a.plan);
-  auto* shape = app.add_option_group("output", "what is written (all part of the plan)");
-  shape
-      ->add_option("--dtype", a.dtype,
-                   cli::WordsAnd(kDTypeChoices, "re-encode what is quantized (BF16 follows for fp16 and fp32); ") +
-                       cli::WordsAnd(kRecipesOfDTypes, "the recipe of that type"))
-      ->check(CLI::IsMember(DTypeWords()))
-      ->capture_default_str();
-  shape->add_option("--recipe", a.recipe, "what each weight is stored as: " + RecipeList() + ", or a JSON file");
-  AddRecipeFlags(*shape, a.flags);
-  AddLikeFlags(*shape, a.like);
-  a.qkv_option = shape
-                     ->add_option_function<std::string>(
-                         "--qkv", [&a](const std::string& text) { a.plan.qkv = QkvWish(text); },
-                         "auto|keep|split|fused[:C]|split:independent|restore: layout of the attention projections; "
-                         "auto: split where fused attention becomes values and nothing else says, else keep; restore: "
-                         "of the checkpoint that this one was made from")
-                     ->default_str("auto");
-  cli::AddSourceQkv(*shape, a.plan.source_qkv, "source");
-  shape->add_flag("--lossless", a.plan.lossless, "refuse (exit 1) instead of rounding anything");
-  cli::AddWord(*shape, "--on-straddle", a.plan.on_straddle, kStraddlePolicies,
-               cli::WordsAnd(kStraddlePolicies, "FP8 blocks that a new grid cuts"));
-  cli::AddWord(*shape, "--scale-policy", a.plan.fresh_scales, kScalePolicies,
-               cli::WordsAnd(kScalePolicies,
-                             "try source scales (with --like: those of REF) first when quantizing anew, or never"));
-  shape->add_flag("--text-only", a.plan.text_only, "without vision and audio towers; config.json edited to match");
-  shape
-      ->add_option("--include", a.plan.include,
-                   "only tensors whose output name contains this regular expression (repeatable)")
-      ->take_all();
-  shape->add_option("--exclude", a.plan.exclude, "not these (repeatable); scales follow their weights")->take_all();
-  cli::AddWord(*shape, "--unknown", a.plan.unknown, kUnknownPolicies,
-               cli::WordsAnd(kUnknownPolicies, "tensors that no model table knows"));
-  shape
-      ->add_option("--max-shard-size", a.shard_size,
-                   "keep|SIZE: the source's files, or shards of at most SIZE (5GB, 5GiB)")
-      ->capture_default_str();
+  AddLikeFlags(*AddPlanFlags(app, a), a.like);
   auto* run = app.add_option_group("run", "how it is done (never changes a byte of the result)");
   a.link_option =
       cli::AddWord(*run, "--link", a.run.link, kLinkModes,
@@ -182,49 +125,6 @@ Status ReadDevice(Arguments& a) {
   return UsageError("not a device").Expected("auto, cpu, cuda or cuda:INDEX").Found("--device " + a.device);
 }
 
-// --fp8-block without a recipe: blocks of another height, under the source's own scales.
-Status TakeBlock(RecipeFlags* flags, PlanOptions* plan) {
-  if (flags->fp8_block.empty()) return {};
-  for (const int64_t rows : {32, 64, 128})
-    if (flags->fp8_block == std::to_string(rows) + "x128") plan->fp8_block_rows = rows;
-  if (plan->fp8_block_rows == 0)
-    return UsageError("blocks under whose grid the source's scales cannot be moved")
-        .Expected("32x128, 64x128 or 128x128")
-        .Found("--fp8-block " + flags->fp8_block)
-        .Advice("--recipe fp8-all quantizes anew, in any block");
-  flags->fp8_block.clear();
-  return {};
-}
-
-// --dtype and --recipe with the flags that adjust one, as the plan knows them.
-Status ChooseRecipe(Arguments& a) {
-  const std::optional<DTypeChoice> plain = FromWord(kDTypeChoices, a.dtype);
-  if (!a.recipe.empty() && plain != DTypeChoice::kKeep)
-    return UsageError("contradicting options").Expected("--dtype or --recipe").Found("both");
-  const std::string name = plain ? a.recipe : std::string(*FromWord(kRecipesOfDTypes, a.dtype));
-  a.plan.dtype = plain.value_or(DTypeChoice::kKeep);
-  if (name.empty()) {
-    MIMO_RETURN_IF_ERROR(TakeBlock(&a.flags, &a.plan));
-    if (a.flags.dialect && a.plan.dtype == DTypeChoice::kKeep && a.typed.contains("--dialect")) {
-      a.plan.recipe = KeepInDialect(*a.flags.dialect);
-      a.flags.dialect.reset();
-    }
-    for (const char* flag : kRecipeFlags)
-      if (a.flags.any() && a.typed.contains(flag))
-        return UsageError("a flag that adjusts a recipe, without one: " + std::string(flag))
-            .Id("usage.idle-flag")
-            .Expected("--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8")
-            .Found("--dtype " + a.dtype);
-    return {};  // variables that adjust recipes wait for one
-  }
-  MIMO_ASSIGN_OR_RETURN(Recipe recipe, FindRecipe(PosixFileSystem(), name));
-  MIMO_RETURN_IF_ERROR(
-      AdjustRecipe(PosixFileSystem(), WithoutIdleVariables(PosixFileSystem(), a.flags, a.typed, recipe), &recipe));
-  if (a.qkv_option->count() > 0) recipe.qkv.reset();  // an explicit layout wins, keep included
-  MIMO_ASSIGN_OR_RETURN(a.plan.recipe, ParseRecipe(RecipeJson(recipe), name));  // the flags may contradict it
-  return {};
-}
-
 Status ReadThresholds(Arguments& a) {
   for (const std::string& text : a.min_sqnr) {
     MIMO_ASSIGN_OR_RETURN(Threshold threshold, ParseThreshold(text));
@@ -235,21 +135,9 @@ Status ReadThresholds(Arguments& a) {
 }
 
 Status ReadArguments(Arguments& a) {
-  if (a.qkv_option->count() == 0) a.plan.qkv = QkvWish("auto");
   if (!a.run.overwrite && !a.typed.contains("--force")) a.run.force = false;  // a variable waits for --overwrite
-  MIMO_RETURN_IF_ERROR(FinishTarget(PosixFileSystem(), a.target, a.qkv_option->count() > 0, &a.plan));
-  MIMO_RETURN_IF_ERROR(ChooseRecipe(a));
+  MIMO_RETURN_IF_ERROR(ReadPlanFlags(a));
   a.plan.like = !a.like.reference.empty();
-  if (a.shard_size != "keep") {
-    const Result<uint64_t> bytes = ParseSize(a.shard_size);
-    if (!bytes.ok())
-      return UsageError("--max-shard-size is not a size").Expected(bytes.error().expected).Found(a.shard_size);
-    a.plan.max_shard_bytes = bytes.value();
-    if (a.plan.max_shard_bytes == 0)
-      return UsageError("shards of no size")
-          .Expected("keep, or a size above 0")
-          .Found("--max-shard-size " + a.shard_size);
-  }
   MIMO_RETURN_IF_ERROR(ReadDevice(a));
   MIMO_RETURN_IF_ERROR(ReadThresholds(a));
   if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())

@@ -210,6 +210,7 @@ void ReadQuantization(Fields fields, ModelConfig& config) {
   const Json* block = fields.Find("weight_block_size");
   if (block == nullptr) block = BlockStructure(fields);
   if (block == nullptr) return;
+  config.declares_blocks = true;
   if (!block->is_array() || block->size() != 2) {
     fields.Fail("weight_block_size", "two positive integers", Shown(*block));
     return;

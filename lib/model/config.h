@@ -89,6 +89,7 @@ struct ModelConfig {
   std::string quant_method;
   std::string store_dtype;
   std::string scale_fmt;  // "ue8m0": every block FP8 scale is a power of two
+  bool declares_blocks = false;  // of FP8: weight_block_size, or a block_structure
   int64_t block_rows = 128;
   int64_t block_cols = 128;
   int64_t mxfp4_block = 32;

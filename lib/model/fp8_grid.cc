@@ -18,6 +18,7 @@ std::optional<Fp8Grid> GridOf(const Fp8Shapes& s) {
   if (s.scales.size() != 2) return std::nullopt;
   if (s.scales == std::vector<int64_t>{grid_rows, grid_cols}) return blocks;
   if (s.scales == std::vector<int64_t>{rows, 1}) return by_rows;
+  if (s.scales == std::vector<int64_t>{1, 1} && !s.in_blocks) return whole;
   return s.any_scale_rows && s.scales[1] == grid_cols ? std::optional(blocks) : std::nullopt;
 }
 

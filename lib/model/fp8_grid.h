@@ -1,7 +1,8 @@
 // Which rectangle of an FP8 weight one scale stands for, by the shape of the scales alone. Publicly seen: blocks (the
 // family's releases, llm-compressor's FP8_BLOCK, compressed-tensors strategy "block"), one per output row as [rows, 1]
-// or [rows] (strategy "channel": HYGON-AI/inference-cookbook-das#83), one per tensor as [] or [1] (strategy "tensor"). [1, 1] is one
-// block, and of a larger weight what is left of a grid that was cut short: nobody writes a tensor's scale so.
+// or [rows] (strategy "channel": HYGON-AI/inference-cookbook-das#83), one per tensor as [] or [1] (strategy "tensor").
+// So may be [1, 1], but where blocks are declared, of which it is one: of a larger weight it is what is left of a grid
+// cut short.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,7 @@ struct Fp8Shapes {
   int64_t block_cols = 128;
   bool any_scale_rows = false;  // the rows of a block grid are not for this to judge: attention, whose chunks have
                                 // grids of their own
+  bool in_blocks = true;        // the config declares blocks
 };
 
 // nullopt when the scales fit none. Where shapes mean the same (a weight of one row, or no larger than a block) it is

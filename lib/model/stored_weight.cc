@@ -22,7 +22,8 @@ Error BadArray(const Catalogue& catalogue, const StoredArray& array, std::string
 
 namespace {
 
-// The files that are here may be whole: what is missing was lost when they were written, or lies in one that is not here.
+// The files that are here may be whole: what is missing was lost when they were written, or lies in one that is not
+// here.
 constexpr char kIncomplete[] =
     "if a tensor file is not here yet, bring it; if all are, whoever saved them left this array out: take the weight "
     "with its scales from the checkpoint that they were made from, or save it as BF16";
@@ -106,7 +107,8 @@ class Pairing {
             .Expected("no such tensor beside " + Codes().name)
             .Found(TypeAndShape(At(part)))
             .Id("pair.superfluous")
-            .Advice("nothing here says which of the arrays is meant: export the checkpoint again with those of one kind");
+            .Advice(
+                "nothing here says which of the arrays is meant: export the checkpoint again with those of one kind");
     }
     return {};
   }
@@ -121,7 +123,8 @@ class Pairing {
             .Found(TypeAndShape(Codes()) + " beside it")
             .Id("pair.stale_scale")
             .Advice(
-                "if the weight was merged, edited or decoded on purpose, have the tool that wrote it save the checkpoint "
+                "if the weight was merged, edited or decoded on purpose, have the tool that wrote it save the "
+                "checkpoint "
                 "without this scale; if not, take weight and scale from the release");
       return Bad(weight_.array, "a weight with scales of another kind")
           .Expected("F8_E4M3 or U8 codes, two-dimensional")
@@ -165,7 +168,8 @@ class Pairing {
 
   std::optional<Fp8Grid> Grid(const StoredArray& scale) const {
     const ModelConfig& c = catalogue_.config;
-    return GridOf({Codes().shape, scale.shape, c.block_rows, c.block_cols, IsAttentionProjection(Codes().id.role)});
+    return GridOf({Codes().shape, scale.shape, c.block_rows, c.block_cols, IsAttentionProjection(Codes().id.role),
+                   c.declares_blocks});
   }
   // Of exponents: whether they are one to a block or row, and not one to 32 columns (MXFP8), which comes first where
   // shapes mean the same.

@@ -13,6 +13,7 @@ namespace mimo {
 enum class OutputMode : uint8_t {
   kWrite,
   kHashOnly,  // lies in a linked file
+  kMake,      // made for whoever reads it, and neither hashed nor written to a file
   kSkip,      // lies in a linked file that is not read, or is complete already
 };
 

@@ -11,8 +11,10 @@ void StepResult::Emit(const Job& job, uint32_t output, int64_t row, int64_t rows
                       uint32_t source, const kernels::Anomalies& anomalies) {
   const OutputArray& array = job.plan.outputs[output];
   const std::span<const std::byte> bytes(data, Rows(rows, array.row_bytes()));
-  const Hash128 hash = HashRows(bytes, array.row_bytes(), static_cast<uint64_t>(row));
-  if (job.modes[output] == OutputMode::kWrite) {
+  const OutputMode mode = job.modes[output];
+  const Hash128 hash =
+      mode == OutputMode::kMake ? Hash128() : HashRows(bytes, array.row_bytes(), static_cast<uint64_t>(row));
+  if (mode == OutputMode::kWrite || mode == OutputMode::kMake) {
     writes.push_back({array.file, array.begin + Rows(row, array.row_bytes()), bytes});
   }
   outputs.push_back({output, source, hash, anomalies});

@@ -120,6 +120,9 @@ class StepCutter {
   // No step needs more than `limit` bytes unless a single row, cell row, transposed or encode unit does, or what shares
   // a global scale, which may need `shared_limit`.
   StepCutter(const Job& job, uint64_t limit, uint64_t shared_limit);
+  // Of one fuse group alone.
+  StepCutter(const Job& job, uint64_t limit, uint64_t shared_limit, uint32_t group)
+      : job_(job), limit_(limit), shared_limit_(shared_limit), order_{group} {}
   // nullopt at the end.
   std::optional<Step> Next();
 

@@ -89,7 +89,8 @@ class QuantizationDescriber {
     if (module.codec != Codec::kFp8Block || module.scales == nullptr || encodings_.contains(module.values))
       return ScaleSpan::kBlock;
     const ModelConfig& c = catalogue_.config;
-    const auto grid = GridOf({module.values->shape, module.scales->shape, c.block_rows, c.block_cols, true});
+    const auto grid =
+        GridOf({module.values->shape, module.scales->shape, c.block_rows, c.block_cols, true, c.declares_blocks});
     return grid ? grid->span : ScaleSpan::kBlock;
   }
 

@@ -7,8 +7,8 @@ namespace mimo {
 namespace {
 
 std::optional<Fp8Grid> Grid(std::vector<int64_t> codes, std::vector<int64_t> scales, bool any_rows = false,
-                            int64_t block_rows = 128, int64_t block_cols = 128) {
-  return GridOf({std::move(codes), std::move(scales), block_rows, block_cols, any_rows});
+                            int64_t block_rows = 128, int64_t block_cols = 128, bool in_blocks = true) {
+  return GridOf({std::move(codes), std::move(scales), block_rows, block_cols, any_rows, in_blocks});
 }
 
 TEST(Fp8Grid, Shapes) {
@@ -34,6 +34,7 @@ TEST(Fp8Grid, WhatMeansTheSameIsBlocks) {
   EXPECT_EQ(Grid({1, 64}, {1, 1})->span, ScaleSpan::kBlock);
   EXPECT_EQ(Grid({300, 64}, {300, 1}, false, 1, 128)->span, ScaleSpan::kBlock);
   EXPECT_FALSE(Grid({100, 256}, {1, 1}).has_value());  // the first of two blocks
+  EXPECT_EQ(Grid({100, 256}, {1, 1}, false, 128, 128, false)->span, ScaleSpan::kTensor);
 }
 
 TEST(Fp8Grid, OnlyMatrices) {

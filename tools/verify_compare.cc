@@ -122,7 +122,7 @@ int Compare(Arguments& a) {
   if (!of_b.ok()) return cli::PrintError(kVerifyName, of_b.error(), a.common.json);
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.options.progress = progress.get();
-  const Result<CompareReport> report = Compare(fs, *of_a.value(), *of_b.value(), a.options);
+  const Result<CompareReport> report = Compare(*of_a.value(), *of_b.value(), a.options);
   if (!report.ok()) return cli::PrintError(kVerifyName, report.error(), a.common.json);
   if (a.common.json)
     cli::PrintJson(cli::JsonText(ReportJson(report.value())));

@@ -122,7 +122,7 @@ kernels::Anomalies PlannedFiles::anomalies() const {
 const PlannedFiles::Entry* PlannedFiles::Find(const std::string& path, std::string* name) const {
   *name = "/";
   if (path == root_) name->clear();
-  const std::string below = JoinPath(root_, "");
+  const std::string below = root_ + "/";
   if (path.starts_with(below)) *name = path.substr(below.size());
   while (!name->empty() && name->back() == '/' && *name != "/") name->pop_back();
   const auto found = entries_.find(*name);

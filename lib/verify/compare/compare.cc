@@ -6,8 +6,6 @@
 
 #include "lib/base/pattern.h"
 #include "lib/decode/row_bytes.h"
-#include "lib/forms/form.h"
-#include "lib/forms/registry/registry.h"
 #include "lib/model/names.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/codec_types.h"
@@ -53,7 +51,7 @@ class NameFilter {
 class Absent {
  public:
   explicit Absent(const LogicalCheckpoint& checkpoint)
-      : traits_(FormOf(checkpoint.checkpoint()).traits()), config_(checkpoint.checkpoint().stored.config) {}
+      : traits_(checkpoint.traits()), config_(checkpoint.checkpoint().stored.config) {}
   bool Has(const TensorId& id) const {
     if (IsTower(id.role)) return !traits_.towers || (!config_.has_vision && !config_.has_audio);
     return id.mtp && !traits_.mtp;
@@ -78,8 +76,8 @@ std::string StoredText(const LogicalCheckpoint& checkpoint, const ValueRows& row
 
 class Comparison {
  public:
-  Comparison(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options)
-      : fs_(fs), a_(a), b_(b), options_(options) {}
+  Comparison(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options)
+      : a_(a), b_(b), options_(options) {}
 
   Result<CompareReport> Run() {
     report_.a = a_.root();
@@ -215,27 +213,11 @@ class Comparison {
 
   // Rows that one side holds several times, of which one was compared.
   Status CompareReplicasOf(const LogicalCheckpoint& side) {
-    constexpr uint64_t kAtOnce = 4 << 20;
-    std::vector<std::byte> x, y;
-    for (const EqualRows& equal : side.job().plan.equal) {
-      const StoredArray &first = side.job().array(equal.first), &second = side.job().array(equal.second);
-      const int64_t step =
-          std::max<int64_t>(1, static_cast<int64_t>(kAtOnce / std::max<uint64_t>(1, first.row_bytes())));
-      for (int64_t done = 0; done < equal.rows; done += step) {
-        const int64_t rows = std::min(step, equal.rows - done);
-        x.resize(Rows(rows, first.row_bytes()));
-        y.resize(Rows(rows, second.row_bytes()));
-        MIMO_RETURN_IF_ERROR(side.ReadRows(first, equal.first_row + done, x));
-        MIMO_RETURN_IF_ERROR(side.ReadRows(second, equal.second_row + done, y));
-        if (x == y) continue;
-        Differs("replica.differs", second.name, "in " + side.root() + ", not what " + first.name + " holds");
-        break;
-      }
-    }
-    return {};
+    return side.VisitBrokenReplicas([&](const std::string& first, const std::string& second) {
+      Differs("replica.differs", second, "in " + side.root() + ", not what " + first + " holds");
+    });
   }
 
-  FileSystem& fs_;
   const LogicalCheckpoint& a_;
   const LogicalCheckpoint& b_;
   const CompareOptions& options_;
@@ -251,9 +233,8 @@ uint64_t CompareReport::CountOf(Equality equality) const {
                     [equality](const TensorComparison& tensor) { return tensor.equality == equality; }));
 }
 
-Result<CompareReport> Compare(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b,
-                              const CompareOptions& options) {
-  return Comparison(fs, a, b, options).Run();
+Result<CompareReport> Compare(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options) {
+  return Comparison(a, b, options).Run();
 }
 
 }  // namespace mimo

@@ -57,7 +57,6 @@ struct CompareReport {
 
 // Both checkpoints outlive the call. kUsage: a pattern or threshold that means nothing, too little memory; kIo. What
 // differs is in the report.
-Result<CompareReport> Compare(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b,
-                              const CompareOptions& options);
+Result<CompareReport> Compare(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options);
 
 }  // namespace mimo

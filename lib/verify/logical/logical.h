@@ -2,6 +2,7 @@
 // form. A plan of values is made of it, and never run: what compares or hashes reads rows through the plan's pieces.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,8 +10,10 @@
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
 #include "lib/forms/checkpoint.h"
+#include "lib/forms/form.h"
 #include "lib/run/handles.h"
 #include "lib/run/job.h"
+#include "lib/run/planned_files.h"
 #include "lib/verify/logical/value_rows.h"
 
 namespace mimo {
@@ -25,31 +28,54 @@ PlanOptions LogicalOptions();
 
 class LogicalCheckpoint {
  public:
-  // Opens `root`. `like_root`: whose config is that of a training checkpoint without one; "" none. kBadInput: not
-  // readable as a checkpoint, or its layout is undecided; kUsage: what is stored cannot be decoded where it lies.
+  // Opens `root`. Where values cannot be decoded as they lie (experts of ranks with global scales of their own), a
+  // Hugging Face checkpoint is made of them in memory first. kBadInput: not readable as a checkpoint, or its layout is
+  // undecided.
   static Result<std::unique_ptr<LogicalCheckpoint>> Open(FileSystem& fs, const std::string& root,
                                                          const OpenOptions& options);
 
+  const std::string& root() const { return root_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
+  const FormTraits& traits() const { return traits_; }  // of the form that is stored
   const Job& job() const { return job_; }
   const std::vector<LogicalTensor>& tensors() const { return tensors_; }  // by name
   const LogicalTensor* Find(const std::string& name) const;               // null where there is none
+
   // Reads what a layout asks for into `buffer`, where it belongs. From any thread.
   Status Read(const StepLayout& layout, std::byte* buffer) const;
-  // Rows of a stored array, as many as `out` holds.
-  Status ReadRows(const StoredArray& array, int64_t row, std::span<std::byte> out) const;
-  const std::string& root() const { return checkpoint_.stored.root; }
+
+  // Calls visit(first, second) for every two stored arrays of which one is a replica and not what the other holds: only
+  // one of them is read. kIo.
+  using ReplicaVisit = std::function<void(const std::string& first, const std::string& second)>;
+  Status VisitBrokenReplicas(const ReplicaVisit& visit) const;
 
  private:
-  LogicalCheckpoint(FileSystem& fs, Checkpoint checkpoint);
-  Status PlanValues();
+  // What is stored, and the plan that shows it.
+  struct Stage {
+    Stage(FileSystem& files, Checkpoint opened);
+    Status Make(const PlanOptions& options);
+    Status VisitBrokenReplicas(const ReplicaVisit& visit) const;
+    Status ReadRows(const StoredArray& array, int64_t row, std::span<std::byte> out) const;
 
-  FileSystem& fs_;
-  Checkpoint checkpoint_;
-  Plan plan_;
-  Job job_;
+    FileSystem& fs;
+    Checkpoint checkpoint;
+    Plan plan;
+    Job job;
+    mutable HandleCache<ReadableFile> readers;
+  };
+
+  explicit LogicalCheckpoint(std::string root, std::unique_ptr<Stage> before, std::unique_ptr<PlannedFiles> planned,
+                             std::unique_ptr<Stage> stage, FormTraits traits);
+  Status FindTensors();
+
+  const std::string root_;
+  const std::unique_ptr<Stage> before_;          // of what is stored, where it takes two
+  const std::unique_ptr<PlannedFiles> planned_;  // made of it
+  const std::unique_ptr<Stage> stage_;
+  const FormTraits traits_;
+  const Checkpoint& checkpoint_;
+  const Job& job_;
   std::vector<LogicalTensor> tensors_;
-  mutable HandleCache<ReadableFile> files_;
 };
 
 }  // namespace mimo

@@ -22,5 +22,6 @@ class VerifyCommand {
 // `common` outlives the command.
 std::unique_ptr<VerifyCommand> MakeCheckCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeCompareCommand(cli::CommonOptions& common);
+std::unique_ptr<VerifyCommand> MakeRoundtripCommand(cli::CommonOptions& common);
 
 }  // namespace mimo

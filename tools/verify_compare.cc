@@ -1,22 +1,15 @@
 // mimo-verify compare A B: whether two checkpoints are the same model, whatever form and codec each is in.
-#include <cinttypes>
-#include <cmath>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "lib/base/checked.h"
-#include "lib/model/names.h"
 #include "lib/verify/compare/compare.h"
 #include "tools/cli.h"
+#include "tools/compare_report.h"
 #include "tools/print.h"
 #include "tools/verify_command.h"
 
 namespace mimo {
 namespace {
 
-using nlohmann::ordered_json;
-
-constexpr size_t kShown = 20;  // differences; all are in the JSON
 constexpr char kExamples[] =
     "Examples:\n"
     "  mimo-verify compare MiMo-V2.5 MiMo-V2.5-BF16               decoded, split, resharded: the same model?\n"
@@ -32,86 +25,9 @@ struct Arguments {
   CompareOptions options = {};
 };
 
-ordered_json Number(double value) {
-  return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
-}
-
-ordered_json FiguresJson(const Figures& f) {
-  return {{"differing", f.differing},
-          {"sqnr_db", Number(SqnrDb(f.sums))},
-          {"relative_rms", Number(RelativeRms(f.sums))},
-          {"cosine", Number(Cosine(f.sums))},
-          {"max_error", Number(f.sums.max_error)},
-          {"beyond_half_step", f.beyond},
-          {"clipped", f.clipped},
-          {"non_finite", f.non_finite},
-          {"first", {f.first_row, f.first_col}}};
-}
-
-ordered_json DifferenceJson(const CompareReport& report, const CompareDifference& d) {
-  ordered_json object = {{"kind", d.kind}, {"place", d.place}, {"evidence", d.evidence}};
-  if (!d.tensor) return object;
-  const TensorComparison& t = report.tensors[*d.tensor];
-  object["role"] = std::string(RoleName(t.id.role));
-  object["stored"] = {t.stored_a, t.stored_b};
-  object["equality"] = std::string(WordOf(kEqualities, t.equality));
-  object["elements"] = t.elements;
-  if (t.measured) object["figures"] = FiguresJson(t.figures);
-  return object;
-}
-
-ordered_json ReportJson(const CompareReport& report) {
-  ordered_json counts;
-  for (const auto& [equality, word] : kEqualities) counts[std::string(word)] = report.CountOf(equality);
-  ordered_json differences = ordered_json::array(), measured = ordered_json::array();
-  for (const CompareDifference& d : report.differences) differences.push_back(DifferenceJson(report, d));
-  for (const TensorComparison& t : report.tensors)
-    if (t.accepted && t.measured)
-      measured.push_back({{"tensor", t.name},
-                          {"stored", {t.stored_a, t.stored_b}},
-                          {"equality", std::string(WordOf(kEqualities, t.equality))},
-                          {"elements", t.elements},
-                          {"figures", FiguresJson(t.figures)}});
-  return {{"a", report.a},         {"b", report.b},
-          {"same", report.Same()}, {"tensors", report.tensors.size()},
-          {"counts", counts},      {"bytes_read", report.bytes_read},
-          {"notes", report.notes}, {"differences", differences},
-          {"measured", measured}};
-}
-
-std::string FiguresText(const TensorComparison& t) {
-  if (!t.measured) return "";
-  char text[160];
-  std::snprintf(text, sizeof text, " (%" PRIu64 " of %" PRIu64 " elements, SQNR %.2f dB, cosine %.6f)",
-                t.figures.differing, t.elements, SqnrDb(t.figures.sums), Cosine(t.figures.sums));
-  return text;
-}
-
-void PrintReport(const CompareReport& report, const cli::CommonOptions& common) {
-  for (size_t i = 0; i < report.differences.size() && i < kShown; ++i) {
-    const CompareDifference& d = report.differences[i];
-    cli::Print(stdout, "%s: %s%s%s%s\n", d.kind, d.place, d.evidence.empty() ? "" : ": ", d.evidence,
-               d.tensor ? FiguresText(report.tensors[*d.tensor]) : "");
-  }
-  if (report.differences.size() > kShown)
-    cli::Print(stdout, "and %zu more; --json has all\n", report.differences.size() - kShown);
-  if (common.quiet) return;
-  if (common.verbose)
-    for (const std::string& note : report.notes) cli::Print(stdout, "note: %s\n", note);
-  std::string counts;
-  for (const auto& [equality, word] : kEqualities)
-    if (const uint64_t count = report.CountOf(equality); count > 0)
-      counts += (counts.empty() ? "" : ", ") + std::to_string(count) + " " + std::string(word);
-  cli::Print(stdout, "%s: %zu tensors: %s; read %s\n", report.Same() ? "the same model" : "not the same",
-             report.tensors.size(), counts, FormatBytes(report.bytes_read));
-}
-
 int Compare(Arguments& a) {
-  for (const std::string& text : a.min_sqnr) {
-    Result<Threshold> threshold = ParseThreshold(text);
-    if (!threshold.ok()) return cli::PrintError(kVerifyName, threshold.error(), a.common.json);
-    a.options.thresholds.push_back(std::move(threshold).value());
-  }
+  if (const Status read = cli::ReadThresholds(a.min_sqnr, &a.options); !read.ok())
+    return cli::PrintError(kVerifyName, read.error(), a.common.json);
   FileSystem& fs = PosixFileSystem();
   // Of a training checkpoint without a config that of the other is taken.
   const auto of_a = LogicalCheckpoint::Open(
@@ -125,9 +41,9 @@ int Compare(Arguments& a) {
   const Result<CompareReport> report = Compare(*of_a.value(), *of_b.value(), a.options);
   if (!report.ok()) return cli::PrintError(kVerifyName, report.error(), a.common.json);
   if (a.common.json)
-    cli::PrintJson(cli::JsonText(ReportJson(report.value())));
+    cli::PrintJson(cli::JsonText(cli::CompareReportJson(report.value())));
   else
-    PrintReport(report.value(), a.common);
+    cli::PrintCompareReport(report.value(), a.common);
   return report.value().Same() ? 0 : cli::ExitCode(ErrorCode::kCheckFailed);
 }
 

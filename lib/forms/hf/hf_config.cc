@@ -15,13 +15,6 @@ using nlohmann::ordered_json;
 constexpr char kQuantization[] = "quantization_config";
 constexpr char kProjectionLayout[] = "attention_projection_layout";
 
-// Keys that speak of towers only; V2.5-Pro, the text-only sibling, has none of them.
-bool IsTowerKey(const std::string& key) {
-  for (const char* prefix : {"vision_", "audio_", "image_", "video_", "processor_config", "speech_"})
-    if (key.rfind(prefix, 0) == 0) return true;
-  return false;
-}
-
 void AddLayout(const MarkedLayout& layout, ordered_json* object) {
   (*object)["qkv"] = layout.fused ? "fused" : "split";
   (*object)["chunks"] = layout.chunks;
@@ -123,6 +116,12 @@ std::string SaveFormat(const HfQuantization& quantization) {
 }
 
 }  // namespace
+
+bool IsTowerKey(const std::string& key) {
+  for (const char* prefix : {"vision_", "audio_", "image_", "video_", "processor_config", "speech_"})
+    if (key.rfind(prefix, 0) == 0) return true;
+  return false;
+}
 
 int64_t StoredKvHeads(const QkvLayout& layout, const AttentionShape& shape) {
   return layout.fused() ? std::max(shape.kv_heads, layout.chunks) : shape.kv_heads;

@@ -31,6 +31,9 @@ struct HfDescription {
   LayoutMarker marker;              // form, table, tp, ep, expert_codes, source, unpadded; the rest follows from above
 };
 
+// Keys that speak of towers only; V2.5-Pro, the text-only sibling, has none of them.
+bool IsTowerKey(const std::string& key);
+
 // Stored KV heads of `shape` under `layout`: C when C exceeds them.
 int64_t StoredKvHeads(const QkvLayout& layout, const AttentionShape& shape);
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "lib/forms/hf/hf_config.h"
 #include "lib/json/parse.h"
 #include "lib/model/file_names.h"
 
@@ -89,8 +90,9 @@ ConfigComparison CompareConfigs(const Checkpoint& a, const Checkpoint& b) {
     if (x == y) continue;
     const std::string evidence =
         (x.is_null() ? "absent" : Short(x)) + " against " + (y.is_null() ? "absent" : Short(y));
-    const bool counts =
-        key == "auto_map" || key == "model_type" || ((IsNumber(x) || x.is_null()) && (IsNumber(y) || y.is_null()));
+    const bool no_tower = IsTowerKey(key) && (x.is_null() || y.is_null());  // text alone, which tensors show
+    const bool numbers = (IsNumber(x) || x.is_null()) && (IsNumber(y) || y.is_null());
+    const bool counts = key == "auto_map" || key == "model_type" || (numbers && !no_tower);
     if (counts)
       result.differences.push_back({"config." + key, key, evidence, std::nullopt});
     else

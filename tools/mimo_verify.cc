@@ -17,6 +17,7 @@ int Run(int argc, char** argv) {
   add(mimo::MakeCheckCommand(common));
   add(mimo::MakeCompareCommand(common));
   add(mimo::MakeRoundtripCommand(common));
+  add(mimo::MakeManifestCommand(common));
   if (const auto code = mimo::cli::Parse(app, argc, argv, common)) return *code;
   return mimo::cli::Guard(mimo::kVerifyName, common.json, [&] {
     for (const auto& [named, command] : commands)

@@ -1,5 +1,6 @@
 // mimo-verify check DIR: whether a checkpoint is what its config.json declares and its manifest, where there is one,
 // says.
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -7,6 +8,7 @@
 #include "lib/base/checked.h"
 #include "lib/verify/check.h"
 #include "lib/verify/judge_directory.h"
+#include "lib/verify/logical/logical_hash.h"
 #include "tools/cli.h"
 #include "tools/finding_report.h"
 #include "tools/print.h"
@@ -15,18 +17,55 @@
 namespace mimo {
 namespace {
 
+constexpr size_t kShownDifferences = 20;
 constexpr char kExamples[] =
     "Examples:\n"
     "  mimo-verify check MiMo-V2.5-BF16          before deployment, after a copy\n"
     "  mimo-verify check OUT --json --quiet      in CI\n"
     "  mimo-verify check DOWNLOAD                any checkpoint: structure, declarations, small values\n"
+    "  mimo-verify check OUT --against HASHES    the model that mimo-verify manifest was asked about?\n"
     "Exit codes: 0 all holds, 1 differences, 2 usage, 3 no checkpoint, or an incomplete output, 4 I/O.";
 
 struct Arguments {
   cli::CommonOptions& common;
   std::string directory = {};
+  std::string against = {};  // a manifest of logical hashes
   CheckOptions options = {};
 };
+
+// The values of a checkpoint against the hashes that somebody took of a model. Nothing where none are named.
+Result<std::optional<Recognition>> AgainstHashes(const Arguments& a) {
+  if (a.against.empty()) return std::optional<Recognition>();
+  FileSystem& fs = PosixFileSystem();
+  MIMO_ASSIGN_OR_RETURN(const std::vector<LogicalHash> expected, ReadLogicalManifest(fs, a.against));
+  MIMO_ASSIGN_OR_RETURN(const auto opened, LogicalCheckpoint::Open(fs, a.directory, {.allow_anomalies = true}));
+  LogicalHashOptions options;
+  options.threads = a.options.threads;
+  options.progress = a.options.progress;
+  MIMO_ASSIGN_OR_RETURN(const std::vector<LogicalHash> found, HashLogical(*opened, options));
+  return std::optional(Recognise(expected, found, opened->traits(), opened->checkpoint().stored.table));
+}
+
+nlohmann::ordered_json RecognitionJson(const Recognition& recognition) {
+  nlohmann::ordered_json strangers = nlohmann::ordered_json::array();
+  for (const Recognition::Stranger& s : recognition.strangers)
+    strangers.push_back({{"tensor", s.tensor}, {"what", s.what}});
+  return {{"equal", recognition.equal}, {"rounded", recognition.rounded}, {"differences", strangers}};
+}
+
+// The first differences, one per line, and the sum. The exit code.
+int PrintRecognition(const Arguments& a, const std::optional<Recognition>& recognition) {
+  if (!recognition) return 0;
+  const size_t shown = std::min(recognition->strangers.size(), kShownDifferences);
+  for (size_t i = 0; i < shown && !a.common.json; ++i)
+    cli::Print(stdout, "%s: %s\n", recognition->strangers[i].tensor, recognition->strangers[i].what);
+  if (shown < recognition->strangers.size() && !a.common.json)
+    cli::Print(stdout, "and %zu more; --json has all\n", recognition->strangers.size() - shown);
+  if (!a.common.json && !a.common.quiet)
+    cli::Print(stdout, "%s: %" PRIu64 " tensors as %s has them, %" PRIu64 " rounded to BF16, %zu not\n", a.directory,
+               recognition->equal, a.against, recognition->rounded, recognition->strangers.size());
+  return recognition->strangers.empty() ? 0 : cli::ExitCode(ErrorCode::kCheckFailed);
+}
 
 // Shows what there is to say; 1 where it holds errors.
 int Judged(const Arguments& a, const Verdict& findings) {
@@ -39,9 +78,14 @@ int Judged(const Arguments& a, const Verdict& findings) {
 }
 
 // A directory that nothing recorded: what it declares, and whether that is what it stores.
-int CheckWithoutManifest(const Arguments& a, const Verdict& findings) {
-  if (a.common.json) cli::PrintJson(cli::JsonText({{"manifest", false}, {"findings", cli::FindingsJson(findings)}}));
+int CheckWithoutManifest(const Arguments& a, const Verdict& findings, const std::optional<Recognition>& recognition) {
+  if (a.common.json) {
+    nlohmann::ordered_json document = {{"manifest", false}, {"findings", cli::FindingsJson(findings)}};
+    if (recognition) document["against"] = RecognitionJson(*recognition);
+    cli::PrintJson(cli::JsonText(document));
+  }
   if (const int code = Judged(a, findings); code != 0) return code;
+  if (recognition) return PrintRecognition(a, recognition);
   if (!a.common.json && !a.common.quiet)
     cli::Print(stdout, "%s: structure and declarations agree; there is no manifest, so that no byte was compared\n",
                a.directory);
@@ -54,7 +98,10 @@ int Check(Arguments& a) {
   const Result<DirectoryVerdict> verdict = JudgeDirectory(PosixFileSystem(), a.directory);
   if (!verdict.ok()) return cli::PrintError(kVerifyName, verdict.error(), a.common.json);
   const Verdict& findings = verdict.value().findings;
-  if (!verdict.value().manifest) return CheckWithoutManifest(a, findings);
+  const Result<std::optional<Recognition>> against = AgainstHashes(a);
+  if (!against.ok()) return cli::PrintError(kVerifyName, against.error(), a.common.json);
+  const std::optional<Recognition>& recognition = against.value();
+  if (!verdict.value().manifest) return CheckWithoutManifest(a, findings, recognition);
   const Result<CheckReport> result = CheckDirectory(PosixFileSystem(), a.directory, a.options);
   if (!result.ok()) return cli::PrintError(kVerifyName, result.error(), a.common.json);
   const CheckReport& report = result.value();
@@ -63,14 +110,15 @@ int Check(Arguments& a) {
     for (const Difference& d : report.differences)
       differences.push_back(
           {{"file", d.file}, {"tensor", d.tensor}, {"what", d.what}, {"expected", d.expected}, {"found", d.found}});
-    const nlohmann::ordered_json document = {{"manifest", true},
-                                             {"files", report.files},
-                                             {"tensors", report.tensors},
-                                             {"bytes", report.bytes},
-                                             {"unhashed_tensors", report.unhashed_tensors},
-                                             {"manifest_hash", report.manifest_holds_hash},
-                                             {"differences", differences},
-                                             {"findings", cli::FindingsJson(findings)}};
+    nlohmann::ordered_json document = {{"manifest", true},
+                                       {"files", report.files},
+                                       {"tensors", report.tensors},
+                                       {"bytes", report.bytes},
+                                       {"unhashed_tensors", report.unhashed_tensors},
+                                       {"manifest_hash", report.manifest_holds_hash},
+                                       {"differences", differences},
+                                       {"findings", cli::FindingsJson(findings)}};
+    if (recognition) document["against"] = RecognitionJson(*recognition);
     cli::PrintJson(cli::JsonText(document));
   }
   if (const Status status = report.ToStatus(); !status.ok())
@@ -84,7 +132,7 @@ int Check(Arguments& a) {
                    ? "; linked files by length and header only (convert with --hash-linked for more)"
                    : "",
                report.manifest_holds_hash ? "" : "; the manifest is of version 1, which holds no hash of itself");
-  return 0;
+  return PrintRecognition(a, recognition);
 }
 
 class CheckCommand final : public VerifyCommand {
@@ -95,6 +143,8 @@ class CheckCommand final : public VerifyCommand {
     CLI::App* check = app.add_subcommand(
         "check", "structure against config.json; with a mimo-manifest.json every tensor and file against it");
     check->add_option("OUT", arguments_.directory, "an output of mimo-convert, or any checkpoint")->required();
+    check->add_option("--against", arguments_.against,
+                      "values too, against the hashes that mimo-verify manifest took of a model in any form");
     check->add_option("--threads", arguments_.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
     cli::AddCommonOptions(*check, arguments_.common, kExamples);

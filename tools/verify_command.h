@@ -23,5 +23,6 @@ class VerifyCommand {
 std::unique_ptr<VerifyCommand> MakeCheckCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeCompareCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeRoundtripCommand(cli::CommonOptions& common);
+std::unique_ptr<VerifyCommand> MakeManifestCommand(cli::CommonOptions& common);
 
 }  // namespace mimo

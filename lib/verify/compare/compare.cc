@@ -80,6 +80,7 @@ class Comparison {
       : a_(a), b_(b), options_(options) {}
 
   Result<CompareReport> Run() {
+    MIMO_RETURN_IF_ERROR(CheckSameModel());
     report_.a = a_.root();
     report_.b = b_.root();
     MIMO_RETURN_IF_ERROR(PairTensors());
@@ -97,6 +98,18 @@ class Comparison {
  private:
   void Differs(std::string kind, std::string place, std::string evidence) {
     report_.differences.push_back({std::move(kind), std::move(place), std::move(evidence), std::nullopt});
+  }
+
+  // Of other dimensions nothing can be compared.
+  Status CheckSameModel() const {
+    const ModelConfig &x = a_.checkpoint().catalogue().config, &y = b_.checkpoint().catalogue().config;
+    const auto dimensions = [](const ModelConfig& c) {
+      return "hidden " + std::to_string(c.hidden) + ", " + std::to_string(c.layers) + " layers, " +
+             std::to_string(c.experts) + " experts, heads of " + std::to_string(c.global.head_dim) + " and " +
+             std::to_string(c.global.v_head_dim);
+    };
+    if (dimensions(x) == dimensions(y)) return {};
+    return BadInput("not the same model").File(b_.root()).Expected(dimensions(x)).Found(dimensions(y));
   }
 
   Status PairTensors() {

@@ -57,6 +57,7 @@ struct CompareReport {
 
 // Both checkpoints outlive the call. kUsage: a pattern or threshold that means nothing, too little memory; kIo. What
 // differs is in the report.
+// kBadInput: models of other dimensions.
 Result<CompareReport> Compare(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options);
 
 }  // namespace mimo

@@ -58,6 +58,7 @@ UnitComparer::UnitComparer(const ValueRows& a, const ValueRows& b) : a_(a), b_(b
   coarser_ = coarser_is_b_ ? *y : *x;
   if (*x == *y) return;
   const bool plain_x = IsValueCodec(*x), plain_y = IsValueCodec(*y);
+  plain_ = plain_x && plain_y;
   if (plain_x && plain_y)
     rounded_ = *x == Codec::kFp16 || *y == Codec::kFp16 ? Codec::kFp16 : Codec::kBf16;
   else if (plain_x || plain_y)
@@ -112,7 +113,13 @@ Status UnitComparer::CompareStrip(const RowsInMemory& a, const RowsInMemory& b, 
     return {};
   }
   Equality equality = SameAsStored(a, b, row, rows) ? Equality::kBytes : Equality::kDifferent;
-  if (equality != Equality::kBytes && rounded_ && *rounded_ != Codec::kFp32) {
+  if (equality == Equality::kDifferent && plain_ && !measure) {  // widened: nothing is rounded
+    MIMO_RETURN_IF_ERROR(Decode(a, row, rows, Codec::kFp32, &scratch->a, nullptr));
+    MIMO_RETURN_IF_ERROR(Decode(b, row, rows, Codec::kFp32, &scratch->b, nullptr));
+    const auto end = scratch->a.begin() + static_cast<ptrdiff_t>(rows * a_.cols());
+    if (std::equal(scratch->a.begin(), end, scratch->b.begin(), SameValue)) equality = Equality::kValues;
+  }
+  if (equality == Equality::kDifferent && rounded_ && *rounded_ != Codec::kFp32) {
     MIMO_RETURN_IF_ERROR(Decode(a, row, rows, *rounded_, &scratch->a, nullptr));
     MIMO_RETURN_IF_ERROR(Decode(b, row, rows, *rounded_, &scratch->b, nullptr));
     const uint64_t bytes = Rows(rows, ColumnBytes(*rounded_, a_.cols()));

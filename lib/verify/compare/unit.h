@@ -72,6 +72,7 @@ class UnitComparer {
   std::optional<Codec> rounded_;
   std::optional<Codec> coarser_;  // of the two
   bool coarser_is_b_ = false;
+  bool plain_ = false;  // both are values of different types
 };
 
 }  // namespace mimo

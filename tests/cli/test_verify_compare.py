@@ -1,0 +1,274 @@
+"""mimo-verify compare, roundtrip and manifest on every form, recipe and padding: what must be the same is, with figures
+that numpy confirms; what is not, is not. How differences are named: test_compare_corruptions."""
+import ctypes
+import ctypes.util
+import json
+import math
+import os
+import shutil
+import unittest
+
+import numpy as np
+
+from harness import checkpoints, ranks, requant, tools
+from harness.breakage import edit_json, file_of, replace
+from harness.case import ToolCase
+from reference import codecs, container, decode
+
+try:
+    import jsonschema
+except ImportError:
+    jsonschema = None
+
+VARIANTS = ("v2-flash", "v2.5", "v2.5-pro", "v2.6", "plain")
+SMALL = dict(experts=2, moe_intermediate=256, intermediate=512, pattern=(0, 1), mtp=1)
+EXACT = (("--qkv", "split"), ("--qkv", "fused:1"), ("--dtype", "bf16"), ("--dtype", "fp32"), ("--dtype", "bf16", "--qkv", "fused:2"),
+         ("--to", "megatron"), ("--to", "nxdi", "--dtype", "bf16"))
+RANKED = (("--to", "vllm", "--format", "sharded-state", "--tp", "1"), ("--to", "vllm", "--tp", "4", "--pad"),
+          ("--to", "sglang", "--tp", "8", "--pad"), ("--to", "vllm", "--format", "sharded-state", "--tp", "2", "--pad"))
+RECIPES = ("nvfp4", "nvfp4-experts", "nvfp4-mlp", "mxfp4-experts", "mxfp8", "fp8-all")
+
+
+class Compare(ToolCase):
+    tool = "mimo-verify"
+
+    def source(self, variant="v2.5", **options):
+        return ranks.ours(variant, **dict(SMALL, **options)).directory
+
+    def compare(self, a, b, *options, code=0):
+        return self.run_tool("mimo-verify", "compare", a, b, *options, code=code)
+
+    def document(self, a, b, *options, code=(0, 1)):
+        document = json.loads(self.compare(a, b, "--json", *options, code=code).stdout)
+        if jsonschema is not None:
+            with open(os.path.join(tools.SOURCE, "schemas", "compare.schema.json")) as f:
+                self.assertEqual(list(jsonschema.Draft202012Validator(json.load(f)).iter_errors(document)), [])
+        return document
+
+    def test_every_variant_and_form(self):
+        for variant in VARIANTS:
+            source = self.source(variant)
+            marked = ("--source-qkv", "fused:1") if variant == "plain" else ()
+            for options in EXACT:
+                with self.subTest(variant=variant, options=options):
+                    out = self.convert(source, f"{variant}-{'-'.join(options)}", *options, *marked)
+                    self.compare(source, out)
+                    self.compare(out, source)
+
+    def test_what_ranks_hold(self):
+        """Cut for ranks, some blocks are re-quantized: within the codec, and nothing else."""
+        for variant in ("v2.5", "v2-flash"):
+            source = self.source(variant)
+            for options in RANKED:
+                with self.subTest(variant=variant, options=options):
+                    out = self.convert(source, f"{variant}-{'-'.join(options)}", *options)
+                    exact = ranks.manifest(out)["totals"]["requantized_blocks"] == 0
+                    self.compare(source, out, *(() if exact else ("--within-codec",)))
+
+    def test_every_recipe(self):
+        source = self.source()
+        for recipe in RECIPES:
+            for more in ((), ("--dialect", "compressed-tensors"),
+                         ("--to", "vllm", "--format", "sharded-state", "--tp", "2", "--pad")):
+                if recipe in ("fp8-all", "mxfp8", "mxfp4-experts") and "--dialect" in more:
+                    continue
+                with self.subTest(recipe=recipe, more=more):
+                    out = self.convert(source, f"{recipe}-{'-'.join(more)}", "--recipe", recipe, *more)
+                    self.compare(source, out, "--within-codec")
+                    found = self.document(source, out)
+                    kinds = {d["kind"] for d in found["differences"]}
+                    self.assertLessEqual(kinds, {"values.within-codec"}, found["differences"][:2])
+                    if recipe != "fp8-all":
+                        self.assertEqual(kinds, {"values.within-codec"})
+
+    def test_figures(self):
+        """SQNR, cosine and the largest error of what is quantized are those of numpy."""
+        source = self.source()
+        out = self.convert(source, "out", "--recipe", "nvfp4-experts")
+        document = self.document(source, out, "--within-codec", code=0)
+        true, found = (decode.checkpoint(d) for d in (source, self.convert(out, "values", "--dtype", "fp32", "--qkv", "split")))
+        self.assertGreater(len(document["measured"]), 4)
+        for entry in document["measured"]:
+            x = true[entry["tensor"]].values.astype(np.float64)
+            y = found[entry["tensor"]].array.astype(np.float64)
+            error = y - x
+            figures = entry["figures"]
+            self.assertEqual(figures["differing"], int((x != y).sum()), entry["tensor"])
+            self.assertAlmostEqual(figures["sqnr_db"], 10 * math.log10((x * x).sum() / (error * error).sum()), places=6)
+            self.assertAlmostEqual(figures["cosine"], (x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()), places=9)
+            self.assertAlmostEqual(figures["max_error"], np.abs(error).max(), places=9)
+
+    def test_thresholds(self):
+        source = self.source()
+        out = self.convert(source, "out", "--recipe", "nvfp4-experts")
+        self.compare(source, out, "--min-sqnr", "experts=15")
+        self.compare(source, out, "--min-sqnr", "experts=60", code=1)
+        self.compare(source, out, "--min-sqnr", "attention=15", code=1)     # says nothing of experts
+        self.compare(source, out, "--min-sqnr", "experts=loud", code=2)
+
+    def test_threads_and_memory_change_nothing(self):
+        source = self.source()
+        out = self.convert(source, "out", "--recipe", "nvfp4")
+        documents = [self.document(source, out, *options) for options in
+                     (("--threads", "1"), ("--threads", "5"), ("--memory", "24MiB"))]
+        for document in documents[1:]:
+            self.assertEqual(documents[0]["differences"], document["differences"])
+        self.assertIn("--memory", self.compare(source, out, "--memory", "4KiB", code=2).stderr)
+
+    def test_one_bit(self):
+        source = self.source()
+        name = "model.layers.1.mlp.experts.1.down_proj.weight"
+        for form in ((), ("--dtype", "bf16", "--qkv", "split"), ("--recipe", "nvfp4-experts"), ("--to", "megatron")):
+            with self.subTest(form):
+                self.setUp()
+                out = self.convert(source, "out", *form)
+                before = self.convert(source, "before", *form)
+                file, stored = self.codes_of(out, name)
+                with open(file, "r+b") as f:
+                    f.seek(stored)
+                    byte = f.read(1)[0]
+                    f.seek(stored)
+                    f.write(bytes([byte ^ 1]))
+                document = self.document(before, out, code=1)
+                self.assertEqual(len(document["differences"]), 1)
+                difference = document["differences"][0]
+                self.assertIn("down_proj", difference["place"])
+                self.assertEqual(difference["kind"], "values.single")
+
+    def codes_of(self, directory, name):
+        """A file and the place of a byte in the middle of a weight."""
+        if not os.path.exists(os.path.join(directory, "model.safetensors.index.json")):
+            file = next(os.path.join(r, f) for r, _, files in os.walk(directory) for f in files
+                        if f.endswith(".distcp") and "experts" in container_text(os.path.join(r, f)) and "linear_fc2" in
+                        container_text(os.path.join(r, f)))
+            return file, os.path.getsize(file) // 2 // 2 * 2
+        stored = name if name in container.read_directory(directory) else name + "_packed"
+        file = file_of(directory, stored)
+        with open(file, "rb") as f:
+            length = int.from_bytes(f.read(8), "little")
+            begin, end = json.loads(f.read(length))[stored]["data_offsets"]
+        return file, 8 + length + begin + (end - begin) // 4 * 2
+
+    def test_bits_that_the_model_has_in_f32(self):
+        source = self.source()
+        for name in ("model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.e_score_correction_bias"):
+            with self.subTest(name):
+                self.setUp()
+                out = self.convert(source, "out")
+                replace(out, name, lambda t: ("BF16", codecs.bf16_from_f32(t[1])))
+                document = self.document(source, out, code=1)
+                found = {d["place"]: d["kind"] for d in document["differences"]}
+                self.assertEqual(found.get(name), "values.f32-bits-lost")
+
+    def test_another_model(self):
+        a, b = self.source(), self.source(hidden=256)
+        self.assertIn("not the same model", self.compare(a, b, code=3).stderr)
+        self.compare(a, self.at("nothing"), code=3)
+
+    def test_only_one_side_has_it(self):
+        source = self.source()
+        out = self.convert(source, "out", "--text-only")
+        self.compare(source, out)                              # it does not say that it has towers
+        edit_json(out, "config.json", lambda c: c.update(vision_config={"depth": 1}))
+        kinds = {d["kind"] for d in self.document(source, out, code=1)["differences"]}
+        self.assertIn("tensor.missing", kinds)
+
+    def test_round_trips(self):
+        for variant in ("v2.5", "v2-flash"):
+            source = self.source(variant)
+            for options in EXACT + RANKED + (("--recipe", "nvfp4"), ("--recipe", "mxfp8"), ("--to", "nxdi")):
+                with self.subTest(variant=variant, options=options):
+                    before = sorted(os.listdir(self.tmp))
+                    result = self.run_tool("mimo-verify", "roundtrip", source, *options)
+                    self.assertIn("the round trip holds", result.stdout)
+                    self.assertEqual(before, sorted(os.listdir(self.tmp)))
+
+    def test_a_round_trip_that_loses_more_than_asked(self):
+        result = self.run_tool("mimo-verify", "roundtrip", self.source(), "--recipe", "nvfp4", "--json")
+        self.assertTrue(json.loads(result.stdout)["holds"])
+        self.run_tool("mimo-verify", "roundtrip", self.source(), "--to", "vllm", "--tp", "4", "--ranks", "0", code=2)
+
+
+def container_text(path):
+    with open(path, "rb") as f:
+        return f.read(4096).decode("latin1")
+
+
+class Hash(ctypes.Structure):
+    _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
+
+
+def xxh3():
+    name = ctypes.util.find_library("xxhash")
+    if name is None:
+        return None
+    function = ctypes.CDLL(name).XXH3_128bits_withSeed
+    function.restype, function.argtypes = Hash, [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
+    return function
+
+
+class LogicalHashes(ToolCase):
+    tool = "mimo-verify"
+
+    def manifest(self, checkpoint, name="hashes.json"):
+        with open(self.at(name), "w") as f:
+            f.write(self.run_tool("mimo-verify", "manifest", checkpoint).stdout)
+        with open(self.at(name)) as f:
+            return {t["name"]: t for t in json.load(f)["tensors"]}
+
+    @unittest.skipIf(xxh3() is None, "no libxxhash to ask")
+    def test_hashes_are_those_of_decoded_rows(self):
+        function = xxh3()
+
+        def total(rows):
+            rows = np.ascontiguousarray(rows).reshape(1, -1) if rows.ndim < 2 else rows.reshape(-1, rows.shape[-1])
+            result = 0
+            for number, row in enumerate(rows):
+                data = np.ascontiguousarray(row).tobytes()
+                part = function(data, len(data), number)
+                result += part.low + (part.high << 64)
+            return f"{result % (1 << 128):032x}"
+
+        for variant in ("v2.5", "v2-flash"):
+            fixture = ranks.ours(variant, **SMALL)
+            found = self.manifest(fixture.directory)
+            for name, value in decode.checkpoint(fixture.directory).items():
+                if value.dtype not in ("F32", "BF16", "F8_E4M3"):
+                    continue
+                full = value.values if value.array is None else codecs.decode_plain(value.dtype, value.array)
+                full = full.astype(np.float32)
+                self.assertEqual(found[name]["fp32"], total(full), name)
+                self.assertEqual(found[name]["bf16"], total(codecs.bf16_from_f32(full)), name)
+
+    def test_the_model_is_recognised_wherever_it_went(self):
+        source = ranks.ours("v2.5", **SMALL).directory
+        self.manifest(source)
+        against = ("--against", self.at("hashes.json"))
+        for options in EXACT + (("--to", "vllm", "--format", "sharded-state", "--tp", "1"),):
+            with self.subTest(options):
+                out = self.convert(source, "-".join(options), *options)
+                self.run_tool("mimo-verify", "check", out, *against)
+        out = self.convert(source, "four-bit", "--recipe", "nvfp4-experts")
+        result = self.run_tool("mimo-verify", "check", out, *against, "--json", code=1)
+        named = {d["tensor"] for d in json.loads(result.stdout)["against"]["differences"]}
+        self.assertTrue(named and all(".experts." in n for n in named))
+
+    def test_a_changed_value_is_not(self):
+        source = ranks.ours("v2.5", **SMALL).directory
+        self.manifest(source)
+        out = self.at("changed")
+        shutil.copytree(source, out)
+        name = "model.layers.0.mlp.up_proj.weight"
+
+        def change(tensor):
+            codes = np.array(tensor[1])
+            codes[5, 7] ^= 1
+            return tensor[0], codes
+        replace(out, name, change)
+        result = self.run_tool("mimo-verify", "check", out, "--against", self.at("hashes.json"), code=1)
+        self.assertIn(name + ": of other values", result.stdout)
+        self.run_tool("mimo-verify", "check", out, "--against", os.path.join(out, "config.json"), code=3)
+
+
+if __name__ == "__main__":
+    unittest.main()

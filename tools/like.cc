@@ -24,6 +24,7 @@ Result<Attempt> Try(FileSystem& fs, const std::string& root, OpenOptions source,
   MIMO_ASSIGN_OR_RETURN(Checkpoint reference,
                         OpenCheckpoint(fs, flags.reference, {.allow_anomalies = source.allow_anomalies}));
   source.like = &reference.stored;
+  source.without_broken_mtp = true;  // the reference has them whole
   MIMO_ASSIGN_OR_RETURN(Checkpoint run, OpenCheckpoint(fs, root, source));
   MIMO_RETURN_IF_ERROR(CheckOrders(flags, run));
   MIMO_ASSIGN_OR_RETURN(attempt.merged, MergeLike(std::move(run), std::move(reference)));

@@ -31,6 +31,9 @@ struct Like {
   // The same of the run, shown as "run/NAME", and where they are stored, ascending.
   std::vector<uint32_t> run_unknown;
   std::vector<uint32_t> stored_run_unknown;
+  // Arrays of MTP layers that the run has not whole, where they are stored, ascending: the reference's layers take
+  // their place.
+  std::vector<uint32_t> stored_run_broken_mtp;
 };
 
 struct Checkpoint {
@@ -53,6 +56,9 @@ struct OpenOptions {
   // which is opened for whatever is no Hugging Face directory.
   const Catalogue* like = nullptr;
   std::string like_root = {};
+  // Of a Hugging Face directory: MTP layers that are not whole are left out, for they will be another checkpoint's
+  // (lib/forms/merge/merge.h).
+  bool without_broken_mtp = false;
 };
 
 // How far the steps of OpenCatalogue, TakeInventory, Survey and DecideLayout came, in this order. A view has all of

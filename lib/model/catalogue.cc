@@ -7,6 +7,7 @@
 #include "lib/base/checked.h"
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/model/file_names.h"
+#include "lib/model/mtp_names.h"
 #include "lib/model/name_prefix.h"
 #include "lib/model/role_groups.h"
 
@@ -39,7 +40,10 @@ std::string Some(const std::vector<std::string>& names) {
 
 class CatalogueBuilder {
  public:
-  CatalogueBuilder(FileSystem& fs, const std::string& root) : fs_(fs) { out_.root = root; }
+  CatalogueBuilder(FileSystem& fs, const std::string& root, const CatalogueOptions& options)
+      : fs_(fs), options_(options) {
+    out_.root = root;
+  }
 
   Result<Catalogue> BuildWithoutTensors() {
     MIMO_RETURN_IF_ERROR(ReadConfig());
@@ -57,6 +61,7 @@ class CatalogueBuilder {
     MIMO_RETURN_IF_ERROR(ReleaseNames(&out_, &weight_map_));
     MIMO_RETURN_IF_ERROR(SortStrays());
     MIMO_RETURN_IF_ERROR(SortArrays(&out_));
+    if (options_.without_mtp) ForgiveAbsentMtp();
     MIMO_RETURN_IF_ERROR(CrossCheckIndex());
     return std::move(out_);
   }
@@ -263,6 +268,19 @@ class CatalogueBuilder {
     return {};
   }
 
+  // The index is as if it did not list what is to come from elsewhere.
+  void ForgiveAbsentMtp() {
+    std::vector<std::string> absent;
+    std::erase_if(weight_map_, [&](const auto& entry) {
+      const bool forgiven =
+          ReadMtpName(entry.first, out_.config.layers).has_value() && out_.Find(entry.first) == nullptr;
+      if (forgiven) absent.push_back(entry.first);
+      return forgiven;
+    });
+    if (!absent.empty())
+      out_.oddities.push_back("index lists tensors of MTP layers that no file holds: " + Some(absent));
+  }
+
   Error Absent(const std::string& tensor, const std::string& file) const {
     return BadInput("the index lists a tensor that no file holds")
         .File(JoinPath(out_.root, kIndexName))
@@ -316,6 +334,7 @@ class CatalogueBuilder {
   }
 
   FileSystem& fs_;
+  const CatalogueOptions options_;
   Catalogue out_;
   std::vector<std::pair<std::string, std::string>> weight_map_;
   std::vector<std::string> tensor_files_;
@@ -384,11 +403,11 @@ Status SortArrays(Catalogue* catalogue) {
 }
 
 Result<Catalogue> OpenWithoutTensors(FileSystem& fs, const std::string& root) {
-  return CatalogueBuilder(fs, root).BuildWithoutTensors();
+  return CatalogueBuilder(fs, root, {}).BuildWithoutTensors();
 }
 
-Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root) {
-  return CatalogueBuilder(fs, root).Build();
+Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root, const CatalogueOptions& options) {
+  return CatalogueBuilder(fs, root, options).Build();
 }
 
 }  // namespace mimo

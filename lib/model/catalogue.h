@@ -92,8 +92,12 @@ struct Catalogue {
   Hash128 Fingerprint() const;
 };
 
+struct CatalogueOptions {
+  // Tensors of MTP layers that the index lists and no file holds are an oddity: another checkpoint has them.
+  bool without_mtp = false;
+};
 // kBadInput for anything malformed, kIo when the system refuses. Reads headers, config.json and the index only.
-Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root);
+Result<Catalogue> OpenCatalogue(FileSystem& fs, const std::string& root, const CatalogueOptions& options = {});
 // Opens a directory that keeps its tensors otherwise: config, origin and the files that travel along, without arrays.
 Result<Catalogue> OpenWithoutTensors(FileSystem& fs, const std::string& root);
 // Sorts arrays by name and builds the lookup. kBadInput: an array is stored twice.

@@ -4,6 +4,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "lib/model/mtp_layers.h"
 #include "lib/model/role_groups.h"
 #include "lib/model/stored_weight.h"
 
@@ -13,9 +14,11 @@ namespace {
 
 class InventoryTaker {
  public:
-  explicit InventoryTaker(const Catalogue& catalogue) : catalogue_(catalogue) {}
+  InventoryTaker(const Catalogue& catalogue, const InventoryOptions& options)
+      : catalogue_(catalogue), options_(options) {}
 
   Result<Inventory> Take() {
+    if (options_.without_mtp) MIMO_RETURN_IF_ERROR(LeaveOutMtp());
     MIMO_RETURN_IF_ERROR(CountMtp());
     DecideFused();
     MIMO_RETURN_IF_ERROR(PairArrays());
@@ -27,7 +30,27 @@ class InventoryTaker {
  private:
   Error Bad(const StoredArray& array, std::string what) const { return BadArray(catalogue_, array, std::move(what)); }
 
+  Status LeaveOutMtp() {
+    MIMO_ASSIGN_OR_RETURN(const std::vector<MtpLayer> layers, FindMtpLayers(catalogue_));
+    is_left_out_.assign(catalogue_.arrays.size(), 0);
+    for (const MtpLayer& layer : layers) {
+      if (layer.released() && layer.whole()) {
+        whole_mtp_.insert(layer.number);
+        continue;
+      }
+      for (const uint32_t array : layer.arrays) is_left_out_[array] = 1;
+    }
+    for (uint32_t i = 0; i < is_left_out_.size(); ++i)
+      if (is_left_out_[i] != 0) out_.left_out.push_back(i);
+    return {};
+  }
+  bool IsLeftOut(uint32_t array) const { return options_.without_mtp && is_left_out_[array] != 0; }
+
   Status CountMtp() {
+    if (options_.without_mtp) {
+      out_.mtp_layers = whole_mtp_.empty() ? 0 : *whole_mtp_.rbegin() + 1;
+      return {};
+    }
     std::set<int> layers;
     for (const StoredArray& array : catalogue_.arrays)
       if (array.id.mtp) layers.insert(array.id.layer);
@@ -38,14 +61,17 @@ class InventoryTaker {
                   .Expected("model.mtp.layers.0 .. " + std::to_string(out_.mtp_layers - 1));
     for (int layer : layers) e.found += (e.found.empty() ? "layers " : ", ") + std::to_string(layer);
     e.id = "model.mtp_gaps";
-    e.advice = "bring the tensor files that hold the others, or an index that names them: those that are here are whole";
+    e.advice =
+        "bring the tensor files that hold the others, or an index that names them: those that are here are whole";
     return e;
   }
 
   // All layers are stored alike; the first attention array decides and the rest is checked against it.
   void DecideFused() {
     bool split = false;
-    for (const StoredArray& array : catalogue_.arrays) {
+    for (uint32_t i = 0; i < catalogue_.arrays.size(); ++i) {
+      const StoredArray& array = catalogue_.arrays[i];
+      if (IsLeftOut(i)) continue;
       if (array.id.role == Role::kAttnQkv) out_.fused = true;
       if (array.id.role == Role::kAttnQ) split = true;
     }
@@ -58,6 +84,7 @@ class InventoryTaker {
     std::unordered_map<std::string, size_t> by_weight;  // name under which the table knows it
     std::vector<WeightParts> weights;
     for (uint32_t i = 0; i < arrays.size(); ++i) {
+      if (IsLeftOut(i)) continue;
       if (arrays[i].id.role == Role::kUnknown) {
         out_.unknown.push_back(i);
         continue;
@@ -107,6 +134,7 @@ class InventoryTaker {
     for (uint32_t i = 0; i < out_.weights.size(); ++i) weight_of[out_.weights[i].array] = i;
     std::vector<uint8_t> seen(out_.weights.size(), 0);
     const auto check = [&](const ExpectedTensor& tensor) -> Status {
+      if (options_.without_mtp && tensor.id.mtp && !whole_mtp_.contains(tensor.id.layer)) return {};
       auto it = catalogue_.by_name.find(tensor.name);
       if (it == catalogue_.by_name.end()) it = catalogue_.by_name.find(NameOfPart(tensor.name, Part::kPacked));
       if (it == catalogue_.by_name.end()) return Missing(tensor);
@@ -175,16 +203,21 @@ class InventoryTaker {
                                    : a.v) = i;
       out_.quantized_attention |= w.in_blocks();
     }
+    if (options_.without_mtp)
+      std::erase_if(out_.attention, [&](const AttentionWeights& a) { return a.mtp && !whole_mtp_.contains(a.layer); });
   }
 
   const Catalogue& catalogue_;
+  const InventoryOptions options_;
+  std::set<int> whole_mtp_;           // layers that are taken, where others may be left out
+  std::vector<uint8_t> is_left_out_;  // by array
   Inventory out_;
 };
 
 }  // namespace
 
-Result<Inventory> TakeInventory(const Catalogue& catalogue) {
-  return InventoryTaker(catalogue).Take();
+Result<Inventory> TakeInventory(const Catalogue& catalogue, const InventoryOptions& options) {
+  return InventoryTaker(catalogue, options).Take();
 }
 
 }  // namespace mimo

@@ -96,15 +96,23 @@ struct Inventory {
   std::vector<AttentionWeights> attention;  // decoder layers ascending, then MTP layers
   std::vector<uint32_t> unknown;            // arrays that no rule knows, or that are not what their name says
   std::vector<CacheScale> cache_scales;     // in catalogue order
-  int mtp_layers = 0;
+  // Arrays of MTP layers that are not whole, or not under the names of the release (InventoryOptions::without_mtp);
+  // in catalogue order.
+  std::vector<uint32_t> left_out;
+  int mtp_layers = 0;                // one more than the last, whole or not
   bool fused = false;                // attention is stored fused (all layers alike)
   bool quantized_attention = false;  // any attention projection is FP8 under a grid of blocks
+};
+
+struct InventoryOptions {
+  // MTP layers that are not whole are left out, and so are those that are not there: another checkpoint has them.
+  bool without_mtp = false;
 };
 
 // Checks: every expected tensor is there with the shape the config says (rows of fused or split attention included);
 // every weight has the companions of its storage and no others, of the right types and shapes (stored_weight.h; rows of
 // block FP8 attention scales are left to the layout decision); MTP layers complete and numbered from 0. kBadInput names
 // the tensor, what was expected and found.
-Result<Inventory> TakeInventory(const Catalogue& catalogue);
+Result<Inventory> TakeInventory(const Catalogue& catalogue, const InventoryOptions& options = {});
 
 }  // namespace mimo

@@ -109,7 +109,7 @@ Status Form::Open(FileSystem& fs, const std::string&, const OpenOptions& options
   Checkpoint& checkpoint = opened->checkpoint;
   opened->reached = Reached::kStored;
   const Catalogue& catalogue = checkpoint.stored;
-  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(catalogue));
+  MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(catalogue, {.without_mtp = options.without_broken_mtp}));
   opened->reached = Reached::kInventory;
   checkpoint.cut_rows = RowsOfPadding(catalogue, checkpoint.inventory);
   MIMO_RETURN_IF_ERROR(CountCutRows(fs, catalogue, &checkpoint.cut_rows));

@@ -200,10 +200,11 @@ class Merger {
     }
   }
 
-  // Arrays of the run that are no weights: unknown, or scales of the KV cache.
+  // Arrays of the run that are no weights: unknown, scales of the KV cache, and MTP layers that are not whole.
   std::set<uint32_t> BesideWeights() const {
     std::set<uint32_t> beside(run_.inventory.unknown.begin(), run_.inventory.unknown.end());
     for (const CacheScale& scale : run_.inventory.cache_scales) beside.insert(scale.array);
+    beside.insert(run_.inventory.left_out.begin(), run_.inventory.left_out.end());
     return beside;
   }
 
@@ -222,14 +223,21 @@ class Merger {
     for (Weight& w : merged.weights) w = renumber(w, of_run);
     merged.unknown.clear();
     merged.cache_scales.clear();
+    merged.left_out.clear();
     out_.like = std::make_unique<Like>();
     Like& like = *out_.like;
+    const std::vector<uint32_t>& broken = run_.inventory.left_out;
     for (const uint32_t array : BesideWeights()) {
       const uint32_t shown = by_name.at(kRunPrefix + run_.catalogue().arrays[array].name);
+      if (std::binary_search(broken.begin(), broken.end(), array)) {
+        for (const Fragment& f : out_.view->fragments[shown]) like.stored_run_broken_mtp.push_back(f.array);
+        continue;
+      }
       like.run_unknown.push_back(shown);
       for (const Fragment& f : out_.view->fragments[shown]) like.stored_run_unknown.push_back(f.array);
     }
     std::sort(like.stored_run_unknown.begin(), like.stored_run_unknown.end());
+    std::sort(like.stored_run_broken_mtp.begin(), like.stored_run_broken_mtp.end());
     for (const CacheScale& scale : ref_.inventory.cache_scales) {
       merged.cache_scales.push_back({of_reference(scale.array), scale.id, scale.placement});
       like.unknown.push_back(merged.cache_scales.back().array);

@@ -67,12 +67,18 @@ Status MergeForm::Describe(const Planning& p, Plan* plan) const {
 
 void MergeForm::Note(Planning* p) const {
   for (const std::string& note : p->view->notes) p->notes.push_back(note);
+  if (!p->like->stored_run_broken_mtp.empty())
+    p->notes.push_back(std::to_string(p->like->stored_run_broken_mtp.size()) +
+                       " tensors of MTP layers that the run has not whole, or under other names, are left out");
   if (!p->view->skipped.empty()) p->notes.push_back("left out of the run: " + p->view->skipped);
 }
 
 std::string MergeForm::WhyUnread(const Planning& p, uint32_t array) const {
   const std::vector<uint32_t>& unknown = p.like->stored_run_unknown;
   if (std::binary_search(unknown.begin(), unknown.end(), array)) return "unknown tensor of the run, --unknown drop";
+  const std::vector<uint32_t>& broken = p.like->stored_run_broken_mtp;
+  if (std::binary_search(broken.begin(), broken.end(), array))
+    return "of an MTP layer that is not whole in the run: the reference's takes its place";
   const bool of_run = p.stored.arrays[array].name.starts_with(kRunPrefix);
   return of_run ? "the reference has no place for it, or a replica" : "the run's values take its place";
 }

@@ -15,7 +15,8 @@ Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,
     *form = one;
     return one->Open(fs, root, options, opened);
   }
-  MIMO_ASSIGN_OR_RETURN(opened->checkpoint.stored, OpenCatalogue(fs, root));
+  MIMO_ASSIGN_OR_RETURN(opened->checkpoint.stored,
+                        OpenCatalogue(fs, root, {.without_mtp = options.without_broken_mtp}));
   *form = &FormOfStored(opened->checkpoint.stored);
   return (*form)->Open(fs, root, options, opened);
 }

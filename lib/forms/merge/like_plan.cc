@@ -95,6 +95,43 @@ class LikePlanner {
     return arrays;
   }
 
+  // Codes of the run that lie under scales of the reference's kind, in arrays of its names, types and shapes: they are
+  // its weight as they are.
+  bool IsStoredAlike(const Weight& w, const Weight& from) const {
+    if (w.storage == Storage::kPlain || w.storage != from.storage || w.span != from.span ||
+        w.block_rows != from.block_rows || w.block_cols != from.block_cols)
+      return false;
+    const auto alike = [&](uint32_t a, uint32_t b) {
+      if (a == kNone || b == kNone) return a == b;
+      const StoredArray &of_ref = catalogue_.arrays[a], &of_run = catalogue_.arrays[b];
+      return of_ref.dtype == of_run.dtype && of_ref.shape == of_run.shape && Bare(of_ref.name) == Bare(of_run.name);
+    };
+    return alike(w.array, from.array) && alike(w.scale, from.scale) && alike(w.global, from.global) &&
+           alike(w.input, from.input);
+  }
+
+  bool IsStoredAlike(const AttentionWeights& ref, const AttentionWeights& run) const {
+    if (p_.layout.layout != like_.layout) return false;
+    for (size_t i = 0; i < ref.in_order().size(); ++i) {
+      const uint32_t a = ref.in_order()[i], b = run.in_order()[i];
+      if ((a == kNone) != (b == kNone)) return false;
+      if (a != kNone && !IsStoredAlike(like_.reference.weights[a], p_.inventory.weights[b])) return false;
+    }
+    return true;
+  }
+
+  void MoveCodes(const Weight& w, const Weight& from) {
+    const std::array<uint32_t, 4> of_run = {from.array, from.scale, from.global, from.input};
+    const std::array<uint32_t, 4> of_ref = {w.array, w.scale, w.global, w.input};
+    for (size_t i = 0; i < of_ref.size(); ++i) {
+      if (of_ref[i] == kNone) continue;
+      OutputArray output = OutputLike(catalogue_.arrays[of_ref[i]]);
+      output.name = Bare(output.name);
+      output.pieces.push_back({draft_.Source(of_run[i]), 0, 0, output.rows()});
+      draft_.AddOutput(std::move(output), of_ref[i]);
+    }
+  }
+
   Status PlanAttentionOf(const AttentionWeights& ref) {
     if (ref.first() == kNone) return {};
     const Weight& w = like_.reference.weights[ref.first()];
@@ -105,6 +142,15 @@ class LikePlanner {
       draft_.BeginGroup(Bare(catalogue_.arrays[w.array].name));
       for (const uint32_t i : ref.in_order())
         if (i != kNone) Graft(like_.reference.weights[i]);
+      return {};
+    }
+    if (IsStoredAlike(ref, *run)) {
+      draft_.BeginGroup(Bare(catalogue_.arrays[w.array].name));
+      for (size_t i = 0; i < ref.in_order().size(); ++i)
+        if (const uint32_t of_ref = ref.in_order()[i]; of_ref != kNone)
+          MoveCodes(like_.reference.weights[of_ref], p_.inventory.weights[run->in_order()[i]]);
+      ++from_run_;
+      ++moved_;
       return {};
     }
     const AttentionShape shape = LogicalShape(catalogue_.config, catalogue_.config.windowed_at(ref.layer, ref.mtp));
@@ -150,6 +196,11 @@ class LikePlanner {
     }
     ++from_run_;
     const Weight& from = p_.inventory.weights[index];
+    if (IsStoredAlike(w, from)) {
+      MoveCodes(w, from);
+      ++moved_;
+      return {};
+    }
     Take(from);
     if (w.storage == Storage::kPlain) return PlanPlain(w, from, name);
     const bool fp8 = w.storage == Storage::kFp8Block && CanMakeFp8(w);
@@ -277,6 +328,9 @@ class LikePlanner {
     notes->push_back(std::to_string(from_run_) +
                      " weights (attention counts by layer) are the run's, in the codecs of the reference, under " +
                      (options_.fresh_scales ? "scales made anew" : "its scales where the values fit"));
+    if (moved_ > 0)
+      notes->push_back(std::to_string(moved_) +
+                       " of them are in these codecs in the run: codes and scales are the run's");
     if (narrow_routers_ + narrow_biases_ > 0)
       notes->push_back("router weights of " + std::to_string(narrow_routers_) + " and biases of " +
                        std::to_string(narrow_biases_) +
@@ -297,7 +351,7 @@ class LikePlanner {
   Draft& draft_;
   std::unordered_map<std::string, uint32_t> run_of_;  // weight of the run by name
   std::set<std::string> graft_notes_;
-  uint64_t from_run_ = 0, grafted_ = 0;
+  uint64_t from_run_ = 0, moved_ = 0, grafted_ = 0;
   uint64_t narrow_routers_ = 0, narrow_biases_ = 0;  // BF16 of the run for F32 of the reference
 };
 

@@ -52,8 +52,15 @@ class StoredReader {
     return index;
   }
 
+  // Codes of a Hugging Face run that is merged with its reference: the array is stored as it is shown, and so are its
+  // scales, those of other arrays among them (SourceArray::bands).
+  bool IsWholeOfRun(const SourceArray& shown) const {
+    return view_.form == FormKind::kHf && shown.quantized && view_.fragments[shown.array].size() == 1;
+  }
+
   // Codes of a rank under its own scales: row / block, for ranks are cut at blocks, and chunks begin their grids anew.
   uint32_t Decoded(uint32_t array, const SourceArray& shown) {
+    if (IsWholeOfRun(shown)) return RealSource(shown);
     const uint32_t index = Source(array);
     if (!shown.quantized) {
       plan_.sources[index].codec = shown.codec;

@@ -15,13 +15,10 @@ int Run(int argc, char** argv) {
     commands.emplace_back(named, std::move(command));
   };
   add(mimo::MakeCheckCommand(common));
-<<<<<<< HEAD
   add(mimo::MakeCompareCommand(common));
   add(mimo::MakeRoundtripCommand(common));
   add(mimo::MakeManifestCommand(common));
-=======
   add(mimo::MakeMtpCommand(common));
->>>>>>> 9a74110 (Verify the MTP layers of a checkpoint: mimo-verify mtp, also where it does not open)
   if (const auto code = mimo::cli::Parse(app, argc, argv, common)) return *code;
   return mimo::cli::Guard(mimo::kVerifyName, common.json, [&] {
     for (const auto& [named, command] : commands)

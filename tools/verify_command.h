@@ -21,12 +21,9 @@ class VerifyCommand {
 
 // `common` outlives the command.
 std::unique_ptr<VerifyCommand> MakeCheckCommand(cli::CommonOptions& common);
-<<<<<<< HEAD
 std::unique_ptr<VerifyCommand> MakeCompareCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeRoundtripCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeManifestCommand(cli::CommonOptions& common);
-=======
 std::unique_ptr<VerifyCommand> MakeMtpCommand(cli::CommonOptions& common);
->>>>>>> 9a74110 (Verify the MTP layers of a checkpoint: mimo-verify mtp, also where it does not open)
 
 }  // namespace mimo

@@ -61,7 +61,7 @@ class Verifier {
     for (size_t i = 0; i < layers.size(); ++i) JudgeLayer(layers[i], report_.layers[i]);
     JudgeCount(layers);
     JudgeRest();
-    report_.repairs = RepairsOf({root_, options_.reference, report_, headers_, rest_, has_place_});
+    report_.repairs = RepairsOf({root_, options_.reference, report_, headers_, rest_, has_place_, Detour()});
     if (viewed_) return std::move(report_);  // engines.json judges Hugging Face directories
     MIMO_ASSIGN_OR_RETURN(report_.engines, JudgeMtpEngines(FactsOf(layers)));
     return std::move(report_);
@@ -209,6 +209,23 @@ class Verifier {
       rest_ = FindingOf(rest.status.error());
       Add("mtp.rest", rest_->place, rest_->id + ": " + rest_->evidence);
     }
+  }
+
+  // --like decodes and moves codes, but does not lay them out anew under blocks: another form is read back first, and
+  // another layout of attention than that of a reference that was named is changed.
+  std::string Detour() const {
+    if (report_.ok() || opened_.reached != OpenedCheckpoint::Reached::kLayout) return "";
+    const Inventory& inventory = opened_.checkpoint.inventory;
+    const bool codes = std::any_of(inventory.weights.begin(), inventory.weights.end(),
+                                   [](const Weight& weight) { return weight.storage != Storage::kPlain; });
+    if (viewed_) return codes ? "--to hf" : "";
+    if (!inventory.quantized_attention || options_.reference.empty()) return "";
+    const OpenedCheckpoint reference = OpenAsFarAsPossible(fs_, options_.reference);
+    const QkvLayout& wanted = reference.checkpoint.layout.layout;
+    if (reference.reached != OpenedCheckpoint::Reached::kLayout || wanted == opened_.checkpoint.layout.layout)
+      return "";
+    if (wanted == kOwnGrids) return "--qkv split:independent";
+    return (wanted.fused() ? "--qkv fused:" : "--qkv split:") + std::to_string(wanted.chunks);
   }
 
   Facts FactsOf(const std::vector<MtpLayer>& layers) const {

@@ -53,8 +53,11 @@ std::vector<MtpRepair> RepairsOf(const MtpDamage& damage) {
     first = "once the rest opens (mimo-verify check): ";
   if (std::all_of(wrong.begin(), wrong.end(), [](const Finding* finding) { return IsOfIndex(*finding); }))
     return {{start + " --copy", first + "the same tensors, and an index that names them all"}};
+  const std::string graft = damage.detour.empty()
+                                ? start
+                                : start.substr(0, start.size() - 3) + "HF " + damage.detour + " && mimo-convert HF OUT";
   const std::string reference = damage.reference.empty() ? "REF" : ShellWord(damage.reference);
-  return {{start + " --to hf --like " + reference + (LeavesUnknown(damage) ? " --unknown drop" : ""),
+  return {{graft + " --to hf --like " + reference + (LeavesUnknown(damage) ? " --unknown drop" : ""),
            first +
                "MTP layers that are not whole here, and config.json, are REF's; all other weights stay what they are. "
                "REF is a whole checkpoint of this model, stored in the same codecs and layout, or in any that "

@@ -19,6 +19,8 @@ struct MtpDamage {
   const MtpHeaders& headers;           // of a Hugging Face directory; empty for other forms
   const std::optional<Finding>& rest;  // what keeps the checkpoint from opening beside its MTP layers
   bool has_place = true;               // the form holds MTP layers
+  // Options of a conversion that comes first, since --like takes codes only where they lie as REF's do; "" for none.
+  std::string detour = {};
 };
 
 // Empty where nothing is wrong, and where the form has no place for the layers.

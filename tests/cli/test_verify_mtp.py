@@ -99,9 +99,13 @@ class MtpCase(ToolCase):
     def repair(self, directory, reference, name="repaired"):
         """Runs the first command that is named for `directory`. -> its output, which is whole."""
         document = self.report(directory, 1, "--like", reference)
-        words = shlex.split(document["repairs"][0]["command"])
         out = self.at(name)
-        self.run_tool(words[0], *[out if word == "OUT" else word for word in words[1:]], "--no-progress")
+        places = {"OUT": out, "HF": self.at(name + "-first")}
+        words = shlex.split(document["repairs"][0]["command"])
+        while words:
+            end = words.index("&&") if "&&" in words else len(words)
+            self.run_tool(words[0], *[places.get(word, word) for word in words[1:end]], "--no-progress")
+            words = words[end + 1:]
         self.assertEqual(self.errors(self.report(out, 0)), [])
         self.run_tool("mimo-verify", "check", out)
         return out
@@ -201,6 +205,23 @@ class Forms(MtpCase):
             self.repair(saved, source, "back")
             for made in (two, saved, self.at("back")):
                 shutil.rmtree(made)
+
+    def test_rank_files_are_repaired(self):
+        wide = dict(SMALL, heads=16, intermediate=512, moe_intermediate=512, vocab=256)
+        reference = checkpoints.ours("v2.5", **wide)[0]
+        source = self.source(**dict(wide, mtp=2))
+        for tp in (2, 4):
+            ranks = self.convert(source, f"ranks{tp}", "--to", "vllm", "--format", "sharded-state", "--tp", tp)
+            out = self.repair(ranks, reference, f"back{tp}")
+            if tp == 4:                                  # a rank for each chunk: nothing was re-quantized
+                self.assert_same_tensors(reference, out)
+
+    def test_another_layout_is_changed_first(self):
+        reference = checkpoints.ours("v2.5", **SMALL)[0]
+        out = self.convert(self.source(mtp=2), "eight", "--qkv", "fused:8")
+        document = self.report(out, 1, "--like", reference)
+        self.assertIn("--qkv fused:4 &&", document["repairs"][0]["command"])
+        self.repair(out, reference)
 
     def test_neuron_has_no_place_for_them(self):
         document = self.report(self.convert(checkpoints.ours("v2.5", **SMALL)[0], "nxdi", "--to", "nxdi"), 1)

@@ -30,9 +30,10 @@ void NameCodecs(const Catalogue& catalogue, Plan* plan) {
   }
 }
 
-// The checkpoint as a Hugging Face directory, every code as it is.
-PlanOptions AsStored() {
+// What a view shows as a Hugging Face directory, every code as it is.
+PlanOptions AsStored(const View& view) {
   PlanOptions options;
+  options.qkv = QkvWish(view.chunks > 0 ? "fused:" + std::to_string(view.chunks) : "split");
   options.unknown = UnknownPolicy::kCarry;
   return options;
 }
@@ -108,7 +109,7 @@ Result<std::unique_ptr<LogicalCheckpoint>> LogicalCheckpoint::Open(FileSystem& f
   Status made = stage->Make(LogicalOptions());
   if (!made.ok() && made.error().code == ErrorCode::kUsage && stage->checkpoint.view) {
     before = std::move(stage);
-    MIMO_RETURN_IF_ERROR(before->Make(AsStored()));
+    MIMO_RETURN_IF_ERROR(before->Make(AsStored(*before->checkpoint.view)));
     const std::string place = root + " (as a Hugging Face checkpoint)";
     planned =
         std::make_unique<PlannedFiles>(fs, before->checkpoint.stored, before->plan, place, DefaultMemoryBytes() / 4);

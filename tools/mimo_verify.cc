@@ -19,6 +19,7 @@ int Run(int argc, char** argv) {
   add(mimo::MakeRoundtripCommand(common));
   add(mimo::MakeManifestCommand(common));
   add(mimo::MakeMtpCommand(common));
+  add(mimo::MakeLayoutCommand(common));
   if (const auto code = mimo::cli::Parse(app, argc, argv, common)) return *code;
   return mimo::cli::Guard(mimo::kVerifyName, common.json, [&] {
     for (const auto& [named, command] : commands)

@@ -25,5 +25,6 @@ std::unique_ptr<VerifyCommand> MakeCompareCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeRoundtripCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeManifestCommand(cli::CommonOptions& common);
 std::unique_ptr<VerifyCommand> MakeMtpCommand(cli::CommonOptions& common);
+std::unique_ptr<VerifyCommand> MakeLayoutCommand(cli::CommonOptions& common);
 
 }  // namespace mimo

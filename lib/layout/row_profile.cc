@@ -15,7 +15,6 @@
 namespace mimo {
 namespace {
 
-constexpr size_t kLayersOfAKind = 4;
 constexpr uint64_t kWholeTile = 64u << 10;  // bytes: tiles up to this are read as they are
 constexpr uint64_t kPiece = 2u << 10;       // bytes of a row of larger tiles
 constexpr uint64_t kPieces = 8;             // rows of them
@@ -88,10 +87,10 @@ std::optional<Rows> RowsOf(const Catalogue& catalogue, const Inventory& inventor
 }
 
 // Evenly spread members of `all`, first and last among them.
-std::vector<Rows> Spread(const std::vector<Rows>& all) {
+std::vector<Rows> Spread(const std::vector<Rows>& all, size_t most) {
+  if (all.size() <= most) return all;
   std::vector<Rows> some;
-  for (size_t i = 0; i < std::min(all.size(), kLayersOfAKind); ++i)
-    some.push_back(all.size() <= kLayersOfAKind ? all[i] : all[i * (all.size() - 1) / (kLayersOfAKind - 1)]);
+  for (size_t i = 0; i < most; ++i) some.push_back(all[i * (all.size() - 1) / std::max<size_t>(1, most - 1)]);
   return some;
 }
 
@@ -118,12 +117,13 @@ Result<float> ReadTile(const ReadableFile& file, const Rows& rows, uint64_t tile
 
 }  // namespace
 
-Result<RowOrder> LookAtRows(FileSystem& fs, const Catalogue& catalogue, const Inventory& inventory) {
+Result<RowOrder> LookAtRows(FileSystem& fs, const Catalogue& catalogue, const Inventory& inventory,
+                            const RowSample& sample) {
   std::array<std::vector<Rows>, 2> kinds;
   for (const AttentionWeights& layer : inventory.attention)
     if (const std::optional<Rows> rows = RowsOf(catalogue, inventory, layer)) kinds[rows->windowed].push_back(*rows);
-  std::vector<Rows> sampled = Spread(kinds[0]);
-  for (const Rows& rows : Spread(kinds[1])) sampled.push_back(rows);
+  std::vector<Rows> sampled = Spread(kinds[0], sample.layers_of_a_kind);
+  for (const Rows& rows : Spread(kinds[1], sample.layers_of_a_kind)) sampled.push_back(rows);
   if (sampled.empty()) return RowOrder();
 
   std::vector<std::unique_ptr<ReadableFile>> files;
@@ -138,7 +138,7 @@ Result<RowOrder> LookAtRows(FileSystem& fs, const Catalogue& catalogue, const In
     profiles.push_back({rows.windowed, rows.tile_rows, std::vector<float>(tiles, NAN)});
   }
   std::atomic<size_t> next = 0;
-  Workers workers(ThreadsOfMachine(), "try again with more memory");
+  Workers workers(sample.threads > 0 ? sample.threads : ThreadsOfMachine(), "try again with more memory");
   MIMO_RETURN_IF_ERROR(workers.Run([&](int) -> Status {
     std::vector<std::byte> buffer;
     for (size_t i = next++; i < work.size() && !workers.stopped(); i = next++) {

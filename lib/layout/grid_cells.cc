@@ -10,7 +10,10 @@ namespace {
 constexpr uint8_t kLargestCode = 0x7E;
 constexpr double kDamaged = 0.03;  // three times what a verdict must bear
 constexpr double kChance = 1e-3;   // of sound blocks that are taken for wrong ones
-constexpr double kNever = 1e-6;    // of sound blocks that count against a layout
+constexpr double kLeastDamage = 0.01;
+constexpr uint64_t kEnough = 100;      // blocks to tell a share of damaged ones by
+constexpr double kAlike = 0.1;         // levels of rows under one scale, natural logarithms
+constexpr double kOfTheLargest = 0.7;  // what is certain of a chance that rows of other tails may have
 constexpr uint64_t kWrongShare = 8;
 
 }  // namespace
@@ -38,7 +41,24 @@ bool Tally::Holds() const {
 }
 
 bool Tally::Fails() const {
-  return unsaturated * kWrongShare >= cells && BinomialTail(cells, unsaturated, kDamaged) <= kNever;
+  return unsaturated * kWrongShare >= cells && BinomialTail(cells, unsaturated, kDamaged) <= kNoChance;
+}
+
+double DamageOf(const Tally& sound) {
+  if (sound.cells < kEnough) return kDamaged;
+  const auto seen = static_cast<double>(sound.unsaturated);
+  return std::max(kLeastDamage, (seen + 3 + 2 * std::sqrt(seen)) / static_cast<double>(sound.cells));
+}
+
+void CutCells::Add(const CutCells& other) {
+  tally.Add(other.tally);
+  least = std::min(least, other.least);
+}
+
+double CutCells::Chance() const {
+  if (tally.cells == 0) return 1;
+  // As many with one or more, each with a chance of at most 1 - least.
+  return BinomialTail(tally.cells, tally.cells - tally.unsaturated, 1 - kOfTheLargest * least);
 }
 
 GridOfLayer::GridOfLayer(const LayerTiles& layer, const QkvMap& map, const AttentionShape& shape) : layer_(&layer) {
@@ -102,6 +122,13 @@ double GridOfLayer::Level(uint32_t tile, int64_t column) const {
   return scale > 0 && std::isfinite(level) ? level : NAN;
 }
 
+Tally GridOfLayer::CountOne(const GridCell& cell, const std::vector<uint32_t>& tiles, int64_t column) const {
+  uint8_t most = 0;
+  for (const uint32_t tile : tiles) most = std::max(most, Most(tile, column));
+  if (most == 0 || Scale(cell, column) == 0) return {};
+  return {1, most < kLargestCode ? uint64_t{1} : uint64_t{0}};
+}
+
 // `wanted` gives the tiles of a cell that count, none to leave it out.
 template <class Wanted>
 Tally GridOfLayer::Count(Wanted wanted) const {
@@ -109,13 +136,7 @@ Tally GridOfLayer::Count(Wanted wanted) const {
   for (const GridCell& cell : cells_) {
     const std::vector<uint32_t> tiles = wanted(cell);
     if (tiles.empty()) continue;
-    for (int64_t column = 0; column < columns(); ++column) {
-      uint8_t most = 0;
-      for (const uint32_t tile : tiles) most = std::max(most, Most(tile, column));
-      if (most == 0 || Scale(cell, column) == 0) continue;
-      ++tally.cells;
-      tally.unsaturated += most < kLargestCode;
-    }
+    for (int64_t column = 0; column < columns(); ++column) tally.Add(CountOne(cell, tiles, column));
   }
   return tally;
 }
@@ -140,14 +161,56 @@ Tally GridOfLayer::Differing(const GridOfLayer& other) const {
   });
 }
 
-Tally GridOfLayer::Telling(const GridOfLayer& truth) const {
+Tally GridOfLayer::Common(const GridOfLayer& other) const {
   return Count([&](const GridCell& cell) {
-    for (const uint32_t tile : cell.tiles) {
-      const std::vector<uint32_t>& its = truth.cell(tile).tiles;
-      if (std::includes(cell.tiles.begin(), cell.tiles.end(), its.begin(), its.end())) return std::vector<uint32_t>();
-    }
-    return cell.tiles;
+    return other.cell(cell.tiles[0]).tiles == cell.tiles ? cell.tiles : std::vector<uint32_t>();
   });
+}
+
+bool GridOfLayer::Tells(const GridCell& cell, const GridOfLayer& truth) const {
+  return std::none_of(cell.tiles.begin(), cell.tiles.end(), [&](uint32_t tile) {
+    const std::vector<uint32_t>& its = truth.cell(tile).tiles;
+    return std::includes(cell.tiles.begin(), cell.tiles.end(), its.begin(), its.end());
+  });
+}
+
+Tally GridOfLayer::Telling(const GridOfLayer& truth) const {
+  return Count([&](const GridCell& cell) { return Tells(cell, truth) ? cell.tiles : std::vector<uint32_t>(); });
+}
+
+double GridOfLayer::CodeLevel(uint32_t tile, int64_t column) const {
+  const auto [array, row] = stored_[tile];
+  const CodeTiles& tiles = layer_->arrays[array];
+  return static_cast<double>(tiles.level[tiles.At(row, column)]);
+}
+
+CutCells GridOfLayer::CutOutOf(const GridOfLayer& truth) const {
+  CutCells cut;
+  for (const GridCell& cell : cells_) {
+    if (!Tells(cell, truth)) continue;
+    double none = 1;  // the chance that no block of `truth` has its largest code here
+    std::vector<const GridCell*> blocks;
+    for (const uint32_t tile : cell.tiles)
+      if (const GridCell* block = &truth.cell(tile); blocks.empty() || blocks.back() != block) blocks.push_back(block);
+    for (const GridCell* block : blocks) {
+      const auto here = std::count_if(block->tiles.begin(), block->tiles.end(), [&](uint32_t tile) {
+        return std::binary_search(cell.tiles.begin(), cell.tiles.end(), tile);
+      });
+      none *= 1 - static_cast<double>(here) / static_cast<double>(block->tiles.size());
+    }
+    for (int64_t column = 0; column < columns(); ++column) {
+      const bool alike = std::all_of(blocks.begin(), blocks.end(), [&](const GridCell* block) {
+        double least = INFINITY, most = -INFINITY;
+        for (const uint32_t tile : block->tiles) {
+          least = std::min(least, CodeLevel(tile, column));
+          most = std::max(most, CodeLevel(tile, column));
+        }
+        return most - least <= kAlike;
+      });
+      if (alike) cut.Add({CountOne(cell, cell.tiles, column), none});
+    }
+  }
+  return cut;
 }
 
 }  // namespace mimo

@@ -21,8 +21,22 @@ struct Tally {
   void Add(const Tally& other) { cells += other.cells, unsaturated += other.unsaturated; }
   // What blocks look like of which up to 3 % are damaged; also true of no cells.
   bool Holds() const;
-  // What blocks never look like, damaged or not: at least one in eight without, and not by chance (1e-6).
+  // What blocks never look like, damaged or not: at least one in eight without, and not by chance (2e-5).
   bool Fails() const;
+};
+
+// The largest chance that counts as none, and how many blocks may be damaged where `sound`, blocks that nobody doubts,
+// tell it.
+inline constexpr double kNoChance = 2e-5;
+double DamageOf(const Tally& sound);
+
+// Cells that would be cut out of blocks, and the least chance of one of them to hold no saturated code.
+struct CutCells {
+  Tally tally;
+  double least = 1;
+  void Add(const CutCells& other);
+  // P(as few without a saturated code or fewer); 1 of none.
+  double Chance() const;
 };
 
 // Where rows lie: a tile of a layer.
@@ -60,13 +74,20 @@ class GridOfLayer {
   Tally CutInTwo() const;
   // Cells that `other` cuts otherwise.
   Tally Differing(const GridOfLayer& other) const;
+  // Cells that both have.
+  Tally Common(const GridOfLayer& other) const;
   // Cells that need not hold a saturated code if `truth` is the grid: no whole cell of it lies in them.
   Tally Telling(const GridOfLayer& truth) const;
+  // Of those, the ones cut out of blocks of `truth` in which all rows are alike, so that the largest may lie anywhere.
+  CutCells CutOutOf(const GridOfLayer& truth) const;
 
  private:
   template <class Wanted>
   Tally Count(Wanted wanted) const;
+  bool Tells(const GridCell& cell, const GridOfLayer& truth) const;
+  Tally CountOne(const GridCell& cell, const std::vector<uint32_t>& tiles, int64_t column) const;
   uint8_t Most(uint32_t tile, int64_t column) const;
+  double CodeLevel(uint32_t tile, int64_t column) const;
   float Scale(const GridCell& cell, int64_t column) const;
 
   const LayerTiles* layer_;

@@ -109,12 +109,12 @@ std::vector<Candidate> CandidatesFor(const ModelConfig& config, const std::vecto
     in_blocks |= layer.in_blocks;
   }
   std::vector<QkvLayout> wanted;
+  if (!fused) wanted.push_back(kOwnGrids);
   for (int64_t c = 1; c <= most; ++c)
     if (std::all_of(layers.begin(), layers.end(), [&](const StoredAttention& layer) {
           return LayoutFits({kind, c}, config.attention(layer.windowed));
         }))
       wanted.push_back({kind, c});
-  if (!fused) wanted.push_back(kOwnGrids);
   for (const QkvLayout& layout : declared)
     if (layout.fused() == fused && std::find(wanted.begin(), wanted.end(), layout) == wanted.end())
       wanted.push_back(layout);

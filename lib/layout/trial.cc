@@ -20,7 +20,8 @@ double Median(std::vector<double> values) {
   if (values.empty()) return NAN;
   const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
   std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  if (values.size() % 2 == 1) return *middle;
+  return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
 std::string Saturated(const Tally& tally) {
@@ -108,9 +109,11 @@ class Trial {
         tried.evidence.push_back({TrialTest::kShapes, Says::kAgainst, tried.candidate.misfit});
         continue;
       }
-      tried.evidence.push_back({TrialTest::kShapes, Says::kFor, "rows and rows of scales of all layers are its own"});
       Enter(&tried);
     }
+    for (Contender& c : contenders_)
+      c.Say(TrialTest::kShapes, contenders_.size() == 1 ? Says::kFor : Says::kNothing,
+            "rows and rows of scales of all layers are as it has them");
   }
 
   std::vector<Tried> Run() {
@@ -162,12 +165,19 @@ class Trial {
     }
     ForEachPair([this](Contender* a, Contender* b) {
       if (!a->Holds()) return;
-      Tally own, telling;
+      Tally own, telling, common;
+      CutCells cut;
       ForEachLayer(*a, *b, [&](const GridOfLayer& x, const GridOfLayer& y) {
         own.Add(x.Differing(y));
+        common.Add(x.Common(y));
         telling.Add(y.Telling(x));
+        cut.Add(x.CutOutOf(y));
       });
-      if (own.cells == 0 || !own.Holds() || !telling.Fails()) return;
+      // If b were right: as many of its blocks damaged, and the cells of a, cut out of blocks, still nearly all with
+      // one.
+      const double chance = BinomialTail(telling.cells, telling.unsaturated, DamageOf(common)) * cut.Chance();
+      const bool many = telling.unsaturated >= 2 && telling.unsaturated * 8 >= telling.cells;
+      if (own.cells == 0 || !own.Holds() || !many || chance > kNoChance) return;
       b->Say(TrialTest::kSaturation, Says::kAgainst,
              "where " + a->Name() + " cuts otherwise, " + Saturated(telling) +
                  " of its blocks hold a saturated code, " + Saturated(own) + " of the other's");

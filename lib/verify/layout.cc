@@ -13,6 +13,7 @@ namespace {
 
 using Reached = OpenedCheckpoint::Reached;
 constexpr size_t kNoLimit = std::numeric_limits<size_t>::max();
+constexpr uint64_t kLittle = 128u << 20;  // bytes of codes that are read without being asked for
 
 // Something that names a layout of the attention.
 struct Named {
@@ -82,11 +83,17 @@ class Prover {
   // First and last layer of each kind that lies in blocks, MTP apart; or all of them.
   std::vector<uint32_t> Sampled(const std::vector<StoredAttention>& layers) const {
     std::map<std::pair<bool, bool>, std::vector<uint32_t>> kinds;
-    for (const StoredAttention& s : layers)
-      if (s.in_blocks) kinds[{s.windowed, inventory_.attention[s.attention].mtp}].push_back(s.attention);
+    uint64_t bytes = 0;
+    for (const StoredAttention& s : layers) {
+      if (!s.in_blocks) continue;
+      const AttentionWeights& attention = inventory_.attention[s.attention];
+      kinds[{s.windowed, attention.mtp}].push_back(s.attention);
+      for (const uint32_t weight : attention.in_order())
+        if (weight != kNone) bytes += catalogue_.arrays[inventory_.weights[weight].array].bytes;
+    }
     std::vector<uint32_t> sampled;
     for (const auto& [kind, members] : kinds) {
-      if (options_.all) {
+      if (options_.all || bytes <= kLittle) {
         sampled.insert(sampled.end(), members.begin(), members.end());
         continue;
       }

@@ -38,8 +38,8 @@ struct LayoutReport {
 
 // Opens a checkpoint of any form. What is stated may be wrong, and may be what stops others from opening it. Reads the
 // attention of the first and the last layer of each kind (full, sliding window, MTP; values under no block grid: some
-// rows of up to four), or of all. kBadInput: no checkpoint, or one whose tensors are not understood, or without
-// attention; kUsage: --source-qkv names no layout; kIo: the system refused.
+// rows of up to four), or of all, as it does where that is little (128 MiB). kBadInput: no checkpoint, or one whose
+// tensors are not understood, or without attention; kUsage: --source-qkv names no layout; kIo: the system refused.
 Result<LayoutReport> ProveLayout(FileSystem& fs, const std::string& root, const LayoutOptions& options);
 
 }  // namespace mimo

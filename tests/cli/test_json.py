@@ -1,5 +1,5 @@
 """Proves that every JSON document the tools print or write validates against its schema in schemas/: inspect, convert (plan, run,
-error), the plan file, the manifest, check, and the layout marker in config.json.
+error), the plan file, the manifest, check, layout, and the layout marker in config.json.
 """
 import json
 import os
@@ -70,6 +70,8 @@ class Documents(ToolCase):
         self.validate(refused, "convert")
         self.assertEqual(refused["error"]["exit"], 1)
         self.validate(self.printed("mimo-verify", "check", source), "check")
+        self.validate(self.printed("mimo-verify", "layout", source), "layout")
+        self.validate(self.printed("mimo-verify", "layout", source, "--source-qkv", "fused:2", code=1), "layout")
         self.run_tool("mimo-verify", "check", self.tmp, code=3)
 
 

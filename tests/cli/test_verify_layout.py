@@ -113,8 +113,11 @@ class VerifyLayout(ToolCase):
             with self.subTest(layout):
                 document, names = self.look(self.make(layout, magnitudes=(1, 6, 0.5)))
                 self.assertIn(layout_cases.name_of(layout), names)
-                other = layout[:-len(" apart")] if layout.endswith("apart") else layout + " apart"
-                self.assertIn("halves", self.against(document, layout_cases.name_of(other)))
+                # V that has a grid of its own lacks a saturated code in half of what the other reading takes for blocks.
+                apart = layout.endswith(" apart")
+                other = layout[:-len(" apart")] if apart else layout + " apart"
+                self.assertEqual(self.against(document, layout_cases.name_of(other)),
+                                 {"saturation"} if apart else {"halves"})
 
     def test_split_files_with_grids_of_their_own(self):
         document = self.assert_proven(self.make("independent"), "split(independent)")
@@ -228,7 +231,7 @@ class VerifyLayout(ToolCase):
         self.assertEqual(self.run_tool("mimo-verify", "layout", checkpoint, "--quiet", code=1).stdout, "")
 
     def test_all_reads_every_layer_and_threads_change_nothing(self):
-        checkpoint = self.make("fused:4", size=dict(pattern=(0, 1, 0, 0, 1, 1)))
+        checkpoint = self.make("fused:4", size=dict(pattern=(0, 1, 0, 0, 1, 1), heads=64, hidden=2048))  # 150 MiB
         some, _ = self.look(checkpoint)
         every, _ = self.look(checkpoint, "--all")
         self.assertEqual((len(some["layers_read"]), len(every["layers_read"]), every["attention_layers"]), (5, 7, 7))

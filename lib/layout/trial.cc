@@ -44,7 +44,8 @@ struct Contender {
 
   const TestedLayout& tested() const { return tried->candidate.tested; }
   std::string Name() const { return tested().ToString(); }
-  bool Holds() const { return q.cells >= kLeastCells && kv.cells > 0 && q.Holds() && kv.Holds(); }
+  // Whether blocks of Q, which hardly any reading doubts, are of a quantizer that divides by the largest value.
+  bool Holds() const { return q.cells >= kLeastCells && q.Holds(); }
   void Say(TrialTest test, Says says, std::string text) { tried->evidence.push_back({test, says, std::move(text)}); }
 };
 
@@ -153,15 +154,13 @@ class Trial {
   void CompareSaturation() {
     if (data_.tiles.empty()) return;
     for (Contender& c : contenders_) {
-      Tally all = c.q;
-      all.Add(c.kv);
       const bool shown = c.Holds() && c.cut.Fails();
-      c.Say(TrialTest::kSaturation, shown ? Says::kFor : Says::kNothing,
-            Saturated(all) + " blocks hold a saturated code, " + Saturated(c.cut) + " halves of blocks do" +
-                (shown         ? ""
-                 : c.Holds()   ? ": all look alike, which tells nothing"
-                 : all.Fails() ? ": nothing here was quantized by the largest value of these blocks"
-                               : ": too few or too many without one to tell"));
+      std::string text = Saturated(c.q) + " blocks with rows of Q hold a saturated code, " + Saturated(c.kv) +
+                         " of K and V alone, " + Saturated(c.cut) + " halves of blocks";
+      if (c.Holds() && !shown) text += ": all look alike, which tells nothing";
+      if (!c.Holds()) text += ": not what a quantizer leaves that divides by the largest value";
+      if (shown && !c.kv.Holds()) text += ": K and V were quantized again, or lie otherwise";
+      c.Say(TrialTest::kSaturation, shown ? Says::kFor : Says::kNothing, std::move(text));
     }
     ForEachPair([this](Contender* a, Contender* b) {
       if (!a->Holds()) return;
@@ -190,9 +189,13 @@ class Trial {
       const bool same_rows = a->tested().layout == b->tested().layout || !a->tested().layout.fused();
       if (!same_rows || !a->Holds() || a->beaten.contains(b) || b->beaten.contains(a)) return;
       Roughness rough;
-      ForEachLayer(*a, *b, [&](const GridOfLayer& x, const GridOfLayer& y) { AddRoughness(x, y, &rough); });
+      Tally own;
+      ForEachLayer(*a, *b, [&](const GridOfLayer& x, const GridOfLayer& y) {
+        AddRoughness(x, y, &rough);
+        own.Add(x.Differing(y));
+      });
       const double ordinary = rough.Ordinary(), mine = Median(rough.a), its = Median(rough.b);
-      if (rough.a.size() < kLeastHalves || !(ordinary <= kSmooth) || !(mine <= 2.5 * ordinary + 0.1) ||
+      if (!own.Holds() || rough.a.size() < kLeastHalves || !(ordinary <= kSmooth) || !(mine <= 2.5 * ordinary + 0.1) ||
           !(its >= std::max(kJump, kTimesAsRough * std::max(mine, ordinary))))
         return;
       const std::string figures = "halves of heads on both sides of its borders differ by a factor of e^" +

@@ -60,6 +60,7 @@ class GridOfLayer {
   GridOfLayer(const LayerTiles& layer, const QkvMap& map, const AttentionShape& shape);
 
   uint32_t tiles() const { return static_cast<uint32_t>(cell_of_.size()); }
+  bool windowed() const { return layer_->windowed; }
   int64_t columns() const { return layer_->arrays[0].columns; }
   const TilePlace& place(uint32_t tile) const { return places_[tile]; }
   const GridCell& cell(uint32_t tile) const { return cells_[cell_of_[tile]]; }

@@ -49,15 +49,19 @@ struct Contender {
   void Say(TrialTest test, Says says, std::string text) { tried->evidence.push_back({test, says, std::move(text)}); }
 };
 
+// Layers of one kind may tell what those of the other do not: blocks that were quantized again lie in one of them.
+enum class Kinds : uint8_t { kBoth, kGlobal, kWindowed };
+
 // The grids of two contenders, layer by layer.
 template <class Body>
-void ForEachLayer(const Contender& a, const Contender& b, Body body) {
-  for (size_t i = 0; i < a.grids.size(); ++i) body(a.grids[i], b.grids[i]);
+void ForEachLayer(const Contender& a, const Contender& b, Kinds kinds, Body body) {
+  for (size_t i = 0; i < a.grids.size(); ++i)
+    if (kinds == Kinds::kBoth || a.grids[i].windowed() == (kinds == Kinds::kWindowed)) body(a.grids[i], b.grids[i]);
 }
 
 bool SameGrids(const Contender& a, const Contender& b) {
   bool same = true;
-  ForEachLayer(a, b, [&](const GridOfLayer& x, const GridOfLayer& y) {
+  ForEachLayer(a, b, Kinds::kBoth, [&](const GridOfLayer& x, const GridOfLayer& y) {
     for (uint32_t tile = 0; tile < x.tiles() && same; ++tile) same = x.SameScale(y, tile);
   });
   return same;
@@ -162,49 +166,55 @@ class Trial {
       if (shown && !c.kv.Holds()) text += ": K and V were quantized again, or lie otherwise";
       c.Say(TrialTest::kSaturation, shown ? Says::kFor : Says::kNothing, std::move(text));
     }
-    ForEachPair([this](Contender* a, Contender* b) {
-      if (!a->Holds()) return;
-      Tally own, telling, common;
-      CutCells cut;
-      ForEachLayer(*a, *b, [&](const GridOfLayer& x, const GridOfLayer& y) {
-        own.Add(x.Differing(y));
-        common.Add(x.Common(y));
-        telling.Add(y.Telling(x));
-        cut.Add(x.CutOutOf(y));
-      });
-      // If b were right: as many of its blocks damaged, and the cells of a, cut out of blocks, still nearly all with
-      // one.
-      const double chance = BinomialTail(telling.cells, telling.unsaturated, DamageOf(common)) * cut.Chance();
-      const bool many = telling.unsaturated >= 2 && telling.unsaturated * 8 >= telling.cells;
-      if (own.cells == 0 || !own.Holds() || !many || chance > kNoChance) return;
-      b->Say(TrialTest::kSaturation, Says::kAgainst,
-             "where " + a->Name() + " cuts otherwise, " + Saturated(telling) +
-                 " of its blocks hold a saturated code, " + Saturated(own) + " of the other's");
-      Beat(a, b);
+    for (const Kinds kinds : {Kinds::kBoth, Kinds::kGlobal, Kinds::kWindowed})
+      ForEachPair([&](Contender* a, Contender* b) { CompareBlocks(a, b, kinds); });
+  }
+
+  void CompareBlocks(Contender* a, Contender* b, Kinds kinds) {
+    if (!a->Holds() || a->beaten.contains(b)) return;
+    Tally own, telling, common;
+    CutCells cut;
+    ForEachLayer(*a, *b, kinds, [&](const GridOfLayer& x, const GridOfLayer& y) {
+      own.Add(x.Differing(y));
+      common.Add(x.Common(y));
+      telling.Add(y.Telling(x));
+      cut.Add(x.CutOutOf(y));
     });
+    // If b were right: as many of its blocks damaged, and the cells of a, cut out of blocks, still nearly all with
+    // one.
+    const double chance = BinomialTail(telling.cells, telling.unsaturated, DamageOf(common)) * cut.Chance();
+    const bool many = telling.unsaturated >= 2 && telling.unsaturated * 8 >= telling.cells;
+    if (own.cells == 0 || !own.Holds() || !many || chance > kNoChance) return;
+    b->Say(TrialTest::kSaturation, Says::kAgainst,
+           "where " + a->Name() + " cuts otherwise, " + Saturated(telling) + " of its blocks hold a saturated code, " +
+               Saturated(own) + " of the other's");
+    Beat(a, b);
   }
 
   void CompareHalves() {
-    ForEachPair([this](Contender* a, Contender* b) {
-      const bool same_rows = a->tested().layout == b->tested().layout || !a->tested().layout.fused();
-      if (!same_rows || !a->Holds() || a->beaten.contains(b) || b->beaten.contains(a)) return;
-      Roughness rough;
-      Tally own;
-      ForEachLayer(*a, *b, [&](const GridOfLayer& x, const GridOfLayer& y) {
-        AddRoughness(x, y, &rough);
-        own.Add(x.Differing(y));
-      });
-      const double ordinary = rough.Ordinary(), mine = Median(rough.a), its = Median(rough.b);
-      if (!own.Holds() || rough.a.size() < kLeastHalves || !(ordinary <= kSmooth) || !(mine <= 2.5 * ordinary + 0.1) ||
-          !(its >= std::max(kJump, kTimesAsRough * std::max(mine, ordinary))))
-        return;
-      const std::string figures = "halves of heads on both sides of its borders differ by a factor of e^" +
-                                  Rounded(mine) + " under " + a->Name() + " and of e^" + Rounded(its) + " under " +
-                                  b->Name() + "; neighbours elsewhere by e^" + Rounded(ordinary);
-      a->Say(TrialTest::kHalves, Says::kFor, figures);
-      b->Say(TrialTest::kHalves, Says::kAgainst, figures);
-      Beat(a, b);
+    for (const Kinds kinds : {Kinds::kBoth, Kinds::kGlobal, Kinds::kWindowed})
+      ForEachPair([&](Contender* a, Contender* b) { CompareSmoothness(a, b, kinds); });
+  }
+
+  void CompareSmoothness(Contender* a, Contender* b, Kinds kinds) {
+    const bool same_rows = a->tested().layout == b->tested().layout || !a->tested().layout.fused();
+    if (!same_rows || !a->Holds() || a->beaten.contains(b) || b->beaten.contains(a)) return;
+    Roughness rough;
+    Tally own;
+    ForEachLayer(*a, *b, kinds, [&](const GridOfLayer& x, const GridOfLayer& y) {
+      AddRoughness(x, y, &rough);
+      own.Add(x.Differing(y));
     });
+    const double ordinary = rough.Ordinary(), mine = Median(rough.a), its = Median(rough.b);
+    if (!own.Holds() || rough.a.size() < kLeastHalves || !(ordinary <= kSmooth) || !(mine <= 2.5 * ordinary + 0.1) ||
+        !(its >= std::max(kJump, kTimesAsRough * std::max(mine, ordinary))))
+      return;
+    const std::string figures = "halves of heads on both sides of its borders differ by a factor of e^" +
+                                Rounded(mine) + " under " + a->Name() + " and of e^" + Rounded(its) + " under " +
+                                b->Name() + "; neighbours elsewhere by e^" + Rounded(ordinary);
+    a->Say(TrialTest::kHalves, Says::kFor, figures);
+    b->Say(TrialTest::kHalves, Says::kAgainst, figures);
+    Beat(a, b);
   }
 
   // Norms under a grid, the columns' own size taken away.

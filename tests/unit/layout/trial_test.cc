@@ -76,6 +76,8 @@ struct Case {
   bool apart = false, rule = true;
   std::vector<double> magnitude = {1, 1, 1};
   bool window_only = false;
+  bool same_shapes = false;  // sliding windows have as many KV heads as the others
+  bool spoiled = false;      // K and V of sliding windows do not hold a saturated code anywhere
   double damaged = 0;
   uint32_t seed = 1;
 };
@@ -84,17 +86,20 @@ std::vector<Tried> Try(const Case& c) {
   std::mt19937 random(c.seed);
   ModelConfig config;
   config.global = kGlobal;
-  config.window = kWindow;
-  TrialData data{kGlobal, kWindow, 128, true, {}, {}};
+  const AttentionShape& window = c.same_shapes ? kGlobal : kWindow;
+  config.window = window;
+  TrialData data{kGlobal, window, 128, true, {}, {}};
   std::vector<StoredAttention> stored;
   for (int layer = 0; layer < 4; ++layer) {
     const bool windowed = c.window_only || layer % 2 == 1;
-    Drawn drawn = Fused(windowed ? kWindow : kGlobal, c.chunks, c.apart);
+    Drawn drawn = Fused(windowed ? window : kGlobal, c.chunks, c.apart);
     drawn.magnitude = c.magnitude;
     data.tiles.push_back(Quantize(drawn, windowed, c.rule, &random));
     CodeTiles& tiles = data.tiles.back().arrays[0];
     for (size_t i = 0; i < tiles.most.size(); ++i)
-      if (std::uniform_real_distribution<double>()(random) < c.damaged) tiles.most[i] = 0x60;
+      if (std::uniform_real_distribution<double>()(random) < c.damaged ||
+          (c.spoiled && windowed && drawn.letters[i / kColumns] != 0))
+        tiles.most[i] = 0x60;
     stored.push_back(
         {static_cast<uint32_t>(layer), windowed, true, {tiles.tiles * kTile, 0, 0}, {tiles.scale_rows, -1, -1}});
   }
@@ -108,9 +113,12 @@ std::string Proven(const std::vector<Tried>& tried) {
   return name;
 }
 
-const Tried& Of(const std::vector<Tried>& tried, const std::string& name) {
-  return *std::find_if(tried.begin(), tried.end(),
-                       [&](const Tried& t) { return t.candidate.tested.ToString() == name; });
+// A candidate by its name; one that nothing speaks of where there is none.
+Tried Of(const std::vector<Tried>& tried, const std::string& name) {
+  const auto found =
+      std::find_if(tried.begin(), tried.end(), [&](const Tried& t) { return t.candidate.tested.ToString() == name; });
+  EXPECT_NE(found, tried.end()) << name;
+  return found == tried.end() ? Tried() : *found;
 }
 
 bool SpeaksAgainst(const Tried& tried, TrialTest test) {
@@ -132,7 +140,7 @@ TEST(TrialTest, HalvesDecideWhereTheLargestValuesAreAllOfK) {
   for (uint32_t seed = 1; seed <= 20; ++seed) {
     const std::vector<Tried> tried = Try({.magnitude = {1, 4, 0.7}, .seed = seed});
     EXPECT_EQ(Proven(tried), "fused(4)") << seed;
-    const Tried& apart = Of(tried, "fused(4) with grids apart");
+    const Tried apart = Of(tried, "fused(4) with grids apart");
     EXPECT_FALSE(SpeaksAgainst(apart, TrialTest::kSaturation));
     EXPECT_TRUE(SpeaksAgainst(apart, TrialTest::kHalves));
     EXPECT_EQ(Proven(Try({.apart = true, .magnitude = {1, 4, 0.7}, .seed = seed})), "fused(4) with grids apart");
@@ -155,6 +163,11 @@ TEST(TrialTest, BlocksThatNoLargestValueFillsProveNothing) {
   for (const bool apart : {false, true})
     for (const Tried& tried : Try({.apart = apart, .rule = false}))
       EXPECT_EQ(tried.standing, tried.candidate.fits() ? Standing::kUndecided : Standing::kContradicted);
+}
+
+TEST(TrialTest, OneKindOfLayersTellsWhereTheOtherWasQuantizedAgain) {
+  EXPECT_EQ(Proven(Try({.same_shapes = true, .spoiled = true})), "fused(4)");
+  EXPECT_EQ(Proven(Try({.apart = true, .same_shapes = true, .spoiled = true})), "fused(4) with grids apart");
 }
 
 TEST(TrialTest, DamageContradictsNothingThatIsTrue) {
@@ -184,6 +197,30 @@ TEST(TallyTest, BinomialTailAgreesWithSumsByHand) {
   EXPECT_NEAR(BinomialTail(4, 4, 0.1), 1e-4, 1e-12);
   EXPECT_NEAR(BinomialTail(2, 1, 0.1), 0.19, 1e-12);
   EXPECT_EQ(BinomialTail(3, 4, 0.5), 0);
+}
+
+// K has 192 rows in a chunk: blocks of 128 and, shared with V, of 64 + 64; V ends with 64 of its own. Anew, they are
+// 128, 64 and 128.
+TEST(GridOfLayerTest, CellsThatTellAreThoseThatHoldNoWholeBlock) {
+  std::mt19937 random(3);
+  const LayerTiles layer = Quantize(Fused(kGlobal, 4, false), false, true, &random);
+  const TestedLayout over{{QkvKind::kFused, 4}}, anew{{QkvKind::kFused, 4}, true};
+  const GridOfLayer x(layer, MapOf(over, kGlobal, 128), kGlobal), y(layer, MapOf(anew, kGlobal, 128), kGlobal);
+  EXPECT_EQ(x.Differing(y).cells, 8u * kColumns);
+  EXPECT_EQ(x.Common(y).cells, 16u * kColumns);
+  EXPECT_EQ(y.Telling(x).cells, 4u * kColumns);  // 64 rows of K; those of V hold the last block of the chunk
+  EXPECT_EQ(x.Telling(y).cells, 4u * kColumns);  // 64 rows of V; the shared block holds the last of K
+  EXPECT_EQ(x.Telling(y).unsaturated, 0u);
+  EXPECT_GT(y.Telling(x).unsaturated, kColumns);
+  EXPECT_LT(y.Telling(x).unsaturated, 3u * kColumns);
+  EXPECT_EQ(x.Q().cells, 12u * kColumns);
+  EXPECT_EQ(x.Kv().cells, 12u * kColumns);
+  const CutCells cut = x.CutOutOf(y);
+  EXPECT_DOUBLE_EQ(cut.least, 0.5);  // half of a block of V
+  EXPECT_LE(cut.tally.cells, 4u * kColumns);
+  EXPECT_EQ(cut.tally.unsaturated, 0u);
+  EXPECT_DOUBLE_EQ((CutCells{{8, 0}, 0.5}).Chance(), std::pow(0.65, 8));
+  EXPECT_DOUBLE_EQ(CutCells().Chance(), 1);
 }
 
 TEST(TestedLayoutsTest, CandidatesThatMeanTheSameAreOne) {

@@ -77,8 +77,9 @@ struct Case {
   std::vector<double> magnitude = {1, 1, 1};
   bool window_only = false;
   AttentionShape global = kGlobal, window = kWindow;
-  bool rough = false;    // codes are alike everywhere, and scales have nothing to do with their neighbours
-  bool spoiled = false;  // K and V of sliding windows do not hold a saturated code anywhere
+  bool constant = false;  // every code is 448
+  bool rough = false;     // codes are alike everywhere, and scales have nothing to do with their neighbours
+  bool spoiled = false;   // K and V of sliding windows do not hold a saturated code anywhere
   double damaged = 0;
   uint32_t seed = 1;
 };
@@ -100,6 +101,11 @@ std::vector<Tried> Try(const Case& c) {
       if (std::uniform_real_distribution<double>()(random) < c.damaged ||
           (c.spoiled && windowed && drawn.letters[i / kColumns] != 0))
         tiles.most[i] = 0x60;
+    for (float& scale : tiles.scales)
+      if (c.rough) scale *= static_cast<float>(std::exp(std::normal_distribution<double>(0, 1.2)(random)));
+    for (float& level : tiles.level)
+      if (c.rough) level = static_cast<float>(std::normal_distribution<double>(4, 0.02)(random));
+    if (c.constant) std::fill(tiles.most.begin(), tiles.most.end(), uint8_t{0x7E});
     stored.push_back(
         {static_cast<uint32_t>(layer), windowed, true, {tiles.tiles * kTile, 0, 0}, {tiles.scale_rows, -1, -1}});
   }
@@ -179,6 +185,7 @@ TEST(TrialTest, ShapesAloneProveNothing) {
   const std::vector<Tried> tried = Try({.chunks = 1, .rule = false, .global = two, .window = two});
   EXPECT_EQ(Proven(tried), "");
   EXPECT_EQ(Of(tried, "fused(1)").standing, Standing::kUndecided);
+  EXPECT_EQ(Proven(Try({.chunks = 1, .global = two, .window = two, .constant = true})), "");
 }
 
 TEST(TrialTest, OneKindOfLayersTellsWhereTheOtherWasQuantizedAgain) {

@@ -20,21 +20,27 @@ constexpr char kExamples[] =
 struct Arguments {
   cli::CommonOptions& common;
   std::string a = {}, b = {};
-  std::optional<QkvWish> source_a = {}, source_b = {};
   std::vector<std::string> min_sqnr = {};
   CompareOptions options = {};
 };
 
+// A training checkpoint without a config takes that of the other.
+Result<std::unique_ptr<LogicalCheckpoint>> OpenBeside(const std::string& root, const std::string& other) {
+  FileSystem& fs = PosixFileSystem();
+  auto opened = LogicalCheckpoint::Open(fs, root, {.allow_anomalies = true});
+  if (opened.ok() || opened.error().code != ErrorCode::kBadInput) return opened;
+  OpenOptions like{.allow_anomalies = true};
+  like.like_root = other;
+  auto beside = LogicalCheckpoint::Open(fs, root, like);
+  return beside.ok() ? std::move(beside) : std::move(opened);
+}
+
 int Compare(Arguments& a) {
   if (const Status read = cli::ReadThresholds(a.min_sqnr, &a.options); !read.ok())
     return cli::PrintError(kVerifyName, read.error(), a.common.json);
-  FileSystem& fs = PosixFileSystem();
-  // Of a training checkpoint without a config that of the other is taken.
-  const auto of_a = LogicalCheckpoint::Open(
-      fs, a.a, {.source_qkv = a.source_a, .gate_up = {}, .allow_anomalies = true, .like = nullptr, .like_root = a.b});
+  const auto of_a = OpenBeside(a.a, a.b);
   if (!of_a.ok()) return cli::PrintError(kVerifyName, of_a.error(), a.common.json);
-  const auto of_b = LogicalCheckpoint::Open(
-      fs, a.b, {.source_qkv = a.source_b, .gate_up = {}, .allow_anomalies = true, .like = nullptr, .like_root = a.a});
+  const auto of_b = OpenBeside(a.b, a.a);
   if (!of_b.ok()) return cli::PrintError(kVerifyName, of_b.error(), a.common.json);
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.options.progress = progress.get();

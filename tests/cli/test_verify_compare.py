@@ -48,7 +48,7 @@ class Compare(ToolCase):
     def test_every_variant_and_form(self):
         for variant in VARIANTS:
             source = self.source(variant)
-            marked = ("--source-qkv", "fused:1") if variant == "plain" else ()
+            marked = ("--source-qkv", "fused:1") if variant == "plain" else ()      # a re-export says nothing of it
             for options in EXACT:
                 with self.subTest(variant=variant, options=options):
                     out = self.convert(source, f"{variant}-{'-'.join(options)}", *options, *marked)
@@ -130,15 +130,16 @@ class Compare(ToolCase):
                     f.seek(stored)
                     f.write(bytes([byte ^ 1]))
                 document = self.document(before, out, code=1)
-                self.assertEqual(len(document["differences"]), 1)
-                difference = document["differences"][0]
-                self.assertIn("down_proj", difference["place"])
-                self.assertEqual(difference["kind"], "values.single")
+                self.assertEqual([d["kind"] for d in document["differences"]], ["values.single"])
+                if form[:1] != ("--to",):
+                    self.assertIn("down_proj", document["differences"][0]["place"])
 
     def codes_of(self, directory, name):
         """A file and the place of a byte in the middle of a weight."""
         if not os.path.exists(os.path.join(directory, "model.safetensors.index.json")):
-            expert = fixture_bytes(directory, name)
+            files = [os.path.join(r, f) for r, _, names in os.walk(directory) for f in names if f.endswith(".distcp")]
+            file = max(files, key=os.path.getsize)
+            return file, os.path.getsize(file) // 4 * 2
         stored = name if name in container.read_directory(directory) else name + "_packed"
         file = file_of(directory, stored)
         with open(file, "rb") as f:
@@ -163,7 +164,7 @@ class Compare(ToolCase):
         self.compare(a, self.at("nothing"), code=3)
 
     def test_only_one_side_has_it(self):
-        source = self.source()
+        source = self.source(towers=True)
         out = self.convert(source, "out", "--text-only")
         self.compare(source, out)                              # it does not say that it has towers
         edit_json(out, "config.json", lambda c: c.update(vision_config={"depth": 1}))
@@ -184,11 +185,6 @@ class Compare(ToolCase):
         result = self.run_tool("mimo-verify", "roundtrip", self.source(), "--recipe", "nvfp4", "--json")
         self.assertTrue(json.loads(result.stdout)["holds"])
         self.run_tool("mimo-verify", "roundtrip", self.source(), "--to", "vllm", "--tp", "4", "--ranks", "0", code=2)
-
-
-def container_text(path):
-    with open(path, "rb") as f:
-        return f.read(4096).decode("latin1")
 
 
 class Hash(ctypes.Structure):
@@ -241,7 +237,7 @@ class LogicalHashes(ToolCase):
         source = ranks.ours("v2.5", **SMALL).directory
         self.manifest(source)
         against = ("--against", self.at("hashes.json"))
-        for options in EXACT + (("--to", "vllm", "--format", "sharded-state", "--tp", "8", "--pad"),):
+        for options in EXACT + (("--to", "vllm", "--format", "sharded-state", "--tp", "4", "--pad"),):
             with self.subTest(options):
                 out = self.convert(source, "-".join(options), *options)
                 self.run_tool("mimo-verify", "check", out, *against)

@@ -89,6 +89,17 @@ inline void SortArrays(Catalogue* c) {
   for (uint32_t i = 0; i < c->arrays.size(); ++i) c->by_name[c->arrays[i].name] = i;
 }
 
+// What is declared is what is stored: modules of layers without scales are in the ignore list.
+inline void DeclareUnquantized(const Model& m, Catalogue* c) {
+  nlohmann::json config = ConfigOf(m);
+  for (const StoredArray& a : c->arrays)
+    if (a.dtype == DType::kBF16 && a.shape.size() == 2 && a.id.layer >= 0 && a.id.role != Role::kRouter)
+      config["quantization_config"]["ignored_layers"].push_back(a.name.substr(0, a.name.rfind('.')));
+  auto parsed = ParseModelConfig(config.dump(), "/checkpoint/config.json");
+  EXPECT_TRUE(parsed.ok()) << parsed.error().Message();
+  c->config = std::move(parsed).value();
+}
+
 inline Catalogue Make(const Model& m) {
   Catalogue c;
   c.root = "/checkpoint";
@@ -137,6 +148,7 @@ inline Catalogue Make(const Model& m) {
       add(t.name, DType::kBF16, t.shape);
     }
   }
+  if (!c.config.quant_method.empty()) DeclareUnquantized(m, &c);
   if (m.tower) add("visual.patch_embed.weight", DType::kBF16, {3, 5});
   made::SortArrays(&c);
   return c;

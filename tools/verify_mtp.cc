@@ -103,7 +103,7 @@ std::string ListedText(MtpListed listed) {
       return ", in the index";
     case MtpListed::kSome:
       return ", in part in the index";
-    case MtpListed::kNone:
+    case MtpListed::kUnnamed:
       return ", NOT in the index";
     case MtpListed::kNoIndex:
       return "";

@@ -110,7 +110,7 @@ class Verifier {
     }
     one.files.assign(files.begin(), files.end());
     if (!viewed_ && catalogue_->index.present)
-      one.listed = listed == one.tensors ? MtpListed::kAll : listed > 0 ? MtpListed::kSome : MtpListed::kNone;
+      one.listed = listed == one.tensors ? MtpListed::kAll : listed > 0 ? MtpListed::kSome : MtpListed::kUnnamed;
     for (const uint32_t i : layer.quantized) one.quantized.push_back(catalogue_->arrays[i].name);
     for (const uint32_t i : layer.unknown) one.unknown.push_back(catalogue_->arrays[i].name);
     report_.layers.push_back(std::move(one));
@@ -164,10 +164,10 @@ class Verifier {
     if (!layer.released())
       Add("mtp.names", said.name + ".*",
           "MTP layer " + std::to_string(layer.number) + ", named " + MtpConventions()[layer.convention].name);
-    if (said.listed == MtpListed::kSome || said.listed == MtpListed::kNone)
+    if (said.listed == MtpListed::kSome || said.listed == MtpListed::kUnnamed)
       Add("mtp.unindexed", said.name + ".*",
-          (said.listed == MtpListed::kNone ? "none" : "some") + std::string(" of its tensors in ") +
-              Examples(said.files) + (said.listed == MtpListed::kNone ? " is" : " are") + " in the index");
+          (said.listed == MtpListed::kUnnamed ? "none" : "some") + std::string(" of its tensors in ") +
+              Examples(said.files) + (said.listed == MtpListed::kUnnamed ? " is" : " are") + " in the index");
   }
 
   void JudgeCount(const std::vector<MtpLayer>& layers) {
@@ -236,7 +236,7 @@ class Verifier {
       const MtpLayer& layer = layers[i];
       numbers.insert(layer.number);
       released |= layer.released();
-      unlisted |= report_.layers[i].listed == MtpListed::kSome || report_.layers[i].listed == MtpListed::kNone;
+      unlisted |= report_.layers[i].listed == MtpListed::kSome || report_.layers[i].listed == MtpListed::kUnnamed;
       if (layer.released() && layer.number == 0) first = layer.whole() ? "complete" : "partial";
       for (const std::string& name : report_.layers[i].quantized)
         (name.find("eh_proj") == std::string::npos ? o_proj : eh_proj) = true;

@@ -21,12 +21,12 @@ namespace mimo {
 enum class MtpListed : uint8_t {
   kAll,      // the index names every tensor of the layer
   kSome,     // of the layer's tensors
-  kNone,     // of the layer's tensors
+  kUnnamed,  // it names none of them
   kNoIndex,  // the directory has no index, or its form has none
 };
 inline constexpr Words<MtpListed, 4> kMtpListed{{{MtpListed::kAll, "all"},
                                                  {MtpListed::kSome, "some"},
-                                                 {MtpListed::kNone, "none"},
+                                                 {MtpListed::kUnnamed, "none"},
                                                  {MtpListed::kNoIndex, "no-index"}}};
 
 struct MtpLayerReport {

@@ -118,7 +118,7 @@ TEST_F(Mtp, AReferenceStandsInTheCommand) {
 TEST_F(Mtp, AnIndexThatForgetsSome) {
   const MtpReport report = Verify("layers.1.");
   EXPECT_EQ(Errors(report), Ids{"mtp.unindexed"});
-  EXPECT_EQ(report.layers[1].listed, MtpListed::kNone);
+  EXPECT_EQ(report.layers[1].listed, MtpListed::kUnnamed);
   EXPECT_TRUE(report.repairs.at(0).command.ends_with(" OUT --copy"));
 }
 

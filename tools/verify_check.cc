@@ -67,14 +67,26 @@ int PrintRecognition(const Arguments& a, const std::optional<Recognition>& recog
   return recognition->strangers.empty() ? 0 : cli::ExitCode(ErrorCode::kCheckFailed);
 }
 
-// Shows what there is to say; 1 where it holds errors.
+// Shows what there is to say; 1 where it holds errors, which --quiet does not silence.
 int Judged(const Arguments& a, const Verdict& findings) {
   cli::PrintFindings(kVerifyName, findings, a.common);
-  const uint64_t errors = findings.CountOf(Severity::kError);
-  if (errors == 0) return 0;
-  Error error = findings.ToStatus().TakeError();
-  error.code = ErrorCode::kCheckFailed;
-  return cli::PrintError(kVerifyName, error, /*json=*/false);
+  if (findings.CountOf(Severity::kError) == 0) return 0;
+  if (a.common.quiet) cli::PrintError(kVerifyName, findings.ToStatus().error(), /*json=*/false);
+  return cli::ExitCode(ErrorCode::kCheckFailed);
+}
+
+// What is not as the manifest says, one per line; 1 where there is something.
+int PrintDifferences(const Arguments& a, const CheckReport& report) {
+  const size_t shown = std::min(report.differences.size(), kShownDifferences);
+  for (size_t i = 0; i < shown; ++i)
+    cli::Print(stderr, "%s: difference: %s\n", kVerifyName, report.differences[i].Line());
+  if (shown < report.differences.size())
+    cli::Print(stderr, "%s: and %zu more; --json has all\n", kVerifyName, report.differences.size() - shown);
+  if (report.differences.empty()) return 0;
+  Error error = CheckFailed(std::to_string(report.differences.size()) + " difference(s)")
+                    .File(a.directory)
+                    .Advice("convert again");
+  return cli::PrintError(kVerifyName, error, /*json=*/false);  // the document holds the differences
 }
 
 // A directory that nothing recorded: what it declares, and whether that is what it stores.
@@ -121,10 +133,8 @@ int Check(Arguments& a) {
     if (recognition) document["against"] = RecognitionJson(*recognition);
     cli::PrintJson(cli::JsonText(document));
   }
-  if (const Status status = report.ToStatus(); !status.ok())
-    return cli::PrintError(kVerifyName, status.error(),
-                           /*json=*/false);  // the document above already holds the differences
-  if (const int code = Judged(a, findings); code != 0) return code;
+  const int differs = PrintDifferences(a, report), judged = Judged(a, findings);
+  if (differs != 0 || judged != 0) return std::max(differs, judged);
   if (!a.common.json && !a.common.quiet)
     cli::Print(stdout, "%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s\n", a.directory,
                report.files, report.tensors, FormatBytes(report.bytes),

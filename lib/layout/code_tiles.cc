@@ -72,12 +72,13 @@ class TileReader {
     for (const uint32_t layer : layers) MIMO_RETURN_IF_ERROR(Add(inventory_.attention[layer]));
     std::atomic<size_t> next = 0;
     Workers workers(threads > 0 ? threads : ThreadsOfMachine(), "try again with more memory");
-    MIMO_RETURN_IF_ERROR(workers.Run([&](int) -> Status {
+    Status run = workers.Run([&](int) -> Status {
       std::vector<uint8_t> buffer;
       for (size_t i = next++; i < shares_.size() && !workers.stopped(); i = next++)
         MIMO_RETURN_IF_ERROR(SumUpShare(shares_[i], &buffer));
       return {};
-    }));
+    });
+    MIMO_RETURN_IF_ERROR(std::move(run));
     return std::move(read_);
   }
 

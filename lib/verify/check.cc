@@ -203,14 +203,16 @@ class Checker {
 
 }  // namespace
 
+std::string Difference::Line() const {
+  const std::string line = file + (tensor.empty() ? "" : " " + tensor) + ": " + what;
+  return expected.empty() && found.empty() ? line : line + " (expected " + expected + ", found " + found + ")";
+}
+
 Status CheckReport::ToStatus() const {
   if (differences.empty()) return {};
   Error error = CheckFailed(std::to_string(differences.size()) + " difference(s)");
   for (size_t i = 0; i < differences.size() && i < kShownDifferences; ++i) {
-    const Difference& d = differences[i];
-    error.what += i == 0 ? ": " : "; ";
-    error.what += d.file + (d.tensor.empty() ? "" : " " + d.tensor) + ": " + d.what;
-    if (!d.expected.empty() || !d.found.empty()) error.what += " (expected " + d.expected + ", found " + d.found + ")";
+    error.what += (i == 0 ? ": " : "; ") + differences[i].Line();
   }
   if (differences.size() > kShownDifferences) error.what += "; ...";
   error.advice = "convert again";

@@ -17,6 +17,8 @@ struct Difference {
   std::string what;
   std::string expected;
   std::string found;
+  // "FILE TENSOR: WHAT (expected X, found Y)"
+  std::string Line() const;
 };
 
 struct CheckReport {

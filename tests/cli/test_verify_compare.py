@@ -158,6 +158,16 @@ class Compare(ToolCase):
                 found = {d["place"]: d["kind"] for d in document["differences"]}
                 self.assertEqual(found.get(name), "values.f32-bits-lost")
 
+    def test_input_scales(self):
+        source = self.source()
+        recipe = ("--recipe", "nvfp4", "--w4a4", "--input-scale")
+        half, quarter = (self.convert(source, f"input-{x}", *recipe, x) for x in ("0.5", "0.25"))
+        plain = self.convert(source, "plain", "--recipe", "nvfp4")
+        for other, kind in ((quarter, "input-scale.differs"), (plain, "input-scale.missing")):
+            kinds = {d["kind"] for d in self.document(half, other, code=1)["differences"]}
+            self.assertEqual(kinds, {kind})
+        self.compare(half, self.convert(half, "again", "--qkv", "fused:4"))
+
     def test_another_model(self):
         a, b = self.source(), self.source(hidden=256)
         self.assertIn("not the same model", self.compare(a, b, code=3).stderr)

@@ -88,6 +88,8 @@ class Comparison {
     for (TensorComparison& tensor : report_.tensors) tensor.accepted = Accepts(tensor);
     MIMO_RETURN_IF_ERROR(CompareReplicasOf(a_));
     MIMO_RETURN_IF_ERROR(CompareReplicasOf(b_));
+    MIMO_RETURN_IF_ERROR(CompareInputScales());
+    NoteAnomalies();
     ConfigComparison configs = CompareConfigs(a_.checkpoint(), b_.checkpoint());
     for (CompareDifference& difference : configs.differences) report_.differences.push_back(std::move(difference));
     for (std::string& note : configs.notes) report_.notes.push_back(std::move(note));
@@ -222,6 +224,40 @@ class Comparison {
       if (SqnrDb(tensor.figures.sums) < threshold.min_sqnr_db) return false;
     }
     return asked;
+  }
+
+  // What inputs are divided by before they are quantized: no part of a weight's values, and part of what is computed.
+  // Of weights that both hold quantized.
+  Status CompareInputScales() {
+    MIMO_ASSIGN_OR_RETURN(const auto in_a, a_.InputScales());
+    MIMO_ASSIGN_OR_RETURN(const auto in_b, b_.InputScales());
+    if (in_a.empty() && in_b.empty()) return {};
+    for (const TensorPair& pair : pairs_) {
+      const auto &x = pair.a->rows.stored_as(), &y = pair.b->rows.stored_as();
+      if (!x || !y || *x != *y || IsValueCodec(*x)) continue;
+      const auto a = in_a.find(pair.a->name), b = in_b.find(pair.a->name);
+      const bool has_a = a != in_a.end(), has_b = b != in_b.end();
+      if (has_a != has_b)
+        Differs("input-scale.missing", pair.a->name, std::string("in ") + (has_a ? a_ : b_).root() + " alone");
+      else if (has_a && a->second != b->second)
+        Differs("input-scale.differs", pair.a->name,
+                std::to_string(a->second) + " against " + std::to_string(b->second));
+    }
+    return {};
+  }
+
+  void NoteAnomalies() {
+    kernels::Anomalies in_a, in_b;
+    for (const TensorComparison& tensor : report_.tensors) {
+      in_a += tensor.odd_a;
+      in_b += tensor.odd_b;
+    }
+    for (const auto& [side, odd] : {std::pair(&a_, &in_a), std::pair(&b_, &in_b)})
+      if (odd->nan_codes + odd->infinities + odd->bad_scales + odd->zero_scale_codes > 0)
+        report_.notes.push_back(
+            side->root() + " holds " + std::to_string(odd->nan_codes) + " NaN, " + std::to_string(odd->infinities) +
+            " infinite values, " + std::to_string(odd->bad_scales) + " bad scales and " +
+            std::to_string(odd->zero_scale_codes) + " codes under a scale of zero, among rows that differ");
   }
 
   // Rows that one side holds several times, of which one was compared.

@@ -1,11 +1,13 @@
 #include "lib/verify/logical/logical.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "lib/decode/row_bytes.h"
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/forms/registry/registry.h"
+#include "lib/model/scale_values.h"
 #include "lib/planner/planner.h"
 #include "lib/recipe/codec_types.h"
 #include "lib/run/memory_budget.h"
@@ -146,6 +148,37 @@ const LogicalTensor* LogicalCheckpoint::Find(const std::string& name) const {
 Status LogicalCheckpoint::VisitBrokenReplicas(const ReplicaVisit& visit) const {
   if (before_) MIMO_RETURN_IF_ERROR(before_->VisitBrokenReplicas(visit));
   return stage_->VisitBrokenReplicas(visit);
+}
+
+Result<std::map<std::string, float>> LogicalCheckpoint::InputScales() const {
+  std::map<std::string, float> scales;
+  const Checkpoint& checkpoint = stage_->checkpoint;
+  const ModelTable& table = *checkpoint.stored.table;
+  for (const Weight& weight : checkpoint.inventory.weights) {
+    if (weight.input == kNone) continue;
+    Fragment at;  // of a view: where its one element is stored
+    at.array = weight.input;
+    if (checkpoint.view) at = checkpoint.view->fragments[weight.input][0];
+    const StoredArray& stored = checkpoint.stored.arrays[at.array];
+    const uint64_t element = BitsPerElement(stored.dtype) / 8;
+    if (!IsScaleType(stored.dtype)) continue;
+    std::array<std::byte, sizeof(float)> bytes{};
+    MIMO_ASSIGN_OR_RETURN(const auto file, stage_->readers.Get(stored.file));
+    MIMO_RETURN_IF_ERROR(
+        file->ReadAt(stored.begin + Rows(at.stored_row, stored.row_bytes()) + Rows(at.stored_col, element),
+                     std::span(bytes).first(element)));
+    const float value = WidenScale(stored.dtype, bytes.data());
+    TensorId id = weight.id;
+    if (id.role != Role::kAttnQkv) {
+      scales[table.NameOf(id)] = value;
+      continue;
+    }
+    for (const Role role : {Role::kAttnQ, Role::kAttnK, Role::kAttnV}) {
+      id.role = role;
+      scales[table.NameOf(id)] = value;
+    }
+  }
+  return scales;
 }
 
 Status LogicalCheckpoint::Read(const StepLayout& layout, std::byte* buffer) const {

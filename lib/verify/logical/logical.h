@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,6 +44,10 @@ class LogicalCheckpoint {
 
   // Reads what a layout asks for into `buffer`, where it belongs. From any thread.
   Status Read(const StepLayout& layout, std::byte* buffer) const;
+
+  // The input scale of every weight that has one, by the name of the tensor, F32; fused attention has it for each of Q,
+  // K and V. kIo.
+  Result<std::map<std::string, float>> InputScales() const;
 
   // Calls visit(first, second) for every two stored arrays of which one is a replica and not what the other holds: only
   // one of them is read. kIo.

@@ -44,7 +44,7 @@ int Compare(Arguments& a) {
   if (!of_b.ok()) return cli::PrintError(kVerifyName, of_b.error(), a.common.json);
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.options.progress = progress.get();
-  const Result<CompareReport> report = Compare(*of_a.value(), *of_b.value(), a.options);
+  const Result<CompareReport> report = Compare(PosixFileSystem(), *of_a.value(), *of_b.value(), a.options);
   if (!report.ok()) return cli::PrintError(kVerifyName, report.error(), a.common.json);
   if (a.common.json)
     cli::PrintJson(cli::JsonText(cli::CompareReportJson(report.value())));
@@ -69,6 +69,8 @@ class CompareCommand final : public VerifyCommand {
                         "ROLE=dB: tensors of this role may differ with this SQNR or more; again for others");
     compare->add_option("--include", a.options.include, "only tensors whose name has this (RE2)");
     compare->add_option("--exclude", a.options.exclude, "but these (RE2)");
+    compare->add_option("--state", a.options.state,
+                        "a file: what is found is noted there, and a comparison that was stopped goes on from it");
     compare->add_option("--threads", a.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
     cli::AddSize(*compare, "--memory", a.options.memory_bytes, "rows in flight (default: min(8 GiB, a quarter))");

@@ -20,7 +20,7 @@ constexpr char kExamples[] =
     "Exit codes: 0 equal, or within what the plan rounds, 1 not, 2 usage, 3 bad input, 4 I/O.";
 
 struct Arguments : PlanFlags {
-  explicit Arguments(cli::CommonOptions& options) : common(options) {}
+  explicit Arguments(cli::CommonOptions& shared) : common(shared) {}
   cli::CommonOptions& common;
   std::string checkpoint;
   std::vector<std::string> min_sqnr;

@@ -158,6 +158,25 @@ class Compare(ToolCase):
                 found = {d["place"]: d["kind"] for d in document["differences"]}
                 self.assertEqual(found.get(name), "values.f32-bits-lost")
 
+    def test_goes_on_from_a_state(self):
+        source = self.source()
+        out, state = self.convert(source, "out", "--recipe", "nvfp4"), self.at("state")
+        whole = self.document(source, out)
+        self.assertEqual(self.document(source, out, "--state", state)["differences"], whole["differences"])
+        with open(state) as f:
+            lines = f.readlines()
+        self.assertEqual(len(lines), 1 + whole["tensors"])
+        for kept in (1, 7, len(lines) - 1, len(lines)):
+            with open(state, "w") as f:
+                f.write("".join(lines[:kept]) + ('{"name": "model.la' if kept < len(lines) else ""))
+            again = self.document(source, out, "--state", state)
+            self.assertEqual((again["differences"], again["counts"]), (whole["differences"], whole["counts"]))
+            self.assertEqual(again["bytes_read"] == 0, kept == len(lines))
+            with open(state) as f:
+                self.assertEqual(sorted(f.readlines()), sorted(lines))
+        self.assertIn("another comparison", self.compare(source, source, "--state", state, code=2).stderr)
+        self.compare(source, out, "--state", os.path.join(source, "config.json"), code=2)
+
     def test_input_scales(self):
         source = self.source()
         recipe = ("--recipe", "nvfp4", "--w4a4", "--input-scale")

@@ -10,12 +10,15 @@
 #include "lib/model/role_groups.h"
 #include "lib/recipe/codec_types.h"
 #include "lib/recipe/codec_words.h"
+#include "lib/verify/compare/compare_state.h"
 #include "lib/verify/compare/config_compare.h"
 #include "lib/verify/compare/explain.h"
 #include "lib/verify/compare/units.h"
 
 namespace mimo {
 namespace {
+
+constexpr uint64_t kBatchElements = uint64_t{2} << 30;  // between two notes in the state
 
 std::string ShapeOf(const ValueRows& rows) {
   std::string text;
@@ -76,8 +79,8 @@ std::string StoredText(const LogicalCheckpoint& checkpoint, const ValueRows& row
 
 class Comparison {
  public:
-  Comparison(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options)
-      : a_(a), b_(b), options_(options) {}
+  Comparison(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options)
+      : fs_(fs), a_(a), b_(b), options_(options) {}
 
   Result<CompareReport> Run() {
     MIMO_RETURN_IF_ERROR(CheckSameModel());
@@ -167,13 +170,42 @@ class Comparison {
     return {};
   }
 
-  // All once; those that differ in a part of their rows again for their figures.
+  // In batches, each noted before the next where there is a file for that.
   Status CompareTensors() {
+    std::optional<CompareState> state;
+    if (!options_.state.empty()) {
+      MIMO_ASSIGN_OR_RETURN(state, CompareState::Open(fs_, options_.state, CompareKey(a_, b_)));
+    }
     UnitRunner runner(a_, b_, pairs_, {options_.threads, options_.memory_bytes, options_.progress});
-    const std::vector<CompareUnit> units = UnitsOf(pairs_);
-    std::vector<UnitResult> results;
     if (options_.progress != nullptr)
       options_.progress->Start(a_.checkpoint().stored.payload_bytes() + b_.checkpoint().stored.payload_bytes());
+    std::vector<CompareUnit> batch;
+    std::vector<const TensorComparison*> in_batch;
+    uint64_t elements = 0;
+    for (const uint32_t p : PairsInOrder(a_, pairs_)) {
+      TensorComparison& tensor = report_.tensors[p];
+      if (state && state->Take(&tensor)) continue;
+      const std::vector<CompareUnit> units = UnitsOf(pairs_[p], p);
+      batch.insert(batch.end(), units.begin(), units.end());
+      in_batch.push_back(&tensor);
+      elements += tensor.elements;
+      if (!state || elements < kBatchElements) continue;
+      MIMO_RETURN_IF_ERROR(CompareBatch(runner, batch));
+      MIMO_RETURN_IF_ERROR(state->Add(in_batch));
+      batch.clear();
+      in_batch.clear();
+      elements = 0;
+    }
+    MIMO_RETURN_IF_ERROR(CompareBatch(runner, batch));
+    if (state) MIMO_RETURN_IF_ERROR(state->Add(in_batch));
+    report_.bytes_read = runner.bytes_read();
+    if (options_.progress != nullptr) options_.progress->Finish();
+    return {};
+  }
+
+  // All once; those that differ in a part of their rows again for their figures.
+  Status CompareBatch(UnitRunner& runner, const std::vector<CompareUnit>& units) {
+    std::vector<UnitResult> results;
     MIMO_RETURN_IF_ERROR(runner.Run(units, /*measure=*/false, &results));
     for (size_t u = 0; u < units.size(); ++u) {
       TensorComparison& tensor = report_.tensors[units[u].pair];
@@ -197,8 +229,6 @@ class Comparison {
       tensor.measured = true;
       tensor.figures += results[u].figures;
     }
-    report_.bytes_read = runner.bytes_read();
-    if (options_.progress != nullptr) options_.progress->Finish();
     return {};
   }
 
@@ -267,6 +297,7 @@ class Comparison {
     });
   }
 
+  FileSystem& fs_;  // of the state
   const LogicalCheckpoint& a_;
   const LogicalCheckpoint& b_;
   const CompareOptions& options_;
@@ -282,8 +313,9 @@ uint64_t CompareReport::CountOf(Equality equality) const {
                     [equality](const TensorComparison& tensor) { return tensor.equality == equality; }));
 }
 
-Result<CompareReport> Compare(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options) {
-  return Comparison(a, b, options).Run();
+Result<CompareReport> Compare(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b,
+                              const CompareOptions& options) {
+  return Comparison(fs, a, b, options).Run();
 }
 
 }  // namespace mimo

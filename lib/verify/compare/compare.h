@@ -19,6 +19,7 @@ struct CompareOptions {
   std::vector<Threshold> thresholds;          // and so is this SQNR, of tensors of these roles
   std::vector<std::string> include, exclude;  // patterns on tensor names
   size_t explained = 256;                     // how many differing tensors are looked at again, to say how they differ
+  std::string state = {};                     // a file to go on from, and to note in what was found; "" none
   int threads = 0;                            // 0: one per CPU that this process may use
   uint64_t memory_bytes = 0;                  // of rows in flight; 0: the default of a run
   ProgressObserver* progress = nullptr;
@@ -58,6 +59,7 @@ struct CompareReport {
 // Both checkpoints outlive the call. kUsage: a pattern or threshold that means nothing, too little memory; kIo. What
 // differs is in the report.
 // kBadInput: models of other dimensions.
-Result<CompareReport> Compare(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const CompareOptions& options);
+Result<CompareReport> Compare(FileSystem& fs, const LogicalCheckpoint& a, const LogicalCheckpoint& b,
+                              const CompareOptions& options);
 
 }  // namespace mimo

@@ -40,7 +40,7 @@ Result<RoundtripReport> Roundtrip(FileSystem& fs, const std::string& root, const
   const std::string there = root + " (as planned)";
   PlannedFiles made(fs, checkpoint.stored, plan, there, memory / 4);
   MIMO_ASSIGN_OR_RETURN(const auto planned, LogicalCheckpoint::Open(made, there, {.allow_anomalies = true}));
-  MIMO_ASSIGN_OR_RETURN(report.there, Compare(*original, *planned, near));
+  MIMO_ASSIGN_OR_RETURN(report.there, Compare(fs, *original, *planned, near));
   if (plan.lossless) CheckExactness(report.there, "there:", &report.violations);
 
   MIMO_ASSIGN_OR_RETURN(const Checkpoint shown, OpenCheckpoint(made, there, {.allow_anomalies = true}));
@@ -55,7 +55,7 @@ Result<RoundtripReport> Roundtrip(FileSystem& fs, const std::string& root, const
     MIMO_ASSIGN_OR_RETURN(const auto returned, LogicalCheckpoint::Open(restored, again, {.allow_anomalies = true}));
     // Each way rounds by half a step of its own: what came back is held against what it was made from.
     const bool exact = plan.lossless && back.value().lossless;
-    MIMO_ASSIGN_OR_RETURN(report.back, Compare(exact ? *original : *planned, *returned, near));
+    MIMO_ASSIGN_OR_RETURN(report.back, Compare(fs, exact ? *original : *planned, *returned, near));
     if (exact) CheckExactness(*report.back, "back:", &report.violations);
   } else if (back.error().code != ErrorCode::kUsage) {
     return back.error();

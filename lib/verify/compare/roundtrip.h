@@ -11,8 +11,8 @@
 namespace mimo {
 
 struct RoundtripReport {
-  bool lossless = false;                // by the plan: nothing that is made rounds
-  CompareReport there;                  // the source against what the plan makes
+  bool lossless = false;  // by the plan: nothing that is made rounds
+  CompareReport there;    // the source against what the plan makes
   // What comes back as a Hugging Face checkpoint: against the source where nothing rounds, else against what it is made
   // from.
   std::optional<CompareReport> back;

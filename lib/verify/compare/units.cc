@@ -28,17 +28,26 @@ std::pair<uint32_t, uint64_t> PlaceOf(const Job& job, const ValueRows& rows) {
 
 }  // namespace
 
-std::vector<CompareUnit> UnitsOf(const std::vector<TensorPair>& pairs) {
+std::vector<CompareUnit> UnitsOf(const TensorPair& pair, uint32_t number) {
+  const ValueRows &a = pair.a->rows, &b = pair.b->rows;
+  const int64_t strip = UnitComparer(a, b).strip_rows();
+  const uint64_t row_bytes = std::max<uint64_t>({1, StoredRowBytes(a), StoredRowBytes(b)});
+  const int64_t strips = std::max<int64_t>(1, static_cast<int64_t>(kUnitBytes / row_bytes) / strip);
+  const int64_t rows = a.turned() || b.turned() ? std::max<int64_t>(1, a.rows()) : strips * strip;
   std::vector<CompareUnit> units;
-  for (uint32_t p = 0; p < pairs.size(); ++p) {
-    const ValueRows &a = pairs[p].a->rows, &b = pairs[p].b->rows;
-    const int64_t strip = UnitComparer(a, b).strip_rows();
-    const uint64_t row_bytes = std::max<uint64_t>({1, StoredRowBytes(a), StoredRowBytes(b)});
-    const int64_t strips = std::max<int64_t>(1, static_cast<int64_t>(kUnitBytes / row_bytes) / strip);
-    const int64_t rows = a.turned() || b.turned() ? std::max<int64_t>(1, a.rows()) : strips * strip;
-    for (int64_t row = 0; row < a.rows(); row += rows) units.push_back({p, row, std::min(rows, a.rows() - row)});
-  }
+  for (int64_t row = 0; row < a.rows(); row += rows) units.push_back({number, row, std::min(rows, a.rows() - row)});
   return units;
+}
+
+std::vector<uint32_t> PairsInOrder(const LogicalCheckpoint& a, const std::vector<TensorPair>& pairs) {
+  std::vector<std::pair<uint32_t, uint64_t>> places;
+  places.reserve(pairs.size());
+  for (const TensorPair& pair : pairs) places.push_back(PlaceOf(a.job(), pair.a->rows));
+  std::vector<uint32_t> order(pairs.size());
+  std::iota(order.begin(), order.end(), 0u);
+  std::sort(order.begin(), order.end(),
+            [&](uint32_t x, uint32_t y) { return std::tie(places[x], x) < std::tie(places[y], y); });
+  return order;
 }
 
 UnitRunner::UnitRunner(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const std::vector<TensorPair>& pairs,
@@ -55,23 +64,15 @@ UnitRunner::UnitRunner(const LogicalCheckpoint& a, const LogicalCheckpoint& b, c
 
 Status UnitRunner::Run(const std::vector<CompareUnit>& units, bool measure, std::vector<UnitResult>* results) {
   results->assign(units.size(), {});
-  std::vector<uint32_t> order(units.size());
-  std::iota(order.begin(), order.end(), 0u);
-  std::vector<std::pair<uint32_t, uint64_t>> places;
-  places.reserve(pairs_.size());
-  for (const TensorPair& pair : pairs_) places.push_back(PlaceOf(a_.job(), pair.a->rows));
-  std::stable_sort(order.begin(), order.end(), [&](uint32_t x, uint32_t y) {
-    return std::tie(places[units[x].pair], units[x].pair) < std::tie(places[units[y].pair], units[y].pair);
-  });
   std::atomic<size_t> next = 0;
   Workers workers(options_.threads > 0 ? options_.threads : ThreadsOfMachine(), kMoreMemory);
   return workers.Run(
       [&](int) -> Status {
         while (!workers.stopped()) {
           const size_t at = next++;
-          if (at >= order.size()) break;
-          const CompareUnit& unit = units[order[at]];
-          MIMO_RETURN_IF_ERROR(RunOne(unit, comparers_[unit.pair], measure, &(*results)[order[at]]));
+          if (at >= units.size()) break;
+          const CompareUnit& unit = units[at];
+          MIMO_RETURN_IF_ERROR(RunOne(unit, comparers_[unit.pair], measure, &(*results)[at]));
         }
         return {};
       },

@@ -25,8 +25,10 @@ struct CompareUnit {
   int64_t rows = 0;
 };
 
-// All units, pair after pair in the order of rows; tensors that are turned over in either are one.
-std::vector<CompareUnit> UnitsOf(const std::vector<TensorPair>& pairs);
+// The units of one pair, number `number`, in the order of rows; tensors that are turned over in either are one.
+std::vector<CompareUnit> UnitsOf(const TensorPair& pair, uint32_t number);
+// The pairs by where they begin in the files of A.
+std::vector<uint32_t> PairsInOrder(const LogicalCheckpoint& a, const std::vector<TensorPair>& pairs);
 
 struct UnitRunOptions {
   int threads = 0;
@@ -34,7 +36,7 @@ struct UnitRunOptions {
   ProgressObserver* progress = nullptr;
 };
 
-// Compares units, in the order of the files of A; results are by place in `units`. Both sides' rows are in memory at
+// Compares units in the order given; results are by place in `units`. Both sides' rows are in memory at
 // once, taken together. kUsage: the memory is too small for a unit; kIo.
 class UnitRunner {
  public:

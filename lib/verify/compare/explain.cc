@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <map>
 #include <set>
-#include <tuple>
 
-#include "lib/base/checked.h"
 #include "lib/verify/compare/cells.h"
+#include "lib/verify/compare/counterparts.h"
+#include "lib/verify/compare/elements.h"
+#include "lib/verify/compare/moved_columns.h"
 #include "lib/verify/compare/moved_rows.h"
+#include "lib/verify/compare/scales.h"
 #include "lib/verify/compare/vectors.h"
 
 namespace mimo {
@@ -24,51 +25,91 @@ class Explainer {
   Status Tensor(size_t t) {
     const TensorComparison& tensor = report_.tensors[t];
     const TensorPair& pair = pairs_[t];
-    if (!pair.a->rows.has_values()) return Say(t, "bytes.differ", "no values to be decoded");
+    if (!pair.a->rows.has_values()) return Say(t, {"bytes.differ", "no values to be decoded", 0});
+    const std::string codecs = tensor.stored_a + " against " + tensor.stored_b;
     if (tensor.equality == Equality::kRounded)
-      return Say(t, "values.f32-bits-lost", tensor.stored_a + " against " + tensor.stored_b + ", equal once rounded");
-    if (tensor.equality == Equality::kWithin)
-      return Say(
-          t, "values.within-codec",
-          tensor.stored_a + " against " + tensor.stored_b + ", all within half a step: --within-codec takes this");
-    if (pair.a->rows.rows() == 1) {
-      MIMO_ASSIGN_OR_RETURN(const PlaceFinding finding, CompareVectors(a_, *pair.a, b_, *pair.b));
-      return Say(t, finding.kind, finding.evidence);
-    }
-    return Matrix(t);
+      return Say(t, {"values.f32-bits-lost", codecs + ", equal once rounded", 0});
+    MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, pair.a->rows.rows() == 1 ? Vector(pair) : Matrix(tensor, pair));
+    const bool weak = finding.kind == "values.damaged" || finding.kind == "values.noise" ||
+                      finding.kind == "values.other" || finding.kind == "values.clipped";
+    if (tensor.equality == Equality::kWithin && weak)
+      finding = {"values.within-codec", codecs + ", all within half a step: --within-codec takes this", 0};
+    return Say(t, std::move(finding));
   }
 
  private:
-  Status Say(size_t t, std::string kind, std::string evidence) {
-    report_.differences.push_back({std::move(kind), report_.tensors[t].name, std::move(evidence), t});
+  Status Say(size_t t, PlaceFinding finding) {
+    report_.differences.push_back({std::move(finding.kind), report_.tensors[t].name, std::move(finding.evidence), t});
     return {};
   }
 
-  Status Matrix(size_t t) {
-    const TensorComparison& tensor = report_.tensors[t];
-    const TensorPair& pair = pairs_[t];
-    if (tensor.measured && tensor.figures.differing <= 2) return Say(t, "values.single", OneElement(tensor));
+  Result<PlaceFinding> Vector(const TensorPair& pair) {
+    std::vector<float> x, y;
+    MIMO_RETURN_IF_ERROR(ReadVectors(a_, *pair.a, b_, *pair.b, &x, &y));
+    PlaceFinding finding = FindVectorRule(x, y);
+    if (finding.kind.empty()) {
+      MIMO_ASSIGN_OR_RETURN(finding, FindCounterpart(a_, b_, pair, report_));
+    }
+    return finding.kind.empty() ? FindVectorOrder(x, y) : finding;
+  }
+
+  // From what explains the most exactly to what is left.
+  Result<PlaceFinding> Matrix(const TensorComparison& tensor, const TensorPair& pair) {
+    if (tensor.figures.differing <= 2) return PlaceFinding{"values.single", OneElement(tensor), 0};
+    MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, FindElementwise(a_, b_, pair));
+    if (!finding.kind.empty()) return finding;
+    if (tensor.figures.non_finite > 0)
+      return PlaceFinding{"values.non-finite",
+                          std::to_string(tensor.figures.non_finite) + " elements are numbers in one side alone", 0};
     MIMO_ASSIGN_OR_RETURN(const CellMap map, MapCells(a_, *pair.a, b_, *pair.b));
-    const uint64_t same = map.CountOf(CellKind::kSame), multiples = map.CountOf(CellKind::kMultiple),
-                   others = map.CountOf(CellKind::kOther), told = same + multiples + others;
-    // Rows that are found elsewhere explain what is no multiple.
-    if (others * 5 > multiples && others > 0) {
-      MIMO_ASSIGN_OR_RETURN(const PlaceFinding finding, moved_.Find(pair, map));
-      if (!finding.kind.empty()) return Say(t, finding.kind, finding.evidence);
-    }
-    if (multiples > 0) {
-      PlaceFinding finding = FindFactor(map);
-      if (finding.kind.empty()) {
-        MIMO_ASSIGN_OR_RETURN(finding, ScalesOf(pair, map));
-      }
-      if (finding.kind == "values.scaled") NameFactor(tensor, &finding);
-      if (!finding.kind.empty()) return Say(t, finding.kind, finding.evidence);
-    }
+    MIMO_ASSIGN_OR_RETURN(finding, Multiples(tensor, pair, map));
+    if (!finding.kind.empty()) return finding;
+    const uint64_t told = map.told(), multiples = map.CountOf(CellKind::kMultiple),
+                   others = map.CountOf(CellKind::kOther);
     const std::string cells =
         std::to_string(others + multiples) + " of " + std::to_string(told) + " cells of 128 columns";
-    if (others + multiples == 0) return Say(t, "values.noise", "near everywhere, and not the same");
-    if ((others + multiples) * 5 <= told) return Say(t, "values.damaged", cells + " hold something else");
-    return Say(t, "values.other", cells + " hold something else, found nowhere near");
+    if (others + multiples == 0) return PlaceFinding{"values.noise", "near everywhere, and not the same", 0};
+    MIMO_ASSIGN_OR_RETURN(finding, Moved(pair, map));
+    if (!finding.kind.empty()) return finding;
+    if ((others + multiples) * 5 <= told) return PlaceFinding{"values.damaged", cells + " hold something else", 0};
+    return PlaceFinding{"values.other", cells + " hold something else, found nowhere near", 0};
+  }
+
+  // Values in their places, times something.
+  Result<PlaceFinding> Multiples(const TensorComparison& tensor, const TensorPair& pair, const CellMap& map) {
+    PlaceFinding finding = FindFactor(map);
+    if (finding.kind == "values.scaled") {
+      MIMO_RETURN_IF_ERROR(NameFactor(tensor, pair, &finding));
+    }
+    if (!finding.kind.empty()) return finding;
+    MIMO_ASSIGN_OR_RETURN(const ScaleMap scales, MapScales(a_, b_, pair));
+    std::vector<ScaleRows> beside;
+    for (const LogicalTensor* other : NeighboursOf(a_, *pair.a)) {
+      MIMO_ASSIGN_OR_RETURN(ScaleRows rows, ReadScaleRows(a_, *other, scales));
+      beside.push_back(std::move(rows));
+    }
+    PlaceFinding of_scales = FindScales(scales, beside);
+    if (of_scales.kind.empty() || of_scales.kind == "scale.blocks")
+      if (PlaceFinding of_rows = FindRowFactors(map); !of_rows.kind.empty()) return of_rows;
+    return of_scales;
+  }
+
+  // Values in other places.
+  Result<PlaceFinding> Moved(const TensorPair& pair, const CellMap& map) {
+    MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, moved_.Find(pair, map));
+    if (!finding.kind.empty()) return finding;
+    if (!IsDamageAlone(map)) {
+      MIMO_ASSIGN_OR_RETURN(finding, FindCounterpart(a_, b_, pair, report_));
+      if (!finding.kind.empty()) return finding;
+    }
+    const TensorId& id = pair.a->rows.array().id;
+    const ModelConfig& config = a_.checkpoint().catalogue().config;
+    return FindColumns(a_, b_, pair, id.role == Role::kAttnO ? config.attention_of(id.layer, id.mtp).v_head_dim : 0);
+  }
+
+  // So little that it is no other tensor.
+  static bool IsDamageAlone(const CellMap& map) {
+    return (map.CountOf(CellKind::kOther) + map.CountOf(CellKind::kMultiple)) * 20 <= map.told();
   }
 
   static std::string OneElement(const TensorComparison& tensor) {
@@ -77,30 +118,25 @@ class Explainer {
            std::to_string(tensor.figures.first_col) + "]";
   }
 
-  static bool HasScales(const LogicalTensor& tensor) { return tensor.rows.stored_as() == Codec::kFp8Block; }
-
-  Result<PlaceFinding> ScalesOf(const TensorPair& pair, const CellMap& map) {
-    std::vector<float> multipliers;
-    const bool of_a = HasScales(*pair.a), of_b = HasScales(*pair.b);
-    if (of_a)
-      MIMO_RETURN_IF_ERROR(ReadMultipliers(a_, *pair.a, kCellColumns / 2, kCellColumns, &multipliers));
-    else if (of_b)
-      MIMO_RETURN_IF_ERROR(ReadMultipliers(b_, *pair.b, kCellColumns / 2, kCellColumns, &multipliers));
-    return FindScales(map, multipliers, of_a || !of_b);
-  }
-
-  // A factor that is attention_value_scale, or made of it.
-  void NameFactor(const TensorComparison& tensor, PlaceFinding* finding) const {
+  // A factor that is attention_value_scale, or made of it; or that of a global scale.
+  Status NameFactor(const TensorComparison& tensor, const TensorPair& pair, PlaceFinding* finding) const {
     const auto scale = a_.checkpoint().catalogue().config.value_scale;
     const Role role = tensor.id.role;
-    if (!scale || *scale == 1 || *scale <= 0 || (role != Role::kAttnV && role != Role::kAttnO)) return;
-    const auto is = [&](double factor) { return std::abs(finding->factor / factor - 1) <= 0.01; };
-    if (is(*scale))
-      finding->kind = "value-scale.folded";
-    else if (is(*scale * *scale))
-      finding->kind = "value-scale.twice";
-    else if (is(1 / *scale))
-      finding->kind = "value-scale.taken-out";
+    if (scale && *scale != 1 && *scale > 0 && (role == Role::kAttnV || role == Role::kAttnO)) {
+      const auto is = [&](double factor) { return std::abs(finding->factor / factor - 1) <= 0.01; };
+      if (is(*scale))
+        finding->kind = "value-scale.folded";
+      else if (is(*scale * *scale))
+        finding->kind = "value-scale.twice";
+      else if (is(1 / *scale))
+        finding->kind = "value-scale.taken-out";
+    }
+    if (pair.a->rows.stored_as() != Codec::kNvfp4) return {};
+    std::vector<float> multipliers;
+    MIMO_RETURN_IF_ERROR(ReadMultipliers(a_, *pair.a, 1, 16, &multipliers));
+    if (PlaceFinding global = FindGlobalScale(multipliers, finding->factor); !global.kind.empty())
+      *finding = std::move(global);
+    return {};
   }
 
   const LogicalCheckpoint& a_;

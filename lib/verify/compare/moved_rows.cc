@@ -1,7 +1,7 @@
 #include "lib/verify/compare/moved_rows.h"
 
 #include <algorithm>
-#include <set>
+#include <array>
 
 #include "lib/layout/decide.h"
 #include "lib/layout/row_map.h"
@@ -12,7 +12,6 @@ namespace {
 
 constexpr size_t kLookedAt = 192;      // rows of a tensor that are looked for
 constexpr int64_t kLeastColumns = 32;  // rows of fewer have too little to be known by
-constexpr int64_t kFewRows = 16;       // of a counterpart
 
 // Rows of B that are not A's in their places: most of their cells are something else.
 std::vector<int64_t> ForeignRows(const CellMap& map) {
@@ -52,18 +51,7 @@ std::pair<int64_t, size_t> MostCommon(const std::vector<int64_t>& values) {
 
 }  // namespace
 
-Result<const MovedRows::Sketches*> MovedRows::SketchOf(const LogicalTensor& tensor) {
-  const TensorId& id = tensor.rows.array().id;
-  const std::pair<bool, int32_t> layer(id.mtp, id.layer);
-  if (kept_layer_ != layer) kept_.clear();
-  kept_layer_ = layer;
-  auto [kept, fresh] = kept_.try_emplace(&tensor);
-  if (fresh) MIMO_RETURN_IF_ERROR(SketchRows(a_, tensor, /*turned=*/false, &kept->second));
-  return static_cast<const Sketches*>(&kept->second);
-}
-
-// The other projections of its attention, or the other half of its MLP: what is stored beside it.
-std::vector<const LogicalTensor*> MovedRows::Neighbours(const LogicalTensor& tensor) const {
+std::vector<const LogicalTensor*> NeighboursOf(const LogicalCheckpoint& a, const LogicalTensor& tensor) {
   constexpr std::array<std::string_view, 3> kAttention = {".q_proj.", ".k_proj.", ".v_proj."};
   constexpr std::array<std::string_view, 2> kMlp = {".gate_proj.", ".up_proj."};
   std::vector<const LogicalTensor*> found;
@@ -74,7 +62,7 @@ std::vector<const LogicalTensor*> MovedRows::Neighbours(const LogicalTensor& ten
       for (const std::string_view other : parts) {
         if (other == part) continue;
         const LogicalTensor* there =
-            a_.Find(tensor.name.substr(0, at) + std::string(other) + tensor.name.substr(at + part.size()));
+            a.Find(tensor.name.substr(0, at) + std::string(other) + tensor.name.substr(at + part.size()));
         if (there != nullptr && there->rows.cols() == tensor.rows.cols()) found.push_back(there);
       }
     }
@@ -84,19 +72,14 @@ std::vector<const LogicalTensor*> MovedRows::Neighbours(const LogicalTensor& ten
   return found;
 }
 
-// The same of other experts, and of other layers.
-std::vector<const LogicalTensor*> MovedRows::Counterparts(const LogicalTensor& tensor) const {
+Result<const MovedRows::Sketches*> MovedRows::SketchOf(const LogicalTensor& tensor) {
   const TensorId& id = tensor.rows.array().id;
-  std::vector<const LogicalTensor*> found;
-  for (const LogicalTensor& other : a_.tensors()) {
-    const TensorId& there = other.rows.array().id;
-    const bool expert = there.expert != id.expert && there.layer == id.layer && there.mtp == id.mtp;
-    const bool layer = there.expert == id.expert && (there.layer != id.layer || there.mtp != id.mtp);
-    if (there.role == id.role && there.part == id.part && (expert || layer) && id.role != Role::kUnknown &&
-        other.rows.array().shape == tensor.rows.array().shape)
-      found.push_back(&other);
-  }
-  return found;
+  const std::pair<bool, int32_t> layer(id.mtp, id.layer);
+  if (kept_layer_ != layer) kept_.clear();
+  kept_layer_ = layer;
+  auto [kept, fresh] = kept_.try_emplace(&tensor);
+  if (fresh) MIMO_RETURN_IF_ERROR(SketchRows(a_, tensor, /*turned=*/false, &kept->second));
+  return static_cast<const Sketches*>(&kept->second);
 }
 
 int64_t MovedRows::HeadRows(const TensorId& id) const {
@@ -112,17 +95,17 @@ PlaceFinding MovedRows::InItself(const LogicalTensor& tensor, const std::vector<
   const auto [shift, alike] = MostCommon(shifts);
   const std::string share = SharePart(matches.size(), looked);
   const int64_t head = HeadRows(tensor.rows.array().id);
+  if (alike * 10 >= matches.size() * 8 && (head == 0 || shift % head != 0))
+    return {"rows.shifted", "by " + std::to_string(shift) + " rows; " + share, 0};
   if (head > 0) {
     std::map<int64_t, int64_t> heads;  // of B -> of A
     size_t whole = 0;
-    for (const Match& match : matches) {
-      whole += match.row % head == match.from % head;
-      if (match.row % head == match.from % head) heads[match.row / head] = match.from / head;
-    }
-    const bool uniform = std::all_of(heads.begin(), heads.end(), [&](const auto& move) {
-      return move.first - move.second == heads.begin()->first - heads.begin()->second;
-    });
-    if (whole * 10 >= matches.size() * 9 && !heads.empty() && !(uniform && heads.size() > 2)) {
+    for (const Match& match : matches)
+      if (match.row % head == match.from % head) {
+        ++whole;
+        heads[match.row / head] = match.from / head;
+      }
+    if (whole * 10 >= matches.size() * 9) {
       std::string moves;
       size_t shown = 0;
       for (const auto& [here, there] : heads)
@@ -131,14 +114,19 @@ PlaceFinding MovedRows::InItself(const LogicalTensor& tensor, const std::vector<
                        heads.begin()->second == heads.rbegin()->first;
       return {two ? "heads.swapped" : "heads.permuted", "head " + moves + (shown > 4 ? ", ..." : "") + "; " + share, 0};
     }
+    const bool in_heads = std::all_of(matches.begin(), matches.end(),
+                                      [head](const Match& match) { return match.row / head == match.from / head; });
+    if (in_heads)
+      return {"rows.permuted-in-heads",
+              "row " + std::to_string(matches[0].row) + " is " + std::to_string(matches[0].from) + "; " + share, 0};
   }
-  if (alike * 10 >= matches.size() * 8) return {"rows.shifted", "by " + std::to_string(shift) + " rows; " + share, 0};
   return {"rows.permuted",
           "row " + std::to_string(matches[0].row) + " is " + std::to_string(matches[0].from) + "; " + share, 0};
 }
 
 // Rows where fused(c) has them that were read as fused(d).
-PlaceFinding MovedRows::OtherChunks(const LogicalTensor& tensor, const std::vector<Match>& matches) const {
+PlaceFinding MovedRows::OtherChunks(const LogicalTensor& tensor, const std::vector<Match>& matches,
+                                    size_t foreign) const {
   const TensorId& id = tensor.rows.array().id;
   const ModelConfig& config = a_.checkpoint().catalogue().config;
   if (HeadRows(id) == 0) return {};
@@ -167,7 +155,13 @@ PlaceFinding MovedRows::OtherChunks(const LogicalTensor& tensor, const std::vect
         if (found == place.end() || found->second >= truth.size()) continue;
         fits += truth[found->second] == std::pair(projection(match.tensor->rows.array().id.role), match.from);
       }
-      if (fits * 10 >= matches.size() * 8)
+      // Rows that this moves, of which nearly all must have moved.
+      size_t moved = 0;
+      for (int64_t row = 0; row < tensor.rows.rows(); ++row) {
+        const auto found = place.find({projection(id.role), row});
+        moved += found != place.end() && found->second < truth.size() && truth[found->second] != found->first;
+      }
+      if (fits * 10 >= matches.size() * 8 && foreign * 10 >= moved * 7 && moved * 10 >= foreign * 7)
         return {"rows.chunk-count",
                 "as if fused(" + std::to_string(stored) + ") were read as fused(" + std::to_string(read) + "); " +
                     SharePart(fits, matches.size()),
@@ -179,64 +173,35 @@ PlaceFinding MovedRows::OtherChunks(const LogicalTensor& tensor, const std::vect
 PlaceFinding MovedRows::InOthers(const LogicalTensor& tensor, const std::vector<Match>& matches, size_t looked) const {
   std::map<const LogicalTensor*, size_t> of;
   for (const Match& match : matches) ++of[match.tensor];
+  of.erase(&tensor);
   const auto most =
       std::max_element(of.begin(), of.end(), [](const auto& x, const auto& y) { return x.second < y.second; });
   const std::string share = SharePart(matches.size(), looked);
-  const bool attention = HeadRows(tensor.rows.array().id) > 0;
-  if (const PlaceFinding chunks = OtherChunks(tensor, matches); !chunks.kind.empty()) return chunks;
-  if (attention) return {"rows.qkv-exchanged", "rows of " + most->first->name + " stand here; " + share, 0};
-  std::vector<int64_t> shifts;
-  for (const Match& match : matches) shifts.push_back(match.row - match.from);
-  const auto [shift, alike] = MostCommon(shifts);
-  if (alike * 10 >= matches.size() * 8 && shift == 0 && most->second * 10 >= matches.size() * 8)
+  if (HeadRows(tensor.rows.array().id) > 0)
+    return {"rows.qkv-exchanged", "rows of " + most->first->name + " stand here; " + share, 0};
+  const auto share_of = [&](const auto& fits) {
+    return static_cast<size_t>(std::count_if(matches.begin(), matches.end(), fits)) * 10 >= matches.size() * 8;
+  };
+  if (share_of([&](const Match& match) { return match.tensor != &tensor && match.row == match.from; }))
     return {"rows.gate-up-exchanged", "these are the rows of " + most->first->name + "; " + share, 0};
-  // In turns: rows of the two alternate, in runs of a power of two.
-  for (int64_t turn = 1; turn <= 128; turn *= 2) {
-    size_t fits = 0;
-    for (const Match& match : matches) {
-      // Stored gate, up, gate, up ...; read as all of gate, then all of up.
-      const int64_t offset = match.row + (tensor.name.find(".up_proj.") != std::string::npos ? tensor.rows.rows() : 0);
-      const bool up = offset / turn % 2 == 1;
-      const int64_t from = offset / (2 * turn) * turn + offset % turn;
-      const bool found_up = match.tensor->name.find(".up_proj.") != std::string::npos;
-      fits += up == found_up && from == match.from;
-    }
-    if (fits * 10 >= matches.size() * 8)
-      return {"rows.gate-up-in-turns",
-              "gate and up in turns of " + std::to_string(turn) + "; " + SharePart(fits, looked), 0};
+  // Of gate and up one after the other: where a row stands here, and where it came from.
+  const int64_t half = tensor.rows.rows();
+  const auto place = [half](const LogicalTensor& of_row, int64_t row) {
+    return row + (of_row.name.find(".up_proj.") != std::string::npos ? half : 0);
+  };
+  for (int64_t turn = 1; turn <= half / 2; turn *= 2) {
+    // Where rows `turn` of gate, `turn` of up and so on have that of a place in [all of gate; all of up].
+    const auto in_turns = [&](int64_t at) { return at % half / turn * 2 * turn + at / half * turn + at % turn; };
+    if (half % turn != 0) continue;
+    const std::string words = "gate and up in turns of " + std::to_string(turn);
+    if (share_of(
+            [&](const Match& match) { return in_turns(place(*match.tensor, match.from)) == place(tensor, match.row); }))
+      return {"rows.gate-up-in-turns", words + "; " + share, 0};
+    if (share_of(
+            [&](const Match& match) { return in_turns(place(tensor, match.row)) == place(*match.tensor, match.from); }))
+      return {"rows.gate-up-in-turns", "one after the other, but read as " + words + "; " + share, 0};
   }
   return {"rows.gate-up-mixed", "rows of " + most->first->name + " stand here; " + share, 0};
-}
-
-Result<PlaceFinding> MovedRows::Counterpart(const TensorPair& pair, const Sketches& rows_of_b) {
-  const int64_t cols = pair.b->rows.cols();
-  const int64_t step = std::max<int64_t>(1, pair.b->rows.rows() / kFewRows);
-  for (const LogicalTensor* other : Counterparts(*pair.b)) {
-    size_t same = 0, looked = 0;
-    for (int64_t row = 0; row < pair.b->rows.rows(); row += step) {
-      Sketches one;
-      MIMO_RETURN_IF_ERROR(SketchSomeRows(a_, *other, row, 1, &one));
-      ++looked;
-      same += IsSameRow(rows_of_b[static_cast<size_t>(row)], one[0], cols);
-      if (looked == 2 && same == 0) break;
-    }
-    if (same * 10 < looked * 7) continue;
-    const TensorId& here = pair.b->rows.array().id;
-    const TensorId& there = other->rows.array().id;
-    const bool layer = there.layer != here.layer || there.mtp != here.mtp;
-    return PlaceFinding{layer ? "layers.exchanged" : "experts.permuted", "this is " + other->name, 0};
-  }
-  return PlaceFinding();
-}
-
-Result<PlaceFinding> MovedRows::Turned(const TensorPair& pair, const Sketches& rows_of_b) {
-  if (pair.a->rows.rows() != pair.a->rows.cols()) return PlaceFinding();
-  Sketches columns;
-  MIMO_RETURN_IF_ERROR(SketchRows(a_, *pair.a, /*turned=*/true, &columns));
-  size_t same = 0;
-  for (size_t i = 0; i < columns.size(); ++i) same += IsSameRow(rows_of_b[i], columns[i], pair.a->rows.cols());
-  if (same * 10 < columns.size() * 7) return PlaceFinding();
-  return PlaceFinding{"tensor.transposed", "rows are columns: " + SharePart(same, columns.size()), 0};
 }
 
 Result<PlaceFinding> MovedRows::Find(const TensorPair& pair, const CellMap& map) {
@@ -245,35 +210,38 @@ Result<PlaceFinding> MovedRows::Find(const TensorPair& pair, const CellMap& map)
   if (foreign.empty() || cols < kLeastColumns) return PlaceFinding();
   Sketches rows_of_b;
   MIMO_RETURN_IF_ERROR(SketchRows(b_, *pair.b, /*turned=*/false, &rows_of_b));
-  const std::vector<int64_t> looked_for = Sampled(foreign, kLookedAt);
+  std::vector<int64_t> filled;
+  for (const int64_t row : foreign)
+    if (!rows_of_b[static_cast<size_t>(row)].empty()) filled.push_back(row);
+  if (filled.size() * 10 < foreign.size())
+    return PlaceFinding{"rows.zero",
+                        std::to_string(foreign.size() - filled.size()) + " of " + std::to_string(map.rows) +
+                            " rows hold nothing but zeros, row " + std::to_string(foreign[0]) + " first",
+                        0};
+  const std::vector<int64_t> looked_for = Sampled(filled, kLookedAt);
   MIMO_ASSIGN_OR_RETURN(const Sketches* own, SketchOf(*pair.a));
-  std::vector<Match> inside, outside;
-  const std::vector<const LogicalTensor*> neighbours = Neighbours(*pair.a);
+  std::vector<Match> matches;
+  size_t outside = 0;
+  const std::vector<const LogicalTensor*> neighbours = NeighboursOf(a_, *pair.a);
   for (const int64_t row : looked_for) {
     const RowSketch& sketch = rows_of_b[static_cast<size_t>(row)];
     if (const int64_t from = FindRow(sketch, *own, cols); from >= 0) {
-      inside.push_back({row, pair.a, from});
+      matches.push_back({row, pair.a, from});
       continue;
     }
     for (const LogicalTensor* other : neighbours) {
       MIMO_ASSIGN_OR_RETURN(const Sketches* sketches, SketchOf(*other));
-      if (const int64_t from = FindRow(sketch, *sketches, cols); from >= 0) {
-        outside.push_back({row, other, from});
-        break;
-      }
+      const int64_t from = FindRow(sketch, *sketches, cols);
+      if (from < 0) continue;
+      matches.push_back({row, other, from});
+      ++outside;
+      break;
     }
   }
-  const size_t found = inside.size() + outside.size(), looked = looked_for.size();
-  if (found * 2 >= looked && outside.size() * 10 >= found) {
-    outside.insert(outside.end(), inside.begin(), inside.end());
-    return InOthers(*pair.a, outside, looked);
-  }
-  if (found * 2 >= looked) return InItself(*pair.a, inside, looked);
-  MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, Turned(pair, rows_of_b));
-  if (finding.kind.empty()) {
-    MIMO_ASSIGN_OR_RETURN(finding, Counterpart(pair, rows_of_b));
-  }
-  return finding;
+  const size_t looked = looked_for.size();
+  if (matches.empty() || matches.size() * 2 < looked) return PlaceFinding();
+  if (PlaceFinding chunks = OtherChunks(*pair.a, matches, foreign.size()); !chunks.kind.empty()) return chunks;
+  return outside * 10 >= matches.size() ? InOthers(*pair.a, matches, looked) : InItself(*pair.a, matches, looked);
 }
 
 }  // namespace mimo

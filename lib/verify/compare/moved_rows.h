@@ -1,5 +1,4 @@
-// Rows of a tensor that are found elsewhere: in other places of it, in its neighbours of the layer, in other experts
-// and layers, or turned over.
+// Rows of a tensor that are found elsewhere: in other places of it, or in its neighbours of the layer.
 #pragma once
 
 #include <map>
@@ -13,12 +12,16 @@
 
 namespace mimo {
 
+// What is stored beside a tensor of A under names that differ in one word: the other projections of its attention, or
+// the other half of its MLP.
+std::vector<const LogicalTensor*> NeighboursOf(const LogicalCheckpoint& a, const LogicalTensor& tensor);
+
 class MovedRows {
  public:
   // Both outlive it.
   MovedRows(const LogicalCheckpoint& a, const LogicalCheckpoint& b) : a_(a), b_(b) {}
 
-  // Where the rows of B's tensor come from that `map` says are not A's. Kind "" when that is nowhere.
+  // Where the rows of B's tensor come from that `map` says are not A's. Kind "" when that is nowhere. kIo.
   Result<PlaceFinding> Find(const TensorPair& pair, const CellMap& map);
 
  private:
@@ -30,13 +33,9 @@ class MovedRows {
   using Sketches = std::vector<RowSketch>;
 
   Result<const Sketches*> SketchOf(const LogicalTensor& tensor);
-  std::vector<const LogicalTensor*> Neighbours(const LogicalTensor& tensor) const;
-  std::vector<const LogicalTensor*> Counterparts(const LogicalTensor& tensor) const;
   PlaceFinding InItself(const LogicalTensor& tensor, const std::vector<Match>& matches, size_t looked) const;
   PlaceFinding InOthers(const LogicalTensor& tensor, const std::vector<Match>& matches, size_t looked) const;
-  PlaceFinding OtherChunks(const LogicalTensor& tensor, const std::vector<Match>& matches) const;
-  Result<PlaceFinding> Counterpart(const TensorPair& pair, const Sketches& rows_of_b);
-  Result<PlaceFinding> Turned(const TensorPair& pair, const Sketches& rows_of_b);
+  PlaceFinding OtherChunks(const LogicalTensor& tensor, const std::vector<Match>& matches, size_t foreign) const;
   int64_t HeadRows(const TensorId& id) const;
 
   const LogicalCheckpoint& a_;

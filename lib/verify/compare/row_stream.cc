@@ -80,16 +80,16 @@ Status VisitRowPairs(const LogicalCheckpoint& a, const LogicalTensor& in_a, cons
 Status ReadMultipliers(const LogicalCheckpoint& checkpoint, const LogicalTensor& tensor, int64_t every, int64_t width,
                        std::vector<float>* multipliers) {
   StreamedRows rows(checkpoint, tensor);
-  const int64_t across = CeilDiv(tensor.rows.cols(), width);
-  multipliers->assign(static_cast<size_t>(CeilDiv(tensor.rows.rows(), every) * across), 0);
-  if (tensor.rows.turned()) {
-    MIMO_RETURN_IF_ERROR(rows.Read(0, tensor.rows.rows(), /*multipliers=*/true));
-  }
-  for (int64_t row = 0; row < tensor.rows.rows(); row += every) {
-    if (!tensor.rows.turned()) MIMO_RETURN_IF_ERROR(rows.Read(row, 1, /*multipliers=*/true));
-    const float* values = rows.values() + (tensor.rows.turned() ? row * tensor.rows.cols() : 0);
-    for (int64_t c = 0; c < across; ++c)
-      (*multipliers)[static_cast<size_t>(row / every * across + c)] = values[c * width];
+  const int64_t all = tensor.rows.rows(), cols = tensor.rows.cols(), across = CeilDiv(cols, width);
+  multipliers->assign(static_cast<size_t>(CeilDiv(all, every) * across), 0);
+  // A row at a time where few are asked for.
+  const int64_t step = tensor.rows.turned() || every == 1 ? rows.at_once() : 1;
+  for (int64_t row = 0; row < all; row += std::max(step, every)) {
+    const int64_t count = std::min(step, all - row);
+    MIMO_RETURN_IF_ERROR(rows.Read(row, count, /*multipliers=*/true));
+    for (int64_t r = row; r < row + count; r += every)
+      for (int64_t c = 0; c < across; ++c)
+        (*multipliers)[static_cast<size_t>(r / every * across + c)] = rows.values()[(r - row) * cols + c * width];
   }
   return {};
 }

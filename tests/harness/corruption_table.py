@@ -153,9 +153,8 @@ SCALES = [
                one(f"{EXPERT}.down_proj.weight", "scale.global-inverted")),
     Corruption("NVFP4 group scales one further", "nvfp4", lambda w: w.recode(f"{EXPERT}.up_proj.weight_scale", lambda s: np.roll(s, -1, 1)),
                one(f"{EXPERT}.up_proj.weight", "scale.columns-shifted")),
-    Corruption("E4M3 codes as E5M2", "decoded", lambda w: w.set(GATE, np.nan_to_num(
-        e5m2(w.source(GATE)[1]), nan=0, posinf=0, neginf=0) * w.true(GATE) / np.where(w.true(GATE) == 0, 1, w.true(GATE))
-        * np.repeat(np.repeat(w.source(SCALE)[1], 128, 0), 128, 1)), one(GATE, "codes.e5m2")),
+    Corruption("E4M3 codes as E5M2", "decoded", lambda w: w.set(GATE, e5m2(w.source(GATE)[1]) * np.repeat(np.repeat(
+        w.source(SCALE)[1], 128, 0), 128, 1)), one(GATE, "codes.e5m2")),
 ]
 
 
@@ -215,7 +214,7 @@ LAYERS = [
         {r"model\.layers\.2\..*": "tensor.missing", "num_hidden_layers": "config.num_hidden_layers",
          "hybrid_layer_pattern": "config.hybrid_layer_pattern", "moe_layer_freq": "config.moe_layer_freq"}),
     Corruption("an expert's tensor missing", "decoded", lambda w: drop(w, re.escape(f"{EXPERT}.up_proj.weight")),
-               one(f"{EXPERT}.up_proj.weight", "tensor.missing")),
+               one(f"{EXPERT}.up_proj.weight", "refused"), ""),
     Corruption("a tensor too many", "bf16", lambda w: w.state.put("model.layers.1.self_attn.q_norm.weight", "BF16", np.full(192, 0x3F80, np.uint16),
                                                                w.state.file_of(NORM)),
                one("model.layers.1.self_attn.q_norm.weight", "tensor.added"), "others"),
@@ -272,7 +271,8 @@ VALUES = [
     Corruption("something else entirely", "decoded", lambda w: w.change(UP, lambda v: np.random.default_rng(1).standard_normal(v.shape) * F(0.02)),
                one(UP, "values.other")),
     Corruption("through four bits", "decoded", lambda w: w.set(UP, four_bits(w.true(UP))), one(UP, "values.noise"), "others"),
-    Corruption("a quarter lost", "decoded", lambda w: w.change(UP, lambda v: np.where(np.arange(512)[:, None] % 16 == 5, v[::-1] + v, v)),
+    Corruption("a quarter lost", "decoded", lambda w: w.change(UP, lambda v: np.where(
+        np.arange(512)[:, None] % 16 == 5, np.random.default_rng(8).standard_normal(v.shape) * F(0.02), v)),
                one(UP, "values.damaged")),
     Corruption("value scale folded into V", "decoded", lambda w: w.change(V0, lambda v: v * F(VALUE_SCALE)), one(V0, "value-scale.folded")),
     Corruption("value scale folded into o_proj", "decoded", lambda w: w.change(O0, lambda v: v * F(VALUE_SCALE)), one(O0, "value-scale.folded")),
@@ -331,11 +331,25 @@ def old_names(w):
     w.index["weight_map"] = {n.replace("experts.3.", "experts.03."): f for n, f in w.index["weight_map"].items()}
 
 
+def split_names(w):
+    w.index["weight_map"] = {n.replace("qkv_proj", x + "_proj"): f for n, f in w.index["weight_map"].items()
+                             for x in ("qkv" if "qkv_proj" in n else "q")}
+
+
 def another_replica(w):
+    """V of chunk 3 is V of chunk 2 again, but for one row."""
     name = "model.layers.0.self_attn.qkv_proj.weight"
     code = w.get(name)
-    code[3 * 704 // 1 - 100] = code[0]
+    code[3 * 704 + 604] = code[0]
     w.put(name, code)
+
+
+def another_in_rank(name, file, edit):
+    def change(w):
+        dtype, array = w.state.files[file][name]
+        w.state.files[file][name] = (dtype, edit(array.copy()))
+        w.state.changed.add(file)
+    return change
 
 
 DOCUMENTS = [
@@ -356,11 +370,19 @@ DOCUMENTS = [
     of_config("missing auto_map", auto_map=None),
     of_config("empty auto_map", auto_map={}),
     Corruption("MTP layers unsaid", "mxfp4", c.config(num_nextn_predict_layers=1), {"num_nextn_predict_layers": "config.num_nextn_predict_layers"}, "others"),
-    Corruption("stale index", "fused", stale_index, {INDEX: "index.stale"}, "others"),
+    Corruption("stale index", "fused", stale_index, {r"index\.lists_absent": "refused"}, ""),
+    Corruption("index of split names, all files there", "fused", split_names, {r"index\.lists_absent": "refused"}, ""),
     Corruption("index names other files", "fused", wrong_files, {INDEX: "index.stale"}, "others"),
-    Corruption("index of old names", "decoded", old_names, {INDEX: "index.stale"}, "others"),
+    Corruption("index of old names", "decoded", old_names, {r"index\.lists_absent": "refused"}, ""),
     Corruption("index total of another checkpoint", "decoded", lambda w: setattr(w.state, "total_size", 12345), {INDEX: "index.stale"}, "others"),
-    Corruption("one replica differs", "replicated", another_replica, {r"model\.layers\.0\.self_attn\.qkv_proj\.weight": "replica.differs"}, "others"),
+    Corruption("one replica of a KV head differs", "replicas", another_replica,
+               {r"model\.layers\.0\.self_attn\.qkv_proj\.weight": "replica.differs"}, "others"),
+    Corruption("a norm of one rank differs", "ranks", another_in_rank(
+        "model.layers.0.input_layernorm.weight", "model-rank-2-part-1.safetensors", lambda v: c.flipped(v, 9, 13)),
+        {r"rank2/model\.layers\.0\.input_layernorm\.weight": "replica.differs"}, ""),
+    Corruption("o_proj columns of a rank by heads", "ranks", another_in_rank(
+        "model.layers.0.self_attn.o_proj.weight", "model-rank-1-part-1.safetensors",
+        lambda v: columns_of_heads(v, range(3, -1, -1))), one(O0, "heads.columns-permuted"), ""),
 ]
 
 TABLE = ROWS + SCALES + LAYERS + VALUES + DOCUMENTS

@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from harness import checkpoints, edited
+from harness import checkpoints, compare, edited, tools
 from judge.directory import INDEX
 from reference import codecs, container, decode, layouts
 
@@ -21,33 +21,49 @@ SMALL = dict(hidden=512, experts=8, heads=16, intermediate=512, moe_intermediate
              mtp=2, towers=False)
 MANY = dict(hidden=128, experts=256, heads=16, intermediate=128, moe_intermediate=64, vocab=64, pattern=(0, 1), mtp=1,
             towers=False)
-# variant, whether the edited side is decoded to BF16 and split, options
+# variant; what is edited: the checkpoint itself (False), its values as BF16 with Q, K and V apart (True), or what
+# mimo-convert makes of it with these options; options of the generator
 BASES = {"fused": ("v2.5", False, SMALL), "decoded": ("v2.5", True, SMALL),
          "flash": ("v2-flash", False, SMALL), "flash-decoded": ("v2-flash", True, SMALL),
          "bf16": ("v2-flash", False, dict(SMALL, store="bf16", qkv="independent")),
          "mxfp4": ("v2.6", False, SMALL), "mxfp4-decoded": ("v2.6", True, SMALL),
          "nvfp4": ("v2.5", False, dict(SMALL, store="nvfp4")), "nvfp4-ct": ("v2.5", False, dict(SMALL, store="nvfp4-ct")),
-         "many": ("v2.5", False, MANY), "replicated": ("v2.5", False, dict(SMALL, replicate=8))}
+         "many": ("v2.5", False, MANY), "replicas": ("v2.5", ("--dtype", "bf16", "--qkv", "fused:8"), SMALL),
+         "ranks": ("v2-flash", ("--to", "vllm", "--format", "sharded-state", "--tp", "4"),
+                   dict(SMALL, store="bf16", qkv="independent"))}
 # What is damaged besides: never what an edit names.
 BYSTANDERS = ("model.layers.1.self_attn.o_proj.weight", "model.layers.2.self_attn.o_proj.weight",
-              "model.mtp.layers.0.eh_proj.weight")
+              "model.layers.2.mlp.experts.0.up_proj.weight")
 
 
 class Base:
     """What an edit starts from: `directory` is compared with the edited copy of `state`."""
 
     def __init__(self, name):
-        variant, decoded, options = BASES[name]
+        variant, made, options = BASES[name]
         self.directory, self.model = checkpoints.ours(variant, **dict(dict(extremes=False), **options))
         self.layout = self.model.spec.qkv
         self.tensors, self.config, self.index = decode.load(self.directory)
         self.values = {n: v.values if v.values is not None else codecs.decode_plain(v.dtype, v.array)
                        for n, v in self.model.values.items()}
         self.edited = self.directory
-        if decoded:
+        if made:
             self.edited = os.path.join(checkpoints.root(), name)
-            write_decoded(self.edited, self.model.values, self.config)
-        self.state = edited.State(self.edited, self.layout)
+            if made is True:
+                write_decoded(self.edited, self.model.values, self.config)
+            else:
+                result = tools.run("mimo-convert", self.directory, self.edited, *made)
+                assert result.code == 0, tools.describe(result)
+        self.state = (RankState if name == "ranks" else edited.State)(self.edited, self.layout)
+
+
+class RankState(edited.State):
+    """Files of ranks: no index, and names that every rank has."""
+
+    def __init__(self, directory, layout):
+        self.origin, self.layout, self.changed, self.has_index, self.total_size = directory, layout, set(), False, None
+        self.files = {f: dict(container.read(os.path.join(directory, f))) for f in container.tensor_files(directory)}
+        self.config, self.index = compare.load_json(directory, "config.json"), {"metadata": {}, "weight_map": {}}
 
 
 def write_decoded(directory, values, config):
@@ -84,7 +100,10 @@ class Work:
         return self.state.get(name)[1].copy()
 
     def put(self, name, array, dtype=None):
-        self.state.put(name, dtype or self.state.get(name)[0], array)
+        before = self.state.get(name)
+        if dtype in (None, before[0]) and np.array_equal(before[1], array):
+            return
+        self.state.put(name, dtype or before[0], array)
         self.touched.append(name)
 
     def set(self, name, values):

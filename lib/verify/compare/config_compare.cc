@@ -4,10 +4,12 @@
 #include <array>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 
 #include "lib/forms/hf/hf_config.h"
 #include "lib/json/parse.h"
 #include "lib/model/file_names.h"
+#include "lib/model/index.h"
 
 namespace mimo {
 namespace {
@@ -30,6 +32,11 @@ constexpr std::array<std::string_view, 15> kOfStorage = {"quantization_config",
                                                          "vocab_size",
                                                          "_name_or_path",
                                                          "transformers_version"};
+
+// Texts, and what has texts in it, that choose what is computed or loaded.
+constexpr std::array<std::string_view, 9> kTextsThatCount = {"auto_map",     "model_type",      "scoring_func",
+                                                             "topk_method",  "hidden_act",      "rope_type",
+                                                             "rope_scaling", "rope_parameters", "moe_router_dtype"};
 
 bool IsNumber(const json& value) {
   if (value.is_number() || value.is_boolean()) return true;
@@ -76,6 +83,47 @@ void CompareGeometry(const Checkpoint& a, const Checkpoint& b, ConfigComparison*
   compare("vocab_size", in_a.vocab, in_b.vocab);
 }
 
+// How the index of a directory is wrong, and of how many tensors; "" where it is not. Views are of other files, and
+// merged catalogues of several directories.
+std::string IndexFault(const Checkpoint& checkpoint) {
+  const Catalogue& stored = checkpoint.stored;
+  if (checkpoint.view || checkpoint.like || !stored.index.present) return "";
+  Result<ParsedIndex> parsed = ParseIndex(stored.index.text, kIndexName);
+  if (!parsed.ok()) return "";
+  std::string example;
+  uint64_t wrong = 0;
+  const auto fault = [&](const std::string& text) {
+    if (wrong++ == 0) example = text;
+  };
+  for (const auto& [tensor, file] : parsed.value().weight_map) {
+    const StoredArray* array = stored.Find(tensor);
+    if (array == nullptr && !stored.name_prefix.empty()) continue;  // its names are those of the files
+    if (array == nullptr)
+      fault(tensor + " is said to be in " + file + ", and is in no file");
+    else if (stored.files[array->file].name != file)
+      fault(tensor + " is said to be in " + file + ", and is in " + stored.files[array->file].name);
+  }
+  if (wrong > 0)
+    return std::to_string(wrong) + " of " + std::to_string(parsed.value().weight_map.size()) + " entries: " + example;
+  const auto& total = stored.index.total_size;
+  if (total && stored.strays.empty() && *total != stored.payload_bytes())
+    return "total_size " + std::to_string(*total) + ", and tensors have " + std::to_string(stored.payload_bytes()) +
+           " bytes";
+  return "";
+}
+
+void CompareIndexes(const Checkpoint& a, const Checkpoint& b, ConfigComparison* result) {
+  const std::string in_a = IndexFault(a), in_b = IndexFault(b);
+  for (const auto& [side, fault, other] : {std::tuple(&a, in_a, in_b), std::tuple(&b, in_b, in_a)}) {
+    if (fault.empty()) continue;
+    const std::string text = "in " + side->stored.root + ": " + fault;
+    if (other.empty())
+      result->differences.push_back({"index.stale", kIndexName, text, std::nullopt});
+    else
+      result->notes.push_back(std::string(kIndexName) + ": " + text);
+  }
+}
+
 }  // namespace
 
 ConfigComparison CompareConfigs(const Checkpoint& a, const Checkpoint& b) {
@@ -92,13 +140,15 @@ ConfigComparison CompareConfigs(const Checkpoint& a, const Checkpoint& b) {
         (x.is_null() ? "absent" : Short(x)) + " against " + (y.is_null() ? "absent" : Short(y));
     const bool no_tower = IsTowerKey(key) && (x.is_null() || y.is_null());  // text alone, which tensors show
     const bool numbers = (IsNumber(x) || x.is_null()) && (IsNumber(y) || y.is_null());
-    const bool counts = key == "auto_map" || key == "model_type" || (numbers && !no_tower);
+    const bool text = std::find(kTextsThatCount.begin(), kTextsThatCount.end(), key) != kTextsThatCount.end();
+    const bool counts = text || (numbers && !no_tower);
     if (counts)
       result.differences.push_back({"config." + key, key, evidence, std::nullopt});
     else
       result.notes.push_back("config.json: " + key + ": " + evidence);
   }
   CompareGeometry(a, b, &result);
+  CompareIndexes(a, b, &result);
   return result;
 }
 

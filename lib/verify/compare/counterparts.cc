@@ -91,6 +91,22 @@ Result<bool> IsCounterpart(const LogicalCheckpoint& a, const LogicalTensor& othe
   return same * 10 >= of_b.sketches.size() * 7;
 }
 
+Status TakeProbes(const LogicalCheckpoint& checkpoint, const LogicalTensor& tensor, Probe* into) {
+  const int64_t probes = std::min(kProbes, tensor.rows.rows());
+  for (int64_t i = 0; i < probes; ++i) MIMO_RETURN_IF_ERROR(TakeProbe(checkpoint, tensor, i, into));
+  return {};
+}
+
+// Whether B has a tensor of A where A has it.
+Result<bool> IsInPlace(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const LogicalTensor& of_a) {
+  const LogicalTensor* there = b.Find(of_a.name);
+  if (there == nullptr || there->rows.array().shape != of_a.rows.array().shape || !there->rows.has_values())
+    return false;
+  Probe probe;
+  MIMO_RETURN_IF_ERROR(TakeProbes(b, *there, &probe));
+  return IsCounterpart(a, of_a, probe);
+}
+
 const char* KindOf(Relation relation, bool repeated) {
   switch (relation) {
     case Relation::kExpert:
@@ -105,11 +121,9 @@ const char* KindOf(Relation relation, bool repeated) {
 
 }  // namespace
 
-Result<PlaceFinding> FindCounterpart(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair,
-                                     const CompareReport& report) {
+Result<PlaceFinding> FindCounterpart(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair) {
   Probe of_b;
-  for (int64_t i = 0; i < std::min(kProbes, pair.b->rows.rows()); ++i)
-    MIMO_RETURN_IF_ERROR(TakeProbe(b, *pair.b, i, &of_b));
+  MIMO_RETURN_IF_ERROR(TakeProbes(b, *pair.b, &of_b));
   // What has one value everywhere is no tensor in particular.
   if (pair.b->rows.rows() == 1 &&
       std::all_of(of_b.values.begin(), of_b.values.end(), [&](float value) { return value == of_b.values[0]; }))
@@ -117,10 +131,7 @@ Result<PlaceFinding> FindCounterpart(const LogicalCheckpoint& a, const LogicalCh
   for (const Candidate& candidate : CandidatesFor(a, *pair.a)) {
     MIMO_ASSIGN_OR_RETURN(const bool same, IsCounterpart(a, *candidate.tensor, of_b));
     if (!same) continue;
-    const auto there =
-        std::lower_bound(report.tensors.begin(), report.tensors.end(), candidate.tensor->name,
-                         [](const TensorComparison& tensor, const std::string& name) { return tensor.name < name; });
-    const bool repeated = there != report.tensors.end() && there->name == candidate.tensor->name && there->accepted;
+    MIMO_ASSIGN_OR_RETURN(const bool repeated, IsInPlace(a, b, *candidate.tensor));
     return PlaceFinding{KindOf(candidate.relation, repeated), "this is " + candidate.tensor->name, 0};
   }
   return PlaceFinding();

@@ -8,7 +8,9 @@
 #include "kernels/codec/bf16.h"
 #include "kernels/codec/e4m3.h"
 #include "kernels/codec/e5m2.h"
+#include "kernels/codec/fp16.h"
 #include "lib/base/checked.h"
+#include "lib/recipe/codec_types.h"
 
 namespace mimo {
 namespace {
@@ -18,6 +20,19 @@ constexpr float kBf16Step = 0x1p-8f;
 
 float ToBf16(float value) {
   return kernels::Bf16ToFloat(kernels::Bf16FromFloat(value));
+}
+
+float Rounded(float value, Codec codec) {
+  if (codec == Codec::kBf16) return ToBf16(value);
+  if (codec == Codec::kFp16) return kernels::Fp16ToFloat(kernels::Fp16FromFloat(value));
+  return value;
+}
+
+// What of two sides, one of codes and one of a narrow type, the type rounds to.
+Codec TypeBesideCodes(const LogicalTensor& a, const LogicalTensor& b) {
+  const auto &x = a.rows.stored_as(), &y = b.rows.stored_as();
+  if (!x || !y || IsValueCodec(*x) == IsValueCodec(*y)) return Codec::kFp32;
+  return IsValueCodec(*x) ? *x : *y;
 }
 
 float CutToBf16(float value) {
@@ -36,11 +51,13 @@ float AsE5m2(float value, float multiplier) {
 // Cells whose differing elements a rule explains, for every rule.
 struct RuleVotes {
   std::array<uint64_t, 6> cells{};
-  uint64_t differing = 0, told = 0, not_bf16 = 0;
+  uint64_t differing = 0, told = 0, not_bf16 = 0, elements = 0;
+  int64_t first_row = -1, first_col = -1;
 
   void Add(const ElementVotes& votes) {
     ++told;
     not_bf16 += votes.not_bf16;
+    elements += votes.differing;
     if (votes.differing == 0) return;
     ++differing;
     const std::array<uint64_t, 6> of_rules = {votes.rounded,   votes.truncated, votes.negated,
@@ -63,15 +80,15 @@ constexpr std::array<ElementRule, 6> kElementRules = {
 
 }  // namespace
 
-ElementVotes CountElements(const float* a, const float* b, int64_t n, float multiplier) {
+ElementVotes CountElements(const float* a, const float* b, int64_t n, float multiplier, Codec rounded_to) {
   ElementVotes votes;
   float largest = 0;
   for (int64_t i = 0; i < n; ++i) largest = std::max(largest, std::abs(b[i]));
   for (int64_t i = 0; i < n; ++i) {
     const float x = a[i], y = b[i];
     votes.not_bf16 += x != CutToBf16(x) && !std::isnan(x);
-    if (x == y || (std::isnan(x) && std::isnan(y))) continue;
-    ++votes.differing;
+    if (x == y || (std::isnan(x) && std::isnan(y)) || Rounded(x, rounded_to) == Rounded(y, rounded_to)) continue;
+    if (votes.differing++ == 0) votes.first = i;
     votes.rounded += y == ToBf16(x);
     votes.truncated += y == CutToBf16(x);
     votes.negated += IsAlike(y, -x);
@@ -90,6 +107,7 @@ Result<PlaceFinding> FindElementwise(const LogicalCheckpoint& a, const LogicalCh
   std::vector<float> multipliers;
   if (pair.a->rows.stored_as() == Codec::kFp8Block && pair.a->rows.rows() > 1)
     MIMO_RETURN_IF_ERROR(ReadMultipliers(a, *pair.a, kScaleRows, kCellColumns, &multipliers));
+  const Codec rounded_to = TypeBesideCodes(*pair.a, *pair.b);
   RuleVotes votes;
   MIMO_RETURN_IF_ERROR(
       VisitRowPairs(a, *pair.a, b, *pair.b, [&](int64_t row, int64_t rows, const float* x, const float* y) {
@@ -97,11 +115,22 @@ Result<PlaceFinding> FindElementwise(const LogicalCheckpoint& a, const LogicalCh
           for (int64_t cell = 0; cell < across; ++cell) {
             const int64_t n = std::min(kCellColumns, cols - cell * kCellColumns);
             const auto at = static_cast<size_t>(r / kScaleRows * across + cell);
-            votes.Add(CountElements(x, y, n, multipliers.empty() ? 0 : multipliers[at]));
+            const ElementVotes here = CountElements(x, y, n, multipliers.empty() ? 0 : multipliers[at], rounded_to);
+            if (votes.elements == 0 && here.differing > 0) {
+              votes.first_row = r;
+              votes.first_col = cell * kCellColumns + here.first;
+            }
+            votes.Add(here);
             x += n;
             y += n;
           }
       }));
+  if (votes.elements > 0 && votes.elements <= 2)
+    return PlaceFinding{"values.single",
+                        std::to_string(votes.elements) + " element" + (votes.elements == 1 ? "" : "s") +
+                            ", the first at [" + std::to_string(votes.first_row) + ", " +
+                            std::to_string(votes.first_col) + "]",
+                        0};
   for (size_t i = 0; i < kElementRules.size(); ++i) {
     if (i == 0 && votes.not_bf16 == 0) continue;
     if (!IsEnough(votes.cells[i], votes.differing - votes.cells[i], votes.told)) continue;

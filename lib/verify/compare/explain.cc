@@ -48,14 +48,13 @@ class Explainer {
     MIMO_RETURN_IF_ERROR(ReadVectors(a_, *pair.a, b_, *pair.b, &x, &y));
     PlaceFinding finding = FindVectorRule(x, y);
     if (finding.kind.empty()) {
-      MIMO_ASSIGN_OR_RETURN(finding, FindCounterpart(a_, b_, pair, report_));
+      MIMO_ASSIGN_OR_RETURN(finding, FindCounterpart(a_, b_, pair));
     }
     return finding.kind.empty() ? FindVectorOrder(x, y) : finding;
   }
 
   // From what explains the most exactly to what is left.
   Result<PlaceFinding> Matrix(const TensorComparison& tensor, const TensorPair& pair) {
-    if (tensor.figures.differing <= 2) return PlaceFinding{"values.single", OneElement(tensor), 0};
     MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, FindElementwise(a_, b_, pair));
     if (!finding.kind.empty()) return finding;
     if (tensor.figures.non_finite > 0)
@@ -89,9 +88,10 @@ class Explainer {
       beside.push_back(std::move(rows));
     }
     PlaceFinding of_scales = FindScales(scales, beside);
-    if (of_scales.kind.empty() || of_scales.kind == "scale.blocks")
-      if (PlaceFinding of_rows = FindRowFactors(map); !of_rows.kind.empty()) return of_rows;
-    return of_scales;
+    if (!of_scales.kind.empty() && of_scales.kind != "scale.blocks") return of_scales;
+    if (PlaceFinding of_rows = FindRowFactors(map); !of_rows.kind.empty()) return of_rows;
+    MIMO_ASSIGN_OR_RETURN(finding, FindColumnFactors(a_, b_, pair));
+    return finding.kind.empty() ? of_scales : finding;
   }
 
   // Values in other places.
@@ -99,7 +99,7 @@ class Explainer {
     MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, moved_.Find(pair, map));
     if (!finding.kind.empty()) return finding;
     if (!IsDamageAlone(map)) {
-      MIMO_ASSIGN_OR_RETURN(finding, FindCounterpart(a_, b_, pair, report_));
+      MIMO_ASSIGN_OR_RETURN(finding, FindCounterpart(a_, b_, pair));
       if (!finding.kind.empty()) return finding;
     }
     const TensorId& id = pair.a->rows.array().id;
@@ -110,12 +110,6 @@ class Explainer {
   // So little that it is no other tensor.
   static bool IsDamageAlone(const CellMap& map) {
     return (map.CountOf(CellKind::kOther) + map.CountOf(CellKind::kMultiple)) * 20 <= map.told();
-  }
-
-  static std::string OneElement(const TensorComparison& tensor) {
-    return std::to_string(tensor.figures.differing) + " element" + (tensor.figures.differing == 1 ? "" : "s") +
-           ", the first at [" + std::to_string(tensor.figures.first_row) + ", " +
-           std::to_string(tensor.figures.first_col) + "]";
   }
 
   // A factor that is attention_value_scale, or made of it; or that of a global scale.

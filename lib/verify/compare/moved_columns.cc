@@ -12,30 +12,7 @@ constexpr int64_t kFewestRows = 32;      // columns of fewer have too little to 
 constexpr int64_t kMostColumns = 65536;  // of a sketch of all
 constexpr size_t kColumnsLookedFor = 128;
 constexpr int64_t kColumnProbes = 16;
-
-// A factor for every column, and not the same.
-Result<PlaceFinding> FindColumnFactors(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair) {
-  const int64_t cols = pair.a->rows.cols();
-  std::vector<CellSums> sums(static_cast<size_t>(cols));
-  MIMO_RETURN_IF_ERROR(
-      VisitRowPairs(a, *pair.a, b, *pair.b, [&](int64_t, int64_t rows, const float* x, const float* y) {
-        for (int64_t r = 0; r < rows; ++r)
-          for (CellSums& of_column : sums) of_column.Add(*x++, *y++);
-      }));
-  uint64_t told = 0, coherent = 0, changed = 0;
-  for (const CellSums& of_column : sums) {
-    const bool empty = of_column.aa == 0 && of_column.bb == 0;
-    // Factors may be negative.
-    const bool same = of_column.dot * of_column.dot >= 0.8 * of_column.aa * of_column.bb && of_column.bb > 0;
-    told += !empty;
-    coherent += !empty && same;
-    changed += !empty && same && of_column.Kind() != CellKind::kSame;
-  }
-  if (coherent * 10 < told * 9 || changed * 4 < told) return PlaceFinding();
-  return PlaceFinding{"columns.scaled",
-                      "each column by a factor of its own: " + std::to_string(changed) + " of " + std::to_string(told),
-                      0};
-}
+constexpr double kColumnCoherence = 0.95;  // squared cosine: less where blocks of rows have factors of their own
 
 // Rows that are columns, under a shape that says nothing of it: values of A column after column.
 Result<PlaceFinding> FindTransposed(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair) {
@@ -114,13 +91,35 @@ Result<PlaceFinding> FindMovedColumns(const LogicalCheckpoint& a, const LogicalC
 
 }  // namespace
 
+Result<PlaceFinding> FindColumnFactors(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair) {
+  const int64_t cols = pair.a->rows.cols();
+  std::vector<CellSums> sums(static_cast<size_t>(cols));
+  MIMO_RETURN_IF_ERROR(
+      VisitRowPairs(a, *pair.a, b, *pair.b, [&](int64_t, int64_t rows, const float* x, const float* y) {
+        for (int64_t r = 0; r < rows; ++r)
+          for (CellSums& of_column : sums) of_column.Add(*x++, *y++);
+      }));
+  uint64_t told = 0, coherent = 0, changed = 0;
+  for (const CellSums& of_column : sums) {
+    const bool empty = of_column.aa == 0 && of_column.bb == 0;
+    // Factors may be negative.
+    const bool same =
+        of_column.dot * of_column.dot >= kColumnCoherence * of_column.aa * of_column.bb && of_column.bb > 0;
+    told += !empty;
+    coherent += !empty && same;
+    changed += !empty && same && of_column.Kind() != CellKind::kSame;
+  }
+  if (coherent * 10 < told * 9 || changed * 4 < told) return PlaceFinding();
+  return PlaceFinding{"columns.scaled",
+                      "each column by a factor of its own: " + std::to_string(changed) + " of " + std::to_string(told),
+                      0};
+}
+
 Result<PlaceFinding> FindColumns(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair,
                                  int64_t head_columns) {
   const int64_t rows = pair.a->rows.rows(), cols = pair.a->rows.cols();
   if (rows < kFewestRows || cols < 2) return PlaceFinding();
-  MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, FindColumnFactors(a, b, pair));
-  if (!finding.kind.empty()) return finding;
-  MIMO_ASSIGN_OR_RETURN(finding, FindTransposed(a, b, pair));
+  MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, FindTransposed(a, b, pair));
   if (!finding.kind.empty() || cols > kMostColumns) return finding;
   return FindMovedColumns(a, b, pair, head_columns);
 }

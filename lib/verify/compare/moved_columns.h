@@ -6,7 +6,10 @@
 
 namespace mimo {
 
-// The kinds columns.scaled, columns.shifted, columns.permuted, heads.columns-permuted, tensor.transposed; "" for none.
+// A factor for every column, and not the same: columns.scaled; "" for none. kIo.
+Result<PlaceFinding> FindColumnFactors(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair);
+
+// The kinds columns.shifted, columns.permuted, heads.columns-permuted, tensor.transposed; "" for none.
 // `head_columns`: of a head in columns that belong to heads, else 0. kIo.
 Result<PlaceFinding> FindColumns(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const TensorPair& pair,
                                  int64_t head_columns);

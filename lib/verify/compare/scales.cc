@@ -47,6 +47,67 @@ std::vector<float> LargestInBlocks(const std::vector<float>& amax, const ScaleMa
   return largest;
 }
 
+// Ratios of cells, from those of their rows: the middle one, so that a few rows that are damaged do not count.
+class ScaleBands {
+ public:
+  ScaleBands(const ScaleMap& map, int64_t cols, std::vector<float>* ratios, std::vector<float>* amax)
+      : map_(map), cols_(cols), ratios_(*ratios), amax_(*amax), found_(static_cast<size_t>(map.across)) {
+    kinds_.resize(ratios->size());
+    others_.resize(found_.size());
+  }
+
+  void Add(int64_t row, const float* x, const float* y) {
+    if (row / map_.every != band_) Close();
+    band_ = row / map_.every;
+    for (int64_t c = 0; c < map_.across; ++c) {
+      CellSums sums;
+      float& amax = amax_[map_.at(band_, c)];
+      for (int64_t i = c * map_.width; i < std::min(cols_, (c + 1) * map_.width); ++i) {
+        sums.Add(x[i], y[i]);
+        amax = std::max(amax, std::abs(x[i]));
+      }
+      const CellKind kind = sums.Kind();
+      if (kind == CellKind::kOther) ++others_[static_cast<size_t>(c)];
+      if (kind == CellKind::kSame || kind == CellKind::kMultiple)
+        found_[static_cast<size_t>(c)].push_back(sums.ratio());
+    }
+  }
+
+  void Finish(std::vector<CellKind>* kinds) {
+    Close();
+    *kinds = kinds_;
+  }
+
+ private:
+  void Close() {
+    if (band_ < 0) return;
+    for (int64_t c = 0; c < map_.across; ++c) {
+      std::vector<float>& found = found_[static_cast<size_t>(c)];
+      size_t& others = others_[static_cast<size_t>(c)];
+      CellKind& kind = kinds_[map_.at(band_, c)];
+      if (found.empty() || others > found.size()) {
+        kind = others > 0 ? CellKind::kOther : CellKind::kEmpty;
+      } else {
+        const auto middle = found.begin() + static_cast<ptrdiff_t>(found.size() / 2);
+        std::nth_element(found.begin(), middle, found.end());
+        ratios_[map_.at(band_, c)] = *middle;
+        kind = std::abs(*middle - 1) <= kRatioNoise ? CellKind::kSame : CellKind::kMultiple;
+      }
+      found.clear();
+      others = 0;
+    }
+  }
+
+  const ScaleMap& map_;
+  const int64_t cols_;
+  std::vector<float>& ratios_;
+  std::vector<float>& amax_;
+  std::vector<CellKind> kinds_;
+  std::vector<std::vector<float>> found_;  // of the band, by cell
+  std::vector<size_t> others_;
+  int64_t band_ = -1;
+};
+
 // What a rule explains.
 struct Share {
   uint64_t spoken = 0, fits = 0, changed = 0;
@@ -227,7 +288,7 @@ PlaceFinding FindOtherRows(const ScaleMap& map, const std::vector<ScaleRows>& be
       std::max_element(deltas.begin(), deltas.end(), [](const auto& x, const auto& y) { return x.second < y.second; });
   const std::string share = std::to_string(changed * static_cast<uint64_t>(map.every)) + " of " +
                             std::to_string(map.rows * map.every) + " rows";
-  if (static_cast<double>(most->second) >= kMost * static_cast<double>(changed) && changed * 10 >= found * 7)
+  if (most->second * 10 >= changed * 7 && changed * 10 >= found * 7)
     return {"scale.rows-shifted",
             "under the scales of " + std::to_string(std::abs(most->first)) + " further " +
                 (most->first > 0 ? "down" : "up") + ": " + share,
@@ -255,34 +316,27 @@ Result<ScaleMap> MapScales(const LogicalCheckpoint& a, const LogicalCheckpoint& 
   const int64_t cols = pair.a->rows.cols();
   map.rows = CeilDiv(pair.a->rows.rows(), map.every);
   map.across = CeilDiv(cols, map.width);
-  std::vector<CellSums> sums(static_cast<size_t>(map.rows * map.across));
-  std::vector<float> amax(sums.size(), 0);
+  map.kinds.resize(static_cast<size_t>(map.rows * map.across));
+  map.right.assign(map.kinds.size(), 0);
+  map.seen.assign(map.kinds.size(), 0);
+  std::vector<float> amax(map.kinds.size(), 0), ratios(map.kinds.size(), 0);
+  ScaleBands bands(map, cols, &ratios, &amax);
   MIMO_RETURN_IF_ERROR(
       VisitRowPairs(a, *pair.a, b, *pair.b, [&](int64_t row, int64_t rows, const float* x, const float* y) {
-        for (int64_t r = row; r < row + rows; ++r)
-          for (int64_t c = 0; c < cols; ++c, ++x, ++y) {
-            const size_t at = map.at(r / map.every, c / map.width);
-            sums[at].Add(*x, *y);
-            amax[at] = std::max(amax[at], std::abs(*x));
-          }
+        for (int64_t r = row; r < row + rows; ++r, x += cols, y += cols) bands.Add(r, x, y);
       }));
+  bands.Finish(&map.kinds);
   std::vector<float> multipliers;
+  const bool theirs = of_b && !of_a;
   if (map.exact) {
-    const LogicalCheckpoint& side = of_b && !of_a ? b : a;
-    MIMO_RETURN_IF_ERROR(ReadMultipliers(side, scaled, map.every, map.width, &multipliers));
+    MIMO_RETURN_IF_ERROR(ReadMultipliers(theirs ? b : a, scaled, map.every, map.width, &multipliers));
   } else {
     multipliers = LargestInBlocks(amax, map);
   }
-  map.kinds.resize(sums.size());
-  map.right.assign(sums.size(), 0);
-  map.seen.assign(sums.size(), 0);
-  for (size_t i = 0; i < sums.size(); ++i) {
-    map.kinds[i] = sums[i].Kind();
-    const bool told = map.kinds[i] == CellKind::kSame || map.kinds[i] == CellKind::kMultiple;
-    const float ratio = told ? sums[i].ratio() : 0;
-    const bool theirs = of_b && !of_a;
-    map.right[i] = !theirs ? multipliers[i] : told ? multipliers[i] / ratio : 0;
-    map.seen[i] = !told ? 0 : theirs ? multipliers[i] : multipliers[i] * ratio;
+  for (size_t i = 0; i < map.kinds.size(); ++i) {
+    const float ratio = ratios[i];
+    map.right[i] = !theirs ? multipliers[i] : ratio > 0 ? multipliers[i] / ratio : 0;
+    map.seen[i] = ratio == 0 ? 0 : theirs ? multipliers[i] : multipliers[i] * ratio;
   }
   return map;
 }

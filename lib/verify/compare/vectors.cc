@@ -60,7 +60,8 @@ PlaceFinding FindFactorOrOffset(const std::vector<float>& x, const std::vector<f
   for (size_t i = 0; i < x.size(); ++i) {
     const double near = std::max(std::abs(static_cast<double>(x[i])), std::abs(static_cast<double>(y[i]))) * 0x1p-7;
     by_offset += std::abs(y[i] - (x[i] + offset)) <= std::min(near, std::abs(offset) / 4);
-    by_factor += std::abs(y[i] - x[i] * factor) <= near;
+    by_factor += std::abs(y[i] - x[i] * factor) <=
+                 std::max(std::abs(static_cast<double>(y[i])), std::abs(x[i] * factor)) * 0x1p-7;
   }
   const size_t enough = x.size() - std::max(DamageIn(x.size()), x.size() / 10);
   // A factor near 1 is what the equal elements have.
@@ -126,7 +127,7 @@ PlaceFinding FindVectorRule(const std::vector<float>& x, const std::vector<float
   for (size_t i = 0; i < x.size(); ++i) broken += std::isfinite(x[i]) && !std::isfinite(y[i]);
   if (broken > damage) return {"values.non-finite", CountText(broken, x.size()) + " are no numbers any more", 0};
   if (changed > damage) {
-    const ElementVotes votes = CountElements(x.data(), y.data(), static_cast<int64_t>(x.size()), 0);
+    const ElementVotes votes = CountElements(x.data(), y.data(), static_cast<int64_t>(x.size()), 0, Codec::kFp32);
     if (votes.not_bf16 > 0 && votes.rounded + damage >= changed)
       return {"values.f32-bits-lost", "these are the values rounded to BF16", 0};
     if (votes.not_bf16 > 0 && votes.truncated + damage >= changed)

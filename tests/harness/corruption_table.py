@@ -199,6 +199,8 @@ LAYERS = [
 ] + [
     Corruption("read as if gate and up took turns", "decoded", lambda w: c.gate_and_up(w, EXPERT, lambda v: v[np.argsort(c.turns(256, 1))]),
                all_of(expert_names(3)[:2], "rows.gate-up-in-turns")),
+    Corruption("half the rows of gate are up's", "decoded", lambda w: w.set(GATE, np.where(
+        np.arange(512)[:, None] % 2, w.true(GATE), w.true(UP)[np.random.default_rng(7).permutation(512)])), one(GATE, "rows.gate-up-mixed")),
     Corruption("every expert is the next", "decoded", rotate_experts,
                {r"model\.layers\.1\.mlp\.experts\.\d\.\w+_proj\.weight": "experts.permuted"}),
     Corruption("an expert stands for another", "decoded", lambda w: [w.put(a, w.get(b)) for a, b in zip(expert_names(3), expert_names(6))],
@@ -229,6 +231,8 @@ LAYERS = [
     Corruption("lm_head tied to the embedding", "decoded", lambda w: w.put(HEAD, w.get(EMBED)), one(HEAD, "tensor.repeated")),
     Corruption("lm_head and embedding exchanged", "decoded", lambda w: c.swap(w, [(HEAD, EMBED)]), all_of([HEAD, EMBED], "tensor.exchanged")),
     Corruption("embedding rows one further", "decoded", lambda w: w.change(EMBED, lambda v: np.roll(v, 1, 0)), one(EMBED, "rows.shifted")),
+    Corruption("vocabulary cut", "decoded", lambda w: ([w.put(n, w.get(n)[:256]) for n in (EMBED, HEAD)], w.config.update(vocab_size=256)),
+               {at(EMBED, HEAD): "tensor.shape", "vocab_size": "config.vocab_size"}, "others"),
     Corruption("norms of a layer exchanged", "decoded", lambda w: c.swap(w, [(NORM, NORM2)]), all_of([NORM, NORM2], "tensor.exchanged")),
 ]
 
@@ -246,9 +250,9 @@ def to_bf16(values):
 VALUES = [
     Corruption("BF16 by truncation", "decoded", lambda w: w.put(Q0, truncated(w.true(Q0))), one(Q0, "values.truncated")),
     Corruption("router cut to BF16", "fused", lambda w: w.put(ROUTER, codecs.f32_from_bf16(truncated(w.true(ROUTER)))), one(ROUTER, "values.truncated")),
-    Corruption("router bias as BF16", "many", lambda w: w.put(BIAS, codecs.bf16_from_f32(w.true(BIAS)), "BF16"), one(BIAS, "values.f32-bits-lost"), "others"),
+    Corruption("router bias as BF16", "many", lambda w: w.put(BIAS, codecs.bf16_from_f32(w.true(BIAS)), "BF16"), one(BIAS, "values.f32-bits-lost")),
     Corruption("router bias through BF16", "many", lambda w: w.change(BIAS, to_bf16), one(BIAS, "values.f32-bits-lost")),
-    Corruption("router as BF16", "many", lambda w: w.put(ROUTER, codecs.bf16_from_f32(w.true(ROUTER)), "BF16"), one(ROUTER, "values.f32-bits-lost"), "others"),
+    Corruption("router as BF16", "many", lambda w: w.put(ROUTER, codecs.bf16_from_f32(w.true(ROUTER)), "BF16"), one(ROUTER, "values.f32-bits-lost")),
     Corruption("router through BF16", "many", lambda w: w.change(ROUTER, to_bf16), one(ROUTER, "values.f32-bits-lost")),
     Corruption("router bias all 71", "many", lambda w: w.change(BIAS, lambda v: np.full_like(v, 71.25)), one(BIAS, "values.constant")),
     Corruption("router bias centred", "many", lambda w: w.change(BIAS, lambda v: v - F(70.9)), one(BIAS, "values.offset")),
@@ -256,7 +260,9 @@ VALUES = [
     Corruption("rows of the router permuted", "many", lambda w: w.change(ROUTER, lambda v: v[np.random.default_rng(2).permutation(256)]),
                one(ROUTER, "rows.permuted")),
     Corruption("sinks permuted", "decoded", lambda w: w.change(SINKS, lambda v: v[::-1]), one(SINKS, "values.permuted")),
-    Corruption("sinks dropped", "decoded", lambda w: drop(w, re.escape(SINKS)), one(SINKS, "tensor.missing")),
+    Corruption("sinks dropped", "decoded", lambda w: drop(w, re.escape(SINKS)), one(SINKS, "refused"), ""),
+    Corruption("sinks dropped, in the config as well", "decoded", lambda w: (drop(w, "attention_sink_bias"), w.config.update(add_swa_attention_sink_bias=False)),
+               {r"model\..*attention_sink_bias": "tensor.missing", "add_swa_attention_sink_bias": "config.add_swa_attention_sink_bias"}),
     Corruption("sinks in the base of exp2", "decoded", lambda w: w.change(SINKS, lambda v: v * F(1.442695)), one(SINKS, "values.scaled")),
     Corruption("norm plus one", "decoded", lambda w: w.change(NORM, lambda v: v + 1), one(NORM, "values.offset")),
     Corruption("norm minus one", "bf16", lambda w: w.change(NORM, lambda v: v - 1), one(NORM, "values.offset")),
@@ -274,6 +280,7 @@ VALUES = [
     Corruption("a quarter lost", "decoded", lambda w: w.change(UP, lambda v: np.where(
         np.arange(512)[:, None] % 16 == 5, np.random.default_rng(8).standard_normal(v.shape) * F(0.02), v)),
                one(UP, "values.damaged")),
+    Corruption("a little less everywhere", "decoded", lambda w: w.change(UP, lambda v: v * F(0.99)), one(UP, "values.within-codec"), "others"),
     Corruption("value scale folded into V", "decoded", lambda w: w.change(V0, lambda v: v * F(VALUE_SCALE)), one(V0, "value-scale.folded")),
     Corruption("value scale folded into o_proj", "decoded", lambda w: w.change(O0, lambda v: v * F(VALUE_SCALE)), one(O0, "value-scale.folded")),
     Corruption("value scale folded twice", "fused", lambda w: fold(w, VALUE_SCALE**2), one(V0, "value-scale.twice")),
@@ -364,8 +371,11 @@ DOCUMENTS = [
     of_config("top-k without normalization", norm_topk_prob=False),
     of_config("epsilon of another release", layernorm_epsilon=1e-06),
     of_config("rotary factor", partial_rotary_factor=0.5),
-    of_config("sinks where there are none", add_full_attention_sink_bias=True),
-    of_config("tied embeddings", tie_word_embeddings=True),
+    Corruption("sinks where there are none", "fused", lambda w: w.config.update(add_full_attention_sink_bias=True),
+               {r"model\.layers\.0\.self_attn\.attention_sink_bias": "refused"}, ""),
+    Corruption("tied embeddings with a head", "fused", lambda w: w.config.update(tie_word_embeddings=True), one(HEAD, "refused"), ""),
+    Corruption("head dropped for tied embeddings", "decoded", lambda w: (drop(w, re.escape(HEAD)), w.config.update(tie_word_embeddings=True)),
+               {at(HEAD): "tensor.missing", "tie_word_embeddings": "config.tie_word_embeddings"}, "others"),
     of_config("positions", max_position_embeddings=32768),
     of_config("missing auto_map", auto_map=None),
     of_config("empty auto_map", auto_map={}),

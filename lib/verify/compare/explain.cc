@@ -8,6 +8,7 @@
 #include "lib/verify/compare/cells.h"
 #include "lib/verify/compare/counterparts.h"
 #include "lib/verify/compare/elements.h"
+#include "lib/verify/compare/fused_replicas.h"
 #include "lib/verify/compare/moved_columns.h"
 #include "lib/verify/compare/moved_rows.h"
 #include "lib/verify/compare/scales.h"
@@ -157,6 +158,8 @@ std::vector<size_t> Chosen(const CompareReport& report, const std::vector<size_t
 
 Status Explain(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const std::vector<TensorPair>& pairs,
                const CompareOptions& options, CompareReport* report) {
+  for (const LogicalCheckpoint* side : {&a, &b})
+    MIMO_RETURN_IF_ERROR(CompareFusedReplicas(*side, &report->differences));
   std::vector<size_t> differing;
   for (size_t t = 0; t < report->tensors.size(); ++t)
     if (!report->tensors[t].accepted) differing.push_back(t);

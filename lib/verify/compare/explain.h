@@ -8,7 +8,8 @@
 
 namespace mimo {
 
-// Adds a difference for every tensor of `report` that is not accepted, `pairs` by its side. Looks at most
+// Adds a difference for every tensor of `report` that is not accepted, `pairs` by its side, and for copies of KV heads
+// within one array that are none. Looks at most
 // options.explained of them again; the others are said to be like those of their kind. kIo.
 Status Explain(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const std::vector<TensorPair>& pairs,
                const CompareOptions& options, CompareReport* report);

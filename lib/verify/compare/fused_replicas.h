@@ -1,0 +1,14 @@
+// Replicas of KV heads within one fused array, of which one alone is read.
+#pragma once
+
+#include <vector>
+
+#include "lib/verify/compare/compare.h"
+
+namespace mimo {
+
+// Adds a replica.differs for every attention of `side`, a directory with more chunks than KV heads, whose copies of a
+// KV head are not of the same bytes, scales included. kIo.
+Status CompareFusedReplicas(const LogicalCheckpoint& side, std::vector<CompareDifference>* differences);
+
+}  // namespace mimo

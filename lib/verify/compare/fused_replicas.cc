@@ -34,22 +34,34 @@ int64_t ScaleRowOf(const QkvMap& map, int64_t row) {
   return -1;
 }
 
-// Whether run `second` holds what `first` does; a block of scales ends somewhere within a head.
-Result<bool> IsCopy(const LogicalCheckpoint& side, const StoredArray& array, const StoredArray* scales,
-                    const QkvMap& map, const RowRun& first, const RowRun& second) {
-  MIMO_ASSIGN_OR_RETURN(bool equal, HasEqualRows(side, array, first.array_row, second.array_row, first.rows));
-  if (!equal || scales == nullptr) return equal;
+// Whether run `second` holds what `first` does, of an array or of scales that lie in its rows.
+Result<bool> IsCopy(const LogicalCheckpoint& side, const StoredArray& array, const QkvMap& map, const RowRun& first,
+                    const RowRun& second) {
+  if (array.rows() == map.rows[0]) return HasEqualRows(side, array, first.array_row, second.array_row, first.rows);
+  // Scales of blocks: one ends somewhere within a head.
   int64_t last_a = -1, last_b = -1;
   for (int64_t i = 0; i < first.rows; ++i) {
     const int64_t here = ScaleRowOf(map, first.array_row + i), there = ScaleRowOf(map, second.array_row + i);
     if (here == last_a && there == last_b) continue;
     last_a = here;
     last_b = there;
-    if (here < 0 || there < 0 || std::max(here, there) >= scales->rows()) continue;
-    MIMO_ASSIGN_OR_RETURN(equal, HasEqualRows(side, *scales, here, there, 1));
+    MIMO_ASSIGN_OR_RETURN(const bool equal, HasEqualRows(side, array, here, there, 1));
     if (!equal) return false;
   }
   return true;
+}
+
+// The first run of `array` that is no copy of an earlier one of its head, with that one; null where all are.
+Result<std::pair<const RowRun*, const RowRun*>> FindStranger(const LogicalCheckpoint& side, const StoredArray& array,
+                                                             const QkvMap& map) {
+  std::map<CopyOfRows, const RowRun*> first_of;
+  for (const RowRun& run : map.runs) {
+    const auto [first, fresh] = first_of.try_emplace(CopyOfRows{run.projection, run.logical_row}, &run);
+    if (fresh || first->second->rows != run.rows) continue;
+    MIMO_ASSIGN_OR_RETURN(const bool equal, IsCopy(side, array, map, *first->second, run));
+    if (!equal) return std::pair(first->second, &run);
+  }
+  return std::pair<const RowRun*, const RowRun*>();
 }
 
 }  // namespace
@@ -60,27 +72,19 @@ Status CompareFusedReplicas(const LogicalCheckpoint& side, std::vector<CompareDi
   const QkvLayout& layout = checkpoint.layout.layout;
   if (checkpoint.view || checkpoint.like || !layout.fused()) return {};
   for (const StoredArray& array : stored.arrays) {
-    if (array.id.role != Role::kAttnQkv || array.id.part != Part::kWeight) continue;
+    // Weights, and scales of blocks or of rows.
+    if (array.id.role != Role::kAttnQkv) continue;
     const AttentionShape shape = LogicalShape(stored.config, stored.config.windowed_at(array.id.layer, array.id.mtp));
     if (layout.chunks <= shape.kv_heads || !LayoutFits(layout, shape)) continue;
     const QkvMap map = BuildQkvMap(layout, shape);
-    if (map.rows[0] != array.rows()) continue;
-    const StoredArray* scales = stored.Find(NameOfPart(array.name, Part::kScaleInv));
-    // Scales of groups lie in rows of their own: they are codes' neighbours, and rows of the array.
-    if (scales != nullptr && scales->rows() != map.scale_rows[0]) scales = nullptr;
-    std::map<CopyOfRows, const RowRun*> first_of;
-    for (const RowRun& run : map.runs) {
-      const auto [first, fresh] = first_of.try_emplace(CopyOfRows{run.projection, run.logical_row}, &run);
-      if (fresh || first->second->rows != run.rows) continue;
-      MIMO_ASSIGN_OR_RETURN(const bool equal, IsCopy(side, array, scales, map, *first->second, run));
-      if (equal) continue;
-      differences->push_back({"replica.differs", array.name,
-                              "in " + side.root() + ": rows from " + std::to_string(run.array_row) +
-                                  " are a copy of those from " + std::to_string(first->second->array_row) +
-                                  ", and hold something else",
-                              std::nullopt});
-      break;
-    }
+    if (array.rows() != map.rows[0] && (HoldsElements(array.id.part) || array.rows() != map.scale_rows[0])) continue;
+    MIMO_ASSIGN_OR_RETURN(const auto stranger, FindStranger(side, array, map));
+    if (stranger.second == nullptr) continue;
+    differences->push_back({"replica.differs", array.name,
+                            "in " + side.root() + ": rows from " + std::to_string(stranger.second->array_row) +
+                                " are a copy of those from " + std::to_string(stranger.first->array_row) +
+                                ", and hold something else",
+                            std::nullopt});
   }
   return {};
 }

@@ -283,6 +283,9 @@ LAYERS = [
     Corruption("vocabulary cut", "decoded",
                lambda w: ([w.put(n, w.get(n)[:256]) for n in (EMBED, HEAD)], w.config.update(vocab_size=256)),
                {at(EMBED, HEAD): "tensor.shape", "vocab_size": "config.vocab_size"}, "others"),
+    Corruption("blocks of the vision tower exchanged", "many", lambda w: c.swap(w, [
+        (f"visual.blocks.0.mlp.{x}_proj.weight", f"visual.blocks.1.mlp.{x}_proj.weight") for x in ("gate", "up", "down")]),
+        {r"visual\.blocks\.[01]\.mlp\.\w+_proj\.weight": "tensor.exchanged"}, "others"),
     Corruption("norms of a layer exchanged", "decoded", lambda w: c.swap(w, [(NORM, NORM2)]),
                all_of([NORM, NORM2], "tensor.exchanged")),
 ]
@@ -458,6 +461,10 @@ DOCUMENTS = [
                lambda w: (drop(w, re.escape(HEAD)), w.config.update(tie_word_embeddings=True)),
                {at(HEAD): "tensor.missing", "tie_word_embeddings": "config.tie_word_embeddings"}, "others"),
     of_config("positions", max_position_embeddings=32768),
+    Corruption("YaRN in the config", "fused", lambda w: w.config.update(rope_scaling={"type": "yarn", "factor": 4.0}),
+               {"rope_scaling": "config.rope_scaling"}, "others"),
+    Corruption("another patch of the vision tower", "many", lambda w: w.config["vision_config"].update(window_size=112),
+               {"vision_config": "config.vision_config"}, ""),
     of_config("missing auto_map", auto_map=None),
     of_config("empty auto_map", auto_map={}),
     Corruption("MTP layers unsaid", "mxfp4", c.config(num_nextn_predict_layers=1),

@@ -20,7 +20,7 @@ Corruption = namedtuple("Corruption", "name base edit expect damage", defaults=(
 SMALL = dict(hidden=512, experts=8, heads=16, intermediate=512, moe_intermediate=128, vocab=320, pattern=(0, 1, 1),
              mtp=2, towers=False)
 MANY = dict(hidden=128, experts=256, heads=16, intermediate=128, moe_intermediate=64, vocab=64, pattern=(0, 1), mtp=1,
-            towers=False)
+            towers=True)
 # variant; what is edited: the checkpoint itself (False), its values as BF16 with Q, K and V apart (True), or what
 # mimo-convert makes of it with these options; options of the generator
 BASES = {"fused": ("v2.5", False, SMALL), "decoded": ("v2.5", True, SMALL),

@@ -44,6 +44,19 @@ bool IsNumber(const json& value) {
          std::all_of(value.begin(), value.end(), [](const json& part) { return IsNumber(part); });
 }
 
+// Whether a difference under `key` is one of what is computed or loaded; of objects, one of their members'.
+bool Counts(const std::string& key, const json& x, const json& y) {
+  if (std::find(kTextsThatCount.begin(), kTextsThatCount.end(), key) != kTextsThatCount.end()) return true;
+  if (!x.is_object() || !y.is_object()) return (IsNumber(x) || x.is_null()) && (IsNumber(y) || y.is_null());
+  for (const auto& [member, value] : x.items()) {
+    const json other = y.contains(member) ? y.at(member) : json();
+    if (value != other && Counts(member, value, other)) return true;
+  }
+  return std::any_of(y.items().begin(), y.items().end(), [&](const auto& item) {
+    return !x.contains(item.key()) && Counts(item.key(), json(), item.value());
+  });
+}
+
 std::string Short(const json& value) {
   std::string text = value.dump(-1, ' ', false, json::error_handler_t::replace);
   if (text.size() > 80) text = text.substr(0, 77) + "...";
@@ -139,10 +152,7 @@ ConfigComparison CompareConfigs(const Checkpoint& a, const Checkpoint& b) {
     const std::string evidence =
         (x.is_null() ? "absent" : Short(x)) + " against " + (y.is_null() ? "absent" : Short(y));
     const bool no_tower = IsTowerKey(key) && (x.is_null() || y.is_null());  // text alone, which tensors show
-    const bool numbers = (IsNumber(x) || x.is_null()) && (IsNumber(y) || y.is_null());
-    const bool text = std::find(kTextsThatCount.begin(), kTextsThatCount.end(), key) != kTextsThatCount.end();
-    const bool counts = text || (numbers && !no_tower);
-    if (counts)
+    if (!no_tower && Counts(key, x, y))
       result.differences.push_back({"config." + key, key, evidence, std::nullopt});
     else
       result.notes.push_back("config.json: " + key + ": " + evidence);

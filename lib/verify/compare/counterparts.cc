@@ -18,7 +18,9 @@ enum class Relation : uint8_t { kExpert, kLayer, kOther };
 // What `other` would be to `tensor`; the likely ones first.
 Relation RelationOf(const TensorId& here, const TensorId& there) {
   if (here.role != there.role || here.part != there.part || here.role == Role::kUnknown) return Relation::kOther;
-  if (here.layer == there.layer && here.mtp == there.mtp) return Relation::kExpert;
+  if (here.layer < 0 || there.layer < 0) return Relation::kOther;
+  if (here.layer == there.layer && here.mtp == there.mtp)
+    return here.expert >= 0 ? Relation::kExpert : Relation::kOther;
   return here.expert == there.expert ? Relation::kLayer : Relation::kOther;
 }
 

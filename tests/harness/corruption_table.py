@@ -352,7 +352,7 @@ VALUES = [
                lambda v: np.random.default_rng(1).standard_normal(v.shape) * F(0.02)),
                one(UP, "values.other")),
     Corruption("through four bits", "decoded", lambda w: w.set(UP, four_bits(w.true(UP))),
-               one(UP, "values.noise"), "others"),
+               one(UP, "values.noise")),
     Corruption("a quarter lost", "decoded", lambda w: w.change(UP, lambda v: np.where(
         np.arange(512)[:, None] % 16 == 5, np.random.default_rng(8).standard_normal(v.shape) * F(0.02), v)),
                one(UP, "values.damaged")),

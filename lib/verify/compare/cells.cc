@@ -12,6 +12,7 @@ namespace {
 
 constexpr double kCoherence = 0.8;  // squared cosine of a multiple: noise of 4 bits leaves 0.98, unrelated values 0.01
 constexpr int64_t kBlockRows = 128;
+constexpr float kBeyondNoise = 0.25f;  // of a factor
 
 float MedianOf(std::vector<float> values) {
   const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
@@ -89,6 +90,16 @@ Result<CellMap> MapCells(const LogicalCheckpoint& a, const LogicalTensor& in_a, 
   return map;
 }
 
+bool IsNoisy(const CellMap& map) {
+  uint64_t same = 0, moved = 0;
+  for (size_t i = 0; i < map.kinds.size(); ++i) {
+    if (map.kinds[i] != CellKind::kSame) continue;
+    ++same;
+    moved += std::abs(map.ratios[i] - 1) > 0x1p-8f;
+  }
+  return moved * 10 > same;
+}
+
 bool IsEnough(uint64_t explained, uint64_t left, uint64_t told) {
   return explained > left && left <= std::max<uint64_t>({2, explained / 10, told * 3 / 100});
 }
@@ -126,6 +137,8 @@ PlaceFinding FindFactor(const CellMap& map) {
   const uint64_t told = map.told(), same = map.CountOf(CellKind::kSame);
   const uint64_t left = map.CountOf(CellKind::kOther) + map.CountOf(CellKind::kMultiple) - alike.count;
   if (!IsEnough(alike.count, left, told)) return {};
+  // Where noise moves ratios, a few are moved further than most.
+  if (IsNoisy(map) && alike.count * 2 < told && std::abs(alike.factor - 1) < kBeyondNoise) return {};
   PlaceFinding finding;
   finding.factor = alike.factor;
   finding.evidence = "times " + FormatNumber("%.6g", alike.factor);

@@ -54,6 +54,9 @@ struct PlaceFinding {
   double factor = 0;  // values.scaled
 };
 
+// Whether cells that are the same have other ratios than 1 by more than rounding makes.
+bool IsNoisy(const CellMap& map);
+
 // Whether `explained` places of `told` are enough to name what befell them, when `left` differ for no reason that is
 // known: a few may be damaged on top of anything.
 bool IsEnough(uint64_t explained, uint64_t left, uint64_t told);

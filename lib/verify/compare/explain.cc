@@ -68,7 +68,11 @@ class Explainer {
                    others = map.CountOf(CellKind::kOther);
     const std::string cells =
         std::to_string(others + multiples) + " of " + std::to_string(told) + " cells of 128 columns";
-    if (others + multiples == 0) return PlaceFinding{"values.noise", "near everywhere, and not the same", 0};
+    // Noise beyond half a step, in more than the cells that hold something else.
+    const bool noise = IsNoisy(map) && (others + multiples) * 20 <= told &&
+                       tensor.figures.beyond > (others + multiples) * static_cast<uint64_t>(2 * kCellColumns);
+    if (others + multiples == 0 || noise)
+      return PlaceFinding{"values.noise", "near nearly everywhere, and not the same", 0};
     MIMO_ASSIGN_OR_RETURN(finding, Moved(pair, map));
     if (!finding.kind.empty()) return finding;
     if ((others + multiples) * 5 <= told) return PlaceFinding{"values.damaged", cells + " hold something else", 0};

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kQuarterBlock = 32;  // rows: blocks of other heights end at multiples of it
 constexpr double kScaleNoise = 0.02;   // of a ratio of sums over many values
+constexpr double kExact = 0.9995;      // squared cosine of the same codes under two scales
 constexpr double kMost = 0.85;         // of the cells that a rule speaks of
 
 bool HasGroups(Codec codec) {
@@ -66,7 +67,10 @@ class ScaleBands {
         sums.Add(x[i], y[i]);
         amax = std::max(amax, std::abs(x[i]));
       }
-      const CellKind kind = sums.Kind();
+      CellKind kind = sums.Kind();
+      // Of a few values noise makes a ratio, too: under another scale they are as they were, times that.
+      if (kind == CellKind::kMultiple && map_.width < kCellColumns && sums.dot * sums.dot < kExact * sums.aa * sums.bb)
+        kind = std::abs(sums.ratio() - 1) < 0.5f ? CellKind::kSame : CellKind::kOther;
       if (kind == CellKind::kOther) ++others_[static_cast<size_t>(c)];
       if (kind == CellKind::kSame || kind == CellKind::kMultiple)
         found_[static_cast<size_t>(c)].push_back(sums.ratio());

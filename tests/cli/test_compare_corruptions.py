@@ -71,7 +71,8 @@ class Corruptions(case.ToolCase):
             refused = "refused" in corruption.expect.values()
             found = self.compare(base, work, f"{number}-{damaged}", (3,) if refused else (1,))
             # Damage of a fused array is in all that it holds.
-            beside = [n.replace("qkv_proj", x + "_proj") for n in work.touched * damaged for x in "qkv" if "qkv_proj" in n]
+            beside = [n.replace("qkv_proj", x + "_proj").replace("_scale_inv", "")
+                      for n in work.touched * damaged for x in "qkv" if "qkv_proj" in n]
             wrong = self.judge(corruption, found, bystanders, beside)
             lines += [f"{'with damage' if damaged else 'alone'}: {line}" for line in wrong]
             rows.append(" ".join(sorted({k for k, p in found if p not in bystanders})))

@@ -149,7 +149,8 @@ def damaged(array, packed, random):
 
 def damage(work, random, same):
     """Damages bystanders, and with `same` what was edited. -> names of what is damaged and was not edited"""
-    edited_names = {n for n in work.touched if work.state.has(n) and not re.search(r"scale", n)}
+    weights = {re.sub(r"_(scale(_inv|_2)?|global_scale)$", "", n) for n in work.touched}    # of scales those they are of
+    edited_names = {n for w in weights for n in (w, w + "_packed") if work.state.has(n)}
     bystanders = [n for n in BYSTANDERS if work.state.has(n) and n not in edited_names]
     done = []
     for name in sorted(edited_names if same else ()) + bystanders:

@@ -44,6 +44,10 @@ class LogicalCheckpoint {
 
   // Reads what a layout asks for into `buffer`, where it belongs. From any thread.
   Status Read(const StepLayout& layout, std::byte* buffer) const;
+  // Rows of an array of checkpoint().stored, as many as `out` holds. kIo.
+  Status ReadRows(const StoredArray& array, int64_t row, std::span<std::byte> out) const {
+    return stage_->ReadRows(array, row, out);
+  }
 
   // The input scale of every weight that has one, by the name of the tensor, F32; fused attention has it for each of Q,
   // K and V. kIo.

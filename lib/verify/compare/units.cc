@@ -10,7 +10,7 @@
 namespace mimo {
 namespace {
 
-constexpr uint64_t kUnitBytes = 8 << 20;   // of one side, as it is stored
+constexpr uint64_t kUnitBytes = 2 << 20;   // of one side, as it is stored
 constexpr uint64_t kKeptBytes = 24 << 20;  // of the buffers that are used again
 constexpr char kMoreMemory[] = "try again with more memory";
 

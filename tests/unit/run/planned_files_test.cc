@@ -121,7 +121,9 @@ TEST_P(PlannedFilesOf, HoldWhatARunWrites) {
             ASSERT_TRUE(read.ok()) << read.error().Message();
             at += count;
           }
-          if (!IsChecked(name)) EXPECT_EQ(found == bytes, true) << name;
+          if (!IsChecked(name)) {
+            EXPECT_EQ(found == bytes, true) << name;
+          }
         }
       });
     for (std::thread& reader : readers) reader.join();
@@ -149,7 +151,7 @@ TEST_P(PlannedFilesOf, OpenAsTheSameCheckpoint) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, PlannedFilesOf, ::testing::ValuesIn(Cases()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& one) { return std::string(one.param.name); });
 
 }  // namespace
 }  // namespace mimo

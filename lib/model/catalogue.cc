@@ -1,10 +1,12 @@
 #include "lib/model/catalogue.h"
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 #include <tuple>
 
 #include "lib/base/checked.h"
+#include "lib/base/workers.h"
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/model/file_names.h"
 #include "lib/model/mtp_names.h"
@@ -57,7 +59,7 @@ class CatalogueBuilder {
   Result<Catalogue> Build() {
     MIMO_ASSIGN_OR_RETURN(out_, BuildWithoutTensors());
     MIMO_RETURN_IF_ERROR(ChooseTensorFiles());
-    for (const std::string& name : tensor_files_) MIMO_RETURN_IF_ERROR(ReadShard(name));
+    MIMO_RETURN_IF_ERROR(ReadShards());
     MIMO_RETURN_IF_ERROR(ReleaseNames(&out_, &weight_map_));
     MIMO_RETURN_IF_ERROR(SortStrays());
     MIMO_RETURN_IF_ERROR(SortArrays(&out_));
@@ -218,29 +220,69 @@ class CatalogueBuilder {
     for (StoredArray& array : out_.arrays) array.file = place[array.file];
   }
 
+  // A tensor file and its arrays, of which `file` is not set.
+  struct Shard {
+    CatalogueFile file;
+    std::vector<StoredArray> arrays;
+    Status status;
+  };
+
+  // All of tensor_files_, side by side: headers of a terabyte are 50 MB of JSON. The error is that of the first file.
+  Status ReadShards() {
+    std::vector<Shard> shards(tensor_files_.size());
+    std::atomic<size_t> next = 0;
+    const size_t threads = std::min(static_cast<size_t>(ThreadsOfMachine()), std::max<size_t>(1, shards.size()));
+    Workers workers(static_cast<int>(threads), "try again with more memory");
+    Status run = workers.Run([&](int) -> Status {
+      for (size_t i = next++; i < shards.size() && !workers.stopped(); i = next++)
+        shards[i].status = ReadOne(tensor_files_[i], &shards[i]);
+      return {};
+    });
+    MIMO_RETURN_IF_ERROR(std::move(run));
+    for (Shard& shard : shards) {
+      MIMO_RETURN_IF_ERROR(std::move(shard.status));
+      Append(std::move(shard));
+    }
+    return {};
+  }
+
   Status ReadShard(const std::string& name) {
+    Shard shard;
+    MIMO_RETURN_IF_ERROR(ReadOne(name, &shard));
+    Append(std::move(shard));
+    return {};
+  }
+
+  void Append(Shard shard) {
+    const auto index = static_cast<uint32_t>(out_.files.size());
+    out_.files.push_back(std::move(shard.file));
+    for (StoredArray& array : shard.arrays) {
+      array.file = index;
+      out_.arrays.push_back(std::move(array));
+    }
+  }
+
+  // From any thread.
+  Status ReadOne(const std::string& name, Shard* shard) const {
     const std::string path = JoinPath(out_.root, name);
     MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs_.Stat(path));
     MIMO_ASSIGN_OR_RETURN(SafetensorsHeader header, ReadSafetensorsHeader(fs_, path));
-    CatalogueFile file{name, header.file_bytes, header.data_begin, {}, std::move(header.metadata)};
-    file.stamp = info ? StampOf(*info) : FileStamp();
+    shard->file = {name, header.file_bytes, header.data_begin, {}, std::move(header.metadata)};
+    shard->file.stamp = info ? StampOf(*info) : FileStamp();
     std::string bytes(header.data_begin, '\0');
     MIMO_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> in, fs_.OpenForRead(path));
     MIMO_RETURN_IF_ERROR(in->ReadAt(0, std::as_writable_bytes(std::span(bytes))));
-    file.header_hash = HashBytes(std::as_bytes(std::span(bytes)));
-    const auto index = static_cast<uint32_t>(out_.files.size());
-    out_.files.push_back(std::move(file));
+    shard->file.header_hash = HashBytes(std::as_bytes(std::span(bytes)));
     const std::string rank = RankPrefix(name);
+    shard->arrays.reserve(header.tensors.size());
     for (TensorInfo& tensor : header.tensors) {
-      StoredArray array;
+      StoredArray& array = shard->arrays.emplace_back();
       if (rank.empty()) array.id = out_.table->Identify(tensor.name);
       array.name = rank + tensor.name;
       array.dtype = tensor.dtype;
       array.shape = std::move(tensor.shape);
-      array.file = index;
       array.begin = tensor.begin;
       array.bytes = tensor.end - tensor.begin;
-      out_.arrays.push_back(std::move(array));
     }
     return {};
   }

@@ -105,12 +105,11 @@ class Comparison {
     report_.differences.push_back({std::move(kind), std::move(place), std::move(evidence), std::nullopt});
   }
 
-  // Of other dimensions nothing can be compared.
+  // Of rows of other lengths nothing can be compared; layers and experts that are too few are differences.
   Status CheckSameModel() const {
     const ModelConfig &x = a_.checkpoint().catalogue().config, &y = b_.checkpoint().catalogue().config;
     const auto dimensions = [](const ModelConfig& c) {
-      return "hidden " + std::to_string(c.hidden) + ", " + std::to_string(c.layers) + " layers, " +
-             std::to_string(c.experts) + " experts, heads of " + std::to_string(c.global.head_dim) + " and " +
+      return "hidden " + std::to_string(c.hidden) + ", heads of " + std::to_string(c.global.head_dim) + " and " +
              std::to_string(c.global.v_head_dim);
     };
     if (dimensions(x) == dimensions(y)) return {};

@@ -174,8 +174,10 @@ Status UnitComparer::CountBeyond(const RowsInMemory& a, const RowsInMemory& b, i
     };
     if (!std::isfinite(apart)) continue;  // counted as such
     if (fits(other[i])) continue;
-    const float via_bf16 = kernels::Bf16ToFloat(kernels::Bf16FromFloat(other[i]));
-    if (fits(via_bf16)) continue;
+    const auto via_bf16 = [](float value) { return kernels::Bf16ToFloat(kernels::Bf16FromFloat(value)); };
+    const float rounded = via_bf16(other[i]), multiplier = scratch->multipliers[i];
+    // What computes in BF16 rounds its quotients to that before they become codes.
+    if (fits(rounded) || (multiplier != 0 && fits(via_bf16(rounded / multiplier) * multiplier))) continue;
     if (IsClipped(*coarser_, made[i], scratch->multipliers[i], other[i]))
       ++figures->clipped;
     else

@@ -320,26 +320,37 @@ class Pairing {
     return WrongShape(expected);
   }
 
-  Error WrongShape(const std::vector<int64_t>& expected) const {
-    const std::vector<int64_t>& found = catalogue_.arrays[weight_.scale].shape;
+  // What the shape of scales tells of who wrote them.
+  std::string AdviceOnShape(const std::vector<int64_t>& expected, const std::vector<int64_t>& found) const {
     int64_t elements = 1;
     for (int64_t extent : found) {
       // A hostile header may hold extents whose product does not fit; no advice depends on that one.
       if (extent != 0 && elements > INT64_MAX / extent) elements = INT64_MAX / extent;
       elements *= extent;
     }
+    if (found.size() == 2 && found[0] == expected[1] && found[1] == expected[0])
+      return "the scales are transposed: export the checkpoint again with one row of scales per row of the weight";
+    if (weight_.storage == Storage::kFp8Block)
+      return found == std::vector<int64_t>{expected[0], 1, expected[1], 1}
+                 ? "these are the four dimensions of ModelOpt's FP8_PB_WO: store the same numbers in two"
+                 : "the file is damaged or not of this family";
     const int64_t tiles = CeilDiv(expected[0], int64_t{128}) * CeilDiv(expected[1], int64_t{4});
-    std::string advice = "the file is damaged or not of this family";
-    if (found.size() == 2 && found[0] == expected[1] && found[1] == expected[0]) {
-      advice = "the scales are transposed: export the checkpoint again with one row of scales per row of the weight";
-    } else if (weight_.storage != Storage::kFp8Block && elements / 512 == tiles && elements % 512 == 0) {
-      advice =
-          "the scales are swizzled into tiles of 128 x 4 for a kernel: export the checkpoint again with linear scales";
-    }
+    if (elements / 512 == tiles && elements % 512 == 0)
+      return "the scales are swizzled into tiles of 128 x 4 for a kernel: export the checkpoint again with linear "
+             "scales";
+    if (weight_.storage == Storage::kNvfp4 && found.size() == 2 && found[0] == expected[0] && found[1] > 0 &&
+        found[1] < expected[1] && expected[1] % found[1] == 0)
+      return "these are NVFP4 groups of " + std::to_string(expected[1] / found[1] * kNvfp4Group) +
+             ": export the checkpoint again with groups of " + std::to_string(kNvfp4Group);
+    return "the file is damaged or not of this family";
+  }
+
+  Error WrongShape(const std::vector<int64_t>& expected) const {
+    const std::vector<int64_t>& found = catalogue_.arrays[weight_.scale].shape;
     return Bad(weight_.scale, "scale of the wrong shape")
         .Expected(ShapeText(expected) + " for codes of " + ShapeText(Codes().shape))
         .Found(ShapeText(found))
-        .Advice(advice);
+        .Advice(AdviceOnShape(expected, found));
   }
 
   const Catalogue& catalogue_;

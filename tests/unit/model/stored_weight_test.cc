@@ -246,6 +246,10 @@ TEST(StoredWeight, ErrorsSayWhatWentWrong) {
   EXPECT_TRUE(has(text, "swizzled")) << text;
   text = message({{"weight", kE4M3, {192, 128}}, {"weight_scale", kU8, {1024}}});
   EXPECT_TRUE(has(text, "swizzled")) << text;
+  text = message({codes, {"weight_scale", kE4M3, {192, 4}}, global});
+  EXPECT_TRUE(has(text, "groups of 32")) << text;
+  text = message({{"weight", kE4M3, {192, 128}}, {"weight_scale", kF32, {2, 1, 1, 1}}});
+  EXPECT_TRUE(has(text, "FP8_PB_WO")) << text;
   text = message({codes, {"weight_scale", kE4M3, {192, 8}}});
   EXPECT_TRUE(has(text, "without their global scale") && has(text, "weight_scale_2")) << text;
   text = message({{"weight_packed", kU8, {192, 64}}, {"weight_scale", kE4M3, {192, 8}}});

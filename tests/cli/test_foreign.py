@@ -134,6 +134,14 @@ class Foreign(ToolCase):
                 edit(box)
                 self.refused(box.write(self.at(name)), id, words)
 
+    def test_made_of_what_we_wrote(self):
+        """Our marker in config.json, which stays when the model is saved again, hides no name."""
+        split = self.convert(self.source("v2-flash"), "split", "--dtype", "bf16", "--qkv", "split")
+        box = Box(split)
+        self.assertIn("mimo_layout", box.config)
+        foreign.transformers5(box)
+        self.refused(box.write(self.at("stacked")), "foreign.stacked_experts", ["gate_up_proj"])
+
     def test_what_inspect_still_says(self):
         box = Box(self.source())
         foreign.modelslim(box)

@@ -29,7 +29,7 @@ Status NameForeign(FileSystem& fs, const std::string& root, const Catalogue& sto
     return known ? Status(RefuseByName(*known, nullptr)) : std::move(status);
   }
   if (status.error().code != ErrorCode::kBadInput) return status;
-  const bool hf = form == Forms().back();
+  const bool hf = form != nullptr && form->kind() == FormKind::kHf;  // engines' directories too
   ForeignEvidence evidence = GatherForeignEvidence(fs, root, hf ? &stored : nullptr);
   if (form != nullptr && !hf) evidence.arrays.clear();
   const auto known = RecogniseForeign(fs, evidence, /*opened=*/false);

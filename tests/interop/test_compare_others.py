@@ -24,10 +24,8 @@ WITHIN = {"values.within-codec"}
 EXPERT = "model.layers.1.mlp.experts."
 LINEARS = 23                   # weights of attention, of the dense MLP and of 4 experts
 
-# What transformers makes of a config.json: defaults that the release leaves out, its own name of the epsilon, null as
-# the number that it stands for, and a window that counts the token itself.
-CONFIG = {"config.bos_token_id", "config.initializer_range", "config.output_router_logits", "config.rms_norm_eps",
-          "config.routed_scaling_factor", "config.sliding_window"}
+# What transformers makes of a config.json: a window that counts the token itself.
+CONFIG = {"config.sliding_window"}
 
 
 class Others(ToolCase):

@@ -33,6 +33,15 @@ constexpr std::array<std::string_view, 15> kOfStorage = {"quantization_config",
                                                          "_name_or_path",
                                                          "transformers_version"};
 
+// What training and sampling use, not the model.
+constexpr std::array<std::string_view, 9> kOfTraining = {
+    "initializer_range", "output_router_logits", "use_cache",    "router_aux_loss_coef", "attention_dropout",
+    "hidden_dropout",    "bos_token_id",         "eos_token_id", "pad_token_id"};
+
+// Keys of one meaning: what one writer calls so, another calls otherwise.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 1> kAliases = {
+    {{"rms_norm_eps", "layernorm_epsilon"}}};
+
 // Texts, and what has texts in it, that choose what is computed or loaded.
 constexpr std::array<std::string_view, 9> kTextsThatCount = {"auto_map",     "model_type",      "scoring_func",
                                                              "topk_method",  "hidden_act",      "rope_type",
@@ -42,6 +51,15 @@ bool IsNumber(const json& value) {
   if (value.is_number() || value.is_boolean()) return true;
   return (value.is_array() || value.is_object()) &&
          std::all_of(value.begin(), value.end(), [](const json& part) { return IsNumber(part); });
+}
+
+// What a config says under a key, or under another of the same meaning, or by saying nothing.
+json ValueOf(const json& config, const std::string& key) {
+  if (config.contains(key) && !config.at(key).is_null()) return config.at(key);
+  for (const auto& [one, other] : kAliases)
+    for (const auto& [from, to] : {std::pair(one, other), std::pair(other, one)})
+      if (key == from && config.contains(std::string(to))) return config.at(std::string(to));
+  return key == "routed_scaling_factor" ? json(1.0) : json();
 }
 
 // Whether a difference under `key` is one of what is computed or loaded; of objects, one of their members'.
@@ -147,12 +165,13 @@ ConfigComparison CompareConfigs(const Checkpoint& a, const Checkpoint& b) {
     for (const auto& [key, value] : config->items()) keys.insert(key);
   for (const std::string& key : keys) {
     if (std::find(kOfStorage.begin(), kOfStorage.end(), key) != kOfStorage.end()) continue;
-    const json x = in_a.contains(key) ? in_a.at(key) : json(), y = in_b.contains(key) ? in_b.at(key) : json();
+    const json x = ValueOf(in_a, key), y = ValueOf(in_b, key);
     if (x == y) continue;
     const std::string evidence =
         (x.is_null() ? "absent" : Short(x)) + " against " + (y.is_null() ? "absent" : Short(y));
     const bool no_tower = IsTowerKey(key) && (x.is_null() || y.is_null());  // text alone, which tensors show
-    if (!no_tower && Counts(key, x, y))
+    const bool training = std::find(kOfTraining.begin(), kOfTraining.end(), key) != kOfTraining.end();
+    if (!no_tower && !training && Counts(key, x, y))
       result.differences.push_back({"config." + key, key, evidence, std::nullopt});
     else
       result.notes.push_back("config.json: " + key + ": " + evidence);

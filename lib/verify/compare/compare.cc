@@ -256,14 +256,15 @@ class Comparison {
   }
 
   // What inputs are divided by before they are quantized: no part of a weight's values, and part of what is computed.
-  // Of weights that both hold quantized.
+  // Of weights that both hold in the same codes: who quantizes anew may calibrate anew.
   Status CompareInputScales() {
     MIMO_ASSIGN_OR_RETURN(const auto in_a, a_.InputScales());
     MIMO_ASSIGN_OR_RETURN(const auto in_b, b_.InputScales());
     if (in_a.empty() && in_b.empty()) return {};
-    for (const TensorPair& pair : pairs_) {
-      const auto &x = pair.a->rows.stored_as(), &y = pair.b->rows.stored_as();
-      if (!x || !y || *x != *y || IsValueCodec(*x)) continue;
+    for (size_t t = 0; t < pairs_.size(); ++t) {
+      const TensorPair& pair = pairs_[t];
+      const auto& codec = pair.a->rows.stored_as();
+      if (report_.tensors[t].equality != Equality::kBytes || !codec || IsValueCodec(*codec)) continue;
       const auto a = in_a.find(pair.a->name), b = in_b.find(pair.a->name);
       const bool has_a = a != in_a.end(), has_b = b != in_b.end();
       if (has_a != has_b)

@@ -30,11 +30,13 @@ class Explainer {
     const std::string codecs = tensor.stored_a + " against " + tensor.stored_b;
     if (tensor.equality == Equality::kRounded)
       return Say(t, {"values.f32-bits-lost", codecs + ", equal once rounded", 0});
+    if (tensor.equality == Equality::kWithin) {
+      // What is exactly another way of rounding has its name; all else is what rounding may make of it.
+      MIMO_ASSIGN_OR_RETURN(PlaceFinding cut, FindElementwise(a_, b_, pair));
+      if (cut.kind == "values.truncated") return Say(t, std::move(cut));
+      return Say(t, {"values.within-codec", codecs + ", all within half a step: --within-codec takes this", 0});
+    }
     MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, pair.a->rows.rows() == 1 ? Vector(pair) : Matrix(tensor, pair));
-    const bool weak = finding.kind == "values.damaged" || finding.kind == "values.noise" ||
-                      finding.kind == "values.other" || finding.kind == "values.clipped";
-    if (tensor.equality == Equality::kWithin && weak)
-      finding = {"values.within-codec", codecs + ", all within half a step: --within-codec takes this", 0};
     return Say(t, std::move(finding));
   }
 

@@ -190,7 +190,7 @@ TEST_F(PlanLike, NothingOfTheRunOrTheReferenceIsLostUnsaid) {
   EXPECT_NE(notes.find("tower.vision"), std::string::npos) << notes;
   std::map<std::string, std::string> texts;
   for (const TextFile& text : plan.texts) texts[text.name] = text.content;
-  EXPECT_EQ(texts.at("config.json"), made::ConfigOf(reference_).dump());
+  EXPECT_EQ(texts.at("config.json"), made::Make(reference_).config.text);
   // A layer of MTP that the reference has not is left out, and said so.
   Model more = run_, less = reference_;
   more.mtp = 1;

@@ -40,10 +40,13 @@ class Compare(ToolCase):
 
     def document(self, a, b, *options, code=(0, 1)):
         document = json.loads(self.compare(a, b, "--json", *options, code=code).stdout)
-        if jsonschema is not None:
-            with open(os.path.join(tools.SOURCE, "schemas", "compare.schema.json")) as f:
-                self.assertEqual(list(jsonschema.Draft202012Validator(json.load(f)).iter_errors(document)), [])
+        self.validate(document, "compare")
         return document
+
+    def validate(self, document, schema):
+        if jsonschema is not None:
+            with open(os.path.join(tools.SOURCE, "schemas", schema + ".schema.json")) as f:
+                self.assertEqual(list(jsonschema.Draft202012Validator(json.load(f)).iter_errors(document)), [])
 
     def test_every_variant_and_form(self):
         for variant in VARIANTS:
@@ -212,7 +215,9 @@ class Compare(ToolCase):
 
     def test_a_round_trip_that_loses_more_than_asked(self):
         result = self.run_tool("mimo-verify", "roundtrip", self.source(), "--recipe", "nvfp4", "--json")
-        self.assertTrue(json.loads(result.stdout)["holds"])
+        document = json.loads(result.stdout)
+        self.assertTrue(document["holds"] and not document["lossless"])
+        self.validate(document, "roundtrip")
         self.run_tool("mimo-verify", "roundtrip", self.source(), "--to", "vllm", "--tp", "4", "--ranks", "0", code=2)
 
 

@@ -48,8 +48,8 @@ struct View {
   // How gate and up lie that are shown in their places, and how those of experts do as the arguments of a run have it.
   GateUpOrder experts_order, dense_order;
   std::optional<GateUpOrder> said_gate_up;
-  bool trained = false;            // the values of a training run
-  bool halved_codes = false;       // expert codes are half of what they were, and their scales twice
+  bool trained = false;       // the values of a training run
+  bool halved_codes = false;  // expert codes are half of what they were, and their scales twice
 
   // Whether a shown array is one of those files', as it is stored.
   bool IsReal(uint32_t shown, const Catalogue& stored) const;

@@ -83,8 +83,8 @@ struct Description {
   std::vector<NamedBytes> subdirectories;  // carried, by name
   std::vector<CarriedFile> carried;        // at the top level
   IndexInfo index;                         // without its text
-  Verdict findings;  // left to the caller: lib/judge/judge.h
-  std::vector<EngineReport> engines;  // empty while the layout is unknown
+  Verdict findings;                        // left to the caller: lib/judge/judge.h
+  std::vector<EngineReport> engines;       // empty while the layout is unknown
 };
 
 // `inventory` and `verdict` may be null where the checkpoint was refused. kBadInput only for a malformed embedded

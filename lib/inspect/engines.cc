@@ -27,7 +27,8 @@ const StoredArray* ScaleOf(const Catalogue& catalogue, const StoredArray& array)
   const StoredArray* const next = &array + 1;
   if (!catalogue.arrays.empty() && &array >= catalogue.arrays.data() && next <= &catalogue.arrays.back() &&
       array.id.part == Part::kWeight && (next->id.part == Part::kScale || next->id.part == Part::kScaleInv) &&
-      next->name.size() > array.name.size() && next->name.starts_with(array.name) && next->name[array.name.size()] == '_')
+      next->name.size() > array.name.size() && next->name.starts_with(array.name) &&
+      next->name[array.name.size()] == '_')
     return next;
   for (const Part part : {Part::kScale, Part::kScaleInv, Part::kRowScale})
     if (const StoredArray* scale = catalogue.Find(NameOfPart(array.name, part))) return scale;

@@ -134,7 +134,9 @@ Error NothingFits(const Catalogue& catalogue, const std::vector<StoredRows>& lay
                         [&](const QkvLayout& a, const QkvLayout& b) { return explained(a) < explained(b); });
   Error e = BadInput("no known QKV layout explains the attention tensors")
                 .File(catalogue.root)
-                .Advice("see whether config.json is of these tensors; if you know the layout, say it: --source-qkv split|independent|fused:C");
+                .Advice(
+                    "see whether config.json is of these tensors; if you know the layout, say it: --source-qkv "
+                    "split|independent|fused:C");
   const auto odd = std::find_if(layers.begin(), layers.end(),
                                 [&](const StoredRows& s) { return !Explains(best, catalogue.config, s); });
   const AttentionShape shape = LogicalShape(catalogue.config, odd->windowed);

@@ -63,7 +63,8 @@ class Surveyor {
           .Tensor(stored.name)
           .Expected("finite and not negative")
           .Found(std::to_string(values[i]) + " at [" + std::to_string(i / cols) + ", " + std::to_string(i % cols) + "]")
-          .Advice("compare the file's hash with that of the release; or pass --allow-anomalies to convert it all the same");
+          .Advice(
+              "compare the file's hash with that of the release; or pass --allow-anomalies to convert it all the same");
     }
     return {};
   }

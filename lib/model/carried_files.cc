@@ -43,7 +43,9 @@ class Lister {
     MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, fs_.Stat(path));
     if (!info)
       return bad("dangling symbolic link")
-          .Advice("let the download finish, which fetches what is missing alone, or put the file there in place of the link");
+          .Advice(
+              "let the download finish, which fetches what is missing alone, or put the file there in place of the "
+              "link");
     std::string real = JoinPath(parent, name);
     if (info->symlink) {
       MIMO_ASSIGN_OR_RETURN(real, fs_.RealPath(path));
@@ -52,10 +54,15 @@ class Lister {
     if (info->kind == FileKind::kDirectory) {
       if (name == ".git" || name == ".cache" || name == kPartialDirectory) return {};
       if (depth == 0 && name.ends_with(kTensorSuffix))
-        return bad("not a regular file").Expected("a tensor file").Found("a directory").Advice("put the tensor file there, which may lie below it");
+        return bad("not a regular file")
+            .Expected("a tensor file")
+            .Found("a directory")
+            .Advice("put the tensor file there, which may lie below it");
       if (outside) return Add({relative, 0, real});
       if (info->symlink && IsInside(parent, real))
-        return bad("a symbolic link to a directory that it lies in").Found(real).Advice("move the link out of the directory");
+        return bad("a symbolic link to a directory that it lies in")
+            .Found(real)
+            .Advice("move the link out of the directory");
       if (depth >= kMaxDirectoryDepth)
         return bad("directories nested too deep (a symbolic link to a parent?)")
             .Expected("at most " + std::to_string(kMaxDirectoryDepth) + " levels");
@@ -119,7 +126,8 @@ Error LeavesCheckpoint(const std::string& path, const std::string& real_path) {
       .Expected("a file in the checkpoint's directory, or in the cache that it is a snapshot of")
       .Found(real_path)
       .Advice(
-          "put a copy in place of the link, or move the link out of the directory: what it leads to would be copied into "
+          "put a copy in place of the link, or move the link out of the directory: what it leads to would be copied "
+          "into "
           "the output");
 }
 

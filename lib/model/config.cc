@@ -281,7 +281,9 @@ void ReadArchitectures(Fields& fields, ModelConfig& config) {
 }
 
 Error NotJson(const std::string& path) {
-  return BadInput("not a model configuration").File(path).Advice("take config.json from the release that the tensors are of");
+  return BadInput("not a model configuration")
+      .File(path)
+      .Advice("take config.json from the release that the tensors are of");
 }
 
 }  // namespace

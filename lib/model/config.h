@@ -88,7 +88,7 @@ struct ModelConfig {
   // quantization_config; quant_method is "" when the key is absent.
   std::string quant_method;
   std::string store_dtype;
-  std::string scale_fmt;  // "ue8m0": every block FP8 scale is a power of two
+  std::string scale_fmt;         // "ue8m0": every block FP8 scale is a power of two
   bool declares_blocks = false;  // of FP8: weight_block_size, or a block_structure
   int64_t block_rows = 128;
   int64_t block_cols = 128;

@@ -71,9 +71,8 @@ Result<TensorRule> ParseRule(const Json& entry) {
 }
 
 // Words of CachePlacement in a table.
-constexpr Words<CachePlacement, 3> kPlacements{{{CachePlacement::kSplit, "split"},
-                                                {CachePlacement::kFused, "fused"},
-                                                {CachePlacement::kAttention, "attention"}}};
+constexpr Words<CachePlacement, 3> kPlacements{
+    {{CachePlacement::kSplit, "split"}, {CachePlacement::kFused, "fused"}, {CachePlacement::kAttention, "attention"}}};
 static_assert(NamesEach(kPlacements));
 
 // Every name of every scale, below each module of attention.

@@ -71,13 +71,13 @@ struct OutputArray {
   bool unchanged = false;             // name, dtype, shape and bytes are those of one source array
   Adjust adjust = Adjust::kAsIs;      // kMove, kConvert, kTranspose
   float factor = 1;                   // Adjust::kScale
-  // kConvert of BF16 values to F32: a source of the same shape in F32, whose bits each element takes that they round to;
-  // others are the values widened (OutputDelta::inexact_codes counts them). kNone: all are.
+  // kConvert of BF16 values to F32: a source of the same shape in F32, whose bits each element takes that they round
+  // to; others are the values widened (OutputDelta::inexact_codes counts them). kNone: all are.
   uint32_t keep = kNone;
-  std::string pad;                    // bytes of one element, for pieces without a source; "" is zeros
-  std::string constant;               // kConstant: the bytes of the array
-  std::vector<Piece> pieces;          // ascending by (target_row, target_col), covering every element once
-  uint32_t group = 0;                 // into Plan::groups
+  std::string pad;            // bytes of one element, for pieces without a source; "" is zeros
+  std::string constant;       // kConstant: the bytes of the array
+  std::vector<Piece> pieces;  // ascending by (target_row, target_col), covering every element once
+  uint32_t group = 0;         // into Plan::groups
   int64_t rows() const { return MatrixRows(shape); }
   uint64_t row_bytes() const { return rows() == 0 ? 0 : (end - begin) / static_cast<uint64_t>(rows()); }
 };

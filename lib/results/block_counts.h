@@ -22,7 +22,8 @@ struct BlockCounts {
   // Of weights that are made in a block codec: all their blocks, and those moved without arithmetic on their elements.
   uint64_t encoded_blocks = 0;
   uint64_t exact_blocks = 0;
-  uint64_t inexact_codes = 0;  // codes that lost a bit where they were adjusted (OutputArray::adjust), values without kept bits
+  uint64_t inexact_codes =
+      0;  // codes that lost a bit where they were adjusted (OutputArray::adjust), values without kept bits
 
   // Sums of doubles depend on the order: that of plans, never that of threads.
   BlockCounts& operator+=(const BlockCounts& other);

@@ -28,8 +28,8 @@ struct Adjusted {
 // E4M3 codes, or F32 values for Adjust::kScale and kCentre (one whole row), in place. NaN stays what it is.
 Adjusted AdjustElements(const ByteRectangle& target, Adjust adjust, float factor);
 
-// F32 values in place, `count` of them, that BF16 was widened to: each takes the bits of `kept` that round to it. Returns
-// how many do not. `kept` need not be aligned.
+// F32 values in place, `count` of them, that BF16 was widened to: each takes the bits of `kept` that round to it.
+// Returns how many do not. `kept` need not be aligned.
 uint64_t KeepBits(std::byte* values, const std::byte* kept, uint64_t count);
 
 // Scales of a type of lib/model/scale_values.h that are NaN, infinite or negative.

@@ -45,8 +45,7 @@ class LegacyReader {
     MIMO_ASSIGN_OR_RETURN(form_, MegatronForm::Get());
     MIMO_RETURN_IF_ERROR(ListRanks());
     for (RankFile& rank : ranks_) MIMO_RETURN_IF_ERROR(Open(&rank));
-    if (!ranks_.empty())
-      TakeArguments(ranks_[0].content.value, ranks_[0].directory + "/" + kFile, &store_.arguments);
+    if (!ranks_.empty()) TakeArguments(ranks_[0].content.value, ranks_[0].directory + "/" + kFile, &store_.arguments);
     MIMO_RETURN_IF_ERROR(NumberRanks());
     MIMO_RETURN_IF_ERROR(CollectParts());
     CountLayers();

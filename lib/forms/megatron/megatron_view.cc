@@ -78,14 +78,16 @@ class MegatronViewer {
       if (const auto given = arguments.Find(name); given && *given > 0) ranks = *given;
     if (said != arguments.values.end() && said->second.number > 0) {
       view_.said_gate_up = GateUpOrder{GateUpOrder::Kind::kTurns, said->second.number, ranks};
-      const std::string what = std::string(kInterleave) + " " + std::to_string(said->second.number) + " of " +
-                               said->second.place;
+      const std::string what =
+          std::string(kInterleave) + " " + std::to_string(said->second.number) + " of " + said->second.place;
       if (!wish_.experts && !arguments.bridge) {
         experts_ = *view_.said_gate_up;
         view_.notes.push_back("gate and up of experts were saved in turns (" + what + ") and are put in their places");
       } else if (!wish_.experts) {
-        view_.notes.push_back("gate and up of experts are read as they lie, for Megatron-Bridge saves them in their "
-                              "places whatever " + what + " says; --source-gate-up says otherwise");
+        view_.notes.push_back(
+            "gate and up of experts are read as they lie, for Megatron-Bridge saves them in their "
+            "places whatever " +
+            what + " says; --source-gate-up says otherwise");
       }
     }
     if (wish_.experts) {

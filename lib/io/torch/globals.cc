@@ -172,12 +172,14 @@ std::optional<TorchGlobalId> FindTorchGlobal(std::string_view module, std::strin
 
 bool IsTrap(std::string_view module) {
   constexpr std::string_view kModules[] = {
-      "",         "os",       "posix",     "nt",       "sys",    "subprocess", "builtins", "__builtin__", "importlib",
-      "runpy",    "shutil",   "socket",    "pty",      "code",   "codeop",     "commands", "ctypes",      "pickle",
-      "_pickle",  "marshal",  "functools", "operator", "timeit", "pdb",        "bdb",      "webbrowser",  "platform",
-      "asyncio",  "urllib",   "http",      "requests", "pip",    "cProfile",   "profile",  "trace",       "_posixsubprocess",
-      "tempfile", "io",       "_io",       "shelve",   "types",  "_codecs",    "codecs",   "_operator",   "dill",
-      "cloudpickle"};
+      "",         "os",          "posix",     "nt",         "sys",    "subprocess",
+      "builtins", "__builtin__", "importlib", "runpy",      "shutil", "socket",
+      "pty",      "code",        "codeop",    "commands",   "ctypes", "pickle",
+      "_pickle",  "marshal",     "functools", "operator",   "timeit", "pdb",
+      "bdb",      "webbrowser",  "platform",  "asyncio",    "urllib", "http",
+      "requests", "pip",         "cProfile",  "profile",    "trace",  "_posixsubprocess",
+      "tempfile", "io",          "_io",       "shelve",     "types",  "_codecs",
+      "codecs",   "_operator",   "dill",      "cloudpickle"};
   const std::string_view top = module.substr(0, module.find('.'));
   return std::find(std::begin(kModules), std::end(kModules), top) != std::end(kModules);
 }

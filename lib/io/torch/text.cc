@@ -32,7 +32,9 @@ bool IsInnerPath(std::string_view name) {
 Error BadTorchFile(const std::string& path, std::string what) {
   return BadInput(std::move(what))
       .File(path)
-      .Advice("this is not as PyTorch and Megatron write it: compare its hash with that of where it came from, or save it anew");
+      .Advice(
+          "this is not as PyTorch and Megatron write it: compare its hash with that of where it came from, or save it "
+          "anew");
 }
 
 Error BadChecksum(const std::string& path, const std::string& what, uint32_t expected, uint32_t found) {

@@ -31,10 +31,17 @@ def sentence(text):
     return text if text.endswith((".", ":")) else text + "."
 
 
+def known_families():
+    """Titles of schemas/models, as messages list them."""
+    folder = os.path.join(ROOT, "schemas", "models")
+    titles = [load(os.path.join("schemas", "models", name))["title"] for name in sorted(os.listdir(folder))]
+    return " and ".join(filter(None, [", ".join(titles[:-1]), titles[-1]]))
+
+
 def shown(text):
     """Slots of a name or an advice as a reader understands them."""
     for slot, word in (("{value}", "PREFIX" if "prefix" in text else "TYPE"), ("{file}", "FILE"),
-                       ("{directory}", "DIRECTORY")):
+                       ("{directory}", "DIRECTORY"), ("{families}", known_families())):
         text = text.replace(slot, word)
     return text
 
@@ -49,6 +56,7 @@ def condition(entry):
         "prefixed": lambda p: "names of the model behind a common beginning",
         "config": lambda p: f"`{p}` in config.json" + (f" is {any_of}" if any_of else ""),
         "not_config": lambda p: f"`{p}` of config.json is not {any_of}" if any_of else f"no `{p}` in config.json",
+        "not_family": lambda p: "config.json is of no family that is known",
         "file": lambda p: f"a file `{p}`",
         "no_file": lambda p: f"no file `{p}`",
         "begins": lambda p: f"a file that begins with {any_of}",

@@ -75,8 +75,8 @@ class AttentionPlanner {
   bool SameRows() const { return moves_ == ComposeRows(request_.target, request_.target); }
 
   std::string Label() const {
-    const AttentionWeights& a = *request_.weights;
-    return std::string(a.mtp ? "model.mtp.layers." : "model.layers.") + std::to_string(a.layer) + ".self_attn";
+    const std::string& name = Stored(first_->array).name;  // of a projection
+    return name.substr(0, name.rfind('.', name.rfind('.') - 1));
   }
 
   OutputArray NewOutput(size_t array, Part part, DType dtype) const {

@@ -16,13 +16,14 @@ using Kind = ForeignCondition::Kind;
 constexpr std::string_view kPath = "foreign.json";
 
 // The key that says what kind of condition an object is; others qualify it.
-constexpr Words<Kind, 13> kConditionKeys{{
+constexpr Words<Kind, 14> kConditionKeys{{
     {Kind::kArrays, "arrays"},
     {Kind::kNoArrays, "no_arrays"},
     {Kind::kOnlyArrays, "only_arrays"},
     {Kind::kPrefixed, "prefixed"},
     {Kind::kConfig, "config"},
     {Kind::kNotConfig, "not_config"},
+    {Kind::kNotFamily, "not_family"},
     {Kind::kFile, "file"},
     {Kind::kNoFile, "no_file"},
     {Kind::kBegins, "begins"},

@@ -21,6 +21,7 @@ struct ForeignCondition {
     kPrefixed,    // names that the model's table knows, once the components that all have in front are taken off
     kConfig,      // a key of config.json, by its path ("a.b"); its value, in lower case, matches one of `values`
     kNotConfig,   // there is a config.json whose key is absent or matches none of `values`
+    kNotFamily,   // config.json is there, and of no family that is known
     kFile,        // a file of this name
     kNoFile,      // none
     kBegins,      // a file of this name that begins with one of `values`

@@ -5,8 +5,8 @@
 #include <set>
 
 #include "lib/json/parse.h"
+#include "lib/model/family.h"
 #include "lib/model/name_prefix.h"
-#include "lib/model/names.h"
 
 namespace mimo {
 namespace {
@@ -83,6 +83,7 @@ class Recogniser {
     for (std::string* text : {&out.name, &out.advice}) {
       Replace(text, "{value}", seen.value);
       Replace(text, "{file}", seen.file);
+      Replace(text, "{families}", KnownFamilies(false));
       Replace(text, "{directory}", ParentOf(JoinPath(evidence_.root, seen.file)));
     }
     return out;
@@ -102,6 +103,8 @@ class Recogniser {
         return HasKey(condition, seen);
       case Kind::kNotConfig:
         return config_.is_object() && !HasKey(condition, nullptr);
+      case Kind::kNotFamily:
+        return config_.is_object() && FamilyOfConfig() == nullptr;
       case Kind::kFile:
         return HasFile(condition, seen, [](const SeenFile&) { return std::string("is there"); });
       case Kind::kNoFile:
@@ -150,13 +153,39 @@ class Recogniser {
     return count > 0;
   }
 
-  // Whether what most names begin with hides names that the table knows.
+  // Null: of none that is known, or there is no config.
+  const Family* FamilyOfConfig() const {
+    if (!config_.is_object()) return nullptr;
+    std::vector<std::string> architectures;
+    std::string model_type;
+    if (const auto type = config_.find("model_type"); type != config_.end() && type->is_string())
+      model_type = type->get<std::string>();
+    if (const auto list = config_.find("architectures"); list != config_.end() && list->is_array())
+      for (const Json& one : *list)
+        if (one.is_string()) architectures.push_back(one.get<std::string>());
+    const auto family =
+        Family::Of(model_type, architectures, [&](const std::string& key) { return Find(key) != nullptr; });
+    return family.ok() ? family.value() : nullptr;
+  }
+
+  // Families that the config may mean: the one that it names, or all.
+  std::vector<const Family*> Candidates() const {
+    const Family* named = FamilyOfConfig();
+    const auto all = Family::All();
+    return named != nullptr ? std::vector{named} : all.ok() ? *all.value() : std::vector<const Family*>();
+  }
+
+  // Whether what most names begin with hides names that a table knows.
   bool IsPrefixed(Seen* seen) const {
-    const auto table = ModelTable::Get("mimo_v2");
-    if (!table.ok()) return false;
+    const std::vector<const Family*> families = Candidates();
+    return std::any_of(families.begin(), families.end(),
+                       [&](const Family* family) { return IsPrefixed(*family, seen); });
+  }
+  bool IsPrefixed(const Family& family, Seen* seen) const {
+    const ModelTable& table = family.table;
     std::set<std::string> tried;
     for (const SeenArrays& one : evidence_.arrays) {
-      if (IsReadUnderPrefix(*table.value(), one.example)) continue;
+      if (IsReadUnderPrefix(table, one.example)) continue;
       std::string prefix;
       for (size_t end = one.example.find('.'), n = 0; end != std::string::npos && n < kMaxPrefixComponents; ++n) {
         prefix = one.example.substr(0, end + 1);
@@ -167,14 +196,14 @@ class Recogniser {
           all += arrays.count;
           if (!arrays.example.starts_with(prefix)) continue;
           const std::string rest = arrays.example.substr(prefix.size());
-          const bool is_known = table.value()->Identify(rest).role != Role::kUnknown ||
-                                table.value()->Identify("model." + rest).role != Role::kUnknown;
-          if (is_known && table.value()->Identify(arrays.example).role == Role::kUnknown) known += arrays.count;
+          const bool is_known =
+              table.Identify(rest).role != Role::kUnknown || table.Identify("model." + rest).role != Role::kUnknown;
+          if (is_known && table.Identify(arrays.example).role == Role::kUnknown) known += arrays.count;
         }
         if (known * 2 < all) continue;
         seen->value = prefix;
         seen->notes.push_back(std::to_string(known) + " of " + std::to_string(all) + " tensor names are those of a " +
-                              "MiMo-V2 model after \"" + prefix + "\", such as " + one.example);
+                              family.title + " model after \"" + prefix + "\", such as " + one.example);
         return true;
       }
     }

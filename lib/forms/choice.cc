@@ -70,7 +70,7 @@ Result<StoredAs> StorageChooser::Wanted(const Weight& weight, const TensorId& id
 bool StorageChooser::IsWidened(const Weight& weight) const {
   if (weight.storage != Storage::kPlain || catalogue_->arrays[weight.array].dtype != DType::kF32) return false;
   const TensorRule* rule = catalogue_->table->RuleOf(weight.id);
-  return rule != nullptr && rule->storage != "f32" && rule->storage != "router";
+  return rule != nullptr && !rule->pinned();
 }
 
 Choice StorageChooser::Narrowed() const {

@@ -1,4 +1,4 @@
-// A small matcher for tables of rules over facts (schemas/engines.json, schemas/families.json).
+// A small matcher for tables of rules over facts (schemas/engines.json, releases of families).
 // A condition is "FACT OPERATOR VALUE": operators = != < <= > >= divides; VALUE is an integer, another fact, or a word.
 #pragma once
 

@@ -4,6 +4,7 @@
 
 #include "lib/forms/form.h"
 #include "lib/model/declaration.h"
+#include "lib/model/family.h"
 
 namespace mimo {
 namespace {
@@ -65,6 +66,14 @@ Status CheckFits(const Planning& p, const std::string& wish) {
   return UsageError(wish + " does not fit this model")
       .Expected("a chunk count that divides the Q heads, and that divides the KV heads or is a multiple of them: " +
                 HeadsText(AttentionShapes(p)))
+      .Found(p.target.qkv.ToString());
+}
+
+Status CheckNamed(const Planning& p, const std::string& wish) {
+  const Family& family = *p.catalogue.config.family;
+  if (!p.target.qkv.fused() || family.fused_attention || p.inventory.fused) return {};
+  return UsageError(wish + ": no reader of " + family.title + " knows fused attention")
+      .Expected("--qkv split, as the releases have it")
       .Found(p.target.qkv.ToString());
 }
 

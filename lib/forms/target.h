@@ -37,6 +37,9 @@ std::vector<AttentionShape> AttentionShapes(const Planning& p);
 bool Fits(const Planning& p, const QkvLayout& layout);
 // kUsage when the target's layout does not fit; `wish` is what asked for it.
 Status CheckFits(const Planning& p, const std::string& wish);
+// Whether readers of the family's Hugging Face directories have a name for such attention: kUsage for fused attention
+// of a family whose engines know none.
+Status CheckNamed(const Planning& p, const std::string& wish);
 // Whether a block of attention under `layout`, where that fits, takes rows from under several scales of the source.
 bool AnyStraddles(const Planning& p, const QkvLayout& layout);
 // Whether attention is in blocks of FP8 in some layers and not in others.

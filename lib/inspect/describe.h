@@ -95,7 +95,7 @@ Result<Description> Describe(const Catalogue& catalogue, const Inventory* invent
 // "sharded-state of 8 ranks", "nxdi", "hf" ...
 std::string FormText(const Description& description);
 
-// The family by schemas/families.json; evidence is what its conditions saw.
+// The release, by "releases" of its family's description; evidence is what its conditions saw.
 Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence);
 
 }  // namespace mimo

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/json/parse.h"
+#include "lib/model/family.h"
 #include "lib/model/role_groups.h"
 #include "lib/model/scale_values.h"
 #include "lib/recipe/codec_types.h"
@@ -126,6 +127,7 @@ Facts FactsOf(const Catalogue& catalogue, const Inventory& inventory, const QkvL
           {"heads", config.global.heads},
           {"kv_heads", config.global.kv_heads},
           {"swa_kv_heads", config.window.kv_heads},
+          {"routed_experts", config.experts},
           {"mtp", inventory.mtp_layers},
           {"qkv", layout.fused() ? "fused" : "split"},
           {"attention", storages.attention},
@@ -226,6 +228,8 @@ Result<std::vector<EngineReport>> JudgeEngines(const Catalogue& catalogue, const
   try {
     MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(EmbeddedText(kEngineTable), kEngineTable));
     for (const Json& entry : table.at("engines")) {
+      const Json& models = entry.at("models");
+      if (std::find(models.begin(), models.end(), catalogue.config.family->name) == models.end()) continue;
       MIMO_ASSIGN_OR_RETURN(EngineReport report, Judge(entry, facts));
       reports.push_back(std::move(report));
     }

@@ -1,4 +1,6 @@
 // Which released model a checkpoint is, by its geometry and storage (IdentifyFamily of describe.h).
+#include "lib/model/family.h"
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -10,14 +12,19 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr char kFamilyTable[] = "families.json";
-constexpr char kNoFamily[] = "mimo-v2";
-
 std::string FirstStorage(const Catalogue& catalogue, Role role) {
   for (const StoredArray& array : catalogue.arrays) {
     if (array.id.role == role && HoldsElements(array.id.part)) return StorageName(catalogue, array);
   }
   return "none";
+}
+
+// max_position_embeddings, which tells releases of one geometry apart; 0 where the config has none.
+int64_t Positions(const ModelConfig& config) {
+  const Result<Json> json = ParseJson<Json>(config.text, config.path);
+  if (!json.ok() || !json.value().is_object()) return 0;
+  const auto found = json.value().find("max_position_embeddings");
+  return found != json.value().end() && found->is_number_integer() ? found->get<int64_t>() : 0;
 }
 
 Facts FamilyFacts(const Catalogue& catalogue) {
@@ -32,6 +39,7 @@ Facts FamilyFacts(const Catalogue& catalogue) {
           {"logical_kv_heads", LogicalShape(config, false).kv_heads},
           {"logical_swa_kv_heads", LogicalShape(config, true).kv_heads},
           {"experts", config.experts},
+          {"positions", Positions(config)},
           {"head_dim", config.global.head_dim},
           {"v_head_dim", config.global.v_head_dim},
           {"expert_storage", FirstStorage(catalogue, Role::kExpertDown)},
@@ -52,9 +60,10 @@ std::string Sizes(const Facts& facts) {
 
 Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::string>* evidence) {
   const Facts facts = FamilyFacts(catalogue);
+  const Family& family = *catalogue.config.family;
   try {
-    MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(EmbeddedText(kFamilyTable), kFamilyTable));
-    for (const Json& entry : table.at("families")) {
+    MIMO_ASSIGN_OR_RETURN(const Json releases, ParseJson<Json>(family.SectionText("releases"), family.name));
+    for (const Json& entry : releases) {
       const auto conditions = entry.at("when").get<std::vector<std::string>>();
       MIMO_ASSIGN_OR_RETURN(const bool holds, AllHold(conditions, facts));
       if (!holds) continue;
@@ -62,14 +71,14 @@ Result<std::string> IdentifyFamily(const Catalogue& catalogue, std::vector<std::
       if (entry.value("scaled", false)) {
         evidence->push_back("but not the size of a release (" + Sizes(facts) + "): cut down or synthetic");
       }
-      return entry.at("family").get<std::string>();
+      return entry.at("name").get<std::string>();
     }
   } catch (const Json::exception& problem) {
-    return BadInput(std::string("malformed table: ") + problem.what()).File(kFamilyTable);
+    return BadInput(std::string("malformed table: ") + problem.what()).File(family.name);
   }
   evidence->push_back(Sizes(facts));
   evidence->push_back("no released model has this geometry");
-  return std::string(kNoFamily);
+  return family.generic;
 }
 
 }  // namespace mimo

@@ -7,6 +7,7 @@
 
 #include "lib/json/parse.h"
 #include "lib/model/declaration.h"
+#include "lib/model/family.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -74,7 +75,7 @@ class DeclaredJudge {
       ++(stored == StoredKind::kPlain ? kind.plain : kind.quantized);
       if (stored != StoredKind::kPlain && quantized++ == 0) example = module;
       if (IsStoredAs(declared, weight, catalogue_.config)) continue;
-      if (stored == StoredKind::kPlain && IsUnlistedInReleases(weight.id))
+      if (stored == StoredKind::kPlain && IsUnlistedInReleases(catalogue_, weight.id))
         unlisted_.push_back(module);
       else
         kind.wrong[{declared, stored}].push_back(module);
@@ -146,10 +147,12 @@ class DeclaredJudge {
         std::lower_bound(catalogue_.arrays.begin(), catalogue_.arrays.end(), prefix,
                          [](const StoredArray& array, const std::string& text) { return array.name < text; });
     if (it != catalogue_.arrays.end() && it->name.starts_with(prefix)) return true;
-    const std::string inside = "." + prefix;  // a component or an end of names, which some readers match
+    // A component or an end of names, which some readers match.
+    const std::string inside = "." + prefix, end = "." + module;
     return module.find('.') == std::string::npos &&
-           std::any_of(catalogue_.arrays.begin(), catalogue_.arrays.end(),
-                       [&](const StoredArray& array) { return array.name.find(inside) != std::string::npos; });
+           std::any_of(catalogue_.arrays.begin(), catalogue_.arrays.end(), [&](const StoredArray& array) {
+             return array.name.find(inside) != std::string::npos || array.name.ends_with(end);
+           });
   }
 
   void ScaleFormat() {
@@ -169,7 +172,7 @@ class DeclaredJudge {
     for (const Weight& weight : inventory_.weights) {
       if (weight.storage != Storage::kPlain || IsTower(weight.id.role)) continue;
       const TensorRule* rule = catalogue_.table->RuleOf(weight.id);
-      if (rule != nullptr && (rule->storage == "f32" || rule->storage == "router")) continue;
+      if (rule != nullptr && rule->pinned()) continue;
       ++counts[catalogue_.arrays[weight.array].dtype];
     }
     if (said.empty() || counts.empty()) return;
@@ -187,11 +190,14 @@ class DeclaredJudge {
     const std::optional<int64_t>& said = catalogue_.config.nextn_layers;
     const int64_t stored = inventory_.mtp_layers;
     const std::string layers = std::to_string(stored) + (stored == 1 ? " MTP layer" : " MTP layers");
-    if (said && *said != stored)
-      verdict_.Add("declared.mtp-count", "config.json: num_nextn_predict_layers",
-                   std::to_string(*said) + ", the files hold " + layers);
+    const Family& family = *catalogue_.config.family;
+    const std::string place = "config.json: " + family.NameOf(Field::kMtpLayers);
+    if (said && *said != stored && stored == 0 && family.mtp.released_layers == 0)
+      verdict_.Add("declared.mtp-never", place, std::to_string(*said) + ", and no release of the family holds any");
+    else if (said && *said != stored)
+      verdict_.Add("declared.mtp-count", place, std::to_string(*said) + ", the files hold " + layers);
     else if (!said && stored > 0)
-      verdict_.Add("declared.mtp-unsaid", "config.json: num_nextn_predict_layers", "absent, the files hold " + layers);
+      verdict_.Add("declared.mtp-unsaid", place, "absent, the files hold " + layers);
   }
 
   void Projections() {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "lib/base/file_system.h"
+#include "lib/model/family.h"
 
 namespace mimo {
 
@@ -96,6 +97,8 @@ std::vector<LayoutCandidate> FeasibleLayouts(const Catalogue& catalogue, const I
     add(QkvKind::kFused, catalogue.index.tp_size, "index tp_size", true);
     add(QkvKind::kFused, config.global.kv_heads, "config num_key_value_heads", false);
     add(QkvKind::kFused, 1, "plain [Q;K;V]", false);
+  } else if (!config.family->fused_attention) {  // nobody cuts them out of chunks
+    add(QkvKind::kSplitIndependent, 1, "one grid per tensor", true);
   } else {
     if (marked && !marked_fused)
       add(config.marker->independent ? QkvKind::kSplitIndependent : QkvKind::kSplit, marked, kMarker, true);
@@ -186,7 +189,8 @@ Status CheckAgainstData(const Catalogue& catalogue, const SurveyFacts& facts, La
   const SaturationCount* chosen = CountOf(facts, verdict->layout);
   if (chosen == nullptr || chosen->cells < kMinCells) return {};
   verdict->evidence.push_back(CountText(*chosen));
-  if (!LooksWrong(*chosen)) return {};
+  // How scales were made is known of families that store what was cut out of chunks, and of no others.
+  if (!LooksWrong(*chosen) || !catalogue.config.family->fused_attention) return {};
   for (const SaturationCount& other : facts.saturation) {
     if (other.layout == verdict->layout || !LooksRight(other)) continue;
     return BadInput("the data contradicts the QKV layout that " + verdict->basis + " names")

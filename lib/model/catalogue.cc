@@ -8,6 +8,7 @@
 #include "lib/base/checked.h"
 #include "lib/base/workers.h"
 #include "lib/io/safetensors/safetensors.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 #include "lib/model/mtp_names.h"
 #include "lib/model/name_prefix.h"
@@ -87,10 +88,11 @@ class CatalogueBuilder {
           .Advice("put the model's config.json there: geometry cannot be read from the tensors alone");
     MIMO_ASSIGN_OR_RETURN(std::string text, ReadWholeFile(fs_, path, kMaxConfigBytes));
     MIMO_ASSIGN_OR_RETURN(out_.config, ParseModelConfig(text, path));
-    MIMO_ASSIGN_OR_RETURN(out_.table, ModelTable::Get("mimo_v2"));
-    if (!out_.config.model_type.starts_with("mimo_v2"))
-      out_.oddities.push_back("config.json says model_type \"" + out_.config.model_type +
-                              "\", not one of the MiMo-V2 family");
+    const Family& family = *out_.config.family;
+    out_.table = family.table.Of(out_.config.layers);
+    if (!family.IsCalled(out_.config.model_type, out_.config.architectures))
+      out_.oddities.push_back("config.json says model_type \"" + out_.config.model_type + "\", not one of the " +
+                              family.title + " family, whose keys it has");
     return {};
   }
 
@@ -314,8 +316,8 @@ class CatalogueBuilder {
   void ForgiveAbsentMtp() {
     std::vector<std::string> absent;
     std::erase_if(weight_map_, [&](const auto& entry) {
-      const bool forgiven =
-          ReadMtpName(entry.first, out_.config.layers).has_value() && out_.Find(entry.first) == nullptr;
+      const bool forgiven = ReadMtpName(out_.config.family->mtp, entry.first, out_.config.layers).has_value() &&
+                            out_.Find(entry.first) == nullptr;
       if (forgiven) absent.push_back(entry.first);
       return forgiven;
     });

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "lib/json/parse.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
@@ -33,10 +34,18 @@ class Fields {
   Fields(const Json& object, std::string prefix, const std::string& path, std::optional<Error>& error)
       : object_(object), prefix_(std::move(prefix)), path_(path), error_(error) {}
 
-  // Null counts as absent.
+  // Null counts as absent. "a.b" is b of the object a.
   const Json* Find(const char* key) const {
-    auto it = object_.find(key);
-    return it == object_.end() || it->is_null() ? nullptr : &*it;
+    const Json* at = &object_;
+    for (std::string_view rest = key; !rest.empty();) {
+      const size_t dot = std::min(rest.find('.'), rest.size());
+      if (!at->is_object()) return nullptr;
+      const auto it = at->find(std::string(rest.substr(0, dot)));
+      if (it == at->end() || it->is_null()) return nullptr;
+      at = &*it;
+      rest.remove_prefix(std::min(dot + 1, rest.size()));
+    }
+    return at;
   }
 
   void Fail(const std::string& key, std::string expected, std::string found) {
@@ -141,53 +150,147 @@ class Fields {
   std::optional<Error>& error_;
 };
 
-void ReadAttention(Fields& fields, ModelConfig& config) {
+// The same by what keys mean to a family. What a family has no key for is absent.
+class ModelFields {
+ public:
+  ModelFields(Fields& fields, const Family& family) : fields_(fields), family_(family) {}
+
+  // The key of `field` that is there, or else the one that would be written; "" where the family has none.
+  std::string KeyOf(Field field) const {
+    const ConfigKey* key = family_.KeyOf(field);
+    if (key == nullptr) return "";
+    for (const std::string& one : key->keys)
+      if (fields_.Find(one.c_str()) != nullptr) return one;
+    return key->keys.front();
+  }
+
+  std::optional<int64_t> OptionalInteger(Field field, int64_t low, int64_t high = kMaxNumber) const {
+    const ConfigKey* key = family_.KeyOf(field);
+    if (key == nullptr) return std::nullopt;
+    const auto found = fields_.OptionalInteger(KeyOf(field).c_str(), low, high);
+    return found ? found : key->fallback;
+  }
+  int64_t Integer(Field field, int64_t fallback, int64_t low = 1, int64_t high = kMaxNumber) const {
+    return OptionalInteger(field, low, high).value_or(fallback);
+  }
+  // 0 where the family has no such thing.
+  int64_t RequiredInteger(Field field, int64_t high = kMaxNumber) const {
+    const ConfigKey* key = family_.KeyOf(field);
+    if (key == nullptr) return 0;
+    return key->fallback ? Integer(field, 0, 1, high) : fields_.RequiredInteger(KeyOf(field).c_str(), high);
+  }
+  bool Bool(Field field) const { return Has(field) && fields_.Bool(KeyOf(field).c_str()); }
+  std::string String(Field field) const { return Has(field) ? fields_.String(KeyOf(field).c_str()) : ""; }
+  std::optional<double> OptionalNumber(Field field) const {
+    return Has(field) ? fields_.OptionalNumber(KeyOf(field).c_str()) : std::nullopt;
+  }
+  void Fail(Field field, std::string expected, std::string found) const {
+    fields_.Fail(KeyOf(field), std::move(expected), std::move(found));
+  }
+
+  // 1 for each layer of a kind.
+  std::vector<uint8_t> Layers(const LayerPattern& pattern, int64_t layers) const {
+    std::vector<uint8_t> flags(static_cast<size_t>(layers), 0);
+    const Json* value = pattern.key.empty() ? nullptr : fields_.Find(pattern.key.c_str());
+    switch (pattern.kind) {
+      case LayerPattern::Kind::kNone:
+        break;
+      case LayerPattern::Kind::kAll:
+        flags.assign(flags.size(), 1);
+        break;
+      case LayerPattern::Kind::kFlags:
+        if (value != nullptr && value->is_number_integer()) {
+          if (const auto every = fields_.IntegerOf(pattern.key, *value, 1, kMaxNumber))
+            for (int64_t n = 1; n < layers; ++n) flags[static_cast<size_t>(n)] = n % *every == 0 ? 1 : 0;
+        } else if (value != nullptr) {
+          flags = fields_.Flags(pattern.key.c_str(), *value, layers);
+        }
+        break;
+      case LayerPattern::Kind::kBehind: {
+        const int64_t first = fields_.Integer(pattern.key.c_str(), 0, 0);
+        for (int64_t n = first; n < layers; ++n) flags[static_cast<size_t>(n)] = 1;
+        break;
+      }
+      case LayerPattern::Kind::kEvery: {
+        const int64_t step = fields_.Integer(pattern.key.c_str(), 1, 1);
+        for (int64_t n = 0; n < layers; ++n) flags[static_cast<size_t>(n)] = (n + 1) % step == 0 ? 1 : 0;
+        Except(pattern.except, layers, &flags);
+        break;
+      }
+      case LayerPattern::Kind::kWord:
+        if (value != nullptr) flags = Worded(pattern, *value, layers);
+        break;
+    }
+    return flags;
+  }
+
+ private:
+  bool Has(Field field) const { return family_.KeyOf(field) != nullptr; }
+
+  // Layers that a list names are not of the kind.
+  void Except(const std::string& key, int64_t layers, std::vector<uint8_t>* flags) const {
+    const Json* list = key.empty() ? nullptr : fields_.Find(key.c_str());
+    if (list == nullptr) return;
+    if (!list->is_array()) return fields_.Fail(key, "a list of layers", Shown(*list));
+    for (const Json& one : *list)
+      if (const auto layer = fields_.IntegerOf(key, one, 0, layers - 1)) (*flags)[static_cast<size_t>(*layer)] = 0;
+  }
+
+  std::vector<uint8_t> Worded(const LayerPattern& pattern, const Json& list, int64_t layers) const {
+    std::vector<uint8_t> flags(static_cast<size_t>(layers), 0);
+    const bool words =
+        list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& w) { return w.is_string(); });
+    if (!words || list.size() != flags.size()) {
+      fields_.Fail(pattern.key, std::to_string(layers) + " words, one per layer", Shown(list));
+      return flags;
+    }
+    for (size_t i = 0; i < flags.size(); ++i) flags[i] = list[i].get_ref<const std::string&>() == pattern.word ? 1 : 0;
+    return flags;
+  }
+
+  Fields& fields_;
+  const Family& family_;
+};
+
+void ReadAttention(const ModelFields& fields, ModelConfig& config) {
   AttentionShape& global = config.global;
-  global.heads = fields.RequiredInteger("num_attention_heads", kMaxHeads);
-  global.kv_heads = fields.Integer("num_key_value_heads", global.heads, 1, kMaxHeads);
-  global.head_dim = fields.Integer("head_dim", config.hidden / global.heads, 1, kMaxHeads);
-  global.v_head_dim = fields.Integer("v_head_dim", global.head_dim, 1, kMaxHeads);
+  global.heads = fields.RequiredInteger(Field::kHeads, kMaxHeads);
+  global.kv_heads = fields.Integer(Field::kKvHeads, global.heads, 1, kMaxHeads);
+  global.head_dim = fields.Integer(Field::kHeadDim, config.hidden / global.heads, 1, kMaxHeads);
+  global.v_head_dim = fields.Integer(Field::kVHeadDim, global.head_dim, 1, kMaxHeads);
   AttentionShape& window = config.window;
-  window.heads = fields.Integer("swa_num_attention_heads", global.heads, 1, kMaxHeads);
-  window.kv_heads = fields.Integer("swa_num_key_value_heads", global.kv_heads, 1, kMaxHeads);
-  window.head_dim = fields.Integer("swa_head_dim", global.head_dim, 1, kMaxHeads);
-  window.v_head_dim = fields.Integer("swa_v_head_dim", global.v_head_dim, 1, kMaxHeads);
-  for (const auto& [shape, key] :
-       {std::pair(&global, "num_key_value_heads"), std::pair(&window, "swa_num_key_value_heads")}) {
-    if (shape->head_dim < 1) fields.Fail("head_dim", "at least 1", std::to_string(shape->head_dim));
+  window.heads = fields.Integer(Field::kSwaHeads, global.heads, 1, kMaxHeads);
+  window.kv_heads = fields.Integer(Field::kSwaKvHeads, global.kv_heads, 1, kMaxHeads);
+  window.head_dim = fields.Integer(Field::kSwaHeadDim, global.head_dim, 1, kMaxHeads);
+  window.v_head_dim = fields.Integer(Field::kSwaVHeadDim, global.v_head_dim, 1, kMaxHeads);
+  for (const auto& [shape, field] : {std::pair(&global, Field::kKvHeads), std::pair(&window, Field::kSwaKvHeads)}) {
+    if (shape->head_dim < 1) fields.Fail(Field::kHeadDim, "at least 1", std::to_string(shape->head_dim));
     if (shape->heads % shape->kv_heads != 0) {
-      fields.Fail(key, "a divisor of the " + std::to_string(shape->heads) + " attention heads",
+      fields.Fail(field, "a divisor of the " + std::to_string(shape->heads) + " attention heads",
                   std::to_string(shape->kv_heads));
     }
   }
-  config.global_sinks = fields.Bool("add_full_attention_sink_bias");
-  config.window_sinks = fields.Bool("add_swa_attention_sink_bias");
-  config.projection_layout = fields.String("attention_projection_layout");
+  config.global_sinks = fields.Bool(Field::kGlobalSinks);
+  config.window_sinks = fields.Bool(Field::kWindowSinks);
+  config.projection_layout = fields.String(Field::kProjectionLayout);
 }
 
-void ReadLayers(Fields& fields, ModelConfig& config) {
-  config.windowed.assign(static_cast<size_t>(config.layers), 0);
-  config.moe.assign(static_cast<size_t>(config.layers), 0);
-  if (const Json* pattern = fields.Find("hybrid_layer_pattern")) {
-    config.windowed = fields.Flags("hybrid_layer_pattern", *pattern, config.layers);
-  }
-  if (const Json* moe = fields.Find("moe_layer_freq")) {
-    if (moe->is_array()) {
-      config.moe = fields.Flags("moe_layer_freq", *moe, config.layers);
-    } else if (auto every = fields.IntegerOf("moe_layer_freq", *moe, 1, kMaxNumber)) {
-      for (int64_t n = 1; n < config.layers; ++n) config.moe[static_cast<size_t>(n)] = n % *every == 0 ? 1 : 0;
-    }
-  }
+void ReadLayers(const ModelFields& fields, const Family& family, ModelConfig& config) {
+  config.windowed = fields.Layers(family.windowed, config.layers);
+  config.moe = fields.Layers(family.moe, config.layers);
+  config.mtp_windowed = family.mtp.windowed;
+  config.mtp_moe = family.mtp.moe;
   const bool any_moe = std::find(config.moe.begin(), config.moe.end(), 1) != config.moe.end();
-  config.experts = any_moe ? fields.RequiredInteger("n_routed_experts", kMaxExperts)
-                           : fields.Integer("n_routed_experts", 0, 0, kMaxExperts);
+  config.experts = any_moe ? fields.RequiredInteger(Field::kExperts, kMaxExperts)
+                           : fields.Integer(Field::kExperts, 0, 0, kMaxExperts);
   const int64_t moe_layers = std::count(config.moe.begin(), config.moe.end(), 1);
   if (moe_layers * config.experts > kMaxExpertsOfAllLayers)
-    fields.Fail("n_routed_experts", "at most " + std::to_string(kMaxExpertsOfAllLayers) + " experts in all layers",
+    fields.Fail(Field::kExperts, "at most " + std::to_string(kMaxExpertsOfAllLayers) + " experts in all layers",
                 std::to_string(config.experts) + " in each of " + std::to_string(moe_layers));
   config.moe_intermediate =
-      any_moe ? fields.RequiredInteger("moe_intermediate_size") : fields.Integer("moe_intermediate_size", 0, 0);
-  config.nextn_layers = fields.OptionalInteger("num_nextn_predict_layers", 0);
+      any_moe ? fields.RequiredInteger(Field::kMoeIntermediate) : fields.Integer(Field::kMoeIntermediate, 0, 0);
+  config.shared_experts = fields.Integer(Field::kSharedExperts, 0, 0, kMaxExperts);
+  config.nextn_layers = fields.OptionalInteger(Field::kMtpLayers, 0);
 }
 
 // compressed-tensors has the size of blocks with each group of weights; all groups of blocks have one.
@@ -286,6 +389,43 @@ Error NotJson(const std::string& path) {
       .Advice("take config.json from the release that the tensors are of");
 }
 
+// What most of the keys of a family are in.
+std::string LooksLike(const Json& json) {
+  const auto all = Family::All();
+  if (!all.ok()) return "";
+  std::string best;
+  size_t most = 0;
+  for (const Family* family : *all.value()) {
+    size_t there = 0, fields = 0;
+    for (const auto& [field, word] : kFields) {
+      const ConfigKey* key = family->KeyOf(field);
+      if (key == nullptr) continue;
+      ++fields;
+      there += std::any_of(key->keys.begin(), key->keys.end(), [&](const std::string& k) { return json.contains(k); });
+    }
+    if (there * 3 < fields * 2 || there < most) continue;
+    best = there == most ? "" : family->title;
+    most = there;
+  }
+  return best.empty() ? "" : "; its keys are those of " + best;
+}
+
+Result<const Family*> FamilyOf(const ModelConfig& config, const Json& json) {
+  MIMO_ASSIGN_OR_RETURN(const Family* family, Family::Of(config.model_type, config.architectures,
+                                                         [&](const std::string& key) { return json.contains(key); }));
+  if (family != nullptr) return family;
+  std::string found = config.model_type.empty() ? "no model_type" : "model_type \"" + config.model_type + "\"";
+  if (!config.architectures.empty()) found += ", architectures \"" + config.architectures.front() + "\"";
+  return BadInput("a model of a family that is not known")
+      .Id("model.unknown_family")
+      .File(config.path)
+      .Expected("one of " + KnownFamilies(true))
+      .Found(found + LooksLike(json))
+      .Advice(
+          "a finetune of one of these keeps its model_type; another family is a description of its own "
+          "(docs/adding-a-model.md)");
+}
+
 }  // namespace
 
 Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string& path) {
@@ -301,15 +441,21 @@ Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string&
   config.path = path;
   config.model_type = fields.String("model_type");
   ReadArchitectures(fields, config);
-  config.hidden = fields.RequiredInteger("hidden_size");
-  config.layers = fields.RequiredInteger("num_hidden_layers", kMaxLayers);
-  config.vocab = fields.RequiredInteger("vocab_size");
-  config.intermediate = fields.RequiredInteger("intermediate_size");
-  config.tied_embeddings = fields.Bool("tie_word_embeddings");
-  config.router_dtype = fields.String("moe_router_dtype");
-  config.value_scale = fields.OptionalNumber("attention_value_scale");
-  ReadAttention(fields, config);
-  ReadLayers(fields, config);
+  if (error) return *std::move(error);
+  MIMO_ASSIGN_OR_RETURN(config.family, FamilyOf(config, json));
+  const Family& family = *config.family;
+  const ModelFields model(fields, family);
+  config.hidden = model.RequiredInteger(Field::kHidden);
+  config.layers = model.RequiredInteger(Field::kLayers, kMaxLayers);
+  config.vocab = model.RequiredInteger(Field::kVocab);
+  config.intermediate = model.RequiredInteger(Field::kIntermediate);
+  config.tied_embeddings = model.Bool(Field::kTiedEmbeddings);
+  config.router_dtype = model.String(Field::kRouterDType);
+  config.value_scale = model.OptionalNumber(Field::kValueScale);
+  for (const auto& [name, flag] : family.flags)
+    config.flags[name] = fields.Find(flag.key.c_str()) == nullptr ? flag.fallback : fields.Bool(flag.key.c_str());
+  ReadAttention(model, config);
+  ReadLayers(model, family, config);
   config.has_vision = fields.Object("vision_config") != nullptr;
   config.has_audio = fields.Object("audio_config") != nullptr;
   if (const Json* quantization = fields.Object("quantization_config")) {

@@ -1,9 +1,11 @@
-// config.json of a MiMo-V2 checkpoint, read tolerantly: integers may be strings, absent fields take their documented
-// meaning (reference mimo-checkpoints.md section 1.2). Geometry comes from here; what is really stored comes from the
-// shard headers.
+// config.json of a checkpoint, read tolerantly under the keys of its family: integers may be strings, absent fields
+// take their documented meaning (reference mimo-checkpoints.md section 1.2). Geometry comes from here; what is really
+// stored comes from the shard headers.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -61,21 +63,28 @@ struct LayoutMarker {
   std::optional<UnpaddedDimensions> unpadded = {};
 };
 
+struct Family;  // lib/model/family.h
+
 struct ModelConfig {
-  std::string text;  // the file as read; forms edit this
+  const Family* family = nullptr;  // whose keys these are; never null once it was parsed
+  std::string text;                // the file as read; forms edit this
   std::string path;
   std::string model_type;
   std::vector<std::string> architectures;
   int64_t hidden = 0;
   int64_t layers = 0;
   int64_t vocab = 0;
-  int64_t intermediate = 0;
+  int64_t intermediate = 0;  // of dense layers; 0: the family has none
   int64_t moe_intermediate = 0;
   int64_t experts = 0;
+  int64_t shared_experts = 0;
   AttentionShape global;          // full-attention layers; kv_heads as config.json says (replicas included)
-  AttentionShape window;          // sliding-window and MTP layers
-  std::vector<uint8_t> windowed;  // per layer: 1 = sliding window (hybrid_layer_pattern)
-  std::vector<uint8_t> moe;       // per layer: 1 = routed experts (moe_layer_freq)
+  AttentionShape window;          // sliding-window layers
+  std::vector<uint8_t> windowed;  // per layer: 1 = sliding window
+  std::vector<uint8_t> moe;       // per layer: 1 = routed experts
+  bool mtp_windowed = false;      // MTP layers have sliding-window attention
+  bool mtp_moe = false;           // and routed experts
+  std::map<std::string, bool, std::less<>> flags;  // of the family (Family::flags)
   bool global_sinks = false;
   bool window_sinks = false;
   bool tied_embeddings = false;
@@ -96,12 +105,15 @@ struct ModelConfig {
   std::optional<LayoutMarker> marker;
 
   const AttentionShape& attention(bool windowed_layer) const { return windowed_layer ? window : global; }
-  // Of decoder layer n, or of an MTP layer (always sliding-window, reference section 6).
-  bool windowed_at(int layer, bool mtp) const { return mtp || windowed[static_cast<size_t>(layer)] != 0; }
+  // Of decoder layer n, or of an MTP layer.
+  bool windowed_at(int layer, bool mtp) const { return mtp ? mtp_windowed : windowed[static_cast<size_t>(layer)] != 0; }
+  // Of decoder layer n (-1: of none), or of an MTP layer.
+  bool moe_at(int layer, bool mtp) const { return mtp ? mtp_moe : layer >= 0 && moe[static_cast<size_t>(layer)] != 0; }
   const AttentionShape& attention_of(int layer, bool mtp) const { return attention(windowed_at(layer, mtp)); }
 };
 
-// kBadInput naming the key: what was expected and what was found.
+// kBadInput naming the key: what was expected and what was found; of a family that no description speaks of
+// ("model.unknown_family"), which are known.
 Result<ModelConfig> ParseModelConfig(const std::string& text, const std::string& path);
 
 }  // namespace mimo

@@ -291,8 +291,9 @@ bool IsStoredAs(StoredKind declared, const Weight& weight, const ModelConfig& co
          (declared == StoredKind::kFp8Block && stored == StoredKind::kFp8Row && config.block_rows == 1);
 }
 
-bool IsUnlistedInReleases(const TensorId& id) {
-  return id.mtp && (id.role == Role::kAttnO || id.role == Role::kMtpEhProj);
+bool IsUnlistedInReleases(const Catalogue& catalogue, const TensorId& id) {
+  const TensorRule* rule = catalogue.table->RuleOf(id);
+  return rule != nullptr && rule->unlisted;
 }
 
 std::vector<Disagreement> Disagreements(const Declaration& declaration, const Catalogue& catalogue,
@@ -310,7 +311,7 @@ std::vector<Disagreement> Disagreements(const Declaration& declaration, const Ca
       if (denied) found.push_back({i, StoredKind::kPlain, stored});
       continue;
     }
-    if (stored == StoredKind::kPlain && IsUnlistedInReleases(weight.id)) continue;
+    if (stored == StoredKind::kPlain && IsUnlistedInReleases(catalogue, weight.id)) continue;
     found.push_back({i, declared, stored});
   }
   return found;

@@ -69,9 +69,9 @@ class Declaration {
 
 // Whether a weight is stored as `declared` says; blocks of one row are scales per row where rows are no longer.
 bool IsStoredAs(StoredKind declared, const Weight& weight, const ModelConfig& config);
-// Whether released checkpoints have such a weight unquantized and do not list it (o_proj and eh_proj of MTP layers,
-// reference mimo-checkpoints.md 1.3): their engines know.
-bool IsUnlistedInReleases(const TensorId& id);
+// Whether released checkpoints have such a weight unquantized and do not list it (TensorRule::unlisted): their engines
+// know.
+bool IsUnlistedInReleases(const Catalogue& catalogue, const TensorId& id);
 
 // A linear module of a layer that is stored as something else than is declared.
 struct Disagreement {

@@ -29,11 +29,13 @@ std::optional<int64_t> OfModel(std::string_view symbol, const ModelConfig& confi
   if (symbol == "intermediate") return config.intermediate;
   if (symbol == "moe_intermediate") return config.moe_intermediate;
   if (symbol == "experts") return config.experts;
+  if (symbol == "shared_intermediate") return config.shared_experts * config.moe_intermediate;
   return ParseInteger(symbol);
 }
 
 std::optional<int64_t> OfAttention(std::string_view symbol, const AttentionShape& shape) {
   if (symbol == "heads") return shape.heads;
+  if (symbol == "head_dim") return shape.head_dim;
   if (symbol == "q_rows") return shape.q_rows();
   if (symbol == "k_rows") return shape.k_rows();
   if (symbol == "v_rows") return shape.v_rows();
@@ -42,19 +44,24 @@ std::optional<int64_t> OfAttention(std::string_view symbol, const AttentionShape
   return std::nullopt;
 }
 
-// Whether the tensor of a rule exists in this layer (layer -1: outside of layers).
-bool Exists(const TensorRule& rule, const ModelConfig& config, bool fused, int layer) {
-  const bool moe = !rule.mtp && layer >= 0 && config.moe[static_cast<size_t>(layer)] != 0;
-  if (rule.when == "fused") return fused;
-  if (rule.when == "split") return !fused;
-  if (rule.when == "dense") return !moe;
-  if (rule.when == "moe") return moe;
-  if (rule.when == "untied") return !config.tied_embeddings;
-  if (rule.when == "sinks") {
-    const bool windowed = rule.mtp || (layer >= 0 && config.windowed[static_cast<size_t>(layer)] != 0);
+bool Holds(std::string_view condition, bool mtp, const ModelConfig& config, bool fused, int layer) {
+  if (condition == "fused") return fused;
+  if (condition == "split") return !fused;
+  if (condition == "dense") return !config.moe_at(layer, mtp);
+  if (condition == "moe") return config.moe_at(layer, mtp);
+  if (condition == "untied") return !config.tied_embeddings;
+  if (condition == "sinks") {
+    const bool windowed = layer >= 0 && config.windowed_at(layer, mtp);
     return windowed ? config.window_sinks : config.global_sinks;
   }
-  return true;
+  const auto flag = config.flags.find(condition);
+  return flag != config.flags.end() && flag->second;
+}
+
+// Whether the tensor of a rule exists in this layer (layer -1: outside of layers).
+bool Exists(const TensorRule& rule, const ModelConfig& config, bool fused, int layer) {
+  return std::all_of(rule.when.begin(), rule.when.end(),
+                     [&](const std::string& condition) { return Holds(condition, rule.mtp, config, fused, layer); });
 }
 
 }  // namespace
@@ -100,7 +107,8 @@ Status ForEachExpected(const ModelTable& table, const ModelConfig& config, const
   // Rules in table order: first those outside of layers, then per decoder layer, then per MTP layer.
   auto add_layer = [&](bool mtp, int layer) -> Status {
     for (const TensorRule& rule : table.rules()) {
-      const bool layered = rule.pattern.find(kLayerSlot) != std::string::npos;
+      const bool layered = rule.pattern.find(kLayerSlot) != std::string::npos ||
+                           rule.pattern.find(kLayerBehindSlot) != std::string::npos;
       if (layered != (layer >= 0) || rule.mtp != mtp || !Exists(rule, config, parts.fused, layer)) continue;
       MIMO_RETURN_IF_ERROR(add(rule, layer));
     }

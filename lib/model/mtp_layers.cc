@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lib/model/declaration.h"
+#include "lib/model/family.h"
 #include "lib/model/mtp_names.h"
 #include "lib/model/role_groups.h"
 #include "lib/model/stored_weight.h"
@@ -40,7 +41,8 @@ class LayerFinder {
   Result<std::vector<MtpLayer>> Find() {
     std::map<std::pair<int32_t, size_t>, std::vector<std::pair<uint32_t, MtpName>>> layers;
     for (uint32_t i = 0; i < catalogue_.arrays.size(); ++i) {
-      std::optional<MtpName> name = ReadMtpName(catalogue_.arrays[i].name, catalogue_.config.layers);
+      std::optional<MtpName> name =
+          ReadMtpName(catalogue_.config.family->mtp, catalogue_.arrays[i].name, catalogue_.config.layers);
       if (!name) continue;
       const std::pair key{name->layer, name->convention};
       layers[key].emplace_back(i, std::move(*name));
@@ -171,7 +173,7 @@ class LayerFinder {
       layer->problems.push_back({MtpProblemKind::kWeight, stored_name(weight.array),
                                  "BF16, F16 or F32, or FP8 or FP4 codes with scales",
                                  std::string(DTypeName(array.dtype))});
-    if (weight.storage != Storage::kPlain && IsUnlistedInReleases(tensor.id))
+    if (weight.storage != Storage::kPlain && IsUnlistedInReleases(catalogue_, tensor.id))
       layer->quantized.push_back(origin[weight.array]);
   }
 

@@ -35,7 +35,7 @@ struct MtpProblem {
 
 struct MtpLayer {
   int32_t number = 0;               // from 0
-  size_t convention = 0;            // of its names, into MtpConventions()
+  size_t convention = 0;            // of its names, into MtpNaming::conventions
   bool fused = false;               // how its attention is stored
   std::vector<uint32_t> arrays;     // all under its name, into Catalogue::arrays, ascending
   std::vector<uint32_t> unknown;    // of these, what is no part of an MTP layer

@@ -2,53 +2,11 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
-
-#include "lib/json/parse.h"
-#include "schemas/embedded.h"
 
 namespace mimo {
 namespace {
 
-using Json = nlohmann::json;
-
-constexpr std::string_view kTable = "mtp_names.json";
 constexpr std::string_view kOtherProject = "self_attention.";  // modules of megatron-core
-
-struct Rest {
-  std::string from;
-  std::vector<std::string> to;
-};
-
-struct MtpTable {
-  int64_t released_layers = 0;
-  std::vector<MtpConvention> conventions;
-  std::vector<std::string> inner;
-  std::vector<Rest> rests;
-};
-
-// A malformed table is an error of the build, which tests find: it has no conventions then.
-MtpTable ReadTable() {
-  MtpTable out;
-  for (int i = 0; i < kEmbeddedFileCount; ++i) {
-    if (kEmbeddedFiles[i].path != kTable) continue;
-    const Result<Json> table = ParseJson<Json>(kEmbeddedFiles[i].content, kEmbeddedFiles[i].path);
-    if (!table.ok()) return {};
-    out.released_layers = table.value().at("released_layers");
-    for (const Json& entry : table.value().at("conventions"))
-      out.conventions.push_back(
-          {entry.at("id"), entry.at("name"), entry.at("prefix"), entry.value("after_decoder", false)});
-    out.inner = table.value().at("inner").get<std::vector<std::string>>();
-    for (const Json& entry : table.value().at("rests"))
-      out.rests.push_back({entry.at("from"), entry.at("to").get<std::vector<std::string>>()});
-  }
-  return out;
-}
-
-const MtpTable& Table() {
-  static const MtpTable table = ReadTable();
-  return table;
-}
 
 // Takes "12." off the front of `text`; nullopt when no number in its usual form stands there.
 std::optional<int32_t> TakeNumber(std::string_view* text) {
@@ -63,16 +21,7 @@ std::optional<int32_t> TakeNumber(std::string_view* text) {
 
 }  // namespace
 
-const std::vector<MtpConvention>& MtpConventions() {
-  return Table().conventions;
-}
-
-int64_t ReleasedMtpLayers() {
-  return Table().released_layers;
-}
-
-std::optional<MtpName> ReadMtpName(std::string_view tensor, int64_t decoder_layers) {
-  const MtpTable& table = Table();
+std::optional<MtpName> ReadMtpName(const MtpNaming& table, std::string_view tensor, int64_t decoder_layers) {
   for (size_t i = 0; i < table.conventions.size(); ++i) {
     const MtpConvention& convention = table.conventions[i];
     std::string_view rest = tensor;
@@ -87,9 +36,11 @@ std::optional<MtpName> ReadMtpName(std::string_view tensor, int64_t decoder_laye
     for (const std::string& inner : table.inner)
       if (rest.starts_with(inner)) rest.remove_prefix(inner.size());
     name.reordered = rest.starts_with(kOtherProject);
-    const std::string stem = table.conventions.front().prefix + std::to_string(name.layer) + ".";
-    const auto known =
-        std::find_if(table.rests.begin(), table.rests.end(), [&](const Rest& one) { return one.from == rest; });
+    const MtpConvention& released = table.conventions.front();
+    const std::string stem =
+        released.prefix + std::to_string(name.layer + (released.after_decoder ? decoder_layers : 0)) + ".";
+    const auto known = std::find_if(table.rests.begin(), table.rests.end(),
+                                    [&](const MtpNaming::Rest& one) { return one.from == rest; });
     if (known == table.rests.end()) {
       name.released.push_back(stem + std::string(rest));
     } else {

@@ -7,7 +7,7 @@
 namespace mimo {
 namespace {
 
-constexpr Words<Role, 32> kRoleNames{{
+constexpr Words<Role, 42> kRoleNames{{
     {Role::kEmbed, "embed"},
     {Role::kLmHead, "lm_head"},
     {Role::kFinalNorm, "final_norm"},
@@ -18,6 +18,11 @@ constexpr Words<Role, 32> kRoleNames{{
     {Role::kAttnV, "attn.v"},
     {Role::kAttnQkv, "attn.qkv"},
     {Role::kAttnO, "attn.o"},
+    {Role::kAttnQBias, "attn.q_bias"},
+    {Role::kAttnKBias, "attn.k_bias"},
+    {Role::kAttnVBias, "attn.v_bias"},
+    {Role::kAttnQNorm, "attn.q_norm"},
+    {Role::kAttnKNorm, "attn.k_norm"},
     {Role::kAttnSink, "attn.sink"},
     {Role::kMlpGate, "mlp.gate"},
     {Role::kMlpUp, "mlp.up"},
@@ -27,11 +32,16 @@ constexpr Words<Role, 32> kRoleNames{{
     {Role::kExpertGate, "expert.gate"},
     {Role::kExpertUp, "expert.up"},
     {Role::kExpertDown, "expert.down"},
+    {Role::kSharedGate, "shared.gate"},
+    {Role::kSharedUp, "shared.up"},
+    {Role::kSharedDown, "shared.down"},
     {Role::kMtpENorm, "mtp.enorm"},
     {Role::kMtpHNorm, "mtp.hnorm"},
     {Role::kMtpEhProj, "mtp.eh_proj"},
     {Role::kMtpPreMlpNorm, "mtp.pre_mlp_norm"},
     {Role::kMtpFinalNorm, "mtp.final_norm"},
+    {Role::kMtpEmbed, "mtp.embed"},
+    {Role::kMtpHead, "mtp.lm_head"},
     {Role::kCacheK, "cache.k"},
     {Role::kCacheV, "cache.v"},
     {Role::kCacheQ, "cache.q"},
@@ -143,7 +153,7 @@ std::string_view HeaderName(std::string_view name) {
 
 TensorId ModelTable::Identify(std::string_view tensor_name) const {
   TensorId id;
-  for (const auto& [prefix, role] : towers_) {
+  for (const auto& [prefix, role] : data_->towers) {
     if (tensor_name.starts_with(prefix)) {
       id.role = role;
       return id;
@@ -157,16 +167,20 @@ TensorId ModelTable::Identify(std::string_view tensor_name) const {
   }
   Shape shape;
   if (!TakeShape(tensor_name, &shape)) return {};
-  auto it = by_shape_.find(shape.text);
-  if (it == by_shape_.end()) {
-    const auto scale = cache_by_shape_.find(shape.text);
-    if (scale == cache_by_shape_.end()) return {};
-    const CacheScaleName& name = cache_scales_[scale->second];
+  const bool behind = !data_->behind_by_shape.empty() && shape.numbers[0] >= decoder_layers_;
+  const auto& by_shape = behind ? data_->behind_by_shape : data_->by_shape;
+  auto it = by_shape.find(shape.text);
+  if (it == by_shape.end()) {
+    const auto scale = data_->cache_by_shape.find(shape.text);
+    if (scale == data_->cache_by_shape.end()) return {};
+    const CacheScaleName& name = data_->cache_scales[scale->second];
     return {name.role, Part::kWeight, name.mtp, shape.numbers[0], -1};
   }
-  id.role = rules_[it->second].role;
-  id.mtp = rules_[it->second].mtp;
+  const TensorRule& rule = data_->rules[it->second];
+  id.role = rule.role;
+  id.mtp = rule.mtp;
   id.layer = shape.numbers[0];  // a table has {layer} before {expert}
+  if (behind) id.layer -= static_cast<int32_t>(decoder_layers_);
   id.expert = shape.numbers[1];
   return id;
 }
@@ -175,7 +189,8 @@ std::string ModelTable::NameOf(const TensorId& id) const {
   const TensorRule* rule = RuleOf(id);
   if (rule == nullptr) return "";
   std::string name = rule->pattern;
-  Replace(&name, "{layer}", id.layer);
+  Replace(&name, kLayerSlot, id.layer);
+  Replace(&name, kLayerBehindSlot, id.layer + static_cast<int32_t>(decoder_layers_));
   Replace(&name, "{expert}", id.expert);
   if (id.part == Part::kWeight) return name;
   return LastComponent(name) == PartSuffix(Part::kWeight) ? NameOfPart(name, id.part) : "";
@@ -189,19 +204,19 @@ std::string_view ModelTable::FuseOf(const TensorId& id) const {
 const CacheScaleName* ModelTable::CacheScaleOf(std::string_view tensor_name) const {
   Shape shape;
   if (!TakeShape(tensor_name, &shape)) return nullptr;
-  const auto it = cache_by_shape_.find(shape.text);
-  return it == cache_by_shape_.end() ? nullptr : &cache_scales_[it->second];
+  const auto it = data_->cache_by_shape.find(shape.text);
+  return it == data_->cache_by_shape.end() ? nullptr : &data_->cache_scales[it->second];
 }
 
 std::string ModelTable::CacheScaleAt(const TensorId& id, CachePlacement placement) const {
-  for (const CacheScaleName& name : cache_scales_)
+  for (const CacheScaleName& name : data_->cache_scales)
     if (name.role == id.role && name.mtp == id.mtp && name.placement == placement)
       return NameInLayer(name.pattern, id.layer);
   return "";
 }
 
 const TensorRule* ModelTable::RuleOf(const TensorId& id) const {
-  for (const TensorRule& rule : rules_) {
+  for (const TensorRule& rule : data_->rules) {
     if (rule.role == id.role && rule.mtp == id.mtp) return &rule;
   }
   return nullptr;

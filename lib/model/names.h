@@ -1,9 +1,10 @@
-// Tensor names <-> roles, from the tables in schemas/models/. A table is data: a model whose layouts are known is a new
-// table.
+// Tensor names <-> roles, from the descriptions in schemas/models/ (lib/model/family.h). A table is data: a model whose
+// layouts are known is a new one.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -17,6 +18,8 @@ namespace mimo {
 
 // Where patterns of tensor names have the number of the layer.
 inline constexpr std::string_view kLayerSlot = "{layer}";
+// The same of MTP layers whose numbers go on where those of decoder layers end.
+inline constexpr std::string_view kLayerBehindSlot = "{decoder+layer}";
 // `pattern` with {layer} filled in.
 std::string NameInLayer(const std::string& pattern, int32_t layer);
 
@@ -31,6 +34,11 @@ enum class Role : uint8_t {
   kAttnV,
   kAttnQkv,
   kAttnO,
+  kAttnQBias,  // vectors by heads
+  kAttnKBias,
+  kAttnVBias,
+  kAttnQNorm,  // of all heads, or of one: its shape says
+  kAttnKNorm,
   kAttnSink,
   kMlpGate,
   kMlpUp,
@@ -40,11 +48,16 @@ enum class Role : uint8_t {
   kExpertGate,
   kExpertUp,
   kExpertDown,
+  kSharedGate,  // of the experts that every token takes
+  kSharedUp,
+  kSharedDown,
   kMtpENorm,
   kMtpHNorm,
   kMtpEhProj,
   kMtpPreMlpNorm,
   kMtpFinalNorm,
+  kMtpEmbed,  // an embedding and an output layer of its own
+  kMtpHead,
   kCacheK,  // scales of the KV cache: of keys, values, queries, and of keys and values alike
   kCacheV,
   kCacheQ,
@@ -98,10 +111,16 @@ struct TensorRule {
   bool mtp = false;
   std::string pattern;             // "model.layers.{layer}.mlp.experts.{expert}.up_proj.weight"
   std::vector<std::string> shape;  // symbols of Dimension(), or integers, "2*hidden" allowed
-  std::string when;     // "", "dense", "moe", "sinks", "fused", "split": in which layers or layouts it exists
-  std::string storage;  // "bf16", "f32", "router", "linear" (block FP8 when quantized), "expert" (also MXFP4)
+  // In which layers or layouts it exists, all of them: words of IsStructural, or flags of the family.
+  std::vector<std::string> when;
+  // "bf16", "f32" (whatever else is cast), "router", "linear" (block FP8 when quantized), "expert" (also MXFP4)
+  std::string storage;
   std::string fuse;  // engines run tensors of one layer and expert with equal `fuse` as one: they share global scales
+  bool unlisted = false;  // releases have it unquantized and do not list it among what they ignore
+  bool pinned() const { return storage == "f32" || storage == "router"; }  // casts of the rest leave it alone
 };
+// "dense", "moe", "sinks", "fused", "split", "untied": conditions that need no flag.
+bool IsStructural(std::string_view condition);
 
 // Beside which module a scale of the KV cache is stored, which its name says: k_proj.k_scale, qkv_proj.k_scale, or
 // self_attn.k_scale and self_attn.attn.k_scale (vLLM, maybe_remap_kv_scale_name, reads all of them).
@@ -119,8 +138,10 @@ class ModelTable {
  public:
   // The table of a family, e.g. "mimo_v2"; parsed once, lives forever. kBadInput when there is none of that name.
   static Result<const ModelTable*> Get(const std::string& name);
+  // This table for a model of so many decoder layers: names of MTP layers may depend on it. Lives forever.
+  const ModelTable* Of(int64_t decoder_layers) const;
 
-  const std::vector<TensorRule>& rules() const { return rules_; }
+  const std::vector<TensorRule>& rules() const { return data_->rules; }
   // kUnknown role when no rule matches. Parts other than kWeight exist for patterns that end in ".weight" only.
   TensorId Identify(std::string_view tensor_name) const;
   // The name of a decoder, MTP or global tensor (not of towers, which keep theirs). `id.part` decides the last
@@ -137,17 +158,23 @@ class ModelTable {
 
  private:
   friend Result<ModelTable> ParseModelTable(std::string_view json);
-  std::vector<TensorRule> rules_;
-  std::unordered_map<std::string, size_t> by_shape_;  // name with numbers replaced by '#' -> rule
-  std::vector<std::pair<std::string, Role>> towers_;  // prefix -> role
-  std::vector<CacheScaleName> cache_scales_;
-  std::unordered_map<std::string, size_t> cache_by_shape_;  // the same, into cache_scales_
+  // What tables of one family share.
+  struct Data {
+    std::vector<TensorRule> rules;
+    std::unordered_map<std::string, size_t> by_shape;         // name with numbers replaced by '#' -> rule
+    std::unordered_map<std::string, size_t> behind_by_shape;  // the same, of kLayerBehindSlot
+    std::vector<std::pair<std::string, Role>> towers;         // prefix -> role
+    std::vector<CacheScaleName> cache_scales;
+    std::unordered_map<std::string, size_t> cache_by_shape;  // the same, into cache_scales
+  };
+  std::shared_ptr<const Data> data_ = std::make_shared<const Data>();
+  int64_t decoder_layers_ = 0;  // 0: no name depends on it, or nobody said
 };
 Result<ModelTable> ParseModelTable(std::string_view json);
 
 // Value of a shape symbol for one layer: hidden, vocab, intermediate, moe_intermediate, experts, heads, q_rows, k_rows,
-// v_rows, qkv_rows, o_cols (heads * v_head_dim), or an integer, each optionally as "2*SYMBOL". Stored KV heads as
-// config.json says.
+// v_rows, qkv_rows, o_cols (heads * v_head_dim), head_dim, shared_intermediate, or an integer, each optionally as
+// "2*SYMBOL". Stored KV heads as config.json says.
 Result<int64_t> Dimension(std::string_view symbol, const ModelConfig& config, int layer, bool mtp);
 
 // A tensor that a complete checkpoint of this config holds, scales not included.

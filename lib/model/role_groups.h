@@ -15,18 +15,26 @@ constexpr bool IsAttentionProjection(Role role) {
 constexpr bool IsExpert(Role role) {
   return role == Role::kExpertGate || role == Role::kExpertUp || role == Role::kExpertDown;
 }
+// Of experts that every token takes.
+constexpr bool IsSharedExpert(Role role) {
+  return role == Role::kSharedGate || role == Role::kSharedUp || role == Role::kSharedDown;
+}
 constexpr bool IsDenseMlp(Role role) {
   return role == Role::kMlpGate || role == Role::kMlpUp || role == Role::kMlpDown;
+}
+// The bias vectors of Q, K and V.
+constexpr bool IsAttentionBias(Role role) {
+  return role == Role::kAttnQBias || role == Role::kAttnKBias || role == Role::kAttnVBias;
 }
 // The linear modules inside a layer, the router aside.
 constexpr bool IsLayerLinear(Role role) {
   return IsAttentionProjection(role) || role == Role::kAttnO || IsDenseMlp(role) || IsExpert(role) ||
-         role == Role::kMtpEhProj;
+         IsSharedExpert(role) || role == Role::kMtpEhProj;
 }
 constexpr bool IsNorm(Role role) {
   return role == Role::kFinalNorm || role == Role::kInputNorm || role == Role::kPostAttentionNorm ||
          role == Role::kMtpENorm || role == Role::kMtpHNorm || role == Role::kMtpPreMlpNorm ||
-         role == Role::kMtpFinalNorm;
+         role == Role::kMtpFinalNorm || role == Role::kAttnQNorm || role == Role::kAttnKNorm;
 }
 
 // Scales of the KV cache: of no weight, and kept whatever becomes of weights.

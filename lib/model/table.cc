@@ -7,9 +7,8 @@
 
 #include "lib/base/words.h"
 #include "lib/json/parse.h"
-#include "lib/model/names.h"
+#include "lib/model/family.h"
 #include "lib/model/role_groups.h"
-#include "schemas/embedded.h"
 
 namespace mimo {
 namespace {
@@ -21,7 +20,7 @@ Error BadTable(std::string what) {
 }
 
 // "a.{layer}.b" -> "a.#.b", the form in which names are looked up. Empty when the pattern cannot be told from others: a
-// placeholder that is no whole path component, {expert} without {layer} before it, or a literal number.
+// placeholder that is no whole path component, {expert} without a layer before it, or a literal number.
 std::string LookupForm(const std::string& pattern) {
   std::string shape;
   bool layer = false;
@@ -31,7 +30,7 @@ std::string LookupForm(const std::string& pattern) {
     if (end == std::string::npos) end = pattern.size();
     const std::string component = pattern.substr(at, end - at);
     if (at != 0) shape.push_back('.');
-    if (component == kLayerSlot && !layer && !expert) {
+    if ((component == kLayerSlot || component == kLayerBehindSlot) && !layer && !expert) {
       layer = true;
       shape.push_back('#');
     } else if (component == "{expert}" && layer && !expert) {
@@ -56,14 +55,14 @@ Result<TensorRule> ParseRule(const Json& entry) {
   rule.pattern = entry.at("name").get<std::string>();
   rule.shape = entry.at("shape").get<std::vector<std::string>>();
   rule.mtp = entry.value("mtp", false);
-  rule.when = entry.value("when", std::string());
+  if (const auto when = entry.find("when"); when != entry.end() && when->is_array())
+    rule.when = when->get<std::vector<std::string>>();
+  else if (when != entry.end())
+    rule.when = {when->get<std::string>()};
   rule.storage = entry.at("storage").get<std::string>();
   rule.fuse = entry.value("fuse", std::string());
-  static constexpr std::string_view kWhen[] = {"", "dense", "moe", "sinks", "fused", "split", "untied"};
   static constexpr std::string_view kStorage[] = {"bf16", "f32", "router", "linear", "expert"};
-  if (std::find(std::begin(kWhen), std::end(kWhen), rule.when) == std::end(kWhen)) {
-    return BadTable("unknown condition").Found(rule.when);
-  }
+  rule.unlisted = entry.value("unlisted", false);
   if (std::find(std::begin(kStorage), std::end(kStorage), rule.storage) == std::end(kStorage)) {
     return BadTable("unknown storage").Found(rule.storage);
   }
@@ -95,30 +94,36 @@ Result<std::vector<CacheScaleName>> ParseCacheScales(const Json& section) {
 
 Result<ModelTable> ParseModelTable(std::string_view json) {
   ModelTable table;
+  const auto data = std::make_shared<ModelTable::Data>();
+  table.data_ = data;
   try {
     MIMO_ASSIGN_OR_RETURN(const Json root, ParseJson<Json>(json, "a model table"));
     for (const Json& entry : root.at("tensors")) {
       MIMO_ASSIGN_OR_RETURN(TensorRule rule, ParseRule(entry));
+      for (const std::string& word : rule.when)
+        if (!IsStructural(word) && !root.value("flags", Json::object()).contains(word))
+          return BadTable("unknown condition").Found(word);
       const std::string shape = LookupForm(rule.pattern);
       if (shape.empty()) return BadTable("bad name pattern").Found(rule.pattern);
-      if (!table.by_shape_.emplace(shape, table.rules_.size()).second)
+      const bool behind = rule.pattern.find(kLayerBehindSlot) != std::string::npos;
+      if (!(behind ? data->behind_by_shape : data->by_shape).emplace(shape, data->rules.size()).second)
         return BadTable("name twice").Found(rule.pattern);
-      table.rules_.push_back(std::move(rule));
+      data->rules.push_back(std::move(rule));
     }
     for (const Json& entry : root.value("towers", Json::array())) {
       const std::string name = entry.at("role").get<std::string>();
       const auto role = RoleFromName(name);
       if (!role) return BadTable("unknown role").Found(name);
-      table.towers_.emplace_back(entry.at("prefix").get<std::string>(), *role);
+      data->towers.emplace_back(entry.at("prefix").get<std::string>(), *role);
     }
     if (root.contains("cache_scales")) {
-      MIMO_ASSIGN_OR_RETURN(table.cache_scales_, ParseCacheScales(root.at("cache_scales")));
+      MIMO_ASSIGN_OR_RETURN(data->cache_scales, ParseCacheScales(root.at("cache_scales")));
     }
-    for (size_t i = 0; i < table.cache_scales_.size(); ++i) {
-      const std::string& pattern = table.cache_scales_[i].pattern;
+    for (size_t i = 0; i < data->cache_scales.size(); ++i) {
+      const std::string& pattern = data->cache_scales[i].pattern;
       const std::string shape = LookupForm(pattern);
       if (shape.empty()) return BadTable("bad name pattern").Found(pattern);
-      if (table.by_shape_.contains(shape) || !table.cache_by_shape_.emplace(shape, i).second)
+      if (data->by_shape.contains(shape) || !data->cache_by_shape.emplace(shape, i).second)
         return BadTable("name twice").Found(pattern);
     }
   } catch (const Json::exception& e) {
@@ -127,19 +132,28 @@ Result<ModelTable> ParseModelTable(std::string_view json) {
   return table;
 }
 
+bool IsStructural(std::string_view condition) {
+  static constexpr std::string_view kWords[] = {"dense", "moe", "sinks", "fused", "split", "untied"};
+  return std::find(std::begin(kWords), std::end(kWords), condition) != std::end(kWords);
+}
+
 Result<const ModelTable*> ModelTable::Get(const std::string& name) {
+  MIMO_ASSIGN_OR_RETURN(const Family* family, Family::Get(name));
+  return &family->table;
+}
+
+const ModelTable* ModelTable::Of(int64_t decoder_layers) const {
+  if (data_->behind_by_shape.empty()) return this;
   static std::mutex mutex;
-  static auto& tables = *new std::map<std::string, std::unique_ptr<const ModelTable>>();
+  static auto& tables = *new std::map<std::pair<const Data*, int64_t>, std::unique_ptr<const ModelTable>>();
   const std::lock_guard<std::mutex> lock(mutex);
-  auto it = tables.find(name);
-  if (it != tables.end()) return it->second.get();
-  for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file) {
-    if ("models/" + name + ".json" != file->path) continue;
-    MIMO_ASSIGN_OR_RETURN(ModelTable table, ParseModelTable(file->content));
-    it = tables.emplace(name, std::make_unique<const ModelTable>(std::move(table))).first;
-    return it->second.get();
+  auto& table = tables[{data_.get(), decoder_layers}];
+  if (table == nullptr) {
+    ModelTable bound = *this;
+    bound.decoder_layers_ = decoder_layers;
+    table = std::make_unique<const ModelTable>(std::move(bound));
   }
-  return BadTable("there is none of this name").Found(name);
+  return table.get();
 }
 
 }  // namespace mimo

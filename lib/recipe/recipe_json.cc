@@ -37,8 +37,8 @@ std::optional<float> Multiplier(const Json& value) {
 
 // Rules on these can never mean anything: they are vectors, which no rule touches.
 bool IsVector(Role role) {
-  return IsNorm(role) || role == Role::kAttnSink || role == Role::kRouterBias || IsCacheScale(role) ||
-         role == Role::kUnknown;
+  return IsNorm(role) || role == Role::kAttnSink || IsAttentionBias(role) || role == Role::kRouterBias ||
+         IsCacheScale(role) || role == Role::kUnknown;
 }
 bool IsQuantized(StoredAs to) {
   const std::optional<kernels::Codec> codec = CodecOf(to);

@@ -91,6 +91,14 @@ void Store(std::span<std::byte> out, uint64_t index, T value) {
   std::memcpy(out.data() + index * sizeof(T), &value, sizeof(T));
 }
 
+// A value in the type of the tensor; in F32 with bits below BF16, drawn from `random`.
+void StoreValue(DType dtype, std::span<std::byte> out, uint64_t index, float value, uint64_t random) {
+  if (dtype == DType::kF32)
+    Store(out, index, value * (1.0f + static_cast<float>(random * 0x9E3779B97F4A7C15 >> 48) / 16777216.0f));
+  else
+    Store(out, index, ToBf16(value));
+}
+
 }  // namespace
 
 Filler::Filler(uint64_t seed) : seed_(seed), normal_(NormalQuantiles()), codes_(kQuantiles), weights_(kQuantiles) {
@@ -119,6 +127,7 @@ void Filler::Rows(const SynthTensor& tensor, int64_t first, int64_t rows, std::s
   const uint64_t begin = static_cast<uint64_t>(first) * per_row;
   const uint64_t end = begin + static_cast<uint64_t>(rows) * per_row;
   const uint64_t key = Key(tensor.info.name, "data");
+  const DType dtype = tensor.info.dtype;
   switch (tensor.fill) {
     case Fill::kMxfp4Codes:
       ForEach<8>(key, begin, end, [&](uint64_t i, uint64_t r) { out[i] = static_cast<std::byte>(r); });
@@ -127,16 +136,17 @@ void Filler::Rows(const SynthTensor& tensor, int64_t first, int64_t rows, std::s
       ForEach<8>(key, begin, end, [&](uint64_t i, uint64_t r) { out[i] = static_cast<std::byte>(116 + r * 9 / 256); });
       break;
     case Fill::kNorm:
-      ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { Store(out, i, ToBf16(1.0f + 0.1f * normal_[r])); });
+      ForEach<16>(key, begin, end,
+                  [&](uint64_t i, uint64_t r) { StoreValue(dtype, out, i, 1.0f + 0.1f * normal_[r], r); });
       break;
     case Fill::kSink:
-      ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { Store(out, i, ToBf16(normal_[r])); });
+      ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { StoreValue(dtype, out, i, normal_[r], r); });
       break;
     case Fill::kRouterBias:
       ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { Store(out, i, 70.9f + 3e-4f * normal_[r]); });
       break;
     case Fill::kRouter:
-      if (tensor.info.dtype == DType::kF32) {
+      if (dtype == DType::kF32) {
         // The upper bits choose a quantile, the lower ones fill the mantissa below BF16 precision.
         ForEach<32>(key, begin, end, [&](uint64_t i, uint64_t r) {
           const float detail = 1.0f + static_cast<float>(r & 0xFFFF) / 8388608.0f;
@@ -146,7 +156,10 @@ void Filler::Rows(const SynthTensor& tensor, int64_t first, int64_t rows, std::s
       }
       [[fallthrough]];
     case Fill::kWeight:
-      ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { Store(out, i, weights_[r]); });
+      if (dtype == DType::kF32)
+        ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { StoreValue(dtype, out, i, normal_[r] * 0.02f, r); });
+      else
+        ForEach<16>(key, begin, end, [&](uint64_t i, uint64_t r) { Store(out, i, weights_[r]); });
       break;
     case Fill::kFp8Codes:  // above
     case Fill::kFp8Scales:
@@ -198,13 +211,19 @@ void Filler::Fp8Scales(const SynthTensor& tensor, int64_t first, int64_t rows, s
     const int64_t local = block * grid.block_rows;
     // amax in [2^exponent, 2^(exponent + 3)): ranges of Q, K and V do not overlap.
     int exponent = -5;
+    if (tensor.id.role == Role::kAttnQ) exponent = -4;  // each with a grid of its own
+    if (tensor.id.role == Role::kAttnK) exponent = -1;
+    if (tensor.id.role == Role::kAttnV) exponent = -7;
     if (grid.q_rows > 0) exponent = local < grid.q_rows ? -4 : local < grid.q_rows + grid.k_rows ? -1 : -7;
     for (int64_t col_block = 0; col_block < grid.col_blocks(); ++col_block) {
       const int64_t cell = (chunk * grid.blocks() + block) * grid.col_blocks() + col_block;
       const uint64_t random = Word(key, static_cast<uint64_t>(cell));
       const float mantissa = 1.0f + static_cast<float>(random & 0x7FFFFF) / 8388608.0f;
       const float amax = std::ldexp(mantissa, exponent + static_cast<int>((random >> 40) % 3));
-      Store(out, i++, amax / 448.0f);
+      if (tensor.info.dtype == DType::kF32)
+        Store(out, i++, amax / 448.0f);
+      else
+        Store(out, i++, ToBf16(amax / 448.0f));
     }
   }
 }

@@ -1,9 +1,11 @@
 // Which tensors a synthetic checkpoint has and which file each goes to.
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "lib/base/checked.h"
 #include "lib/model/config.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 #include "lib/synth/scale_config.h"
@@ -43,7 +45,7 @@ class Planner {
   }
 
   Status AddTowers() {
-    MIMO_ASSIGN_OR_RETURN(const std::vector<TowerTensor> towers, TowerTensors(config_.hidden));
+    MIMO_ASSIGN_OR_RETURN(const std::vector<TowerTensor> towers, TowerTensors(config_.family->name, config_.hidden));
     for (const TowerTensor& tower : towers) {
       const Fill fill = IsTowerNorm(tower.name)         ? Fill::kNorm
                         : tower.name.ends_with("sinks") ? Fill::kSink
@@ -55,12 +57,12 @@ class Planner {
 
   // Files and tensors by name, as the released shards have them.
   void Finish(SynthPlan* plan) && {
+    if (preset_.shards.bytes > 0) FillShards();
     for (auto& [name, tensors] : files_) {
       std::sort(tensors.begin(), tensors.end(),
                 [](const SynthTensor& a, const SynthTensor& b) { return a.info.name < b.info.name; });
       plan->tensors += tensors.size();
-      for (const SynthTensor& tensor : tensors)
-        plan->payload_bytes += *TensorBytes(tensor.info.dtype, tensor.info.shape);
+      for (const SynthTensor& tensor : tensors) plan->payload_bytes += BytesOf(tensor);
       plan->files.push_back({name, std::move(tensors)});
     }
   }
@@ -68,18 +70,20 @@ class Planner {
  private:
   Status AddExpected(const ExpectedTensor& tensor) {
     const std::string& storage = tensor.rule->storage;
+    if (!preset_.quantized && (storage == "linear" || storage == "expert"))
+      return Add(tensor.id, tensor.name, preset_.plain, tensor.shape, Fill::kWeight);
     if (storage == "linear" || (storage == "expert" && !preset_.mxfp4_experts)) return AddFp8(tensor);
     if (storage == "expert") return AddMxfp4(tensor);
     if (storage == "router") return Add(tensor.id, tensor.name, preset_.router, tensor.shape, Fill::kRouter);
     if (storage == "f32") return Add(tensor.id, tensor.name, DType::kF32, tensor.shape, Fill::kRouterBias);
-    return Add(tensor.id, tensor.name, DType::kBF16, tensor.shape, PlainFill(tensor.id.role));
+    return Add(tensor.id, tensor.name, preset_.plain, tensor.shape, PlainFill(tensor.id.role));
   }
 
   Status AddFp8(const ExpectedTensor& tensor) {
     const ChunkGrid grid = GridOf(tensor);
     std::string cells = tensor.name;  // Q, K and V share the cells of their chunks, under the name of the fused tensor
     const Role role = tensor.id.role;
-    if (IsAttentionProjection(role)) {
+    if (IsAttentionProjection(role) && !preset_.own_grids) {
       TensorId fused = tensor.id;
       fused.role = Role::kAttnQkv;
       cells = table_.NameOf(fused);
@@ -89,7 +93,7 @@ class Planner {
     const std::vector<int64_t> scale_shape = {grid.chunks * (grid.last_block() - grid.first_block()),
                                               grid.col_blocks()};
     MIMO_RETURN_IF_ERROR(Add(tensor.id, tensor.name, DType::kF8E4M3, tensor.shape, Fill::kFp8Codes, grid, cells));
-    return Add(scale, table_.NameOf(scale), DType::kF32, scale_shape, Fill::kFp8Scales, grid, cells);
+    return Add(scale, table_.NameOf(scale), preset_.scales, scale_shape, Fill::kFp8Scales, grid, cells);
   }
 
   Status AddMxfp4(const ExpectedTensor& tensor) {
@@ -108,7 +112,7 @@ class Planner {
     grid.cols = tensor.shape[1];
     grid.chunk_rows = grid.part_rows = tensor.shape[0];
     const Role role = tensor.id.role;
-    if (!IsAttentionProjection(role)) return grid;
+    if (!IsAttentionProjection(role) || preset_.own_grids) return grid;
     const AttentionShape& shape = config_.attention_of(tensor.id.layer, tensor.id.mtp);
     grid.chunks = preset_.chunks;
     grid.q_rows = shape.q_rows() / grid.chunks;
@@ -123,6 +127,10 @@ class Planner {
   Status Add(const TensorId& id, const std::string& name, DType dtype, const std::vector<int64_t>& shape, Fill fill,
              const ChunkGrid& grid = {}, const std::string& cells = "") {
     if (!TensorBytes(dtype, shape)) return Unplaceable(name, "its size overflows");
+    if (preset_.shards.bytes > 0) {
+      in_order_.push_back({{name, dtype, shape}, id, fill, grid, cells});
+      return {};
+    }
     for (const FileRule& rule : preset_.files) {
       if (rule.mtp && !id.mtp) continue;
       if (!rule.roles.empty() && std::find(rule.roles.begin(), rule.roles.end(), id.role) == rule.roles.end()) continue;
@@ -137,6 +145,42 @@ class Planner {
     return Unplaceable(name, "no file rule of the preset matches");
   }
 
+  static uint64_t BytesOf(const SynthTensor& tensor) { return *TensorBytes(tensor.info.dtype, tensor.info.shape); }
+
+  // Where a tensor stands in the order of the model: the embedding, layers, MTP layers, what comes after them.
+  int64_t PlaceInModel(const TensorId& id) const {
+    if (id.role == Role::kFinalNorm || id.role == Role::kLmHead) return std::numeric_limits<int64_t>::max();
+    return id.layer < 0 ? -1 : id.layer + (id.mtp ? config_.layers : 0);
+  }
+
+  // Files are filled one after the other until the next tensor would be too much.
+  void FillShards() {
+    const ShardRule& rule = preset_.shards;
+    std::stable_sort(in_order_.begin(), in_order_.end(), [&](const SynthTensor& a, const SynthTensor& b) {
+      return rule.by_name ? a.info.name < b.info.name : PlaceInModel(a.id) < PlaceInModel(b.id);
+    });
+    std::vector<std::vector<SynthTensor>> shards;
+    uint64_t filled = 0;
+    for (SynthTensor& tensor : in_order_) {
+      const uint64_t bytes = BytesOf(tensor);
+      if (shards.empty() || filled + bytes > rule.bytes) {
+        shards.emplace_back();
+        filled = 0;
+      }
+      filled += bytes;
+      shards.back().push_back(std::move(tensor));
+    }
+    const auto number = [](int64_t n) {
+      std::string text = std::to_string(n);
+      return std::string(text.size() < 5 ? 5 - text.size() : 0, '0') + text;
+    };
+    const auto count = static_cast<int64_t>(shards.size());
+    const std::string of = number(rule.declared > count ? rule.declared : count);
+    for (int64_t i = 0; i < count; ++i)
+      files_["model-" + number(rule.first + i) + "-of-" + of + ".safetensors"] =
+          std::move(shards[static_cast<size_t>(i)]);
+  }
+
   Error Unplaceable(const std::string& tensor, std::string what) const {
     return BadInput("preset " + preset_.name + ": " + std::move(what)).Tensor(tensor);
   }
@@ -146,6 +190,7 @@ class Planner {
   const ModelTable& table_;
   int64_t experts_per_rank_ = 1;
   std::map<std::string, std::vector<SynthTensor>> files_;
+  std::vector<SynthTensor> in_order_;  // of ShardRule
 };
 
 }  // namespace
@@ -156,8 +201,7 @@ Result<SynthPlan> PlanSynthetic(const SynthOptions& options) {
   MIMO_ASSIGN_OR_RETURN(plan.preset, LoadPreset(options.preset));
   MIMO_ASSIGN_OR_RETURN(plan.config, ScaledConfig(plan.preset, options));
   MIMO_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(plan.config, kConfigName));
-  MIMO_ASSIGN_OR_RETURN(const ModelTable* table, ModelTable::Get("mimo_v2"));
-  Planner planner(plan.preset, config, *table);
+  Planner planner(plan.preset, config, *config.family->table.Of(config.layers));
   MIMO_RETURN_IF_ERROR(planner.AddDecoder(options.mtp ? plan.preset.mtp_layers : 0));
   if (plan.preset.towers && options.towers) MIMO_RETURN_IF_ERROR(planner.AddTowers());
   std::move(planner).Finish(&plan);

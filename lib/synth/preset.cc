@@ -48,23 +48,36 @@ Result<Preset> ParsePreset(const std::string& path, const char* text) {
     preset.name = json.at("name").get<std::string>();
     preset.about = json.at("about").get<std::string>();
     preset.config = json.at("config").dump();
-    preset.ignored_every = json.at("ignored_layers").at("every").get<std::string>();
-    preset.ignored_extra = json.at("ignored_layers").at("extra").get<std::vector<std::string>>();
+    const Json& ignored = json.at("ignored_layers");
+    preset.ignored_key = ignored.value("key", "ignored_layers");
+    preset.ignored_every = ignored.at("every").get<std::vector<std::string>>();
+    preset.ignored_extra = ignored.at("extra").get<std::vector<std::string>>();
+    preset.per_layer = json.at("per_layer").get<std::vector<std::string>>();
     const Json& storage = json.at("storage");
     preset.fused = storage.at("qkv") == "fused";
+    preset.own_grids = storage.at("qkv") == "independent";
     preset.chunks = storage.at("chunks").get<int64_t>();
+    preset.quantized = storage.at("experts") != "plain";
     preset.mxfp4_experts = storage.at("experts") == "mxfp4";
     const auto router = DTypeFromName(storage.at("router").get<std::string>());
     if (!router) return BadPreset(path, "unknown router dtype").Found(storage.at("router").dump());
     preset.router = *router;
+    preset.plain = DTypeFromName(storage.value("plain", "BF16")).value_or(DType::kBF16);
+    preset.scales = DTypeFromName(storage.value("scales", "F32")).value_or(DType::kF32);
     preset.mtp_layers = json.at("mtp_layers").get<int>();
     const Json& index = json.at("index");
     preset.save_format = index.value("save_format", "");
     if (index.contains("tp_size")) preset.tp_size = index.at("tp_size").get<int64_t>();
     preset.subdirectories = json.at("subdirectories").get<std::vector<std::string>>();
     preset.towers = json.at("towers").get<bool>();
-    preset.ep = json.at("placement").at("ep").get<int64_t>();
-    MIMO_RETURN_IF_ERROR(ReadFileRules(json.at("placement").at("files"), path, &preset.files));
+    const Json& placement = json.at("placement");
+    preset.ep = placement.value("ep", int64_t{1});
+    MIMO_RETURN_IF_ERROR(ReadFileRules(placement.value("files", Json::array()), path, &preset.files));
+    if (placement.contains("shards")) {
+      const Json& shards = placement.at("shards");
+      preset.shards = {shards.at("bytes").get<uint64_t>(), shards.at("order") == "name",
+                       shards.value("first", int64_t{1}), shards.value("declared", int64_t{0})};
+    }
   } catch (const Json::exception& e) {
     return BadPreset(path, "not a preset").Found(e.what());
   }
@@ -101,8 +114,8 @@ Result<Preset> LoadPreset(const std::string& name) {
   return error;
 }
 
-Result<std::vector<TowerTensor>> TowerTensors(int64_t out_hidden) {
-  const std::string path = "towers/mimo_v2.json";
+Result<std::vector<TowerTensor>> TowerTensors(const std::string& family, int64_t out_hidden) {
+  const std::string path = "towers/" + family + ".json";
   std::vector<TowerTensor> tensors;
   const char* text = FindEmbedded(path);
   if (text == nullptr) return BadPreset(path, "the file is not embedded");

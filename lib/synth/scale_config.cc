@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/json/parse.h"
+#include "lib/model/family.h"
 
 namespace mimo {
 namespace {
@@ -14,67 +15,94 @@ Error BadOption(std::string option, std::string expected, int64_t found) {
   return UsageError("bad value of " + std::move(option)).Expected(std::move(expected)).Found(std::to_string(found));
 }
 
-// An option that may only make the model smaller.
-Status Shrink(Json& config, const char* key, const char* option, const std::optional<int64_t>& value) {
-  if (!value) return {};
-  const int64_t most = config.at(key).get<int64_t>();
-  if (*value < 1 || *value > most) return BadOption(option, "1 to " + std::to_string(most), *value);
-  config[key] = *value;
-  return {};
-}
+// Numbers of a config under the keys that its family has for them.
+class Scaler {
+ public:
+  Scaler(const Preset& preset, const Family& family, const SynthOptions& options, Json& config)
+      : preset_(preset), family_(family), options_(options), config_(config) {}
 
-Status Set(Json& config, const char* key, const char* option, const std::optional<int64_t>& value, int64_t unit) {
-  if (!value) return {};
-  if (*value < 1 || *value % unit != 0) {
-    return BadOption(option, unit == 1 ? "at least 1" : "a multiple of " + std::to_string(unit), *value);
+  Status Scale() {
+    MIMO_RETURN_IF_ERROR(Shrink(Field::kLayers, "--layers", options_.layers));
+    MIMO_RETURN_IF_ERROR(Shrink(Field::kExperts, "--experts", options_.experts));
+    const int64_t unit = preset_.mxfp4_experts ? config_.at("quantization_config").value("mxfp4_block_size", 32) : 1;
+    MIMO_RETURN_IF_ERROR(Set(Field::kHidden, "--hidden", options_.hidden, unit));
+    MIMO_RETURN_IF_ERROR(Set(Field::kMoeIntermediate, "--moe-intermediate", options_.moe_intermediate, unit));
+    MIMO_RETURN_IF_ERROR(Set(Field::kIntermediate, "--intermediate", options_.intermediate, 1));
+    MIMO_RETURN_IF_ERROR(Set(Field::kVocab, "--vocab", options_.vocab, 1));
+    CutLists();
+    if (Has(Field::kExpertsPerToken) && Has(Field::kExperts))
+      config_[KeyOf(Field::kExpertsPerToken)] = std::min(Number(Field::kExpertsPerToken), Number(Field::kExperts));
+    if (!preset_.ignored_key.empty())
+      config_["quantization_config"][preset_.ignored_key] = IgnoredModules(Number(Field::kLayers));
+    if (!options_.mtp && Has(Field::kMtpLayers)) config_[KeyOf(Field::kMtpLayers)] = 0;
+    for (const char* tower : {"vision_config", "audio_config"}) {
+      if (!config_.contains(tower)) continue;
+      config_[tower]["out_hidden_size"] = config_.at(KeyOf(Field::kHidden));
+      if (!options_.towers) config_.erase(tower);
+    }
+    if (!options_.towers) config_.erase("processor_config");
+    return {};
   }
-  config[key] = *value;
-  return {};
-}
 
-Json IgnoredLayers(const Preset& preset, int64_t layers) {
-  Json list = Json::array();
-  for (int64_t n = 0; n < layers; ++n) {
-    std::string name = preset.ignored_every;
-    name.replace(name.find(kLayerSlot), kLayerSlot.size(), std::to_string(n));
-    list.push_back(std::move(name));
-  }
-  for (const std::string& name : preset.ignored_extra) list.push_back(name);
-  return list;
-}
+ private:
+  std::string KeyOf(Field field) const { return family_.NameOf(field); }
+  bool Has(Field field) const { return family_.KeyOf(field) != nullptr && config_.contains(KeyOf(field)); }
+  int64_t Number(Field field) const { return config_.at(KeyOf(field)).get<int64_t>(); }
 
-Status Edit(const Preset& preset, const SynthOptions& options, Json& config) {
-  MIMO_RETURN_IF_ERROR(Shrink(config, "num_hidden_layers", "--layers", options.layers));
-  MIMO_RETURN_IF_ERROR(Shrink(config, "n_routed_experts", "--experts", options.experts));
-  const int64_t unit = preset.mxfp4_experts ? config.at("quantization_config").value("mxfp4_block_size", 32) : 1;
-  MIMO_RETURN_IF_ERROR(Set(config, "hidden_size", "--hidden", options.hidden, unit));
-  MIMO_RETURN_IF_ERROR(Set(config, "moe_intermediate_size", "--moe-intermediate", options.moe_intermediate, unit));
-  MIMO_RETURN_IF_ERROR(Set(config, "intermediate_size", "--intermediate", options.intermediate, 1));
-  MIMO_RETURN_IF_ERROR(Set(config, "vocab_size", "--vocab", options.vocab, 1));
-  const int64_t layers = config.at("num_hidden_layers").get<int64_t>();
-  for (const char* key : {"hybrid_layer_pattern", "moe_layer_freq"}) {
-    Json& list = config.at(key);
-    while (list.size() > static_cast<size_t>(layers)) list.erase(list.size() - 1);
+  Error NoSuch(const char* option) const {
+    return UsageError("preset " + preset_.name + " has nothing that " + option + " could change")
+        .Expected("no " + std::string(option));
   }
-  config["num_experts_per_tok"] =
-      std::min(config.at("num_experts_per_tok").get<int64_t>(), config.at("n_routed_experts").get<int64_t>());
-  config["quantization_config"]["ignored_layers"] = IgnoredLayers(preset, layers);
-  if (!options.mtp && config.contains("num_nextn_predict_layers")) config["num_nextn_predict_layers"] = 0;
-  for (const char* tower : {"vision_config", "audio_config"}) {
-    if (!config.contains(tower)) continue;
-    config[tower]["out_hidden_size"] = config.at("hidden_size");
-    if (!options.towers) config.erase(tower);
+
+  // An option that may only make the model smaller.
+  Status Shrink(Field field, const char* option, const std::optional<int64_t>& value) {
+    if (!value) return {};
+    if (!Has(field)) return NoSuch(option);
+    const int64_t most = Number(field);
+    if (*value < 1 || *value > most) return BadOption(option, "1 to " + std::to_string(most), *value);
+    config_[KeyOf(field)] = *value;
+    return {};
   }
-  if (!options.towers) config.erase("processor_config");
-  return {};
-}
+
+  Status Set(Field field, const char* option, const std::optional<int64_t>& value, int64_t unit) {
+    if (!value) return {};
+    if (!Has(field)) return NoSuch(option);
+    if (*value < 1 || *value % unit != 0)
+      return BadOption(option, unit == 1 ? "at least 1" : "a multiple of " + std::to_string(unit), *value);
+    config_[KeyOf(field)] = *value;
+    return {};
+  }
+
+  // Lists of one entry per layer.
+  void CutLists() {
+    const auto layers = static_cast<size_t>(Number(Field::kLayers));
+    for (const std::string& key : preset_.per_layer) {
+      Json& list = config_.at(key);
+      while (list.size() > layers) list.erase(list.size() - 1);
+    }
+  }
+
+  Json IgnoredModules(int64_t layers) const {
+    Json list = Json::array();
+    for (const std::string& every : preset_.ignored_every)
+      for (int64_t n = 0; n < layers; ++n) list.push_back(NameInLayer(every, static_cast<int32_t>(n)));
+    for (const std::string& name : preset_.ignored_extra) list.push_back(name);
+    return list;
+  }
+
+  const Preset& preset_;
+  const Family& family_;
+  const SynthOptions& options_;
+  Json& config_;
+};
 
 }  // namespace
 
 Result<std::string> ScaledConfig(const Preset& preset, const SynthOptions& options) {
   try {
     MIMO_ASSIGN_OR_RETURN(Json config, ParseJson<Json>(preset.config, "config.json"));
-    MIMO_RETURN_IF_ERROR(Edit(preset, options, config));
+    MIMO_ASSIGN_OR_RETURN(const ModelConfig whole, ParseModelConfig(preset.config, "config.json"));
+    MIMO_RETURN_IF_ERROR(Scaler(preset, *whole.family, options, config).Scale());
     return config.dump(2) + "\n";
   } catch (const Json::exception& e) {
     return BadInput("the config of preset " + preset.name + " lacks what scaling needs").Found(e.what());

@@ -7,23 +7,21 @@
 
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/forms/registry/registry.h"
-#include "lib/model/mtp_names.h"
+#include "lib/model/family.h"
 #include "lib/verify/mtp_headers.h"
 #include "lib/verify/mtp_repair.h"
 
 namespace mimo {
 namespace {
 
-constexpr char kCountKey[] = "config.json: num_nextn_predict_layers";
-
 std::string Layers(int64_t count) {
   return std::to_string(count) + (count == 1 ? " layer" : " layers");
 }
 
 // What a layer's tensors are called without the rest: "model.layers.48".
-std::string NameOfLayer(const MtpLayer& layer, int64_t decoder_layers) {
-  const MtpConvention& convention = MtpConventions()[layer.convention];
-  return convention.prefix + std::to_string(layer.number + (convention.after_decoder ? decoder_layers : 0));
+std::string NameOfLayer(const MtpLayer& layer, const ModelConfig& config) {
+  const MtpConvention& convention = config.family->mtp.conventions[layer.convention];
+  return convention.prefix + std::to_string(layer.number + (convention.after_decoder ? config.layers : 0));
 }
 
 std::string_view AttentionWord(Storage storage) {
@@ -53,7 +51,7 @@ class Verifier {
     for (const MtpLayer& layer : layers) Describe(layer);
     const ModelConfig& config = catalogue_->config;
     report_.announced = config.nextn_layers;
-    report_.released = ReleasedMtpLayers();
+    report_.released = config.family->mtp.released_layers;
     report_.wanted = report_.announced.value_or(report_.released);
     for (const MtpLayer& layer : layers)
       if (layer.released() && layer.whole()) ++report_.whole;
@@ -63,7 +61,7 @@ class Verifier {
     JudgeRest();
     report_.repairs = RepairsOf({root_, options_.reference, report_, headers_, rest_, has_place_, Detour()});
     if (viewed_) return std::move(report_);  // engines.json judges Hugging Face directories
-    MIMO_ASSIGN_OR_RETURN(report_.engines, JudgeMtpEngines(FactsOf(layers)));
+    MIMO_ASSIGN_OR_RETURN(report_.engines, JudgeMtpEngines(catalogue_->config.family->name, FactsOf(layers)));
     return std::move(report_);
   }
 
@@ -90,11 +88,18 @@ class Verifier {
     return {};
   }
 
+  const std::vector<MtpConvention>& conventions() const { return catalogue_->config.family->mtp.conventions; }
+  // Where the config says how many there are.
+  std::string count_key() const {
+    const std::string key = catalogue_->config.family->NameOf(Field::kMtpLayers);
+    return key.empty() ? "config.json" : "config.json: " + key;
+  }
+
   void Describe(const MtpLayer& layer) {
     MtpLayerReport one;
     one.number = layer.number;
-    one.name = NameOfLayer(layer, catalogue_->config.layers);
-    one.convention = MtpConventions()[layer.convention].id;
+    one.name = NameOfLayer(layer, catalogue_->config);
+    one.convention = conventions()[layer.convention].id;
     one.whole = layer.whole();
     one.tensors = layer.arrays.size();
     one.fused = layer.fused;
@@ -163,7 +168,7 @@ class Verifier {
     if (!said.unknown.empty()) Add("mtp.unknown-tensor", said.name, Examples(said.unknown), said.unknown.size());
     if (!layer.released())
       Add("mtp.names", said.name + ".*",
-          "MTP layer " + std::to_string(layer.number) + ", named " + MtpConventions()[layer.convention].name);
+          "MTP layer " + std::to_string(layer.number) + ", named " + conventions()[layer.convention].name);
     if (said.listed == MtpListed::kSome || said.listed == MtpListed::kUnnamed)
       Add("mtp.unindexed", said.name + ".*",
           (said.listed == MtpListed::kUnnamed ? "none" : "some") + std::string(" of its tensors in ") +
@@ -184,17 +189,17 @@ class Verifier {
       if (report_.announced && n >= *report_.announced) more.push_back(std::to_string(n));
     if (!has_place_ && !absent.empty()) Add("mtp.form", root_, "form " + std::string(WordOf(kForms, report_.form)));
     if (!absent.empty())
-      Add("mtp.absent", kCountKey,
+      Add("mtp.absent", count_key(),
           by + ", stored are " + std::to_string(stored.size()) + ": no " + (absent.size() == 1 ? "layer " : "layers ") +
               Examples(absent, 8),
           absent.size());
     if (!more.empty())
-      Add("mtp.unannounced", kCountKey,
+      Add("mtp.unannounced", count_key(),
           by + ", stored are " + std::to_string(stored.size()) + ": also " + (more.size() == 1 ? "layer " : "layers ") +
               Examples(more, 8),
           more.size());
     if (!report_.announced && report_.whole >= report_.released)
-      Add("mtp.unsaid", kCountKey, "absent, stored are " + Layers(report_.whole));
+      Add("mtp.unsaid", count_key(), "absent, stored are " + Layers(report_.whole));
   }
 
   // Whether what keeps the checkpoint from opening has to do with MTP layers.

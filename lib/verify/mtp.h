@@ -32,7 +32,7 @@ inline constexpr Words<MtpListed, 4> kMtpListed{{{MtpListed::kAll, "all"},
 struct MtpLayerReport {
   int32_t number = 0;
   std::string name;                // of its tensors in the files, without the rest: "model.layers.48"
-  std::string convention;          // an id of schemas/mtp_names.json
+  std::string convention;          // an id of MtpNaming::conventions
   bool whole = false;              // every tensor is there, and as the model has it
   uint64_t tensors = 0;            // stored arrays, scales among them
   uint64_t bytes = 0;              // of these

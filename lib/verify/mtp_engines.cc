@@ -1,5 +1,6 @@
 #include "lib/verify/mtp_engines.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "lib/json/parse.h"
@@ -40,12 +41,14 @@ Result<MtpEngine> JudgeOne(const Json& entry, const Json& first, const Facts& fa
 
 }  // namespace
 
-Result<std::vector<MtpEngine>> JudgeMtpEngines(const Facts& facts) {
+Result<std::vector<MtpEngine>> JudgeMtpEngines(const std::string& family, const Facts& facts) {
   std::vector<MtpEngine> engines;
   try {
     MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(EmbeddedText(kEngineTable), kEngineTable));
     for (const char* list : {"engines", "mtp_others"})
       for (const Json& entry : table.at(list)) {
+        const Json& models = entry.at("models");
+        if (std::find(models.begin(), models.end(), family) == models.end()) continue;
         MIMO_ASSIGN_OR_RETURN(MtpEngine engine, JudgeOne(entry, table.at("mtp_first"), facts));
         engines.push_back(std::move(engine));
       }

@@ -17,8 +17,8 @@ struct MtpEngine {
   std::vector<std::string> sources;
 };
 
-// In the order of the table. `facts`: docs/adding-a-model.md. kBadInput when the table is malformed or asks for a fact
-// that there is not.
-Result<std::vector<MtpEngine>> JudgeMtpEngines(const Facts& facts);
+// Those with an entry for `family` (Family::name), in the order of the table. `facts`: docs/adding-a-model.md.
+// kBadInput when the table is malformed or asks for a fact that there is not.
+Result<std::vector<MtpEngine>> JudgeMtpEngines(const std::string& family, const Facts& facts);
 
 }  // namespace mimo

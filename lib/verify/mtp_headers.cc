@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "lib/io/safetensors/safetensors.h"
-#include "lib/model/mtp_names.h"
+#include "lib/model/family.h"
 #include "lib/model/name_prefix.h"
 
 namespace mimo {
@@ -35,7 +35,9 @@ class HeaderReader {
   }
 
  private:
-  bool IsMtp(std::string_view tensor) const { return ReadMtpName(tensor, out_.catalogue.config.layers).has_value(); }
+  bool IsMtp(std::string_view tensor) const {
+    return ReadMtpName(out_.catalogue.config.family->mtp, tensor, out_.catalogue.config.layers).has_value();
+  }
 
   Status ReadFile(const std::string& name) {
     Result<SafetensorsHeader> header = ReadSafetensorsHeader(fs_, JoinPath(root_, name));

@@ -5,6 +5,7 @@
 #include "lib/forms/engine/share_out.h"
 #include "lib/forms/fp8_scales.h"
 #include "lib/forms/refusals.h"
+#include "lib/model/family.h"
 #include "lib/plan/words.h"
 
 namespace mimo {
@@ -67,6 +68,7 @@ Status ChooseBlocks(AttentionStorage attention, Planning* p) {
   }
   if (attention != AttentionStorage::kSplit) {
     target->qkv = fused;
+    MIMO_RETURN_IF_ERROR(CheckNamed(*p, "--attention fused"));
     return CheckFits(*p, wish);
   }
   if (!WholeQBlocks(*p))
@@ -114,7 +116,8 @@ Result<EngineTarget> EngineForm::TargetOf(const Planning& p) {
   facts["kv_heads"] = p.target.model.global.kv_heads;
   facts["swa_kv_heads"] = p.target.model.window.kv_heads;
   facts["q_rows_per_rank_blocks"] = std::string(WholeQBlocks(p) ? "whole" : "cut");
-  MIMO_ASSIGN_OR_RETURN(EngineTarget engine, ChooseEngineTarget(TargetWord(options), options.engine_version, facts));
+  MIMO_ASSIGN_OR_RETURN(EngineTarget engine, ChooseEngineTarget(TargetWord(options), options.engine_version,
+                                                                p.catalogue.config.family->name, facts));
   const std::pair blocks(options.fp8_block_rows, p.catalogue.config.block_cols);
   const auto& taken = engine.fp8_blocks;
   if (options.fp8_block_rows > 0 && std::find(taken.begin(), taken.end(), blocks) == taken.end())

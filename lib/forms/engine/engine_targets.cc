@@ -49,15 +49,22 @@ bool PadsVocabulary(const std::string& engine) {
   return std::find(padding.begin(), padding.end(), engine) != padding.end();
 }
 
-Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts) {
+Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version,
+                                        const std::string& family, const Facts& facts) {
   try {
     const Json table = TargetTable();
     std::string known;
     for (const Json& entry : table.at("engines").at(engine)) {
+      const Json& models = entry.at("models");
+      if (std::find(models.begin(), models.end(), family) == models.end()) continue;
       const std::string id = entry.at("id");
       if (version.empty() || id == version || id == engine + "-" + version) return Choose(engine, entry, facts);
       known += (known.empty() ? "" : ", ") + id;
     }
+    if (known.empty())
+      return UsageError("nothing is known of how this engine loads models of this family")
+          .Expected("--to hf, or an engine with an entry for " + family + " in schemas/targets.json")
+          .Found("--to " + engine);
     return UsageError("an engine version that schemas/targets.json does not know")
         .Expected(known)
         .Found(version)

@@ -35,7 +35,8 @@ bool IsEngine(const std::string& name);
 bool PadsVocabulary(const std::string& engine);
 
 // The first rule of the version whose conditions hold. `version` is its id or the end of it ("0.33.0"), "" for the
-// newest known. kUsage for an unknown version: names those that there are.
-Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version, const Facts& facts);
+// newest known of `family` (Family::name). kUsage for an unknown version: names those that there are.
+Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version,
+                                        const std::string& family, const Facts& facts);
 
 }  // namespace mimo

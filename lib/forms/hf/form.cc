@@ -99,6 +99,7 @@ Status ChooseLayout(const Choice& attention, Planning* p) {
   // A grid that is made anew is each tensor's own: that of the chunks was an accident of how the release was made.
   const bool fresh_grid = attention.kind == Choice::Kind::kEncode && attention.encoding.codec == Codec::kFp8Block;
   if (fresh_grid && wish.kind == QkvWish::Kind::kKeep && target->qkv.kind == QkvKind::kSplit) target->qkv = kOwnGrids;
+  MIMO_RETURN_IF_ERROR(CheckNamed(*p, "--qkv " + wish.text));
   return CheckFits(*p, "--qkv " + wish.text);
 }
 

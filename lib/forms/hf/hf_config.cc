@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "lib/json/parse.h"
+#include "lib/model/family.h"
 #include "lib/model/kv_cache.h"
 
 namespace mimo {
@@ -13,7 +14,6 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr char kQuantization[] = "quantization_config";
-constexpr char kProjectionLayout[] = "attention_projection_layout";
 
 void AddLayout(const MarkedLayout& layout, ordered_json* object) {
   (*object)["qkv"] = layout.fused ? "fused" : "split";
@@ -57,27 +57,43 @@ ordered_json Marker(const HfDescription& d) {
 
 // Heads and widths that differ from what the config says, under the keys that it has.
 void EditGeometry(const ModelConfig& source, const HfDescription& d, ordered_json* config) {
-  const auto set = [&](const char* key, int64_t stored, int64_t wanted) {
-    if (stored != wanted) (*config)[key] = wanted;
+  const Family& family = *source.family;
+  // Under the key of the field that is there, or else the family's own; a family without one has no such thing.
+  const auto key_of = [&](Field field) -> std::string {
+    const ConfigKey* key = family.KeyOf(field);
+    if (key == nullptr) return "";
+    for (const std::string& one : key->keys)
+      if (config->contains(one)) return one;
+    return key->keys.front();
+  };
+  const auto set = [&](Field field, int64_t stored, int64_t wanted) {
+    if (const std::string key = key_of(field); stored != wanted && !key.empty()) (*config)[key] = wanted;
+  };
+  const auto absent = [&](Field field) {
+    const std::string key = key_of(field);
+    return !key.empty() && !config->contains(key);
   };
   // The parameters of a rank are laid out as for split files, whatever the rank files were made from.
-  if (d.layout.fused() && !d.ranks)
-    (*config)[kProjectionLayout] = "fused_qkv";
-  else
-    config->erase(kProjectionLayout);
+  if (const std::string key = key_of(Field::kProjectionLayout); !key.empty()) {
+    if (d.layout.fused() && !d.ranks)
+      (*config)[key] = "fused_qkv";
+    else
+      config->erase(key);
+  }
   // Engines replicate heads themselves when they build a rank's model.
   const int64_t kv = d.ranks ? d.global.kv_heads : StoredKvHeads(d.layout, d.global);
   const int64_t swa_kv = d.ranks ? d.window.kv_heads : StoredKvHeads(d.layout, d.window);
-  set("num_key_value_heads", source.global.kv_heads, kv);
-  const bool swa_kv_follows = kv != source.global.kv_heads && !config->contains("swa_num_key_value_heads");
-  set("swa_num_key_value_heads", swa_kv_follows ? -1 : source.window.kv_heads, swa_kv);
-  set("num_attention_heads", source.global.heads, d.global.heads);
-  const bool follows = d.global.heads != source.global.heads && !config->contains("swa_num_attention_heads");
-  set("swa_num_attention_heads", follows ? -1 : source.window.heads, d.window.heads);
-  if (d.intermediate > 0) set("intermediate_size", source.intermediate, d.intermediate);
-  if (d.moe_intermediate > 0) set("moe_intermediate_size", source.moe_intermediate, d.moe_intermediate);
-  if (d.vocab > 0) set("vocab_size", source.vocab, d.vocab);
-  if (d.folded_value_scale) (*config)["attention_value_scale"] = nullptr;
+  set(Field::kKvHeads, source.global.kv_heads, kv);
+  const bool swa_kv_follows = kv != source.global.kv_heads && absent(Field::kSwaKvHeads);
+  set(Field::kSwaKvHeads, swa_kv_follows ? -1 : source.window.kv_heads, swa_kv);
+  set(Field::kHeads, source.global.heads, d.global.heads);
+  const bool follows = d.global.heads != source.global.heads && absent(Field::kSwaHeads);
+  set(Field::kSwaHeads, follows ? -1 : source.window.heads, d.window.heads);
+  if (d.intermediate > 0) set(Field::kIntermediate, source.intermediate, d.intermediate);
+  if (d.moe_intermediate > 0) set(Field::kMoeIntermediate, source.moe_intermediate, d.moe_intermediate);
+  if (d.vocab > 0) set(Field::kVocab, source.vocab, d.vocab);
+  if (const std::string key = key_of(Field::kValueScale); d.folded_value_scale && !key.empty())
+    (*config)[key] = nullptr;
   if (!d.architecture.empty()) (*config)["architectures"] = {d.architecture};
 }
 
@@ -151,7 +167,8 @@ Result<std::string> EditHfConfig(const ModelConfig& source, const HfDescription&
     if (has_dtype) config["dtype"] = d.dtype;
     if (has_torch || !has_dtype) config["torch_dtype"] = d.dtype;
   }
-  if (d.mtp_layers) config["num_nextn_predict_layers"] = *d.mtp_layers;
+  if (const std::string key = source.family->NameOf(Field::kMtpLayers); d.mtp_layers && !key.empty())
+    config[key] = *d.mtp_layers;
   if (d.text_only) {
     std::vector<std::string> gone;
     for (const auto& item : config.items())

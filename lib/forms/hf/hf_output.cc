@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "lib/draft/draft.h"
+#include "lib/model/family.h"
 #include "lib/model/fp8_grid.h"
 #include "lib/model/role_groups.h"
 
@@ -144,22 +145,25 @@ class QuantizationDescriber {
     return {parent + "q_proj", parent + "k_proj", parent + "v_proj", parent + "qkv_proj"};
   }
 
-  // SGLang's drafter calls every MTP layer model.decoder, as the ignore lists of the released checkpoints do.
-  static std::string DrafterName(const std::string& name) {
-    constexpr std::string_view kPrefix = "model.mtp.layers.";
-    return "model.decoder" + name.substr(name.find('.', kPrefix.size()));
+  // SGLang's drafter calls every MTP layer alike, as ignore lists of released checkpoints do; "" where it does not.
+  std::string DrafterName(const std::string& name) const {
+    const MtpNaming& mtp = catalogue_.config.family->mtp;
+    const std::string& prefix = mtp.conventions.front().prefix;
+    if (mtp.drafter.empty() || !name.starts_with(prefix)) return "";
+    return mtp.drafter + name.substr(name.find('.', prefix.size()));
   }
 
   // Names that all MTP layers agree about.
   void CollectDrafter(Dialect dialect, const std::vector<std::pair<std::string, Module>>& modules) {
     for (const auto& [name, module] : modules) {
-      if (!module.values->id.mtp || (module.codec && dialect != Dialect::kModelOpt)) continue;
+      if (!module.values->id.mtp || (module.codec && dialect != Dialect::kModelOpt) || DrafterName(name).empty())
+        continue;
       for (const std::string& asked : Names(dialect, name, module)) drafter_[DrafterName(asked)].insert(module.codec);
     }
   }
 
   std::vector<std::string> WithDrafter(const Module& module, std::vector<std::string> names) const {
-    if (!module.values->id.mtp) return names;
+    if (!module.values->id.mtp || drafter_.empty()) return names;
     const size_t own = names.size();
     for (size_t i = 0; i < own; ++i) {
       const auto found = drafter_.find(DrafterName(names[i]));

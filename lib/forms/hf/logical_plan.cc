@@ -11,6 +11,7 @@
 #include "lib/forms/fp8_scales.h"
 #include "lib/forms/hf/cache_scales.h"
 #include "lib/forms/unknown.h"
+#include "lib/model/family.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -54,7 +55,8 @@ class LogicalPlanner {
       } else {
         std::vector<std::string> names;
         for (const uint32_t unknown : inventory_.unknown) names.push_back(catalogue_.arrays[unknown].name);
-        return RefuseUnknown(names, JoinPath(catalogue_.root, catalogue_.files[stored.file].name));
+        return RefuseUnknown(catalogue_.config.family->title, names,
+                             JoinPath(catalogue_.root, catalogue_.files[stored.file].name));
       }
     }
     return {};

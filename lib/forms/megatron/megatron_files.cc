@@ -11,16 +11,13 @@
 #include "lib/io/torch/value.h"
 #include "lib/json/parse.h"
 #include "lib/layout/partition.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 
 namespace mimo {
 namespace {
 
 using OrderedJson = nlohmann::ordered_json;
-
-// The class that knows V heads of their own size, two rotary bases and KV heads per layer kind. Bridge has no other
-// for the later variants; their text models differ in dimensions alone, so it fits them as well.
-constexpr char kProvider[] = "megatron.bridge.models.mimo_v2_flash.mimo_v2_flash_provider.MiMoV2FlashModelProvider";
 
 // ---- YAML: block mappings of scalars, lists and mappings, as PyYAML's safe loader reads them
 
@@ -67,12 +64,13 @@ class ConfigNumbers {
     return value;
   }
 
-  OrderedJson Required(const char* key, const char* other = nullptr) {
-    OrderedJson value = Optional(key);
-    if (value.is_null() && other != nullptr) value = Optional(other);
-    if (value.is_null()) Fail(key, "a number");
-    return value;
+  // Under the first key that is there.
+  OrderedJson First(const std::vector<std::string>& keys) {
+    for (const std::string& key : keys)
+      if (OrderedJson value = Optional(key.c_str()); !value.is_null()) return value;
+    return nullptr;
   }
+  void Missing(const std::string& key) { Fail(key.c_str(), "a number"); }
 
   bool Flag(const char* key) {
     const OrderedJson value = Member(json_, key);
@@ -139,94 +137,101 @@ int64_t AtLeastOne(int64_t ranks) {
   return std::max<int64_t>(ranks, 1);
 }
 
-void AddVocabulary(const MegatronFilesRequest& request, OrderedJson& model) {
-  const int64_t multiple = 128 * AtLeastOne(request.options.tp);
-  const int64_t vocab = request.config.vocab;
-  const bool padded = request.vocab_rows != vocab && request.vocab_rows == RoundUp(vocab, multiple);
-  model["vocab_size"] = padded ? vocab : request.vocab_rows;
-  model["make_vocab_size_divisible_by"] = padded ? 128 : VocabularyDivisor(request.vocab_rows);
-  model["should_pad_vocab"] = padded;
-}
-
-void AddAttention(const ModelConfig& config, ConfigNumbers& numbers, OrderedJson& model) {
+// What run_config.yaml can say of a model and of this conversion, by the word that descriptions of families have for
+// it.
+OrderedJson FactsOfRun(const MegatronFilesRequest& request) {
+  const ModelConfig& config = request.config;
+  const PlanOptions& options = request.options;
+  const bool bf16 = options.dtype == DTypeChoice::kBf16, fp16 = options.dtype == DTypeChoice::kFp16;
+  const int64_t multiple = 128 * AtLeastOne(options.tp);
+  const bool padded = request.vocab_rows != config.vocab && request.vocab_rows == RoundUp(config.vocab, multiple);
+  OrderedJson facts;
+  facts["layers"] = config.layers;
+  facts["hidden"] = config.hidden;
+  facts["intermediate"] = config.intermediate;
+  facts["heads"] = config.global.heads;
   // Without the replicas of KV heads that the source may hold: linear_qkv has none.
-  const int64_t groups = config.marker ? config.marker->kv_heads : config.global.kv_heads;
-  const int64_t window_groups = config.marker ? config.marker->swa_kv_heads : config.window.kv_heads;
-  model["num_query_groups"] = groups;
-  model["full_attn_num_query_groups"] = groups;
-  model["swa_num_query_groups"] = window_groups;
-  model["kv_channels"] = config.global.head_dim;
-  model["v_head_dim"] = config.global.v_head_dim;
-  model["attention_value_scale"] = config.value_scale ? OrderedJson(*config.value_scale) : OrderedJson();
-  model["hybrid_attention_pattern"] = Flags(config.windowed);
-  model["window_size"] = numbers.Required("sliding_window_size", "sliding_window");
-  model["position_embedding_type"] = "rope";
-  model["rotary_base"] =
-      OrderedJson::array({numbers.Required("swa_rope_theta", "rope_theta"), numbers.Required("rope_theta")});
-  model["rotary_percent"] = numbers.Required("partial_rotary_factor");
-  model["add_qkv_bias"] = numbers.Flag("attention_bias");
-  const OrderedJson dropout = numbers.Optional("attention_dropout");
-  model["attention_dropout"] = dropout.is_null() ? OrderedJson(0.0) : dropout;
-  model["hidden_dropout"] = 0.0;  // the model has none; the classes' own default is 0.1
+  facts["groups"] = config.marker ? config.marker->kv_heads : config.global.kv_heads;
+  facts["swa_groups"] = config.marker ? config.marker->swa_kv_heads : config.window.kv_heads;
+  facts["head_dim"] = config.global.head_dim;
+  facts["v_head_dim"] = config.global.v_head_dim;
+  facts["value_scale"] = config.value_scale ? OrderedJson(*config.value_scale) : OrderedJson();
+  facts["windowed"] = Flags(config.windowed);
+  facts["moe"] = Flags(config.moe);
+  facts["experts"] = config.experts;
+  facts["moe_intermediate"] = config.moe_intermediate;
+  facts["shared_intermediate"] = config.shared_experts * config.moe_intermediate;
+  facts["mtp_layers"] = request.mtp_layers;
+  facts["vocab"] = padded ? config.vocab : request.vocab_rows;
+  facts["vocab_divisor"] = padded ? 128 : VocabularyDivisor(request.vocab_rows);
+  facts["pads_vocab"] = padded;
+  facts["tied_embeddings"] = config.tied_embeddings;
+  facts["bf16"] = bf16;
+  facts["fp16"] = fp16;
+  facts["dtype"] = Callable(bf16 ? "torch.bfloat16" : fp16 ? "torch.float16" : "torch.float32");
+  facts["tp"] = AtLeastOne(options.tp);
+  facts["pp"] = AtLeastOne(options.pp);
+  facts["ep"] = AtLeastOne(options.ep);
+  facts["etp"] = AtLeastOne(options.etp);
+  return facts;
 }
 
-void AddExperts(const ModelConfig& config, ConfigNumbers& numbers, OrderedJson& model) {
-  if (config.experts == 0) return;
-  model["moe_layer_freq"] = Flags(config.moe);
-  model["num_moe_experts"] = config.experts;
-  model["moe_router_topk"] = numbers.Required("num_experts_per_tok");
-  model["moe_ffn_hidden_size"] = config.moe_intermediate;
-  model["moe_router_score_function"] = "sigmoid";
-  model["moe_router_enable_expert_bias"] = true;
-  model["moe_router_pre_softmax"] = true;
-  model["moe_router_load_balancing_type"] = "none";
-  model["moe_router_num_groups"] = numbers.Optional("n_group");
-  model["moe_router_group_topk"] = numbers.Optional("topk_group");
-  model["moe_router_topk_scaling_factor"] = numbers.Optional("routed_scaling_factor");
-  model["moe_grouped_gemm"] = true;
-  model["moe_token_dispatcher_type"] = "alltoall";
+// One value of run_config.yaml: a constant, a fact, a number or flag of config.json (under the first of several keys
+// that is there), a callable, or a list of these. An error is kept in `numbers`.
+OrderedJson ValueOf(const OrderedJson& entry, const OrderedJson& facts, ConfigNumbers& numbers) {
+  if (entry.contains("value")) return entry.at("value");
+  if (entry.contains("fact")) return facts.at(entry.at("fact").get<std::string>());
+  if (entry.contains("callable")) return Callable(entry.at("callable").get<std::string>());
+  if (entry.contains("flag")) return numbers.Flag(entry.at("flag").get<std::string>().c_str());
+  if (entry.contains("list")) {
+    OrderedJson list = OrderedJson::array();
+    for (const OrderedJson& one : entry.at("list")) list.push_back(ValueOf(one, facts, numbers));
+    return list;
+  }
+  const auto keys = entry.at("config").get<std::vector<std::string>>();
+  OrderedJson value = numbers.First(keys);
+  if (value.is_null() && entry.contains("default")) value = entry.at("default");
+  if (value.is_null() && !entry.value("optional", false)) numbers.Missing(keys.front());
+  const double divisor =
+      entry.contains("divided_by") ? facts.at(entry.at("divided_by").get<std::string>()).get<double>() : 1;
+  return divisor == 1 || !value.is_number() ? value : OrderedJson(value.get<double>() / divisor);
+}
+
+// The words in a family's description: `when` "experts" leaves an entry out of models without, `omit` where the config
+// has no such number.
+Result<OrderedJson> ModelOfRun(const MegatronFilesRequest& request) {
+  const Family& family = *request.config.family;
+  if (family.SectionText("megatron").empty())
+    return UsageError("nothing is known of how Megatron-Bridge builds models of this family")
+        .Expected("--to hf, or \"megatron\" in schemas/models/" + family.name + ".json")
+        .Found("--to megatron of " + family.title);
+  ConfigNumbers numbers(request.config);
+  const OrderedJson facts = FactsOfRun(request);
+  OrderedJson model;
+  try {
+    MIMO_ASSIGN_OR_RETURN(const OrderedJson section,
+                          ParseJson<OrderedJson>(family.SectionText("megatron"), family.name));
+    for (const OrderedJson& entry : section.at("run_config")) {
+      if (entry.value("when", "") == "experts" && request.config.experts == 0) continue;
+      OrderedJson value = ValueOf(entry, facts, numbers);
+      if (value.is_null() && entry.value("omit", false)) continue;
+      model[entry.at("name").get<std::string>()] = std::move(value);
+    }
+  } catch (const OrderedJson::exception& problem) {
+    return BadInput("a bad description of run_config.yaml")
+        .File("schemas/models/" + family.name + ".json")
+        .Found(problem.what());
+  }
+  numbers.RequireSilu();
+  if (std::optional<Error> error = numbers.TakeError()) return *std::move(error);
+  return model;
 }
 
 Result<std::string> RunConfig(const MegatronFilesRequest& request) {
-  const ModelConfig& config = request.config;
-  ConfigNumbers numbers(config);
-  const PlanOptions& options = request.options;
-  const bool bf16 = options.dtype == DTypeChoice::kBf16;
-  const bool fp16 = options.dtype == DTypeChoice::kFp16;
-  if (options.dtype == DTypeChoice::kKeep)
+  if (request.options.dtype == DTypeChoice::kKeep)
     return UsageError("no dtype of Megatron parameters").Expected("bf16, fp16 or fp32").Found("keep");
-
-  OrderedJson model;
-  model["_target_"] = kProvider;
-  model["num_layers"] = config.layers;
-  model["hidden_size"] = config.hidden;
-  model["ffn_hidden_size"] = config.intermediate;
-  model["num_attention_heads"] = config.global.heads;
-  AddAttention(config, numbers, model);
-  AddExperts(config, numbers, model);
-  model["mtp_num_layers"] = request.mtp_layers;
-  AddVocabulary(request, model);
-  model["seq_length"] = numbers.Required("max_position_embeddings");
-  model["normalization"] = "RMSNorm";
-  model["layernorm_epsilon"] = numbers.Required("layernorm_epsilon", "rms_norm_eps");
-  numbers.RequireSilu();
-  model["activation_func"] = Callable("torch.nn.functional.silu");
-  model["gated_linear_unit"] = true;
-  model["add_bias_linear"] = false;
-  model["share_embeddings_and_output_weights"] = config.tied_embeddings;
-  const OrderedJson deviation = numbers.Optional("initializer_range");
-  if (!deviation.is_null()) model["init_method_std"] = deviation;
-  model["bf16"] = bf16;
-  model["fp16"] = fp16;
-  model["params_dtype"] = Callable(bf16 ? "torch.bfloat16" : fp16 ? "torch.float16" : "torch.float32");
-  model["tensor_model_parallel_size"] = AtLeastOne(options.tp);
-  model["pipeline_model_parallel_size"] = AtLeastOne(options.pp);
-  model["expert_model_parallel_size"] = AtLeastOne(options.ep);
-  model["expert_tensor_parallel_size"] = AtLeastOne(options.etp);
-  if (std::optional<Error> error = numbers.TakeError()) return *std::move(error);
-
   OrderedJson run;
-  run["model"] = std::move(model);
+  MIMO_ASSIGN_OR_RETURN(run["model"], ModelOfRun(request));
   run["checkpoint"] = {{"save_rng", false}, {"save_optim", false}, {"fully_parallel_save", true}};
   std::string text;
   AppendYaml(run, "", text);

@@ -7,6 +7,7 @@
 
 #include "lib/forms/megatron/megatron_store.h"
 #include "lib/io/torch/item.h"
+#include "lib/model/family.h"
 
 namespace mimo {
 namespace {
@@ -217,7 +218,7 @@ class LegacyReader {
       auto name = form_->Identify(key);
       if (!name || name->stacked_layers)
         return Bad(part.prefix + key, "a tensor that no model table knows")
-            .Expected("the tensors of a MiMo-V2 language model")
+            .Expected("the tensors of a " + stored_.config.family->title + " language model")
             .Found(key);
       MIMO_ASSIGN_OR_RETURN(const TensorPlace place, PlaceOf(part.rank->content, *tensor, path));
       const bool decoder = !form_->tensors()[name->tensor].mtp && name->layer >= 0;

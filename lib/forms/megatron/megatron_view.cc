@@ -7,6 +7,7 @@
 
 #include "lib/forms/megatron/megatron_store.h"
 #include "lib/layout/decide.h"
+#include "lib/model/family.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -172,7 +173,7 @@ class MegatronViewer {
   Status ShowUnknown(const SavedTensor& tensor) {
     if (tensor.chunks.empty())
       return Bad(tensor.key, "a tensor that no model table knows")
-          .Expected("the tensors of a MiMo-V2 language model")
+          .Expected("the tensors of a " + store_.stored.config.family->title + " language model")
           .Found("this one, without parts");
     Shown shown;
     shown.array.name = tensor.key;

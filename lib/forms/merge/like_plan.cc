@@ -6,6 +6,7 @@
 #include "lib/draft/attention.h"
 #include "lib/forms/merge/merge_form.h"
 #include "lib/forms/unknown.h"
+#include "lib/model/family.h"
 #include "lib/model/role_groups.h"
 #include "lib/recipe/recipe.h"
 
@@ -269,7 +270,7 @@ class LikePlanner {
     std::vector<std::string> names;
     for (const auto& [name, array] : of_run) names.push_back(name);
     std::sort(names.begin(), names.end());
-    if (!carries) return RefuseUnknown(names, FileOfRun(of_run.at(names[0])));
+    if (!carries) return RefuseUnknown(catalogue_.config.family->title, names, FileOfRun(of_run.at(names[0])));
     for (const std::string& name : names) MIMO_RETURN_IF_ERROR(CarryOfRun(name, of_run.at(name)));
     return {};
   }

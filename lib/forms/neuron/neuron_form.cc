@@ -14,8 +14,8 @@
 namespace mimo {
 
 bool NeuronForm::Recognises(const Catalogue& stored) const {
-  return std::any_of(stored.arrays.begin(), stored.arrays.end(), [](const StoredArray& array) {
-    const auto stack = StackOfNeuronName(array.name);
+  return std::any_of(stored.arrays.begin(), stored.arrays.end(), [&](const StoredArray& array) {
+    const auto stack = StackOfNeuronName(*stored.config.family, array.name);
     return stack && stack->gate_up && stack->part == Part::kWeight;
   });
 }
@@ -28,6 +28,11 @@ Status NeuronForm::Open(FileSystem&, const std::string&, const OpenOptions& opti
 }
 
 Status NeuronForm::Check(const Planning& p) const {
+  const Family& family = *p.catalogue.config.family;
+  if (!family.neuron)
+    return UsageError("nothing is known of how Neuron loads models of this family")
+        .Expected("--to hf, or a description of the family's Neuron names (docs/adding-a-model.md)")
+        .Found("--to nxdi of " + family.title);
   MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate}));
   MIMO_RETURN_IF_ERROR(RefuseEngineOptions(p, AttentionStorage::kBf16));
   MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseTrainingTopology, RefuseShardSize}));
@@ -92,7 +97,7 @@ void NeuronForm::Amend(const Planning& p, HfDescription* description) const {
   if (keeps) description->marker.expert_codes = p.options.expert_codes.value_or(ExpertCodes::kHalve);
   description->marker.recoded = true;
   description->marker.centred |= p.options.router_bias == RouterBias::kCentred;
-  description->architecture = "MiMoV2FlashForCausalLM";  // the class that NxDI has
+  description->architecture = p.catalogue.config.family->neuron->architecture;
   description->keeps_quantization = keeps;
   description->text_only = true;
 }

@@ -21,6 +21,8 @@ class NeuronViewer {
   }
 
  private:
+  const Family& family() const { return *stored_.config.family; }
+
   Error Bad(const StoredArray& array, std::string what) const {
     return BadInput(std::move(what))
         .File(JoinPath(stored_.root, stored_.files[array.file].name))
@@ -31,8 +33,8 @@ class NeuronViewer {
 
   Status ShowStored(uint32_t index) {
     const StoredArray& array = stored_.arrays[index];
-    if (const auto stack = StackOfNeuronName(array.name)) return ShowStack(index, *stack);
-    const auto id = IdOfNeuronName(*stored_.table, array.name);
+    if (const auto stack = StackOfNeuronName(family(), array.name)) return ShowStack(index, *stack);
+    const auto id = IdOfNeuronName(family(), array.name);
     if (!id)
       return Bad(array, "an array that a Neuron directory does not have")
           .Expected("names of layers.N, embed_tokens, norm, lm_head");
@@ -53,7 +55,7 @@ class NeuronViewer {
     if (array.shape.size() != 3 || array.shape[0] != experts || array.shape[2] % members != 0)
       return Bad(array, "a stack of experts of the wrong shape")
           .Expected(std::to_string(experts) + " experts in three dimensions");
-    if (const StoredArray* scale = stored_.Find(NeuronStackName(stack.gate_up, stack.layer, Part::kRowScale));
+    if (const StoredArray* scale = stored_.Find(NeuronStackName(family(), stack.gate_up, stack.layer, Part::kRowScale));
         stack.part == Part::kWeight && scale)
       view_.scale_of[index] = stored_.by_name.at(scale->name);
     const int64_t rows = array.shape[1], each = array.shape[2] / members;

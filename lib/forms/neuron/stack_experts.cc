@@ -40,9 +40,11 @@ class NeuronPlanner {
   }
 
  private:
+  const Family& family() const { return *draft_.catalogue().config.family; }
+
   Status Rename(DraftGroup group) {
     for (DraftOutput& output : group.outputs) {
-      const std::string name = NeuronName(*draft_.catalogue().table, output.id);
+      const std::string name = NeuronName(family(), output.id);
       if (name.empty())
         return UsageError("a tensor that Neuron's form has no place for")
             .Expected("decoder layers, embedding and output layer")
@@ -73,7 +75,7 @@ class NeuronPlanner {
     const int64_t rows = first.shape[0], cols = first.shape[1], count = gate_up ? 2 : 1;
     if (static_cast<int64_t>(members.size()) != experts_ * count)
       return UsageError("--include/--exclude keep a part of the experts of a layer")
-          .Tensor(NeuronStackName(gate_up, layer, part))
+          .Tensor(NeuronStackName(family(), gate_up, layer, part))
           .Expected("all of its experts, or none")
           .Found(std::to_string(members.size()) + " of " + std::to_string(experts_ * count) + " projections")
           .Advice("widen the pattern");
@@ -85,7 +87,7 @@ class NeuronPlanner {
           .Found(first.name)
           .Advice("--dtype bf16 writes a BF16 directory; or two runs: a recipe that makes them block FP8 first");
     OutputArray stack = OutputLike(first);
-    stack.name = NeuronStackName(gate_up, layer, part);
+    stack.name = NeuronStackName(family(), gate_up, layer, part);
     stack.id.expert = -1;
     stack.id.part = part;
     stack.shape = {experts_, cols, count * rows};

@@ -17,6 +17,7 @@
 #include "lib/forms/ranks/sharded_state_form.h"
 #include "lib/forms/refusals.h"
 #include "lib/forms/rules.h"
+#include "lib/model/family.h"
 #include "lib/model/role_groups.h"
 #include "lib/model/scale_values.h"
 
@@ -341,7 +342,8 @@ class Distributor {
 }  // namespace
 
 Status ShardedStateForm::Arrange(Planning* p) const {
-  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(TargetWord(p->options), p->options.form_template));
+  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load(TargetWord(p->options), p->catalogue.config.family->name,
+                                                            p->options.form_template));
   p->target.table = form.name();
   if (!p->chooser.keeps() || DeclaresOtherwise(*p) || ShownOtherwise(*p))
     p->quantization = DescribeQuantization(p->draft, p->chooser.dialect());

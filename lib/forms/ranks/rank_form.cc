@@ -7,6 +7,7 @@
 #include "lib/forms/rules.h"
 #include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
+#include "schemas/embedded.h"
 
 namespace mimo {
 namespace {
@@ -50,6 +51,23 @@ std::optional<int32_t> LayerIn(std::string_view name, std::string_view pattern) 
   const auto [end, problem] = std::from_chars(number.data(), number.data() + number.size(), layer);
   if (problem != std::errc() || end != number.data() + number.size() || layer < 0) return std::nullopt;
   return layer;
+}
+
+}  // namespace
+
+namespace {
+
+Result<std::string_view> TableFor(const std::string& engine, const std::string& family) {
+  for (const EmbeddedFile* file = kEmbeddedFiles; file->path != nullptr; ++file) {
+    if (!std::string_view(file->path).starts_with("forms/")) continue;
+    MIMO_ASSIGN_OR_RETURN(const Json table, ParseJson<Json>(file->content, file->path));
+    const Json models = table.value("models", Json::array());
+    if (table.value("engine", "") == engine && std::find(models.begin(), models.end(), family) != models.end())
+      return std::string_view(file->content);
+  }
+  return UsageError("no table of rank files of this engine for models of this family")
+      .Expected("--to " + engine + " without --format, or a table in schemas/forms for " + family)
+      .Found("--to " + engine + " --format sharded-state");
 }
 
 }  // namespace
@@ -115,9 +133,10 @@ Result<RankForm> ParseRankForm(std::string_view text) {
   return form;
 }
 
-Result<RankForm> RankForm::Load(const std::string& engine, const std::string& form_template) {
-  const std::string file = engine == "vllm" ? "forms/vllm-0.33.json" : "";
-  MIMO_ASSIGN_OR_RETURN(RankForm form, ParseRankForm(EmbeddedText(file)));
+Result<RankForm> RankForm::Load(const std::string& engine, const std::string& family,
+                                const std::string& form_template) {
+  MIMO_ASSIGN_OR_RETURN(const std::string_view text, TableFor(engine, family));
+  MIMO_ASSIGN_OR_RETURN(RankForm form, ParseRankForm(text));
   if (form_template.empty()) return form;
   MIMO_ASSIGN_OR_RETURN(const Json dump, ParseJson<Json>(form_template, "--template", kTemplateLimits));
   if (!dump.is_object() || !dump.contains("tensors"))

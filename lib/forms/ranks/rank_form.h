@@ -50,9 +50,9 @@ struct RankConstant {
 
 class RankForm {
  public:
-  // The newest table of an engine, e.g. "vllm"; with a canonical template, under its names. kBadInput: a table or a
-  // template that is none, or the template of another engine.
-  static Result<RankForm> Load(const std::string& engine, const std::string& form_template);
+  // The table of an engine, e.g. "vllm", for models of `family` (Family::name); with a canonical template, under its
+  // names. kUsage: there is none; kBadInput: a table or a template that is none, or the template of another engine.
+  static Result<RankForm> Load(const std::string& engine, const std::string& family, const std::string& form_template);
 
   const std::string& name() const { return name_; }  // "vllm-0.33", or the version of the template
   int64_t vocab_multiple() const { return vocab_multiple_; }

@@ -12,6 +12,7 @@
 #include "lib/forms/ranks/rank_form.h"
 #include "lib/io/dtype.h"
 #include "lib/json/parse.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 
@@ -61,7 +62,7 @@ class RankViewer {
 
   Result<View> Show() {
     view_ = EmptyView(stored_, FormKind::kShardedState);
-    MIMO_ASSIGN_OR_RETURN(form_, RankForm::Load("vllm", ""));
+    MIMO_ASSIGN_OR_RETURN(form_, RankForm::Load("vllm", config_.family->name, ""));
     MIMO_RETURN_IF_ERROR(SortByRank());
     MIMO_RETURN_IF_ERROR(CheckRanks());
     view_.chunks = ranks_;

@@ -9,6 +9,7 @@
 #include "lib/forms/ranks/rank_cache_scales.h"
 #include "lib/forms/ranks/rank_view.h"
 #include "lib/forms/refusals.h"
+#include "lib/model/family.h"
 #include "lib/plan/words.h"
 
 namespace mimo {
@@ -27,7 +28,7 @@ Status ShardedStateForm::Open(FileSystem& fs, const std::string&, const OpenOpti
                               OpenedCheckpoint* opened) const {
   MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));
   const Catalogue& stored = opened->checkpoint.stored;
-  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load("vllm", ""));
+  MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load("vllm", stored.config.family->name, ""));
   MIMO_ASSIGN_OR_RETURN(const std::set<std::string> cache_scales, FilledCacheScales(fs, stored, form));
   MIMO_ASSIGN_OR_RETURN(View view, ViewOfRanks(stored, cache_scales));
   opened->checkpoint.cut_rows = std::move(view.cut_rows);

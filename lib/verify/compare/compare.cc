@@ -237,7 +237,7 @@ class Comparison {
     if (tensor.equality != Equality::kRounded || !x || !y || (*x == Codec::kFp32) == (*y == Codec::kFp32)) return false;
     const ModelTable* table = a_.checkpoint().stored.table;
     const TensorRule* rule = table == nullptr ? nullptr : table->RuleOf(tensor.id);
-    return rule != nullptr && (rule->storage == "f32" || rule->storage == "router");
+    return rule != nullptr && rule->pinned();
   }
 
   bool Accepts(TensorComparison& tensor) const {

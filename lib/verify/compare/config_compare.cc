@@ -8,6 +8,7 @@
 
 #include "lib/forms/hf/hf_config.h"
 #include "lib/json/parse.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 #include "lib/model/index.h"
 
@@ -17,21 +18,21 @@ namespace {
 using nlohmann::json;
 
 // How arrays are stored, and who wrote them.
-constexpr std::array<std::string_view, 15> kOfStorage = {"quantization_config",
-                                                         "mimo_layout",
-                                                         "torch_dtype",
-                                                         "dtype",
-                                                         "attention_projection_layout",
-                                                         "kv_cache_scheme",
-                                                         "num_key_value_heads",
-                                                         "swa_num_key_value_heads",
-                                                         "num_attention_heads",
-                                                         "swa_num_attention_heads",
-                                                         "intermediate_size",
-                                                         "moe_intermediate_size",
-                                                         "vocab_size",
-                                                         "_name_or_path",
-                                                         "transformers_version"};
+constexpr std::array<std::string_view, 7> kOfStorage = {
+    "quantization_config", "mimo_layout",   "torch_dtype",         "dtype",
+    "kv_cache_scheme",     "_name_or_path", "transformers_version"};
+// What a layout or padding changes: compared as numbers of the model before either.
+constexpr std::array<Field, 8> kOfGeometry = {Field::kHeads,      Field::kKvHeads,         Field::kSwaHeads,
+                                              Field::kSwaKvHeads, Field::kIntermediate,    Field::kMoeIntermediate,
+                                              Field::kVocab,      Field::kProjectionLayout};
+
+bool IsOfStorage(const Family& family, const std::string& key) {
+  if (std::find(kOfStorage.begin(), kOfStorage.end(), key) != kOfStorage.end()) return true;
+  return std::any_of(kOfGeometry.begin(), kOfGeometry.end(), [&](Field field) {
+    const ConfigKey* of = family.KeyOf(field);
+    return of != nullptr && std::find(of->keys.begin(), of->keys.end(), key) != of->keys.end();
+  });
+}
 
 // What training and sampling use, not the model.
 constexpr std::array<std::string_view, 9> kOfTraining = {
@@ -92,10 +93,12 @@ json ConfigOf(const Checkpoint& checkpoint) {
 // Dimensions of the model before replication and padding.
 void CompareGeometry(const Checkpoint& a, const Checkpoint& b, ConfigComparison* result) {
   const ModelConfig &x = a.catalogue().config, &y = b.catalogue().config;
-  const auto compare = [&](const char* key, int64_t in_a, int64_t in_b) {
-    if (in_a != in_b)
+  const Family& family = *x.family;
+  const auto compare = [&](Field field, int64_t in_a, int64_t in_b) {
+    const std::string key = family.NameOf(field);
+    if (in_a != in_b && !key.empty())
       result->differences.push_back(
-          {std::string("config.") + key, key, std::to_string(in_a) + " against " + std::to_string(in_b), std::nullopt});
+          {"config." + key, key, std::to_string(in_a) + " against " + std::to_string(in_b), std::nullopt});
   };
   const auto unpadded = [](const ModelConfig& config) {
     UnpaddedDimensions d{config.global.heads, LogicalShape(config, false).kv_heads,
@@ -105,13 +108,13 @@ void CompareGeometry(const Checkpoint& a, const Checkpoint& b, ConfigComparison*
     return config.marker && config.marker->unpadded ? *config.marker->unpadded : d;
   };
   const UnpaddedDimensions in_a = unpadded(x), in_b = unpadded(y);
-  compare("num_attention_heads", in_a.heads, in_b.heads);
-  compare("num_key_value_heads", in_a.kv_heads, in_b.kv_heads);
-  compare("swa_num_attention_heads", in_a.swa_heads, in_b.swa_heads);
-  compare("swa_num_key_value_heads", in_a.swa_kv_heads, in_b.swa_kv_heads);
-  compare("intermediate_size", in_a.intermediate, in_b.intermediate);
-  compare("moe_intermediate_size", in_a.moe_intermediate, in_b.moe_intermediate);
-  compare("vocab_size", in_a.vocab, in_b.vocab);
+  compare(Field::kHeads, in_a.heads, in_b.heads);
+  compare(Field::kKvHeads, in_a.kv_heads, in_b.kv_heads);
+  compare(Field::kSwaHeads, in_a.swa_heads, in_b.swa_heads);
+  compare(Field::kSwaKvHeads, in_a.swa_kv_heads, in_b.swa_kv_heads);
+  compare(Field::kIntermediate, in_a.intermediate, in_b.intermediate);
+  compare(Field::kMoeIntermediate, in_a.moe_intermediate, in_b.moe_intermediate);
+  compare(Field::kVocab, in_a.vocab, in_b.vocab);
 }
 
 // How the index of a directory is wrong, and of how many tensors; "" where it is not. Views are of other files, and
@@ -164,7 +167,7 @@ ConfigComparison CompareConfigs(const Checkpoint& a, const Checkpoint& b) {
   for (const json* config : {&in_a, &in_b})
     for (const auto& [key, value] : config->items()) keys.insert(key);
   for (const std::string& key : keys) {
-    if (std::find(kOfStorage.begin(), kOfStorage.end(), key) != kOfStorage.end()) continue;
+    if (IsOfStorage(*a.catalogue().config.family, key)) continue;
     const json x = ValueOf(in_a, key), y = ValueOf(in_b, key);
     if (x == y) continue;
     const std::string evidence =

@@ -46,7 +46,7 @@ class LogicalHasher {
       hashes_[t].name = tensor.name;
       hashes_[t].shape = tensor.rows.array().shape;
       hashes_[t].values = tensor.rows.has_values();
-      hashes_[t].f32 = rule != nullptr && (rule->storage == "f32" || rule->storage == "router");
+      hashes_[t].f32 = rule != nullptr && rule->pinned();
       AddUnits(t, tensor.rows);
     }
     if (options_.progress != nullptr) options_.progress->Start(checkpoint_.checkpoint().stored.payload_bytes());

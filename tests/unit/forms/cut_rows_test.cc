@@ -4,6 +4,7 @@
 
 #include "lib/base/durable_file.h"
 #include "lib/model/catalogue.h"
+#include "lib/model/family.h"
 #include "tests/faults/scratch_directory.h"
 
 namespace mimo {
@@ -16,6 +17,7 @@ TEST(CutRows, RowsThatHoldMoreThanZerosAreCounted) {
   const std::string rows = zero + zero + zero + one + minus + zero + one + one;
   ASSERT_TRUE(WriteNewFile(PosixFileSystem(), scratch.File("f"), "abc" + rows).ok());
   Catalogue stored;
+  stored.config.family = Family::Get("mimo_v2").value();
   stored.root = scratch.path();
   stored.files.emplace_back().name = "f";
   StoredArray array;

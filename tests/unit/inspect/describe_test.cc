@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "lib/model/family.h"
+
 namespace mimo {
 namespace {
 
@@ -17,6 +19,7 @@ struct Stored {
 
 Catalogue MakeCatalogue(std::vector<Stored> arrays) {
   Catalogue catalogue;
+  catalogue.config.family = Family::Get("mimo_v2").value();
   catalogue.root = "/x";
   std::sort(arrays.begin(), arrays.end(), [](const Stored& a, const Stored& b) { return a.name < b.name; });
   CatalogueFile file;
@@ -41,6 +44,7 @@ Catalogue MakeCatalogue(std::vector<Stored> arrays) {
 ModelConfig Geometry(int64_t hidden, int64_t layers, int64_t heads, int64_t kv_heads, int64_t experts) {
   ModelConfig config;
   config.text = "{}";
+  config.family = Family::Get("mimo_v2").value();
   config.model_type = "mimo_v2";
   config.hidden = hidden;
   config.layers = layers;

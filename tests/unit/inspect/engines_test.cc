@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "lib/model/family.h"
+
 namespace mimo {
 namespace {
 
@@ -28,6 +30,7 @@ void AddArray(Catalogue& catalogue, Role role, DType dtype) {
 Model MakeModel(int64_t heads, int64_t kv_heads, Role attention, DType attention_dtype, DType experts) {
   Model model;
   ModelConfig& config = model.catalogue.config;
+  config.family = Family::Get("mimo_v2").value();
   config.model_type = "mimo_v2";
   config.quant_method = "fp8";
   config.moe_intermediate = 2048;

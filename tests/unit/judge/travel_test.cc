@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "lib/model/family.h"
+
 namespace mimo {
 namespace {
 
@@ -19,6 +21,7 @@ TEST(JudgeTravel, EveryIdIsOfATable) {
 
 TEST(JudgeTravel, FilesBesideTheIndexAreNamed) {
   Catalogue stored;
+  stored.config.family = Family::Get("mimo_v2").value();
   for (const auto& [kind, word] : kStrayKinds)
     stored.strays.push_back({.file = std::string(word), .kind = kind, .tensors = 2, .held = 1, .holder = "a"});
   stored.strays.back().root = "/run";
@@ -33,6 +36,7 @@ TEST(JudgeTravel, FilesBesideTheIndexAreNamed) {
 
 TEST(JudgeTravel, ScalesOfTheCacheAndWhatDeclaresThem) {
   Catalogue stored;
+  stored.config.family = Family::Get("mimo_v2").value();
   stored.config.layers = 2;
   Inventory inventory;
   EXPECT_TRUE(Ids(JudgeTravel(stored, &inventory, {})).empty());

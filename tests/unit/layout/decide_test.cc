@@ -5,6 +5,8 @@
 
 #include <functional>
 
+#include "lib/model/family.h"
+
 namespace mimo {
 namespace {
 
@@ -27,6 +29,7 @@ struct Made {
 Made Make(const Description& d) {
   Made m;
   ModelConfig& config = m.catalogue.config;
+  config.family = Family::Get("mimo_v2").value();
   config.layers = static_cast<int64_t>(d.windowed.size());
   config.windowed = d.windowed;
   config.global = {d.heads, d.kv, 192, 128};

@@ -40,6 +40,7 @@ ModelConfig Small() {
   config.experts = 12;
   config.layers = 6;
   config.windowed = {0, 1, 1, 0, 1, 1};
+  config.mtp_windowed = true;
   config.moe = {0, 1, 1, 1, 1, 1};
   config.global = {64, 4, 6, 4};
   config.window = {64, 8, 6, 4};

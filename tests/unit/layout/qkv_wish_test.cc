@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "lib/model/family.h"
+
 namespace mimo {
 namespace {
 
@@ -38,6 +40,7 @@ TEST(QkvWish, KindAndChunksOfEveryWord) {
 
 TEST(QkvWish, LayoutsTakeTheirChunksFromTheIndexElseTheHeads) {
   Catalogue catalogue;
+  catalogue.config.family = Family::Get("mimo_v2").value();
   catalogue.config.global.kv_heads = 4;
   const auto layout = [&](const char* text) { return LayoutOfWish(QkvWish(text), catalogue).value(); };
   EXPECT_EQ(layout("fused"), (QkvLayout{QkvKind::kFused, 4}));

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "lib/model/mtp_names.h"
+#include "lib/model/family.h"
 
 namespace mimo {
 namespace {
@@ -154,7 +154,7 @@ TEST_F(MtpLayers, OtherNamesAreJudgedAlike) {
     if (one.name.starts_with(stem_)) one.name = "model.layers.1." + one.name.substr(stem_.size());
   std::vector<MtpLayer> layers = Find();
   ASSERT_EQ(layers.size(), 2u);
-  EXPECT_EQ(MtpConventions()[layers[0].convention].id, "decoder");
+  EXPECT_EQ(Family::Get("mimo_v2").value()->mtp.conventions[layers[0].convention].id, "decoder");
   EXPECT_TRUE(layers[0].whole() && !layers[0].released() && layers[1].released());
   Drop("model.layers.1.hnorm.weight");
   EXPECT_EQ(Problems(), Lines{"missing model.mtp.layers.0.hnorm.weight [128] nothing"});

@@ -1,18 +1,22 @@
 // Names of MTP layers: the release's, and those that other projects give them.
-#include "lib/model/mtp_names.h"
-
 #include <gtest/gtest.h>
+
+#include "lib/model/family.h"
 
 namespace mimo {
 namespace {
 
+const MtpNaming& Naming() {
+  return Family::Get("mimo_v2").value()->mtp;
+}
+
 std::string Convention(const std::string& tensor) {
-  const auto name = ReadMtpName(tensor, 48);
-  return name ? MtpConventions()[name->convention].id + " " + std::to_string(name->layer) : "";
+  const auto name = ReadMtpName(Naming(), tensor, 48);
+  return name ? Naming().conventions[name->convention].id + " " + std::to_string(name->layer) : "";
 }
 
 std::vector<std::string> Released(const std::string& tensor) {
-  const auto name = ReadMtpName(tensor, 48);
+  const auto name = ReadMtpName(Naming(), tensor, 48);
   return name ? name->released : std::vector<std::string>();
 }
 
@@ -48,9 +52,9 @@ TEST(MtpNames, StandForThoseOfTheRelease) {
 }
 
 TEST(MtpNames, TheTableIsWhole) {
-  EXPECT_EQ(ReleasedMtpLayers(), 3);
-  ASSERT_FALSE(MtpConventions().empty());
-  EXPECT_EQ(MtpConventions().front().id, "released");
+  EXPECT_EQ(Naming().released_layers, 3);
+  ASSERT_FALSE(Naming().conventions.empty());
+  EXPECT_EQ(Naming().conventions.front().id, "released");
 }
 
 }  // namespace

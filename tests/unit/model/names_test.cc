@@ -26,6 +26,7 @@ ModelConfig SmallConfig() {
   config.global = {8, 2, 24, 16};
   config.window = {8, 4, 24, 16};
   config.windowed = {0, 1, 0};
+  config.mtp_windowed = true;
   config.moe = {0, 1, 1};
   config.window_sinks = true;
   return config;

@@ -18,7 +18,7 @@ Facts Released() {
 }
 
 std::string Outcome(const Facts& facts, const std::string& id) {
-  auto engines = JudgeMtpEngines(facts);
+  auto engines = JudgeMtpEngines("mimo_v2", facts);
   if (!engines.ok()) return engines.error().Message();
   for (const MtpEngine& engine : *engines)
     if (engine.id == id) return engine.outcome;

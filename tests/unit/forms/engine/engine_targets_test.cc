@@ -26,7 +26,7 @@ Facts FactsOf(const Heads& h, int64_t tp) {
 }
 
 EngineTarget Choose(const std::string& engine, const std::string& version, const Heads& heads, int64_t tp) {
-  const auto target = ChooseEngineTarget(engine, version, FactsOf(heads, tp));
+  const auto target = ChooseEngineTarget(engine, version, "mimo_v2", FactsOf(heads, tp));
   EXPECT_TRUE(target.ok()) << target.error().Message();
   return target.ok() ? target.value() : EngineTarget();
 }
@@ -98,14 +98,14 @@ TEST(EngineTargets, SaysWhatTheEngineWillDoAndWhichBlocksItTakes) {
 }
 
 TEST(EngineTargets, AnUnknownVersionNamesThoseThatThereAre) {
-  const auto target = ChooseEngineTarget("vllm", "0.1", FactsOf(kFlash, 4));
+  const auto target = ChooseEngineTarget("vllm", "0.1", "mimo_v2", FactsOf(kFlash, 4));
   ASSERT_FALSE(target.ok());
   EXPECT_EQ(target.error().code, ErrorCode::kUsage);
   EXPECT_EQ(target.error().found, "0.1");
   for (const char* known : {"vllm-0.33.0", "vllm-57508", "vllm-45200", "vllm-40967"})
     EXPECT_NE(target.error().expected.find(known), std::string::npos) << known;
   EXPECT_EQ(target.error().expected.find("sglang"), std::string::npos);
-  EXPECT_FALSE(ChooseEngineTarget("trt", "", FactsOf(kFlash, 4)).ok());
+  EXPECT_FALSE(ChooseEngineTarget("trt", "", "mimo_v2", FactsOf(kFlash, 4)).ok());
 }
 
 // Every rule of every version speaks of facts that there are, and the last of each applies to anything.

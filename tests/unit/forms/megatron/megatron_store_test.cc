@@ -12,6 +12,7 @@
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/io/torch/dcp_metadata.h"
 #include "lib/io/torch/item.h"
+#include "lib/model/family.h"
 #include "tests/faults/scratch_directory.h"
 #include "tests/unit/forms/megatron/megatron_model.h"
 
@@ -272,6 +273,7 @@ TEST_F(Store, FsdpDirectories) {
 TEST_F(Store, ConfigOfAnother) {
   SaveRoot();
   Catalogue like;
+  like.config.family = Family::Get("mimo_v2").value();
   auto config = ParseModelConfig(made::ConfigOf(model_), "/elsewhere/config.json");
   ASSERT_TRUE(config.ok());
   like.config = *config;

@@ -9,13 +9,14 @@
 
 #include "lib/forms/neuron/neuron_names.h"
 #include "lib/forms/registry/registry.h"
+#include "lib/model/family.h"
 #include "lib/model/inventory.h"
 
 namespace mimo {
 namespace {
 
-const ModelTable& Table() {
-  return *ModelTable::Get("mimo_v2").value();
+const Family& Mimo() {
+  return *Family::Get("mimo_v2").value();
 }
 
 TensorId Id(Role role, int32_t layer = -1, Part part = Part::kWeight) {
@@ -43,11 +44,11 @@ TEST(NeuronNames, OfTheReference) {
       {Id(Role::kRouter, 3), "layers.3.mlp.router.linear_router.weight"},
       {Id(Role::kRouterBias, 3), "layers.3.mlp.router.e_score_correction_bias"}};
   for (const auto& [id, name] : names) {
-    EXPECT_EQ(NeuronName(Table(), id), name);
-    const auto back = IdOfNeuronName(Table(), name);
+    EXPECT_EQ(NeuronName(Mimo(), id), name);
+    const auto back = IdOfNeuronName(Mimo(), name);
     ASSERT_TRUE(back.has_value()) << name;
     EXPECT_EQ(*back, id) << name;
-    EXPECT_FALSE(StackOfNeuronName(name).has_value());
+    EXPECT_FALSE(StackOfNeuronName(Mimo(), name).has_value());
   }
 }
 
@@ -57,19 +58,19 @@ TEST(NeuronNames, WhatTheFormDoesNotHoldHasNone) {
   TensorId expert = Id(Role::kExpertUp, 1);
   expert.expert = 0;
   for (const TensorId& id : {mtp, expert, Id(Role::kAttnQkv, 1), Id(Role::kVision), Id(Role::kUnknown)})
-    EXPECT_EQ(NeuronName(Table(), id), "");
+    EXPECT_EQ(NeuronName(Mimo(), id), "");
   for (const char* name :
        {"", "layers.3", "layers.3.self_attn.qkv_proj.weight", "mtp.layers.0.enorm.weight", "visual.x",
         "layers.3.mlp.experts.0.up_proj.weight", "layers.x.input_layernorm.weight", "layers.3.self_attn.q_proj.bias"})
-    EXPECT_FALSE(IdOfNeuronName(Table(), name).has_value()) << name;
+    EXPECT_FALSE(IdOfNeuronName(Mimo(), name).has_value()) << name;
 }
 
 TEST(NeuronNames, StacksAndFiles) {
-  EXPECT_EQ(NeuronStackName(true, 7, Part::kWeight), "layers.7.mlp.expert_mlps.mlp_op.gate_up_proj.weight");
-  EXPECT_EQ(NeuronStackName(false, 7, Part::kRowScale), "layers.7.mlp.expert_mlps.mlp_op.down_proj.scale");
+  EXPECT_EQ(NeuronStackName(Mimo(), true, 7, Part::kWeight), "layers.7.mlp.expert_mlps.mlp_op.gate_up_proj.weight");
+  EXPECT_EQ(NeuronStackName(Mimo(), false, 7, Part::kRowScale), "layers.7.mlp.expert_mlps.mlp_op.down_proj.scale");
   for (const bool gate_up : {true, false}) {
     for (const Part part : {Part::kWeight, Part::kRowScale}) {
-      const auto stack = StackOfNeuronName(NeuronStackName(gate_up, 12, part));
+      const auto stack = StackOfNeuronName(Mimo(), NeuronStackName(Mimo(), gate_up, 12, part));
       ASSERT_TRUE(stack.has_value());
       EXPECT_EQ(stack->gate_up, gate_up);
       EXPECT_EQ(stack->layer, 12);
@@ -79,7 +80,7 @@ TEST(NeuronNames, StacksAndFiles) {
   for (const char* name :
        {"layers.7.mlp.expert_mlps.mlp_op.up_proj.weight", "layers.-1.mlp.expert_mlps.mlp_op.down_proj.scale",
         "layers..mlp.expert_mlps.mlp_op.down_proj.scale", "model.layers.7.mlp.expert_mlps.mlp_op.down_proj.scale"})
-    EXPECT_FALSE(StackOfNeuronName(name).has_value()) << name;
+    EXPECT_FALSE(StackOfNeuronName(Mimo(), name).has_value()) << name;
   EXPECT_EQ(FileOfLayer(false, 0), "model_layer0.safetensors");
   EXPECT_EQ(FileOfLayer(false, -1), "model_extras.safetensors");
 }
@@ -114,11 +115,12 @@ Catalogue MakeNeuron(bool fp8) {
                              {"form", "nxdi"},
                              {"expert_codes", "halve"}}}};
   Catalogue c;
+  c.config.family = Family::Get("mimo_v2").value();
   c.root = "/neuron";
   auto parsed = ParseModelConfig(config.dump(), "/neuron/config.json");
   EXPECT_TRUE(parsed.ok()) << parsed.error().Message();
   c.config = std::move(parsed).value();
-  c.table = &Table();
+  c.table = &Mimo().table;
   c.files.push_back({"model.safetensors", 0, 0, {}, {}});
   const auto add = [&](const std::string& name, DType dtype, std::vector<int64_t> shape) {
     StoredArray a;

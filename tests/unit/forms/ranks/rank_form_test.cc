@@ -158,7 +158,7 @@ RankForm Templated(const std::vector<std::pair<std::string, std::vector<int64_t>
     dump["tensors"].push_back({{"name", name}, {"dtype", "torch.bfloat16"}, {"shape", shape}});
   const auto canonical = CanonicalTemplate(dump.dump(), "t.json");
   EXPECT_TRUE(canonical.ok()) << canonical.error().Message();
-  auto form = RankForm::Load("vllm", canonical.value());
+  auto form = RankForm::Load("vllm", "mimo_v2", canonical.value());
   EXPECT_TRUE(form.ok()) << form.error().Message();
   return std::move(form).value();
 }
@@ -167,13 +167,13 @@ constexpr char kW13[] = "model.layers.1.mlp.experts.routed_experts.w13_weight";
 constexpr char kBias[] = "model.layers.1.mlp.experts.routed_experts.e_score_correction_bias";
 
 TEST(RankFormTemplate, WithoutOneNamesAreThoseOfTheTable) {
-  const auto form = RankForm::Load("vllm", "");
+  const auto form = RankForm::Load("vllm", "mimo_v2", "");
   ASSERT_TRUE(form.ok()) << form.error().Message();
   EXPECT_EQ(form.value().name(), "vllm-0.33");
   EXPECT_EQ(form.value().vocab_multiple(), 64);
   EXPECT_EQ(form.value().NameOf(kW13, DType::kBF16, {1, 2, 3}).value(), kW13);
   EXPECT_TRUE(form.value().Unfilled({}).empty());
-  EXPECT_FALSE(RankForm::Load("sglang", "").ok());
+  EXPECT_FALSE(RankForm::Load("sglang", "mimo_v2", "").ok());
 }
 
 TEST(RankFormTemplate, ArraysTakeTheNameThatTheBuildHasForThem) {
@@ -187,14 +187,14 @@ TEST(RankFormTemplate, ArraysTakeTheNameThatTheBuildHasForThem) {
     ASSERT_TRUE(made.ok()) << made.error().Message();
     EXPECT_EQ(made.value(), name);
     // What was written under it is read back with the table alone.
-    EXPECT_EQ(Identified(RankForm::Load("vllm", "").value(), name),
+    EXPECT_EQ(Identified(RankForm::Load("vllm", "mimo_v2", "").value(), name),
               "model.layers.{layer}.mlp.experts.routed_experts.w13_weight 1");
   }
   for (const char* name :
        {kBias, "model.layers.1.mlp.gate.e_score_correction_bias", "model.layers.1.mlp.experts.e_score_correction_bias",
         "language_model.model.layers.1.mlp.gate.e_score_correction_bias"}) {
     EXPECT_EQ(Templated({{name, {4}}}).NameOf(kBias, DType::kBF16, {4}).value(), name);
-    EXPECT_EQ(Identified(RankForm::Load("vllm", "").value(), name),
+    EXPECT_EQ(Identified(RankForm::Load("vllm", "mimo_v2", "").value(), name),
               "model.layers.{layer}.mlp.experts.routed_experts.e_score_correction_bias 1");
   }
 }
@@ -224,7 +224,7 @@ TEST(RankFormTemplate, AnotherTypeIsAnErrorThatNamesBoth) {
   EXPECT_TRUE(made.error().found.starts_with("F8_E4M3")) << made.error().found;
   EXPECT_TRUE(form.Has(kW13));
   EXPECT_FALSE(form.Has(kBias));
-  EXPECT_TRUE(RankForm::Load("vllm", "").value().Has(kBias));
+  EXPECT_TRUE(RankForm::Load("vllm", "mimo_v2", "").value().Has(kBias));
 }
 
 TEST(RankFormTemplate, WhatNothingFillsIsListedInItsOrder) {
@@ -261,7 +261,7 @@ TEST(RankFormTemplate, WhatIsNoDumpIsRefused) {
 // The shipped table speaks of every tensor that the model table has, once, but for towers and the split projections
 // that it holds fused.
 TEST(RankFormTable, HasAPlaceForEveryTensorOfTheModel) {
-  const RankForm form = RankForm::Load("vllm", "").value();
+  const RankForm form = RankForm::Load("vllm", "mimo_v2", "").value();
   for (const TensorRule& rule : ModelTable::Get("mimo_v2").value()->rules()) {
     size_t places = 0;
     for (const RankTensor& t : form.tensors())

@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "lib/forms/registry/registry.h"
+#include "lib/model/family.h"
 #include "lib/model/inventory.h"
 
 namespace mimo {
@@ -122,6 +123,7 @@ void Sort(Catalogue* c) {
 
 Catalogue MakeRanks(const Ranks& m) {
   Catalogue c;
+  c.config.family = Family::Get("mimo_v2").value();
   c.root = "/ranks";
   auto config = ParseModelConfig(ConfigOf(m).dump(), "/ranks/config.json");
   EXPECT_TRUE(config.ok()) << config.error().Message();
@@ -381,6 +383,7 @@ TEST(RankView, WithoutAMarkerShapesTellExpertsThatWerePlacedWhole) {
   }
   EXPECT_EQ(FormOfStored(MakeRanks({})).kind(), FormKind::kShardedState);
   Catalogue none;
+  none.config.family = Family::Get("mimo_v2").value();
   EXPECT_EQ(FormOfStored(none).kind(), FormKind::kHf);
 }
 

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/model/family.h"
 #include "tests/unit/planner/made_checkpoint.h"
 
 namespace mimo {
@@ -21,6 +22,7 @@ StoredArray Named(const char* name) {
 TEST(Registry, AMarkerSaysTheForm) {
   for (const FormKind kind : {FormKind::kHf, FormKind::kShardedState, FormKind::kNxdi, FormKind::kTorchDist}) {
     Catalogue stored;
+    stored.config.family = Family::Get("mimo_v2").value();
     stored.arrays = {Named("layers.1.mlp.expert_mlps.mlp_op.gate_up_proj.weight"), Named("rank0/model.norm.weight")};
     stored.config.marker = LayoutMarker();
     stored.config.marker->form = kind;
@@ -30,6 +32,7 @@ TEST(Registry, AMarkerSaysTheForm) {
 
 TEST(Registry, WithoutAMarkerNamesSayTheForm) {
   Catalogue stored;
+  stored.config.family = Family::Get("mimo_v2").value();
   EXPECT_EQ(FormOfStored(stored).kind(), FormKind::kHf);
   stored.arrays = {Named("model.layers.1.mlp.experts.0.gate_proj.weight")};
   EXPECT_EQ(FormOfStored(stored).kind(), FormKind::kHf);

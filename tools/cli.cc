@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "lib/base/checked.h"
+#include "lib/model/family.h"
 #include "tools/print.h"
 
 namespace mimo::cli {
@@ -70,7 +71,12 @@ void AddCommonOptions(CLI::App& app, CommonOptions& options, const std::string& 
   app.add_flag("--quiet", options.quiet, "Print errors only");
   app.add_flag("--verbose", options.verbose, "Print more");
   app.add_flag("--no-progress", options.no_progress, "No progress on stderr");
-  app.set_version_flag("--version", std::string(MIMO_VERSION));
+  app.set_version_flag("--version", [] {
+    std::string text = MIMO_VERSION;
+    if (const auto families = Family::All(); families.ok())
+      for (const Family* family : *families.value()) text += "\n" + family->title + ": " + family->proven;
+    return text;
+  });
   if (!footer.empty()) app.footer(footer);
 }
 

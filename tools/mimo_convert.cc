@@ -10,6 +10,7 @@
 #include "lib/json/parse.h"
 #include "lib/judge/health.h"
 #include "lib/judge/judge.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/plan/summary.h"
@@ -55,20 +56,20 @@ constexpr Words<LinkMode, 4> kLinkModes{
 
 constexpr char kExamples[] =
     "Examples:\n"
-    "  mimo-convert MiMo-V2.5 MiMo-V2.5-BF16 --dtype bf16 --qkv split     what transformers, Megatron-Bridge and any "
+    "  mimo-convert CKPT CKPT-BF16 --dtype bf16 --qkv split               what transformers, Megatron-Bridge and any "
     "engine load\n"
-    "  mimo-convert MiMo-V2.5 OUT --to vllm --tp 8 --link hard              FP8 for TP 8: KV heads replicated, experts "
+    "  mimo-convert CKPT OUT --to vllm --tp 8 --link hard                   FP8 for TP 8: KV heads replicated, experts "
     "linked\n"
-    "  mimo-convert MiMo-V2.5 OUT --to vllm --format sharded-state --tp 16 --ep 16 --ranks 0-7   this node's ranks\n"
+    "  mimo-convert CKPT OUT --to vllm --format sharded-state --tp 16 --ep 16 --ranks 0-7        this node's ranks\n"
     "  mimo-convert RANKS OUT --to hf                                       back to the checkpoint it came from\n"
-    "  mimo-convert MiMo-V2.5 ROOT --to megatron                            torch_dist for Megatron-Core and "
+    "  mimo-convert CKPT ROOT --to megatron                                 torch_dist for Megatron-Core and "
     "Megatron-Bridge\n"
-    "  mimo-convert RUN OUT --like MiMo-V2.5                                a training run back into the published FP8 "
+    "  mimo-convert RUN OUT --like CKPT                                     a training run back into the published FP8 "
     "form\n"
-    "  mimo-convert MiMo-V2.5 OUT --dtype nvfp4                             NVFP4 experts for Blackwell, the rest "
+    "  mimo-convert CKPT OUT --dtype nvfp4                                  NVFP4 experts for Blackwell, the rest "
     "BF16\n"
-    "  mimo-convert MiMo-V2.5 OUT --recipe nvfp4-experts --link hard --min-sqnr experts=19\n"
-    "  mimo-convert MiMo-V2-Flash OUT --qkv fused --dry-run                 what would happen, without writing a byte\n"
+    "  mimo-convert CKPT OUT --recipe nvfp4-experts --link hard --min-sqnr experts=19\n"
+    "  mimo-convert CKPT OUT --qkv fused --dry-run                          what would happen, without writing a byte\n"
     "Exit codes: 0 done, 1 a required property does not hold, 2 usage, 3 bad input, 4 I/O, 5 device, 130/143 "
     "interrupted.";
 
@@ -353,7 +354,8 @@ namespace {
 
 int Run(int argc, char** argv) {
   mimo::Arguments arguments;
-  CLI::App app{"Converts MiMo-V2 checkpoints: dequantize, split or fuse QKV, re-shard files; exactly, in one pass.",
+  CLI::App app{"Converts checkpoints of " + mimo::KnownFamilies(false) +
+                   ": dequantize, split or fuse QKV, re-shard files; exactly, in one pass.",
                mimo::kName};
   mimo::AddOptions(app, arguments);
   for (int i = 1; i < argc; ++i)

@@ -5,6 +5,7 @@
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/judge/health.h"
 #include "lib/judge/judge.h"
+#include "lib/model/family.h"
 #include "tools/cli.h"
 #include "tools/inspect_report.h"
 #include "tools/print.h"
@@ -17,9 +18,9 @@ constexpr char kFooter[] =
     "Reads headers, config.json, the index, scalars and vectors, and a bounded sample of attention scales, codes and "
     "rows: seconds, whatever the size.\n"
     "Examples:\n"
-    "  mimo-inspect MiMo-V2.5\n"
-    "  mimo-inspect MiMo-V2.5 --verbose --tp 4,8      every layer, file and role; why an engine refuses\n"
-    "  mimo-inspect MiMo-V2.5 --json | jq '.qkv_layout, .qkv_chunks, .findings'\n"
+    "  mimo-inspect CKPT\n"
+    "  mimo-inspect CKPT --verbose --tp 4,8           every layer, file and role; why an engine refuses\n"
+    "  mimo-inspect CKPT --json | jq '.qkv_layout, .qkv_chunks, .findings'\n"
     "  mimo-inspect EXPORT --source-qkv fused:1       say what the tensors are where nothing decides it\n"
     "Exit codes: 0 understood, 1 with warnings under --strict, 2 usage, 3 damaged, contradicted or undecidable "
     "(described\n"
@@ -100,9 +101,9 @@ namespace {
 
 int Run(int argc, char** argv) {
   mimo::Arguments arguments;
-  CLI::App app{
-      "Says what a MiMo-V2 checkpoint is: family, layers, QKV layout, quantization, what is odd or wrong, engines.",
-      mimo::kName};
+  CLI::App app{"Says what a checkpoint of " + mimo::KnownFamilies(false) +
+                   " is: family, layers, QKV layout, quantization, what is odd or wrong, engines.",
+               mimo::kName};
   app.add_option("CKPT", arguments.checkpoint, "checkpoint directory (config.json and .safetensors files)")->required();
   app.add_option("--like", arguments.like, "checkpoint whose config.json is that of a training checkpoint without one");
   mimo::cli::AddSourceQkv(app, arguments.source_qkv, "layout");

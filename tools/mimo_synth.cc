@@ -15,8 +15,8 @@ namespace {
 constexpr char kName[] = "mimo-synth";
 constexpr char kExamples[] =
     "  mimo-synth --list\n"
-    "  mimo-synth mimo-v2.5 /tmp/v25 --layers 7 --experts 8 --hidden 512 --vocab 1024 --no-towers\n"
-    "  mimo-synth mimo-v2.6-pro /tmp/v26-pro --sparse     (566 GB of headers and holes)\n";
+    "  mimo-synth PRESET /tmp/small --layers 7 --experts 8 --hidden 512 --vocab 1024 --no-towers\n"
+    "  mimo-synth PRESET /tmp/whole --sparse     headers and holes, of the size of a release\n";
 
 int List(const cli::CommonOptions& common) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();

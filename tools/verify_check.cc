@@ -20,7 +20,7 @@ namespace {
 constexpr size_t kShownDifferences = 20;
 constexpr char kExamples[] =
     "Examples:\n"
-    "  mimo-verify check MiMo-V2.5-BF16          before deployment, after a copy\n"
+    "  mimo-verify check CKPT-BF16               before deployment, after a copy\n"
     "  mimo-verify check OUT --json --quiet      in CI\n"
     "  mimo-verify check DOWNLOAD                any checkpoint: structure, declarations, small values\n"
     "  mimo-verify check OUT --against HASHES    the model that mimo-verify manifest was asked about?\n"

@@ -12,8 +12,8 @@ namespace {
 
 constexpr char kExamples[] =
     "Examples:\n"
-    "  mimo-verify compare MiMo-V2.5 MiMo-V2.5-BF16               decoded, split, resharded: the same model?\n"
-    "  mimo-verify compare MiMo-V2.5 OUT-NVFP4 --within-codec     every value is what rounding may make of it\n"
+    "  mimo-verify compare CKPT CKPT-BF16                         decoded, split, resharded: the same model?\n"
+    "  mimo-verify compare CKPT OUT-NVFP4 --within-codec          every value is what rounding may make of it\n"
     "  mimo-verify compare A B --min-sqnr experts=19 --json       in CI\n"
     "Exit codes: 0 equal or within what was asked, 1 different, 2 usage, 3 not readable as checkpoints, 4 I/O.";
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr char kExamples[] =
     "Examples:\n"
-    "  mimo-verify layout MiMo-V2.5                            the layout, proven from some layers of each kind\n"
+    "  mimo-verify layout CKPT                                 the layout, proven from some layers of each kind\n"
     "  mimo-verify layout DOWNLOAD --all --json                every attention layer, for a script\n"
     "  mimo-verify layout DOWNLOAD --source-qkv fused:4        is it that?\n"
     "Exit codes: 0 proven, 1 contradicted (by config.json, the index, our marker or --source-qkv), 2 usage,\n"

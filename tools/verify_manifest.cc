@@ -11,8 +11,8 @@ namespace {
 
 constexpr char kExamples[] =
     "Examples:\n"
-    "  mimo-verify manifest MiMo-V2.5 > MiMo-V2.5.hashes.json         once, of the vendor's original\n"
-    "  mimo-verify check OUT --against MiMo-V2.5.hashes.json          is this the same model, wherever it went?\n"
+    "  mimo-verify manifest CKPT > CKPT.hashes.json                   once, of the vendor's original\n"
+    "  mimo-verify check OUT --against CKPT.hashes.json               is this the same model, wherever it went?\n"
     "Exit codes: 0 done, 2 usage, 3 not readable as a checkpoint, 4 I/O.";
 
 struct Arguments {

@@ -20,9 +20,9 @@ using Json = nlohmann::ordered_json;
 constexpr char kExamples[] =
     "Reads headers, config.json and the index, also where the checkpoint does not open: seconds, whatever the size.\n"
     "Examples:\n"
-    "  mimo-verify mtp MiMo-V2.5                    before speculative decoding, after an export\n"
-    "  mimo-verify mtp EXPORT --like MiMo-V2.5      the repair command with its reference\n"
-    "  mimo-verify mtp RUN --like MiMo-V2.5         what Megatron saved, without a config.json\n"
+    "  mimo-verify mtp CKPT                         before speculative decoding, after an export\n"
+    "  mimo-verify mtp EXPORT --like CKPT           the repair command with its reference\n"
+    "  mimo-verify mtp RUN --like CKPT              what Megatron saved, without a config.json\n"
     "  mimo-verify mtp OUT --json --quiet           in CI\n"
     "Exit codes: 0 complete and as announced (where config.json is silent: as in the releases), 1 not, 2 usage,\n"
     "3 not readable as a checkpoint, 4 I/O.";

@@ -13,10 +13,10 @@ namespace {
 
 constexpr char kExamples[] =
     "Examples:\n"
-    "  mimo-verify roundtrip MiMo-V2.5 --to vllm --tp 8                     is what vLLM would get this model, "
+    "  mimo-verify roundtrip CKPT --to vllm --tp 8                          is what vLLM would get this model, "
     "exactly?\n"
-    "  mimo-verify roundtrip MiMo-V2.5 --recipe nvfp4-experts --min-sqnr experts=19\n"
-    "  mimo-verify roundtrip MiMo-V2.5 --to megatron --json                 before a week of training\n"
+    "  mimo-verify roundtrip CKPT --recipe nvfp4-experts --min-sqnr experts=19\n"
+    "  mimo-verify roundtrip CKPT --to megatron --json                      before a week of training\n"
     "Exit codes: 0 equal, or within what the plan rounds, 1 not, 2 usage, 3 bad input, 4 I/O.";
 
 struct Arguments : PlanFlags {

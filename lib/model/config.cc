@@ -366,7 +366,7 @@ void ReadMarker(Fields fields, ModelConfig& config) {
     d.kv_heads = inner.RequiredInteger("kv_heads", config.global.heads);
     d.swa_heads = inner.RequiredInteger("swa_heads", config.window.heads);
     d.swa_kv_heads = inner.RequiredInteger("swa_kv_heads", config.window.heads);
-    d.intermediate = inner.RequiredInteger("intermediate", config.intermediate);
+    if (config.intermediate > 0) d.intermediate = inner.RequiredInteger("intermediate", config.intermediate);
     d.moe_intermediate = inner.RequiredInteger(
         "moe_intermediate", config.moe_intermediate > 0 ? config.moe_intermediate : kMaxNumber);  // none: of no weight
     d.vocab = inner.RequiredInteger("vocab", config.vocab);

@@ -116,6 +116,7 @@ Result<Family> ParseFamily(std::string_view text) {
     MIMO_ASSIGN_OR_RETURN(const OrderedJson root, ParseJson<OrderedJson>(text, "a description of a family"));
     family.name = root.at("family").get<std::string>();
     family.title = root.at("title").get<std::string>();
+    family.proven = root.at("proven").get<std::string>();
     family.generic = root.at("generic").get<std::string>();
     family.model_types = root.at("model_types").get<std::vector<std::string>>();
     family.architectures = root.at("architectures").get<std::vector<std::string>>();

@@ -109,6 +109,7 @@ struct NeuronNaming {
 struct Family {
   std::string name;                        // "mimo_v2": of its file, and in other tables
   std::string title;                       // for people: "MiMo-V2"
+  std::string proven;                      // what was shown to be right for it, and what was not: a sentence
   std::string generic;                     // what a checkpoint of no known release is called: "mimo-v2"
   std::vector<std::string> model_types;    // of config.json; a '*' at the end stands for anything
   std::vector<std::string> architectures;  // the same

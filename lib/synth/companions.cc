@@ -78,7 +78,7 @@ Result<std::vector<SmallFile>> Companions(const SynthPlan& plan) {
     }
     for (const std::string& module : modules)
       files.push_back({module + ".py", "# Stand-in for the model code of " + plan.preset.name + ".\n"});
-    Json tokenizer = {{"tokenizer_class", "Qwen2Tokenizer"},
+    Json tokenizer = {{"tokenizer_class", plan.preset.tokenizer_class},
                       {"model_max_length", config.value("max_position_embeddings", 262144)},
                       {"eos_token", "<|im_end|>"},
                       {"pad_token", "<|endoftext|>"}};

@@ -65,6 +65,7 @@ Result<Preset> ParsePreset(const std::string& path, const char* text) {
     preset.plain = DTypeFromName(storage.value("plain", "BF16")).value_or(DType::kBF16);
     preset.scales = DTypeFromName(storage.value("scales", "F32")).value_or(DType::kF32);
     preset.mtp_layers = json.at("mtp_layers").get<int>();
+    preset.tokenizer_class = json.value("tokenizer_class", "PreTrainedTokenizerFast");
     const Json& index = json.at("index");
     preset.save_format = index.value("save_format", "");
     if (index.contains("tp_size")) preset.tp_size = index.at("tp_size").get<int64_t>();

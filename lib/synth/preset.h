@@ -46,7 +46,8 @@ struct Preset {
   DType scales = DType::kF32;  // of block FP8; F32 or BF16
   bool quantized = true;       // false: what may be quantized is `plain`
   int mtp_layers = 0;
-  std::string save_format;  // of the index; empty: no such key
+  std::string tokenizer_class;  // of tokenizer_config.json
+  std::string save_format;      // of the index; empty: no such key
   std::optional<int64_t> tp_size;
   std::vector<std::string> subdirectories;
   bool towers = false;

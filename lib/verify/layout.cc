@@ -7,6 +7,7 @@
 
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/layout/row_profile.h"
+#include "lib/model/family.h"
 
 namespace mimo {
 namespace {
@@ -131,6 +132,12 @@ class Prover {
                               (said == "fused_qkv") == inventory_.fused});
   }
 
+  // Nobody cuts attention of such a family out of chunks, and all layouts that fit have the same rows and scales.
+  bool IsOnlyReading() const {
+    return !catalogue_.config.family->fused_attention && !inventory_.fused && report_.tried.size() == 1 &&
+           report_.tried.front().standing == Standing::kUndecided;
+  }
+
   void Judge() {
     std::string undecided;
     for (const Tried& tried : report_.tried) {
@@ -138,8 +145,12 @@ class Prover {
       if (tried.standing == Standing::kProven) report_.layout = name;
       if (tried.standing == Standing::kUndecided) undecided += (undecided.empty() ? "" : ", ") + name;
     }
+    const bool only = IsOnlyReading();
+    if (only) report_.layout = report_.tried.front().candidate.tested.ToString();
     report_.verdict = report_.layout.empty() ? Standing::kUndecided : Standing::kProven;
-    if (!report_.layout.empty())
+    if (only)
+      report_.reason = "every layout that fits these shapes has the same rows under the same scales";
+    else if (!report_.layout.empty())
       report_.reason = "every other layout is contradicted by the shapes or by the data";
     else if (!undecided.empty())
       report_.reason = "the data does not tell, possible: " + undecided;

@@ -71,7 +71,7 @@ BOXES = {
     "deepseek": (foreign.other_model("deepseek_v3", "DeepseekV3ForCausalLM"), "foreign.deepseek", ["DeepSeek"]),
     "qwen3_moe": (foreign.other_model("qwen3_moe", "Qwen3MoeForCausalLM"), "foreign.qwen", ["Qwen"]),
     "glm": (foreign.other_model("glm4_moe", "Glm4MoeForCausalLM"), "foreign.glm", ["GLM"]),
-    "minimax": (foreign.other_model("minimax_m2", "MiniMaxM2ForCausalLM"), "foreign.minimax", ["MiniMax"]),
+    "minimax": (foreign.other_model("minimax_m1", "MiniMaxM1ForCausalLM"), "foreign.minimax", ["MiniMax"]),
     "kimi": (foreign.other_model("kimi_k2", "KimiK2ForCausalLM"), "foreign.kimi", ["Kimi"]),
     "stranger": (foreign.other_model("ernie4_5_moe", "Ernie4_5_MoeForCausalLM"), "foreign.model", ["ernie4_5_moe"]),
 }

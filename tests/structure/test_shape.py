@@ -26,6 +26,14 @@ FORM_TABLES = {"lib/model/forms.h", "lib/plan/words.h"}
 FORM_ROOMS = re.compile(r"lib/forms/\w+/")
 
 
+# What families are called, whatever the case; the project's own name is none of it.
+FAMILY = re.compile(r"MiMo-?V\d[\w.]*|mimo[_-]v\d\w*|MiMo(?![-\w])|(?i:minimax)|(?i:qwen)|(?i:\bglm)|(?i:\bk?exaone)")
+
+
+def family_names(text):
+    return FAMILY.findall(NO_COMMENTS.sub("", text))
+
+
 def product_files():
     for top in ("lib", "kernels", "tools"):
         for folder, _, names in os.walk(os.path.join(ROOT, top)):
@@ -93,6 +101,14 @@ class Shape(unittest.TestCase):
         self.assertRegex('if (options_.to == "hf")', COMPARED)
         self.assertRegex('plan.options.qkv != "keep"', COMPARED)
         self.assertNotRegex("options_.to == TargetKind::kHf", COMPARED)
+
+    def test_code_knows_no_family(self):
+        """Families of models are data (schemas/models): code has their names in comments alone."""
+        self.assertEqual([f"{path}: {word}" for path in product_files() for word in family_names(text_of(path))], [])
+
+    def test_names_of_families_are_seen(self):
+        self.assertEqual(family_names('call("MiMo-V2.5"); Get("mimo_v2");  // MiniMax'), ["MiMo-V2.5", "mimo_v2"])
+        self.assertEqual(family_names('namespace mimo { "mimo-convert"; "Qwen3"; kMiniMax; }'), ["Qwen", "MiniMax"])
 
     def test_one_place_reads_json(self):
         self.assertEqual([path for path in product_files() if PARSES.search(NO_COMMENTS.sub("", text_of(path)))], [PARSER])

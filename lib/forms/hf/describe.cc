@@ -7,6 +7,7 @@
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/hf/hf_output.h"
 #include "lib/forms/strays.h"
+#include "lib/model/family.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 #include "lib/plan/words.h"
@@ -105,8 +106,10 @@ class DirectoryDescriber {
       hf.quantization.fp8_block_rows = static_cast<uint32_t>(target_.block_rows);
       hf.quantization.fp8_block_cols = static_cast<uint32_t>(config_.block_cols);
     }
-    // A directory without MTP layers must not announce them.
-    if (config_.nextn_layers && p_.form.kind() == FormKind::kHf && WrittenMtpLayers() == 0) hf.mtp_layers = 0;
+    // A directory without MTP layers must not announce them, but where every release does.
+    if (config_.nextn_layers && config_.family->mtp.released_layers > 0 && p_.form.kind() == FormKind::kHf &&
+        WrittenMtpLayers() == 0)
+      hf.mtp_layers = 0;
     hf.quantization.kv_cache_scheme = CacheSchemeOf(p_, plan_);
     // Where no scale was looked at, what the config says of them is not known to be true.
     if (DeniesScaleFormat(p_) || (config_.scale_fmt == "ue8m0" && p_.facts.attention_scales == 0 && p_.view == nullptr))

@@ -30,6 +30,7 @@ TEST(Accounting, EveryPresetGivesThePublishedTotals) {
   };
   const Published all[] = {
       {"mimo-v2-flash", 72826, 313051659008, 145},  {"mimo-v2.5", 73081, 315031102208, 17},
+      {"minimax-m2", 96103, 230121630720, 125},     {"minimax-m2.7", 96103, 230121630720, 125},
       {"mimo-v2.5-pro", 159581, 1033369538304, 34}, {"mimo-v2.5-pro-fp4", 159581, 564286050048, 34},
       {"mimo-v2.6-flash", 73081, 172923364096, 65}, {"mimo-v2.6-pro", 160040, 566027990784, 130}};
   EXPECT_EQ(PresetNames().size(), std::size(all));

@@ -52,7 +52,11 @@ class Verifier {
     const ModelConfig& config = catalogue_->config;
     report_.announced = config.nextn_layers;
     report_.released = config.family->mtp.released_layers;
-    report_.wanted = report_.announced.value_or(report_.released);
+    // What is announced and no release of the family holds is nowhere to be had.
+    const bool never = report_.released == 0 && layers.empty();
+    report_.wanted = never ? 0 : report_.announced.value_or(report_.released);
+    if (never && report_.announced.value_or(0) > 0)
+      Add("mtp.never", count_key(), Layers(*report_.announced) + " announced, and no release of the family holds any");
     for (const MtpLayer& layer : layers)
       if (layer.released() && layer.whole()) ++report_.whole;
     JudgeFiles();

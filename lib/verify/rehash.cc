@@ -4,13 +4,17 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <span>
 
 #include "lib/base/workers.h"
 
 namespace mimo {
 namespace {
 
-constexpr uint64_t kStripBytes = 16 << 20;
+// What a thread takes at once, and what of it is read at once: little enough that what was read is hashed out of the
+// cache of its core, and is written to no slower memory between.
+constexpr uint64_t kStripBytes = 8 << 20;
+constexpr uint64_t kReadBytes = 1 << 20;
 
 // Rows [row, row + rows) of an item.
 struct Strip {
@@ -18,6 +22,33 @@ struct Strip {
   uint64_t row = 0;
   uint64_t rows = 0;
 };
+
+// Bytes that are about to be read, and so are not set before.
+class RowBuffer {
+ public:
+  std::span<std::byte> Of(uint64_t bytes) {
+    if (bytes > size_) {
+      data_ = std::make_unique_for_overwrite<std::byte[]>(bytes);
+      size_ = bytes;
+    }
+    return {data_.get(), bytes};
+  }
+
+ private:
+  std::unique_ptr<std::byte[]> data_;
+  uint64_t size_ = 0;
+};
+
+Result<Hash128> HashStrip(const ReadableFile& file, const RehashItem& item, const Strip& strip, RowBuffer& buffer) {
+  const uint64_t most = std::max<uint64_t>(1, kReadBytes / item.row_bytes);
+  Hash128 hash;
+  for (uint64_t done = 0; done < strip.rows; done += std::min(most, strip.rows - done)) {
+    const std::span<std::byte> rows = buffer.Of(std::min(most, strip.rows - done) * item.row_bytes);
+    MIMO_RETURN_IF_ERROR(file.ReadAt(item.begin + (strip.row + done) * item.row_bytes, rows));
+    hash += HashRows(rows, item.row_bytes, strip.row + done);
+  }
+  return hash;
+}
 
 }  // namespace
 
@@ -39,7 +70,7 @@ Result<std::vector<Hash128>> RehashTensors(FileSystem& fs, const std::vector<std
   Workers workers(threads > 0 ? threads : ThreadsOfMachine(), "lower --threads");
   if (progress != nullptr) progress->Start(total);
   Status run = workers.Run([&](int) -> Status {
-    std::vector<std::byte> buffer;
+    RowBuffer buffer;
     std::unique_ptr<ReadableFile> file;
     uint32_t open = 0;
     for (size_t s = next++; s < strips.size() && !workers.stopped(); s = next++) {
@@ -49,12 +80,10 @@ Result<std::vector<Hash128>> RehashTensors(FileSystem& fs, const std::vector<std
         MIMO_ASSIGN_OR_RETURN(file, fs.OpenForRead(paths[item.file]));
         open = item.file;
       }
-      buffer.resize(strip.rows * item.row_bytes);
-      MIMO_RETURN_IF_ERROR(file->ReadAt(item.begin + strip.row * item.row_bytes, buffer));
-      const Hash128 hash = HashRows(buffer, item.row_bytes, strip.row);
+      MIMO_ASSIGN_OR_RETURN(const Hash128 hash, HashStrip(*file, item, strip, buffer));
       const std::lock_guard lock(mutex);
       hashes[strip.item] += hash;
-      if (progress != nullptr) progress->Advance(buffer.size());
+      if (progress != nullptr) progress->Advance(strip.rows * item.row_bytes);
     }
     return {};
   });

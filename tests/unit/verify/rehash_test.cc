@@ -8,20 +8,24 @@
 namespace mimo {
 namespace {
 
+// Rows larger than what is read at once, several to a read, and one.
 TEST(Rehash, ATensorOfSeveralStripsHashesByItsDefinition) {
-  const ScratchDirectory directory;
-  constexpr uint64_t kRowBytes = 7 << 20;
-  lab::Bytes bytes = lab::Random(5).Any(5 + 6 * kRowBytes);
-  lab::WriteFile(directory.File("t"), bytes);
-  Hash128 expected;
-  for (uint64_t r = 0; r < 6; ++r) {
-    expected += HashBytes(std::as_bytes(std::span(bytes)).subspan(5 + r * kRowBytes, kRowBytes), r);
-  }
-  for (const int threads : {1, 3}) {
-    const auto hashes =
-        RehashTensors(PosixFileSystem(), {directory.File("t")}, {{0, 0, 5, 6, kRowBytes}}, threads, nullptr);
-    ASSERT_TRUE(hashes.ok());
-    EXPECT_EQ(hashes.value()[0], expected);
+  constexpr uint64_t kBytes = 20 << 20;
+  for (const uint64_t row_bytes : {uint64_t{7} << 20, uint64_t{600} << 10, uint64_t{1000}}) {
+    const ScratchDirectory directory;
+    const uint64_t rows = kBytes / row_bytes;
+    lab::Bytes bytes = lab::Random(5).Any(5 + rows * row_bytes);
+    lab::WriteFile(directory.File("t"), bytes);
+    Hash128 expected;
+    for (uint64_t r = 0; r < rows; ++r) {
+      expected += HashBytes(std::as_bytes(std::span(bytes)).subspan(5 + r * row_bytes, row_bytes), r);
+    }
+    for (const int threads : {1, 3}) {
+      const auto hashes =
+          RehashTensors(PosixFileSystem(), {directory.File("t")}, {{0, 0, 5, rows, row_bytes}}, threads, nullptr);
+      ASSERT_TRUE(hashes.ok());
+      EXPECT_EQ(hashes.value()[0], expected) << row_bytes;
+    }
   }
 }
 

@@ -30,6 +30,15 @@ def files_of(directory):
                   for root, _, names in os.walk(directory) for name in names)
 
 
+def kind_of(name):
+    """Of a file of an output, by its name in it."""
+    if name == MANIFEST or name.endswith(".index.json") and os.sep not in name:
+        return name
+    if name.startswith(("dflash", "audio_tokenizer")) or name.endswith((".py", ".jinja", ".md", ".txt")) or "token" in name:
+        return "carried"
+    return "tensors" if name.endswith((".safetensors", ".distcp")) else "config and other documents"
+
+
 class Flip:
     """A bit of a file, flipped for the time of a block."""
 
@@ -96,8 +105,7 @@ class Flips(ToolCase):
             with any_bit(rng, directory, names) as flip:
                 done = tools.run("mimo-verify", "check", directory, *QUIET)
             self.assertIn(done.code, (1, 3), f"{name}: {flip.where}: {tools.describe(done)}")
-            kind = MANIFEST if flip.path.endswith(MANIFEST) else "other files"
-            return f"{name}, {kind}", f"exit {done.code}"
+            return f"{name}, {kind_of(os.path.relpath(flip.path, directory))}", f"exit {done.code}"
         self.say("output", self.each(FLIPS // 2, outputs, judge))
 
     def check_source(self, count, options, back):

@@ -67,7 +67,8 @@ class CompareCommand final : public VerifyCommand {
                       "values may be half a step of the coarser side's codec apart");
     compare->add_option("--min-sqnr", a.min_sqnr,
                         "ROLE=dB: tensors of this role may differ with this SQNR or more; again for others");
-    compare->add_option("--include", a.options.include, "only tensors whose name has this (RE2)");
+    compare->add_option("--include", a.options.include,
+                        "only tensors whose name has this (RE2); carried/NAME is what travels along");
     compare->add_option("--exclude", a.options.exclude, "but these (RE2)");
     compare->add_option("--state", a.options.state,
                         "a file: what is found is noted there, and a comparison that was stopped goes on from it");

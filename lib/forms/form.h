@@ -77,6 +77,7 @@ struct FormTraits {
   bool cache_scales = true;  // scales of the KV cache have a place
   bool towers = true;        // as have towers
   bool mtp = true;           // and MTP layers
+  bool companions = true;    // tokenizer, code and other models lie beside its tensors, where readers look for them
 };
 
 class Form {

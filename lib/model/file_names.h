@@ -9,6 +9,8 @@ inline constexpr char kConfigName[] = "config.json";
 inline constexpr char kIndexName[] = "model.safetensors.index.json";
 inline constexpr char kQuantConfigName[] = "hf_quant_config.json";
 
+inline constexpr char kAudioTokenizerDirectory[] = "audio_tokenizer/";  // goes with the audio tower
+
 // ---- of mimo-convert
 inline constexpr char kManifestName[] = "mimo-manifest.json";  // without it an output is incomplete
 inline constexpr char kPartialDirectory[] = ".mimo-partial";

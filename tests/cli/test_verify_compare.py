@@ -29,7 +29,7 @@ RANKED = (("--qkv", "fused:1"), ("--to", "vllm", "--format", "sharded-state", "-
 RECIPES = ("nvfp4", "nvfp4-experts", "nvfp4-mlp", "mxfp4-experts", "mxfp8", "fp8-all")
 
 
-class Compare(ToolCase):
+class Comparing(ToolCase):
     tool = "mimo-verify"
 
     def source(self, variant="v2.5", **options):
@@ -48,6 +48,8 @@ class Compare(ToolCase):
             with open(os.path.join(tools.SOURCE, "schemas", schema + ".schema.json")) as f:
                 self.assertEqual(list(jsonschema.Draft202012Validator(json.load(f)).iter_errors(document)), [])
 
+
+class Compare(Comparing):
     def test_every_variant_and_form(self):
         for variant in VARIANTS:
             source = self.source(variant)
@@ -219,6 +221,110 @@ class Compare(ToolCase):
         self.assertTrue(document["holds"] and not document["lossless"])
         self.validate(document, "roundtrip")
         self.run_tool("mimo-verify", "roundtrip", self.source(), "--to", "vllm", "--tp", "4", "--ranks", "0", code=2)
+
+
+def write(directory, name, content):
+    path = os.path.join(directory, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as f:
+        f.write(content if isinstance(content, bytes) else content.encode())
+
+
+class WhatTravelsAlong(Comparing):
+    """How it is told apart: test_compare_corruptions. Here: what is no difference, and where there is no place for it."""
+
+    def pair(self, **options):
+        """Two copies of a checkpoint that may be edited."""
+        a, b = self.at("a"), self.at("b")
+        for directory in (a, b):
+            shutil.copytree(self.source(**options), directory)
+        return a, b
+
+    def places(self, a, b, *options, code=1):
+        return {(d["kind"], d["place"]) for d in self.document(a, b, *options, code=code)["differences"]}
+
+    def test_what_changes_nothing_that_is_served(self):
+        a, b = self.pair()
+        merges = [["a", "b"], ["ab", "c"]]
+        for directory, version, pairs in ((a, "4.57.1", [" ".join(m) for m in merges]), (b, "5.1.0", merges)):
+            tokenizer = {"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": pairs}}
+            write(directory, "tokenizer.json", json.dumps(tokenizer, indent=2 if directory == a else None))
+            edit_json(directory, "generation_config.json", lambda c: c.update(transformers_version=version))
+            write(directory, "README.md", version)
+            write(directory, "figures/plot.py", version)
+        os.remove(os.path.join(b, "merges.txt"))                      # tokenizer.json says it
+        write(b, "special_tokens_map.json", "{}")
+        with open(os.path.join(b, "chat_template.jinja")) as f:       # into the tokenizer's config, as older packages had it
+            template = f.read()
+        os.remove(os.path.join(b, "chat_template.jinja"))
+        edit_json(b, "tokenizer_config.json", lambda c: c.update(chat_template=template))
+        draft = os.path.join(b, "dflash", "dflash_draft_model.safetensors")
+        os.rename(draft, os.path.join(b, "dflash", "model-00001-of-00001.safetensors"))
+        document = self.document(a, b, code=0)
+        self.assertEqual(document["differences"], [])
+        notes = " ".join(document["notes"])
+        self.assertTrue("merges.txt" in notes and "special_tokens_map.json" in notes, notes)
+
+    def test_patterns_leave_it_out(self):
+        a, b = self.pair()
+        os.remove(os.path.join(b, "tokenizer.json"))
+        shutil.rmtree(os.path.join(b, "dflash"))
+        missing = {("carried.missing", "tokenizer.json"), ("carried.missing", "dflash/")}
+        self.assertEqual(self.places(a, b), missing)
+        self.assertEqual(self.places(b, a), {("carried.added", p) for _, p in missing})
+        self.assertEqual(self.places(a, b, "--exclude", "^carried/tok"), {("carried.missing", "dflash/")})
+        self.compare(a, b, "--exclude", "^carried/")
+        self.compare(a, b, "--include", "experts")
+        self.assertEqual(self.places(a, b, "--include", "^carried/"), missing)
+
+    def test_forms_without_a_place_for_it(self):
+        """What rank files, Neuron's directory and training checkpoints lack of it is a note; what they have is compared."""
+        source = self.source()
+        for options in (("--to", "vllm", "--format", "sharded-state", "--tp", "2", "--dtype", "bf16"), ("--to", "megatron"),
+                        ("--to", "nxdi", "--dtype", "bf16")):
+            with self.subTest(options):
+                self.setUp()
+                out = self.convert(source, "out", *options)
+                write(out, "generation_config.json", '{"do_sample": false}')
+                self.assertEqual(self.places(source, out), {("carried.generation", "generation_config.json")})
+                for name in ("generation_config.json", "tokenizer.json", "dflash/config.json", "modeling_mimo_v2.py"):
+                    os.remove(os.path.join(out, name))
+                document = self.document(source, out, code=0)
+                self.assertIn("which has no place for them", " ".join(document["notes"]))
+                self.assertEqual(self.document(out, source, code=0)["differences"], [])
+
+    def test_audio_without_its_tower(self):
+        source = self.source(towers=True)
+        out = self.convert(source, "out", "--text-only")
+        self.assertFalse(os.path.exists(os.path.join(out, "audio_tokenizer")))
+        self.compare(source, out)
+        both = self.convert(source, "both", "--qkv", "split")
+        shutil.rmtree(os.path.join(both, "audio_tokenizer"))
+        self.assertEqual(self.places(source, both), {("carried.missing", "audio_tokenizer/")})
+
+    def test_code_that_nobody_names(self):
+        a, b = self.pair()
+        write(b, "modeling_mimo_v2.py", "# other code\n")
+        self.assertEqual(self.places(a, b), {("carried.code", "modeling_mimo_v2.py")})
+        for directory in (a, b):
+            edit_json(directory, "config.json", lambda c: c.pop("auto_map"))
+        document = self.document(a, b, code=0)
+        self.assertIn("modeling_mimo_v2.py", " ".join(document["notes"]))
+
+    def test_large_tensors_by_several_threads(self):
+        a, b = self.pair()
+        random = np.random.default_rng(1)
+        values = random.integers(0, 0x7F00, (3000, 2048)).astype(np.uint16)      # 12 MB: several takings
+        other = values.copy()
+        for row in (7, 1500, 2999):
+            other[row, 3] ^= 1
+        for directory, array in ((a, values), (b, other)):
+            container.write(os.path.join(directory, "dflash", "dflash_draft_model.safetensors"), {"w": ("BF16", array)}, {})
+        for threads in ("1", "4"):
+            document = self.document(a, b, "--threads", threads, code=1)
+            self.assertEqual([(d["kind"], d["place"]) for d in document["differences"]], [("carried.bytes", "dflash/w")])
+            self.assertIn(f"3 of {values.size} elements of 2 bytes differ, element {7 * 2048 + 3} first",
+                          document["differences"][0]["evidence"])
 
 
 class Hash(ctypes.Structure):

@@ -485,4 +485,86 @@ DOCUMENTS = [
         lambda v: columns_of_heads(v, range(3, -1, -1))), one(O0, "heads.columns-permuted"), ""),
 ]
 
-TABLE = ROWS + SCALES + LAYERS + VALUES + DOCUMENTS
+# ---- what no table knows, what is not looked at, and what travels along ---------------------------------------------
+
+EXPERTS = sorted(map(str, range(256)))       # as names are; of their three projections 256 are looked at, each in turn
+
+
+def every_expert_doubled(w):
+    for name in w.names(r"\.experts\.\d+\.\w+_proj\.weight_scale_inv$"):
+        w.recode(name, lambda s: s * F(2))
+
+
+def of_experts(numbers, projections=r"\w+"):
+    return rf"model\.layers\.1\.mlp\.experts\.({'|'.join(numbers)})\.{projections}_proj\.weight"
+
+
+OTHERS = [
+    Corruption("bytes that are no values", "unknown",
+               lambda w: w.recode("model.layers.1.self_attn.position_table", lambda v: c.flipped(v.view(np.uint32), 50, 3).view(
+                   np.int64)), one("model.layers.1.self_attn.position_table", "bytes.differ"), "others"),
+    Corruption("counts of another type", "unknown",
+               lambda w: w.put("model.expert_counts", w.get("model.expert_counts").view(np.float32), "F32"),
+               one("model.expert_counts", "tensor.type"), "others"),
+    Corruption("more than is looked at", "many", every_expert_doubled, {
+        of_experts(EXPERTS[:85]): "values.scaled", of_experts(EXPERTS[85:86]): ("values.scaled", "values.unexplained"),
+        of_experts(EXPERTS[86:]): "values.unexplained"}, ""),
+    Corruption("inputs calibrated anew under old codes", "w4a4",
+               lambda w: w.recode(f"{EXPERT}.up_proj.input_scale", lambda s: s * F(2)),
+               one(f"{EXPERT}.up_proj.weight", "input-scale.differs"), "others"),
+    Corruption("input scales dropped", "w4a4", lambda w: drop(w, r"\.1\.mlp\.experts\.3\..*input_scale$"),
+               all_of(expert_names(3), "input-scale.missing"), "others"),
+]
+
+DRAFT, DRAFT_Q = "dflash/dflash_draft_model.safetensors", "layers.0.q_proj.weight"
+
+
+def of_text(name, file, kind, edit):
+    return Corruption(name, "fused", lambda w: w.carry(file, edit), one(file, kind), "others")
+
+
+def draft_renamed(w):
+    w.carry_tensors(DRAFT, lambda t: {"model." + n: v for n, v in t.items()})
+
+
+TRAVELLING = [
+    Corruption("drafter dropped", "decoded", lambda w: [
+        w.carry(n, None) for n in (DRAFT, "dflash/config.json", "dflash/dflash.py", "dflash/mask_embedding.pt")],
+        one("dflash/", "carried.missing"), "others"),
+    Corruption("drafter under other names", "fused", draft_renamed,
+               {at("dflash/" + DRAFT_Q): "carried.missing", at("dflash/model." + DRAFT_Q): "carried.added"}, "others"),
+    Corruption("drafter in F32", "fused", lambda w: w.carry_tensors(DRAFT, lambda t: {
+        n: ("F32", codecs.f32_from_bf16(v)) for n, (_, v) in t.items()}), one("dflash/" + DRAFT_Q, "carried.tensor-type"),
+        "others"),
+    Corruption("one bit of the drafter", "fused", lambda w: w.carry_tensors(DRAFT, lambda t: {
+        n: (d, c.flipped(v, 17, 3)) for n, (d, v) in t.items()}), one("dflash/" + DRAFT_Q, "carried.bytes"), "others"),
+    Corruption("header of the drafter damaged", "fused", lambda w: w.carry_bytes(DRAFT, lambda b: b[:8] + "}" + b[9:]),
+               one(DRAFT, "carried.bytes"), "others"),
+    Corruption("mask of the drafter cut short", "fused", lambda w: w.carry_bytes("dflash/mask_embedding.pt",
+               lambda b: b[:-1]), one("dflash/mask_embedding.pt", "carried.bytes"), "others"),
+    Corruption("one byte of the drafter's mask", "fused", lambda w: w.carry_bytes("dflash/mask_embedding.pt",
+               lambda b: b[:100] + chr(ord(b[100]) ^ 1) + b[101:]), one("dflash/mask_embedding.pt", "carried.bytes"), "others"),
+    of_text("block size of the drafter", "dflash/config.json", "carried.settings", lambda t: t.replace("8", "16")),
+    of_text("code of the drafter", "dflash/dflash.py", "carried.code", lambda t: t + "x = 1\n"),
+    Corruption("audio tokenizer of another training", "many", lambda w: w.carry_tensors("audio_tokenizer/model.safetensors",
+               lambda t: {n: (d, v * F(1.001)) for n, (d, v) in t.items()}),
+               one("audio_tokenizer/encoder.conv.weight", "carried.bytes"), ""),
+    of_text("tokenizer of another release", "tokenizer.json", "carried.tokenizer", lambda t: t.replace("1.0", "2.0")),
+    of_text("tokenizer dropped", "tokenizer.json", "carried.missing", None),
+    of_text("longest prompt of the tokenizer", "tokenizer_config.json", "carried.tokenizer", lambda t: t.replace("262144", "4096")),
+    of_text("merges of another tokenizer", "merges.txt", "carried.tokenizer", lambda t: t + "l o\n"),
+    of_text("chat template edited", "chat_template.jinja", "carried.chat-template", lambda t: t + "{{ more }}"),
+    of_text("chat template dropped", "chat_template.jinja", "carried.missing", None),
+    Corruption("another chat template in the tokenizer's config", "fused", lambda w: (
+        w.carry("chat_template.jinja", None), w.carry("tokenizer_config.json",
+        lambda t: t.replace("{", '{"chat_template": "{{ other }}", ', 1))),
+        one("chat_template.jinja", "carried.chat-template"), "others"),
+    of_text("sampling of another release", "generation_config.json", "carried.generation", lambda t: t.replace("true", "false")),
+    of_text("a processor that was not there", "preprocessor_config.json", "carried.added", lambda t: '{"patch_size": 14}'),
+    of_text("code edited", "modeling_mimo_v2.py", "carried.code", lambda t: t + "# another line\n"),
+    of_text("code dropped", "configuration_mimo_v2.py", "carried.missing", None),
+    Corruption("tokenizer of ranks", "ranks", lambda w: w.carry("tokenizer.json", lambda t: t.replace("1.0", "2.0")),
+               one("tokenizer.json", "carried.tokenizer"), ""),
+]
+
+TABLE = ROWS + SCALES + LAYERS + VALUES + DOCUMENTS + OTHERS + TRAVELLING

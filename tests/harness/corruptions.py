@@ -21,8 +21,8 @@ SMALL = dict(hidden=512, experts=8, heads=16, intermediate=512, moe_intermediate
              mtp=2, towers=False)
 MANY = dict(hidden=128, experts=256, heads=16, intermediate=128, moe_intermediate=64, vocab=64, pattern=(0, 1), mtp=1,
             towers=True)
-# variant; what is edited: the checkpoint itself (False), its values as BF16 with Q, K and V apart (True), or what
-# mimo-convert makes of it with these options; options of the generator
+# variant; what is edited: the checkpoint itself (False), its values as BF16 with Q, K and V apart (True), what
+# mimo-convert makes of it with these options, or what a function makes of its state; options of the generator
 BASES = {"fused": ("v2.5", False, SMALL), "decoded": ("v2.5", True, SMALL),
          "flash": ("v2-flash", False, SMALL), "flash-decoded": ("v2-flash", True, SMALL),
          "bf16": ("v2-flash", False, dict(SMALL, store="bf16", qkv="independent")),
@@ -30,7 +30,15 @@ BASES = {"fused": ("v2.5", False, SMALL), "decoded": ("v2.5", True, SMALL),
          "nvfp4": ("v2.5", False, dict(SMALL, store="nvfp4")), "nvfp4-ct": ("v2.5", False, dict(SMALL, store="nvfp4-ct")),
          "many": ("v2.5", False, MANY), "replicas": ("v2.5", ("--dtype", "bf16", "--qkv", "fused:8"), SMALL),
          "ranks": ("v2-flash", ("--to", "vllm", "--format", "sharded-state", "--tp", "4"),
-                   dict(SMALL, store="bf16", qkv="independent"))}
+                   dict(SMALL, store="bf16", qkv="independent")),
+         "w4a4": ("v2.5", ("--recipe", "nvfp4", "--w4a4", "--input-scale", "0.5"), SMALL),
+         "unknown": ("v2.5", lambda state: [state.put(n, t, a, state.file_of("model.norm.weight")) for n, t, a in UNKNOWN],
+                     SMALL)}
+# Compared with what they were before they were edited, not with what they were made from.
+THEMSELVES = ("w4a4", "unknown")
+# What no table knows, of types that hold no values.
+UNKNOWN = [("model.layers.1.self_attn.position_table", "I64", np.arange(96).reshape(8, 12)),
+           ("model.expert_counts", "I32", np.arange(8, dtype=np.int32))]
 # What is damaged besides: never what an edit names.
 BYSTANDERS = ("model.layers.1.self_attn.o_proj.weight", "model.layers.2.self_attn.o_proj.weight",
               "model.layers.2.mlp.experts.0.up_proj.weight")
@@ -50,10 +58,16 @@ class Base:
         if made:
             self.edited = os.path.join(checkpoints.root(), name)
             if made is True:
-                write_decoded(self.edited, self.model.values, self.config)
+                write_decoded(self.edited, self.model.values, self.config, self.directory)
+            elif callable(made):
+                state = edited.State(self.directory, self.layout)
+                made(state)
+                state.write(self.edited)
             else:
                 result = tools.run("mimo-convert", self.directory, self.edited, *made)
                 assert result.code == 0, tools.describe(result)
+        if name in THEMSELVES:
+            self.directory = self.edited
         self.state = (RankState if name == "ranks" else edited.State)(self.edited, self.layout)
 
 
@@ -62,13 +76,16 @@ class RankState(edited.State):
 
     def __init__(self, directory, layout):
         self.origin, self.layout, self.changed, self.has_index, self.total_size = directory, layout, set(), False, None
+        self.carried = {}
         self.files = {f: dict(container.read(os.path.join(directory, f))) for f in container.tensor_files(directory)}
         self.config, self.index = compare.load_json(directory, "config.json"), {"metadata": {}, "weight_map": {}}
 
 
-def write_decoded(directory, values, config):
-    """The values as BF16 with Q, K and V apart, a file for every layer."""
-    os.makedirs(directory)
+def write_decoded(directory, values, config, origin):
+    """The values as BF16 with Q, K and V apart, a file for every layer; beside them what lies beside those of `origin`."""
+    for name in edited.travelling(origin):
+        os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
+        os.link(os.path.join(origin, name), os.path.join(directory, name))
     files = {}
     for name, value in decode.stored_as(values, "bf16").items():
         layer = re.match(r"model\.(mtp\.)?layers\.\d+", name)
@@ -118,6 +135,23 @@ class Work:
 
     def names(self, pattern):
         return self.state.names(pattern)
+
+    def carry(self, name, edit):
+        """edit(text) of a file that travels along; None in its place takes it out."""
+        self.state.carried[name] = edit and edit(self._carried(name)).encode()
+
+    def carry_bytes(self, name, edit):
+        self.state.carried[name] = edit(self._carried(name, "latin-1")).encode("latin-1")
+
+    def carry_tensors(self, name, edit):
+        self.state.carried[name] = edit(dict(container.read(os.path.join(self.state.origin, name))))
+
+    def _carried(self, name, encoding="utf-8"):
+        path = os.path.join(self.state.origin, name)
+        if not os.path.exists(path):
+            return ""
+        with open(path, encoding=encoding, newline="") as f:
+            return f.read()
 
 
 # ---- damage --------------------------------------------------------------------------------------------------------

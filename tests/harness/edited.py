@@ -15,6 +15,17 @@ KINDS = {"an expert": r"\.experts\.\d+\.", "dense": r"\.mlp\.(gate|up|down)_proj
 CODES = ("F8_E4M3", "U8")
 
 
+# At the top of a directory: written from what is edited, or speaking of it.
+OWN = ("config.json", INDEX, "hf_quant_config.json", "mimo-manifest.json")
+
+
+def travelling(directory):
+    """Names of the files that lie beside a checkpoint's own, relative to its directory."""
+    names = {os.path.normpath(os.path.join(os.path.relpath(folder, directory), name))
+             for folder, _, files in os.walk(directory) for name in files}
+    return {n for n in names if os.sep in n or not (n.endswith(".safetensors") or n in OWN)}
+
+
 class State:
     """Files of a directory, as they will be written. Arrays are replaced, never changed in place."""
 
@@ -27,12 +38,14 @@ class State:
         self.changed = set()                 # tensor files
         self.has_index = True
         self.total_size = None               # what the index says, where that is not what is stored
+        # What of the files that travel along is not the origin's: bytes, tensors {name: (dtype, array)}, None: not there.
+        self.carried = {}
 
     def copy(self):
         made = copy.copy(self)
         made.files = {f: dict(t) for f, t in self.files.items()}
         made.config, made.index = copy.deepcopy(self.config), copy.deepcopy(self.index)
-        made.changed = set(self.changed)
+        made.changed, made.carried = set(self.changed), dict(self.carried)
         return made
 
     def names(self, pattern=""):
@@ -91,13 +104,17 @@ class State:
         for name, document in (("config.json", self.config), (INDEX, self.index))[:1 + self.has_index]:
             with open(os.path.join(directory, name), "w") as f:
                 json.dump(document, f, indent=1)
-        for folder, _, names in os.walk(self.origin):
-            inside = os.path.relpath(folder, self.origin)
-            os.makedirs(os.path.join(directory, inside), exist_ok=True)
-            for name in names:
-                path = os.path.join(directory, inside, name)
-                if not os.path.exists(path) and not (inside == "." and name.endswith((".safetensors", ".json"))):
-                    os.link(os.path.join(folder, name), path)
+        for name in travelling(self.origin) - set(self.carried):
+            os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
+            os.link(os.path.join(self.origin, name), os.path.join(directory, name))
+        for name, content in self.carried.items():
+            path = os.path.join(directory, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if isinstance(content, dict):
+                container.write(path, content, {"format": "pt"})
+            elif content is not None:
+                with open(path, "wb") as f:
+                    f.write(content)
 
 
 def pick(random, items):

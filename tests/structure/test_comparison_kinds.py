@@ -5,7 +5,8 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FOLDER = os.path.join(ROOT, "lib", "verify", "compare")
-KIND = re.compile(r'"((?:tensor|rows|heads|columns|scale|value-scale|values|layers|experts|codes|replica|index|bytes)'
+KIND = re.compile(r'"((?:tensor|rows|heads|columns|scale|value-scale|values|layers|experts|codes|replica|index|bytes|'
+                  r'carried|input-scale)'
                   r'\.[a-z0-9-]+)"')
 PREFIX = re.compile(r'"(config\.)"')
 LISTED = re.compile(r"^\* `([a-z0-9-]+\.[A-Za-z0-9-]+)`", re.M)

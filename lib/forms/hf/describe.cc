@@ -192,7 +192,7 @@ class DirectoryDescriber {
 
   void Carry(const HfDescription& hf) {
     for (const CarriedFile& file : p_.catalogue.carried) {
-      if (options_.text_only && LiesIn("audio_tokenizer/", file)) continue;
+      if (options_.text_only && LiesIn(kAudioTokenizerDirectory, file)) continue;
       if (edited_ && file.name == kQuantConfigName &&
           (!hf.keeps_quantization || hf.quantization.kv_cache_scheme != p_.catalogue.kv_cache.scheme))
         continue;  // it would contradict config.json

@@ -14,7 +14,8 @@ class TorchDistForm : public Form {
             .quantization = false,
             .declares = false,
             .cache_scales = false,
-            .towers = false};
+            .towers = false,
+            .companions = false};
   }
   Result<bool> RecognisesDirectory(FileSystem& fs, const std::string& root) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,

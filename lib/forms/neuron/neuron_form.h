@@ -9,7 +9,8 @@ class NeuronForm : public Form {
  public:
   FormKind kind() const override { return FormKind::kNxdi; }
   FormTraits traits() const override {
-    return {.plain = false, .declares = false, .cache_scales = false, .towers = false, .mtp = false};
+    return {
+        .plain = false, .declares = false, .cache_scales = false, .towers = false, .mtp = false, .companions = false};
   }
   bool Recognises(const Catalogue& stored) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,

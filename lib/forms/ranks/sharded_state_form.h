@@ -8,7 +8,9 @@ namespace mimo {
 class ShardedStateForm : public EngineForm {
  public:
   FormKind kind() const override { return FormKind::kShardedState; }
-  FormTraits traits() const override { return {.plain = false, .index = false, .quantization = false}; }
+  FormTraits traits() const override {
+    return {.plain = false, .index = false, .quantization = false, .companions = false};
+  }
   bool Recognises(const Catalogue& stored) const override;
   Result<std::optional<View>> Show(const Catalogue& stored) const override;
   Status Open(FileSystem& fs, const std::string& root, const OpenOptions& options,

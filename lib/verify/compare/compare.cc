@@ -10,6 +10,7 @@
 #include "lib/model/role_groups.h"
 #include "lib/recipe/codec_types.h"
 #include "lib/recipe/codec_words.h"
+#include "lib/verify/compare/carried.h"
 #include "lib/verify/compare/compare_state.h"
 #include "lib/verify/compare/config_compare.h"
 #include "lib/verify/compare/explain.h"
@@ -86,7 +87,8 @@ class Comparison {
     MIMO_RETURN_IF_ERROR(CheckSameModel());
     report_.a = a_.root();
     report_.b = b_.root();
-    MIMO_RETURN_IF_ERROR(PairTensors());
+    MIMO_ASSIGN_OR_RETURN(const NameFilter filter, NameFilter::Of(options_));
+    MIMO_RETURN_IF_ERROR(PairTensors(filter));
     MIMO_RETURN_IF_ERROR(CompareTensors());
     for (TensorComparison& tensor : report_.tensors) tensor.accepted = Accepts(tensor);
     MIMO_RETURN_IF_ERROR(CompareReplicasOf(a_));
@@ -94,13 +96,20 @@ class Comparison {
     MIMO_RETURN_IF_ERROR(CompareInputScales());
     NoteAnomalies();
     ConfigComparison configs = CompareConfigs(a_.checkpoint(), b_.checkpoint());
-    for (CompareDifference& difference : configs.differences) report_.differences.push_back(std::move(difference));
-    for (std::string& note : configs.notes) report_.notes.push_back(std::move(note));
+    Take(std::move(configs.differences), std::move(configs.notes));
+    const auto takes = [&filter](const std::string& place) { return filter.Takes(place); };
+    MIMO_ASSIGN_OR_RETURN(CarriedComparison carried, CompareCarried(a_, b_, takes, options_.threads));
+    Take(std::move(carried.differences), std::move(carried.notes));
     MIMO_RETURN_IF_ERROR(Explain(a_, b_, pairs_, options_, &report_));
     return std::move(report_);
   }
 
  private:
+  void Take(std::vector<CompareDifference> differences, std::vector<std::string> notes) {
+    for (CompareDifference& difference : differences) report_.differences.push_back(std::move(difference));
+    for (std::string& note : notes) report_.notes.push_back(std::move(note));
+  }
+
   void Differs(std::string kind, std::string place, std::string evidence) {
     report_.differences.push_back({std::move(kind), std::move(place), std::move(evidence), std::nullopt});
   }
@@ -116,8 +125,7 @@ class Comparison {
     return BadInput("not the same model").File(b_.root()).Expected(dimensions(x)).Found(dimensions(y));
   }
 
-  Status PairTensors() {
-    MIMO_ASSIGN_OR_RETURN(const NameFilter filter, NameFilter::Of(options_));
+  Status PairTensors(const NameFilter& filter) {
     const Absent absent_in_a(a_), absent_in_b(b_);
     size_t left_out = 0;
     for (const LogicalTensor& b : b_.tensors()) {

@@ -17,7 +17,7 @@ namespace mimo {
 struct CompareOptions {
   bool within_codec = false;                  // half a step of the coarser codec apart is near enough
   std::vector<Threshold> thresholds;          // and so is this SQNR, of tensors of these roles
-  std::vector<std::string> include, exclude;  // patterns on tensor names
+  std::vector<std::string> include, exclude;  // patterns on tensor names, and "carried/NAME" of what travels along
   size_t explained = 256;                     // how many differing tensors are looked at again, to say how they differ
   std::string state = {};                     // a file to go on from, and to note in what was found; "" none
   int threads = 0;                            // 0: one per CPU that this process may use
@@ -41,7 +41,7 @@ struct TensorComparison {
 // One thing that is not the same.
 struct CompareDifference {
   std::string kind;              // "tensor.missing", "rows.heads-permuted"; docs/comparing.md lists them
-  std::string place;             // tensor, or config key
+  std::string place;             // tensor, config key or file
   std::string evidence;          // what was seen, with numbers
   std::optional<size_t> tensor;  // into CompareReport::tensors
 };
@@ -51,7 +51,7 @@ struct CompareReport {
   std::vector<TensorComparison> tensors;  // by name
   std::vector<CompareDifference> differences;
   std::vector<std::string> notes;  // true and worth knowing, and no difference
-  uint64_t bytes_read = 0;
+  uint64_t bytes_read = 0;         // of these tensors
   uint64_t CountOf(Equality equality) const;
   bool Same() const { return differences.empty(); }
 };

@@ -38,6 +38,8 @@ class LogicalCheckpoint {
   const std::string& root() const { return root_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
   const FormTraits& traits() const { return traits_; }  // of the form that is stored
+  // Where checkpoint() lies: what was opened, or a checkpoint that was made of it in memory.
+  FileSystem& files() const { return stage_->fs; }
   const Job& job() const { return job_; }
   const std::vector<LogicalTensor>& tensors() const { return tensors_; }  // by name
   const LogicalTensor* Find(const std::string& name) const;               // null where there is none

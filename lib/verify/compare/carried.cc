@@ -44,6 +44,12 @@ struct CarriedSide {
     const Catalogue& stored = checkpoint->checkpoint().stored;
     return stored.origin ? stored.origin->config : stored.config.text;
   }
+  // Whether nothing travels with it but how to sample: what packages write that save a model and leave the rest to
+  // whoever calls them.
+  bool weights_alone() const {
+    return std::all_of(classes.begin(), classes.end(),
+                       [](const auto& entry) { return entry.second == CarriedClass::kGeneration; });
+  }
   // Whether it has no place for what lies in a directory, and does not claim to have it.
   bool HasNoPlaceFor(const std::string& folder) const {
     const bool audio = folder + "/" == kAudioTokenizerDirectory;
@@ -84,6 +90,13 @@ class CarriedComparer {
 
   Result<CarriedComparison> Run() {
     ListFiles();
+    for (const auto& [alone, other] : {std::pair(&a_, &b_), std::pair(&b_, &a_)}) {
+      if (!alone->weights_alone() || other->weights_alone()) continue;
+      result_.notes.push_back(alone->checkpoint->root() +
+                              " holds weights and config alone: tokenizer, templates, code and other models that travel "
+                              "with " + other->checkpoint->root() + " were not compared");
+      return std::move(result_);
+    }
     CompareFolders();
     MIMO_RETURN_IF_ERROR(ReadHeaders());
     PairTensors();

@@ -1,6 +1,5 @@
 #include "lib/verify/compare/roundtrip.h"
 
-#include "lib/forms/registry/open_checkpoint.h"
 #include "lib/planner/planner.h"
 #include "lib/run/memory_budget.h"
 #include "lib/run/planned_files.h"
@@ -34,7 +33,7 @@ Result<RoundtripReport> Roundtrip(FileSystem& fs, const std::string& root, const
   MIMO_ASSIGN_OR_RETURN(const auto original, LogicalCheckpoint::Open(fs, root, source));
 
   RoundtripReport report;
-  MIMO_ASSIGN_OR_RETURN(const Checkpoint checkpoint, OpenCheckpoint(fs, root, source));
+  const Checkpoint& checkpoint = original->stored();
   MIMO_ASSIGN_OR_RETURN(const Plan plan, MakePlan(checkpoint, plan_options));
   report.lossless = plan.lossless;
   const std::string there = root + " (as planned)";
@@ -43,7 +42,7 @@ Result<RoundtripReport> Roundtrip(FileSystem& fs, const std::string& root, const
   MIMO_ASSIGN_OR_RETURN(report.there, Compare(fs, *original, *planned, near));
   if (plan.lossless) CheckExactness(report.there, "there:", &report.violations);
 
-  MIMO_ASSIGN_OR_RETURN(const Checkpoint shown, OpenCheckpoint(made, there, {.allow_anomalies = true}));
+  const Checkpoint& shown = planned->stored();
   PlanOptions way_back;
   way_back.qkv = QkvWish("restore");
   way_back.unknown = UnknownPolicy::kCarry;

@@ -37,6 +37,8 @@ class LogicalCheckpoint {
 
   const std::string& root() const { return root_; }
   const Checkpoint& checkpoint() const { return checkpoint_; }
+  // What lies there, whose values checkpoint() may have been made from: to plan conversions of.
+  const Checkpoint& stored() const { return before_ ? before_->checkpoint : checkpoint_; }
   const FormTraits& traits() const { return traits_; }  // of the form that is stored
   // Where checkpoint() lies: what was opened, or a checkpoint that was made of it in memory.
   FileSystem& files() const { return stage_->fs; }

@@ -49,7 +49,8 @@ struct PlanOptions {
   std::string form_template;                // canonical JSON of --template; "" the shipped one
   int64_t iteration = 0;                    // megatron: of the checkpoint
   // The model's parameters as values, whatever was done to hold them: without the rows and columns that ranks were
-  // padded with. Of plans that are read, never run or recorded (LogicalOptions, lib/verify/logical/logical.h).
+  // padded with; and no files that travel along. Of plans that are read, never run or recorded (LogicalOptions,
+  // lib/verify/logical/logical.h).
   bool logical = false;
   bool like = false;  // config, layout and what the source lacks come from a second checkpoint (--like)
 

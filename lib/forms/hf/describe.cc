@@ -191,6 +191,7 @@ class DirectoryDescriber {
   }
 
   void Carry(const HfDescription& hf) {
+    if (options_.logical) return;
     for (const CarriedFile& file : p_.catalogue.carried) {
       if (options_.text_only && LiesIn(kAudioTokenizerDirectory, file)) continue;
       if (edited_ && file.name == kQuantConfigName &&

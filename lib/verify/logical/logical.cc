@@ -111,6 +111,9 @@ Result<std::unique_ptr<LogicalCheckpoint>> LogicalCheckpoint::Open(FileSystem& f
   Status made = stage->Make(LogicalOptions());
   if (!made.ok() && made.error().code == ErrorCode::kUsage && stage->checkpoint.view) {
     before = std::move(stage);
+    // Nobody reads what travels along: links that no conversion would follow (--link sym) do no harm.
+    for (Catalogue* catalogue : {&before->checkpoint.stored, &before->checkpoint.view->catalogue})
+      std::erase_if(catalogue->carried, [](const CarriedFile& file) { return !file.outside.empty(); });
     MIMO_RETURN_IF_ERROR(before->Make(AsStored(*before->checkpoint.view)));
     const std::string place = root + " (as a Hugging Face checkpoint)";
     planned =

@@ -17,6 +17,7 @@
 #include "lib/plan/words.h"
 #include "lib/planner/planner.h"
 #include "lib/run/executor.h"
+#include "lib/verify/logical/output_hasher.h"
 #include "tools/asked.h"
 #include "tools/batch_job.h"
 #include "tools/cli.h"
@@ -38,6 +39,8 @@ constexpr uint64_t kMaxPlanBytes = 4ull << 30;
 struct Arguments : PlanFlags {
   std::string checkpoint;
   RunOptions run;
+  bool hash_values = false;
+  std::optional<OutputHasher> hasher;  // where it was asked for
   bool dry_run = false;
   std::string plan_out, plan_in;
   LikeFlags like;
@@ -85,6 +88,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
                    cli::WordsAnd(kLinkModes, "tensor files whose every tensor is unchanged; all else is copied"));
   run->add_flag("--copy", a.copy, "write the checkpoint as it is, where nothing else is asked for");
   run->add_flag("--hash-linked", a.run.hash_linked, "read linked files too, so that the manifest holds their hashes");
+  run->add_flag(
+      "--hash-values", a.hash_values,
+      "hash the values of what was written too, into the manifest: what mimo-verify manifest OUT would print");
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
   run->add_option("--threads", a.run.threads, "worker threads (default: one per CPU that it may use)")
       ->check(CLI::Range(0, 4096));
@@ -273,6 +279,14 @@ int Outcome(const Arguments& a, const RunReport& report) {
   return cli::PrintError(kName, error, false);
 }
 
+LogicalHashOptions HasherOptions(const RunOptions& run) {
+  LogicalHashOptions options;
+  options.threads = run.threads;
+  options.memory_bytes = run.memory_bytes;
+  options.progress = run.progress;
+  return options;
+}
+
 int Convert(Arguments& a) {
   FileSystem& fs = PosixFileSystem();
   const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common.json); };
@@ -330,6 +344,7 @@ int Convert(Arguments& a) {
     for (const std::string& note : plan->notes) cli::Print(stderr, "%s: note: %s\n", kName, note);
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.run.progress = progress.get();
+  if (a.hash_values) a.run.hash_values = &a.hasher.emplace(HasherOptions(a.run));
   a.run.stop = cli::CatchStopSignals();
   Result<RunReport> report = RunPlan(fs, checkpoint.stored, *plan, a.run);
   if (!report.ok()) return fail(report.error());

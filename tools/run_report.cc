@@ -43,6 +43,7 @@ ordered_json RunReportJson(const RunReport& r, bool verbose) {
   json["checksums"] = {
       {"verified", r.checksums.verified}, {"unverified", r.checksums.unverified}, {"without", r.checksums.without}};
   if (verbose) json["checksums"]["tensors"] = r.unverified;
+  if (r.values_hashed > 0) json["values_hashed"] = r.values_hashed;
   json["rejections"] = r.rejections;
   json["seconds"] = r.seconds;
   json["device"] = r.device;
@@ -75,6 +76,7 @@ void PrintRunReport(const std::string& output, const RunReport& r, bool verbose)
                "blocks made from values: %" PRIu64 " under their scales of before, %" PRIu64 " under new ones\n",
                n.kept_blocks, n.fresh_blocks);
   if (n.inexact_codes > 0) cli::Print(stdout, "codes and router values that lost bits: %" PRIu64 "\n", n.inexact_codes);
+  if (r.values_hashed > 0) cli::Print(stdout, "values of %" PRIu64 " tensors hashed\n", r.values_hashed);
   PrintChecksums(r, verbose);
   if (!r.error_report.empty()) PrintErrorTable(r.error_report, verbose);
 }

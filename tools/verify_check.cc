@@ -30,21 +30,49 @@ struct Arguments {
   cli::CommonOptions& common;
   std::string directory = {};
   std::string against = {};  // a manifest of logical hashes
+  std::optional<QkvWish> source_qkv = {};
   CheckOptions options = {};
 };
 
-// The values of a checkpoint against the hashes that somebody took of a model. Nothing where none are named.
-Result<std::optional<Recognition>> AgainstHashes(const Arguments& a) {
-  if (a.against.empty()) return std::optional<Recognition>();
-  FileSystem& fs = PosixFileSystem();
-  MIMO_ASSIGN_OR_RETURN(const std::vector<LogicalHash> expected, ReadLogicalManifest(fs, a.against));
-  MIMO_ASSIGN_OR_RETURN(const auto opened, LogicalCheckpoint::Open(fs, a.directory, {.allow_anomalies = true}));
-  LogicalHashOptions options;
-  options.threads = a.options.threads;
-  options.progress = a.options.progress;
-  MIMO_ASSIGN_OR_RETURN(const std::vector<LogicalHash> found, HashLogical(*opened, options));
-  return std::optional(Recognise(expected, found, opened->traits(), opened->checkpoint().stored.table));
-}
+// The values of the directory, hashed once for whoever asks.
+class Values {
+ public:
+  explicit Values(const Arguments& a) : a_(a) {}
+
+  // Against the hashes that somebody took of a model. Nothing where none are named.
+  Result<std::optional<Recognition>> Against() {
+    if (a_.against.empty()) return std::optional<Recognition>();
+    MIMO_ASSIGN_OR_RETURN(const std::vector<LogicalHash> expected, ReadLogicalManifest(PosixFileSystem(), a_.against));
+    MIMO_RETURN_IF_ERROR(Hash());
+    return std::optional(Recognise(expected, *hashes_, opened_->traits(), opened_->checkpoint().stored.table));
+  }
+
+  // Against those of the directory's own manifest, where it holds some and all else is as it says.
+  Status AddDifferences(CheckReport* report) {
+    if (!report->logical_hashes || !report->differences.empty()) return {};
+    MIMO_RETURN_IF_ERROR(Hash());
+    report->differences = CompareRecorded(*report->logical_hashes, *hashes_);
+    return {};
+  }
+
+ private:
+  Status Hash() {
+    if (hashes_) return {};
+    OpenOptions open;
+    open.source_qkv = a_.source_qkv;
+    open.allow_anomalies = true;
+    MIMO_ASSIGN_OR_RETURN(opened_, LogicalCheckpoint::Open(PosixFileSystem(), a_.directory, open));
+    LogicalHashOptions options;
+    options.threads = a_.options.threads;
+    options.progress = a_.options.progress;
+    MIMO_ASSIGN_OR_RETURN(hashes_, HashLogical(*opened_, options));
+    return {};
+  }
+
+  const Arguments& a_;
+  std::unique_ptr<LogicalCheckpoint> opened_;
+  std::optional<std::vector<LogicalHash>> hashes_;
+};
 
 nlohmann::ordered_json RecognitionJson(const Recognition& recognition) {
   nlohmann::ordered_json strangers = nlohmann::ordered_json::array();
@@ -110,12 +138,16 @@ int Check(Arguments& a) {
   const Result<DirectoryVerdict> verdict = JudgeDirectory(PosixFileSystem(), a.directory);
   if (!verdict.ok()) return cli::PrintError(kVerifyName, verdict.error(), a.common.json);
   const Verdict& findings = verdict.value().findings;
-  const Result<std::optional<Recognition>> against = AgainstHashes(a);
+  Values values(a);
+  const Result<std::optional<Recognition>> against = values.Against();
   if (!against.ok()) return cli::PrintError(kVerifyName, against.error(), a.common.json);
   const std::optional<Recognition>& recognition = against.value();
   if (!verdict.value().manifest) return CheckWithoutManifest(a, findings, recognition);
-  const Result<CheckReport> result = CheckDirectory(PosixFileSystem(), a.directory, a.options);
+  Result<CheckReport> result = CheckDirectory(PosixFileSystem(), a.directory, a.options);
   if (!result.ok()) return cli::PrintError(kVerifyName, result.error(), a.common.json);
+  const bool hash_values = result->logical_hashes && result->differences.empty();
+  if (Status s = values.AddDifferences(&*result); !s.ok())
+    return cli::PrintError(kVerifyName, s.error(), a.common.json);
   const CheckReport& report = result.value();
   if (a.common.json) {
     nlohmann::ordered_json differences = nlohmann::ordered_json::array();
@@ -130,14 +162,16 @@ int Check(Arguments& a) {
                                        {"manifest_hash", report.manifest_holds_hash},
                                        {"differences", differences},
                                        {"findings", cli::FindingsJson(findings)}};
+    if (report.logical_hashes) document["values"] = hash_values ? report.logical_hashes->size() : 0;
     if (recognition) document["against"] = RecognitionJson(*recognition);
     cli::PrintJson(cli::JsonText(document));
   }
   const int differs = PrintDifferences(a, report), judged = Judged(a, findings);
   if (differs != 0 || judged != 0) return std::max(differs, judged);
   if (!a.common.json && !a.common.quiet)
-    cli::Print(stdout, "%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s\n", a.directory,
+    cli::Print(stdout, "%s: %" PRIu64 " files, %" PRIu64 " tensors, %s: all as the manifest says%s%s%s\n", a.directory,
                report.files, report.tensors, FormatBytes(report.bytes),
+               hash_values ? "; values of " + std::to_string(report.logical_hashes->size()) + " tensors too" : "",
                report.unhashed_tensors > 0
                    ? "; linked files by length and header only (convert with --hash-linked for more)"
                    : "",
@@ -155,6 +189,7 @@ class CheckCommand final : public VerifyCommand {
     check->add_option("OUT", arguments_.directory, "an output of mimo-convert, or any checkpoint")->required();
     check->add_option("--against", arguments_.against,
                       "values too, against the hashes that mimo-verify manifest took of a model in any form");
+    cli::AddSourceQkv(*check, arguments_.source_qkv, "checkpoint");
     check->add_option("--threads", arguments_.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
     cli::AddCommonOptions(*check, arguments_.common, kExamples);

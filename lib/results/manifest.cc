@@ -22,7 +22,7 @@ class Writer {
         plan_(plan),
         results_(results),
         sink_(HashingSink(sink)),
-        out_(sink_, "{\n\"format\":\"mimo-manifest\",\n\"version\":2") {}
+        out_(sink_, kBeginOfManifest + std::to_string(results.logical_hashes ? kManifestOfValues : kManifestOfBytes)) {}
 
   Status Write() {
     Head();
@@ -30,6 +30,7 @@ class Writer {
     Files();
     OtherFiles();
     Tensors();
+    if (results_.logical_hashes) out_.List("logical_hashes", *results_.logical_hashes, AppendLogicalHash);
     Dropped();
     Relayouts();
     Verdict();

@@ -18,6 +18,7 @@
 #include "lib/results/block_counts.h"
 #include "lib/results/checksums.h"
 #include "lib/results/errors.h"
+#include "lib/results/logical_hash_json.h"
 
 namespace mimo {
 
@@ -38,13 +39,14 @@ struct CarriedResult {
 };
 
 struct RunResults {
-  std::vector<TensorResult> tensors;    // per Plan::outputs
-  std::vector<BlockCounts> groups;      // per Plan::groups: of their new grids
-  std::vector<uint8_t> linked;          // per Plan::files
-  ChecksumCounts checksums;             // of the source
-  std::vector<CarriedResult> carried;   // per Plan::carried
-  std::vector<Threshold> thresholds;    // that were asked for
-  std::vector<std::string> rejections;  // why the output is not acceptable
+  std::vector<TensorResult> tensors;                       // per Plan::outputs
+  std::vector<BlockCounts> groups;                         // per Plan::groups: of their new grids
+  std::vector<uint8_t> linked;                             // per Plan::files
+  ChecksumCounts checksums;                                // of the source
+  std::vector<CarriedResult> carried;                      // per Plan::carried
+  std::vector<Threshold> thresholds;                       // that were asked for
+  std::vector<std::string> rejections;                     // why the output is not acceptable
+  std::optional<std::vector<LogicalHash>> logical_hashes;  // by name, of the values that were written; when asked for
 };
 
 // Those of all groups and tensors, in the order of the plan.
@@ -75,15 +77,16 @@ struct Manifest {
   std::string form;
   Hash128 plan_digest;
   Hash128 source_fingerprint;
-  std::vector<ManifestFile> files;        // tensor files
-  std::vector<ManifestFile> other_files;  // written texts and carried files
-  std::vector<ManifestTensor> tensors;    // by (file, offset)
-  kernels::Anomalies anomalies;           // totals
-  BlockCounts blocks;                     // totals
-  ChecksumCounts checksums;               // of the source that it was made from
-  bool holds_own_hash = false;            // version 1 had no hash of its own text
-  std::vector<Threshold> thresholds;      // that were asked for
-  std::vector<std::string> rejections;    // thresholds that do not hold; the output is not acceptable
+  std::vector<ManifestFile> files;                         // tensor files
+  std::vector<ManifestFile> other_files;                   // written texts and carried files
+  std::vector<ManifestTensor> tensors;                     // by (file, offset)
+  kernels::Anomalies anomalies;                            // totals
+  BlockCounts blocks;                                      // totals
+  ChecksumCounts checksums;                                // of the source that it was made from
+  bool holds_own_hash = false;                             // version 1 had no hash of its own text
+  std::vector<Threshold> thresholds;                       // that were asked for
+  std::vector<std::string> rejections;                     // thresholds that do not hold; the output is not acceptable
+  std::optional<std::vector<LogicalHash>> logical_hashes;  // by name; only version 3 has them
 };
 
 // kIo when it cannot be read, kBadInput when it is not a manifest, or not as it was written (manifest_hash.h).

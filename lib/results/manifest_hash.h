@@ -10,6 +10,11 @@
 
 namespace mimo {
 
+// How every manifest begins, as it was written.
+inline constexpr char kBeginOfManifest[] = "{\n\"format\":\"mimo-manifest\",\n\"version\":";
+// Versions of the manifest. The first had no hash of its own text; the third is the second with hashes of values.
+inline constexpr int kManifestWithoutHash = 1, kManifestOfBytes = 2, kManifestOfValues = 3;
+
 // What ends a manifest whose text so far, from its first byte on, has the hash `of_text`: the comma, the member and the
 // brace.
 std::string EndOfManifest(const Hash128& of_text);

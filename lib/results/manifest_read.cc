@@ -52,6 +52,9 @@ class Reader {
   bool Keep(const std::string& list, const json& element) {
     if (list == "tensors") {
       ReadTensor(element);
+    } else if (list == "logical_hashes") {
+      JsonMembers members(element, problems_, "logical_hashes", logical_hashes_.size());
+      logical_hashes_.push_back(TakeLogicalHash(members, problems_));
     } else if (list == "files") {
       ReadFile(element, "files", "header_hash", &out_.files);
     } else if (list == "thresholds") {
@@ -137,15 +140,25 @@ class Reader {
     members.Close();
   }
 
+  // Whose elements were kept already.
+  void ReadLogicalHashes(JsonMembers& members) {
+    members.Array("logical_hashes");
+    const bool ascend = std::is_sorted(logical_hashes_.begin(), logical_hashes_.end(),
+                                       [](const LogicalHash& a, const LogicalHash& b) { return a.name < b.name; });
+    if (!ascend) problems_.AddText("logical_hashes", "one of each tensor, by name", "another order");
+    out_.logical_hashes = std::move(logical_hashes_);
+  }
+
   void ReadDocument(const json& document) {
     JsonMembers members(document, problems_, "manifest");
     const std::string format = members.String("format");
     if (format != "mimo-manifest") problems_.AddText("format", "mimo-manifest", format);
     const auto version = members.Integer<int64_t>("version");
-    if (version != 1 && version != 2) problems_.AddText("version", "1 or 2", std::to_string(version));
-    // Version 1 had none.
-    if (out_.holds_own_hash != (version == 2))
-      problems_.AddText("manifest_hash", version == 2 ? "the last member" : "none in version 1",
+    if (version < kManifestWithoutHash || version > kManifestOfValues)
+      problems_.AddText("version", "1, 2 or 3", std::to_string(version));
+    const bool has_hash = version != kManifestWithoutHash;
+    if (out_.holds_own_hash != has_hash)
+      problems_.AddText("manifest_hash", has_hash ? "the last member" : "none in version 1",
                         out_.holds_own_hash ? "one" : "none");
     members.Find("manifest_hash");
     out_.tool_version = members.String("tool_version");
@@ -161,6 +174,7 @@ class Reader {
     for (const char* list : {"source_files", "files", "texts", "carried", "tensors", "dropped", "relayouts"}) {
       members.Array(list);
     }
+    if (version == kManifestOfValues) ReadLogicalHashes(members);
     members.Find("notes");  // for people
     if (const json* found = members.Find("source_checksums"); found != nullptr) {
       JsonMembers checksums(*found, problems_, "source_checksums");
@@ -175,6 +189,7 @@ class Reader {
 
   JsonProblems problems_;
   Manifest out_;
+  std::vector<LogicalHash> logical_hashes_;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "lib/run/claim.h"
 #include "lib/run/output_dir.h"
+#include "lib/run/output_values.h"
 #include "lib/run/publish.h"
 #include "lib/run/replicas.h"
 #include "lib/run/sources.h"
@@ -46,10 +47,16 @@ class Execution {
     MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(*partial_, catalogue_, plan_, options_));
     if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
     MIMO_RETURN_IF_ERROR(CheckAllUnchanged(fs_, catalogue_, plan_));
+    OutputValues values(fs_, catalogue_, plan_, options_, *partial_);
+    MIMO_RETURN_IF_ERROR(values.Check());
     MIMO_RETURN_IF_ERROR(output_.state == OutputState::kFresh ? Start() : partial_->Repair());
     RunResults results;
     Status made = CompareReplicas(fs_, catalogue_, plan_, options_, *claim_, report_);
     if (made.ok()) made = StepRunner(fs_, catalogue_, plan_, options_, *partial_).Run(results, report_);
+    if (made.ok() && options_.hash_values != nullptr) {
+      Step("hashing values");
+      made = values.Hash(&results);
+    }
     if (made.ok()) made = CheckAllUnchanged(fs_, catalogue_, plan_);
     if (made.ok()) {
       results.thresholds = options_.thresholds;
@@ -62,6 +69,7 @@ class Execution {
     if (!made.ok()) return Failed(made.TakeError());
     for (const TensorResult& tensor : results.tensors) report_.anomalies += tensor.anomalies;
     report_.blocks = TotalCounts(results);
+    if (results.logical_hashes) report_.values_hashed = results.logical_hashes->size();
     MIMO_RETURN_IF_ERROR(FinishPublication(plan_, output_.overwrite, *partial_));
     return report_;
   }
@@ -100,6 +108,7 @@ class Execution {
     for (const Threshold& asked : options_.thresholds)
       if (std::find(manifest.thresholds.begin(), manifest.thresholds.end(), asked) == manifest.thresholds.end())
         return made_without("this --min-sqnr");
+    if (options_.hash_values != nullptr && !manifest.logical_hashes) return made_without("--hash-values");
     for (const ManifestTensor& tensor : manifest.tensors)
       if (!tensor.hash && options_.hash_linked) return made_without("--hash-linked");
     for (const auto* list : {&manifest.files, &manifest.other_files}) {
@@ -133,6 +142,7 @@ class Execution {
     report_.blocks = manifest.blocks;
     report_.rejections = manifest.rejections;
     report_.checksums = manifest.checksums;
+    if (manifest.logical_hashes) report_.values_hashed = manifest.logical_hashes->size();
     report_.device = "none";
     return report_;
   }

@@ -12,6 +12,8 @@
 
 namespace mimo {
 
+class ValueHasher;
+
 enum class LinkMode : uint8_t { kCopy, kHard, kSym, kReflink };
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 
@@ -31,6 +33,7 @@ struct RunOptions {
   bool resume = false;                     // continue OUT/.mimo-partial of the same plan
   bool measure_errors = false;             // of encoded weights, into the manifest
   std::vector<Threshold> thresholds;       // need measure_errors; what does not hold makes the output rejected
+  ValueHasher* hash_values = nullptr;      // null: no hashes of values in the manifest
   bool allow_anomalies = false;            // NaN codes, bad scales, overflows: count, do not stop
   ProgressObserver* progress = nullptr;    // may be null
   const std::atomic<int>* stop = nullptr;  // a signal number once the user wants to stop; checked between steps

@@ -93,11 +93,13 @@ class TensorsFile final : public ReadableFile {
 
 PlannedFiles::PlannedFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, std::string root,
                            uint64_t memory_bytes)
-    : fs_(fs),
-      catalogue_(catalogue),
-      plan_(plan),
-      root_(std::move(root)),
-      steps_(std::make_unique<StepsOfGroups>(fs, catalogue, plan, memory_bytes)) {
+    : PlannedFiles(fs, catalogue, plan, std::move(root), OpenWritten()) {
+  steps_ = std::make_unique<StepsOfGroups>(fs, catalogue, plan, memory_bytes);
+}
+
+PlannedFiles::PlannedFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, std::string root,
+                           OpenWritten written)
+    : fs_(fs), catalogue_(catalogue), plan_(plan), root_(std::move(root)), written_(std::move(written)) {
   for (uint32_t i = 0; i < plan.files.size(); ++i)
     entries_[plan.files[i].name] = {Entry::Kind::kTensors, i, plan.files[i].bytes};
   for (uint32_t i = 0; i < plan.texts.size(); ++i)
@@ -115,7 +117,7 @@ PlannedFiles::PlannedFiles(FileSystem& fs, const Catalogue& catalogue, const Pla
 PlannedFiles::~PlannedFiles() = default;
 
 kernels::Anomalies PlannedFiles::anomalies() const {
-  return steps_->anomalies();
+  return steps_ ? steps_->anomalies() : kernels::Anomalies();
 }
 
 // Null where it is no file; `name` is relative to the root, nullopt-like "/" outside of it.
@@ -151,7 +153,7 @@ Result<std::unique_ptr<ReadableFile>> PlannedFiles::OpenForRead(const std::strin
   MIMO_ASSIGN_OR_RETURN(const std::optional<FileInfo> info, Stat(path));
   switch (entry->kind) {
     case Entry::Kind::kTensors:
-      return OpenTensors(entry->index, *info);
+      return written_ ? written_(entry->index) : OpenTensors(entry->index, *info);
     case Entry::Kind::kText:
       return std::unique_ptr<ReadableFile>(std::make_unique<FixedFile>(plan_.texts[entry->index].content, *info));
     case Entry::Kind::kCarried:

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -26,6 +27,10 @@ class PlannedFiles final : public FileSystem {
   // All outlive it; `root` names a directory that is not in `fs`. `memory_bytes` bounds the steps that are kept; one
   // that is being made may exceed it.
   PlannedFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, std::string root, uint64_t memory_bytes);
+  // Opens the tensor file of that number, as a run has written it.
+  using OpenWritten = std::function<Result<std::unique_ptr<ReadableFile>>(uint32_t file)>;
+  // The directory that a run will publish: nothing is made, tensor files are those that `written` opens.
+  PlannedFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, std::string root, OpenWritten written);
   ~PlannedFiles() override;
 
   Result<std::unique_ptr<ReadableFile>> OpenForRead(const std::string& path) override;
@@ -66,6 +71,7 @@ class PlannedFiles final : public FileSystem {
   const Catalogue& catalogue_;
   const Plan& plan_;
   const std::string root_;
+  const OpenWritten written_;             // none: they are made
   std::map<std::string, Entry> entries_;  // by name
   std::set<std::string> directories_;     // names that begin others; "" is the root
   std::unique_ptr<StepsOfGroups> steps_;

@@ -24,6 +24,7 @@ struct RunReport {
   uint64_t groups_read_twice = 0;       // fuse groups larger than the memory budget
   std::vector<std::string> rejections;  // thresholds that do not hold
   std::string error_report;             // JSON (schemas/report.schema.json); "" unless errors were measured
+  uint64_t values_hashed = 0;           // tensors of which the manifest holds a hash of their values
   double seconds = 0;
   int threads = 0;            // workers that were asked for; 0 where the output was complete before
   uint64_t memory_bytes = 0;  // the budget; likewise

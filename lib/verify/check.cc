@@ -53,6 +53,7 @@ class Checker {
     MIMO_RETURN_IF_ERROR(CheckTensors());
     for (const ManifestFile& file : manifest_.other_files) MIMO_RETURN_IF_ERROR(CheckOtherFile(file));
     MIMO_RETURN_IF_ERROR(CheckIndexFile());
+    report_.logical_hashes = std::move(manifest_.logical_hashes);
     for (const std::string& line : manifest_.rejections) Differs(kManifestName, "", "rejected: " + line, "", "");
     return std::move(report_);
   }

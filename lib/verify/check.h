@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lib/base/file_system.h"
 #include "lib/base/progress.h"
 #include "lib/base/status.h"
+#include "lib/results/logical_hash_json.h"
 
 namespace mimo {
 
@@ -24,9 +26,11 @@ struct Difference {
 struct CheckReport {
   uint64_t files = 0;  // checked
   uint64_t tensors = 0;
-  uint64_t bytes = 0;                   // read
-  uint64_t unhashed_tensors = 0;        // of linked files: length and header checked only
-  bool manifest_holds_hash = true;      // false: it is of version 1, and nothing says whether it was changed
+  uint64_t bytes = 0;               // read
+  uint64_t unhashed_tensors = 0;    // of linked files: length and header checked only
+  bool manifest_holds_hash = true;  // false: it is of version 1, and nothing says whether it was changed
+  // Of values, that the manifest holds: not compared here (CompareRecorded, lib/verify/logical/logical_hash.h).
+  std::optional<std::vector<LogicalHash>> logical_hashes;
   std::vector<Difference> differences;  // by file, in the manifest's order; empty: all holds
   // kCheckFailed that lists the first differences, or ok.
   Status ToStatus() const;

@@ -2,6 +2,7 @@
 result), and `--resume` ends with the same bytes as an undisturbed run. Terminated runs exit with 143, interrupted
 ones with 130.
 """
+import json
 import os
 import random
 import shutil
@@ -168,6 +169,56 @@ class KilledWhileWritingTorchDist(Killed):
     """Megatron's files, whose headers and checksums are written when their data is there."""
 
     OPTIONS = ("--to", "megatron", "--threads", "2", "--memory", "4MiB")
+
+
+class KilledWhileHashingValues(Killed):
+    """Hashes of values are made of what was written, by whichever run: the same manifest."""
+
+    OPTIONS = ("--recipe", "nvfp4", "--hash-values", "--max-shard-size", "2MB", "--threads", "2", "--memory", "64MiB")
+
+    def test_killed_once_all_is_written(self):
+        """Only hashes are missing: no file group is made again."""
+        killed = 0
+        for number in (signal.SIGKILL, signal.SIGTERM) * 3:
+            shutil.rmtree(self.out, ignore_errors=True)
+            process = tools.start("mimo-convert", self.source, self.out, *self.OPTIONS)
+            for line in process.stderr:
+                if b"hashing values" in line:
+                    break
+            time.sleep(self.random.random() * self.seconds / 4)
+            process.send_signal(number)
+            process.communicate(timeout=60)
+            if process.returncode not in (-signal.SIGKILL, 143):
+                continue
+            if os.path.exists(os.path.join(self.out, ".mimo-partial", "publish.json")):
+                continue
+            if os.path.exists(os.path.join(self.out, "mimo-manifest.json")):
+                continue
+            killed += 1
+            records = os.listdir(os.path.join(self.out, ".mimo-partial", "records"))
+            result = self.run_tool("mimo-convert", self.source, self.out, *self.OPTIONS, "--resume", "--json")
+            run = json.loads(result.stdout)["run"]
+            self.assertEqual(run["groups_resumed"], len(records))
+            self.assertEqual(run["bytes_read"], 0)
+            self.assertGreater(run["values_hashed"], 40)
+            self.assert_same_trees(self.reference, self.out)
+        self.assertGreater(killed, 1)
+
+    def test_resumed_without_them(self):
+        """The hashes are no part of the plan: what was converted serves a run without them, and the reverse."""
+        plain = [option for option in self.OPTIONS if option != "--hash-values"]
+        bare = self.convert(self.source, "bare", *plain)
+        self.assertEqual(self.stop(signal.SIGKILL, 0.6), -signal.SIGKILL)
+        self.run_tool("mimo-convert", self.source, self.out, *plain, "--resume")
+        self.assert_same_trees(bare, self.out)
+        shutil.rmtree(self.out)
+        process = tools.start("mimo-convert", self.source, self.out, *plain)
+        while process.poll() is None and bytes_in(self.out) < 0.5 * self.size:
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        if not os.path.exists(os.path.join(self.out, "mimo-manifest.json")):
+            self.resume()
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@
 #include "lib/base/checked.h"
 #include "lib/base/workers.h"
 #include "lib/decode/row_bytes.h"
+#include "lib/json/members.h"
 #include "lib/json/parse.h"
 #include "lib/json/text.h"
 #include "lib/model/names.h"
 #include "lib/model/role_groups.h"
+#include "lib/results/manifest.h"
+#include "lib/results/manifest_hash.h"
 #include "lib/run/memory_budget.h"
 
 namespace mimo {
@@ -21,6 +24,7 @@ constexpr char kLogicalFormat[] = "mimo-logical-manifest";
 constexpr uint64_t kHashedBytes = 8 << 20;     // of a unit, as FP32
 constexpr int64_t kHashedElements = 32 << 10;  // that are values at a time: they stay in the cache
 constexpr uint64_t kManifestBytes = 1ull << 30;
+constexpr char kHashesAdvice[] = "make it with mimo-verify manifest";
 constexpr char kHashMemory[] = "try again with more memory";
 
 struct HashUnit {
@@ -38,6 +42,17 @@ class LogicalHasher {
         budget_(memory_, kHashedBytes),
         hashes_(checkpoint.tensors().size()) {}
 
+  // The first unit of a tensor is its largest.
+  Status CheckMemory() const {
+    for (uint32_t t = 0; t < hashes_.size(); ++t) {
+      const ValueRows& rows = checkpoint_.tensors()[t].rows;
+      if (rows.rows() == 0) continue;
+      const StepLayout layout = LayoutOf({t, 0, std::min(RowsOfUnit(rows), rows.rows())});
+      if (layout.buffer_bytes() > memory_) return TooLittle(t, layout.buffer_bytes());
+    }
+    return {};
+  }
+
   Result<std::vector<LogicalHash>> Hash() {
     const ModelTable* table = checkpoint_.checkpoint().stored.table;
     for (uint32_t t = 0; t < hashes_.size(); ++t) {
@@ -54,8 +69,10 @@ class LogicalHasher {
     Workers workers(options_.threads > 0 ? options_.threads : ThreadsOfMachine(), kHashMemory);
     Status run = workers.Run(
         [&](int) -> Status {
-          for (size_t at = next++; at < units_.size() && !workers.stopped(); at = next++)
+          for (size_t at = next++; at < units_.size() && !workers.stopped(); at = next++) {
+            if (options_.go_on) MIMO_RETURN_IF_ERROR(options_.go_on());
             MIMO_RETURN_IF_ERROR(HashOne(units_[at]));
+          }
           return {};
         },
         [this] { budget_.Cancel(); });
@@ -65,29 +82,41 @@ class LogicalHasher {
   }
 
  private:
-  void AddUnits(uint32_t tensor, const ValueRows& rows) {
+  static int64_t RowsOfUnit(const ValueRows& rows) {
     const int64_t wide = std::max<int64_t>(1, rows.cols());
-    const int64_t step = rows.turned()
-                             ? std::max<int64_t>(1, rows.rows())
-                             : std::max<int64_t>(1, static_cast<int64_t>(kHashedBytes / sizeof(float)) / wide);
+    if (rows.turned()) return std::max<int64_t>(1, rows.rows());
+    return std::max<int64_t>(1, static_cast<int64_t>(kHashedBytes / sizeof(float)) / wide);
+  }
+
+  void AddUnits(uint32_t tensor, const ValueRows& rows) {
+    const int64_t step = RowsOfUnit(rows);
     for (int64_t row = 0; row < rows.rows(); row += step)
       units_.push_back({tensor, row, std::min(step, rows.rows() - row)});
+  }
+
+  StepLayout LayoutOf(const HashUnit& unit) const {
+    const ValueRows& rows = checkpoint_.tensors()[unit.tensor].rows;
+    StepLayout layout(checkpoint_.job());
+    rows.Place(rows.PiecesOf(unit.row, unit.rows), unit.row, unit.rows, &layout);
+    layout.Place(2 * kHashedBytes);
+    return layout;
+  }
+
+  Error TooLittle(uint32_t tensor, uint64_t bytes) const {
+    return UsageError("the memory is too small for rows of a tensor")
+        .Tensor(checkpoint_.tensors()[tensor].name)
+        .Expected("at least " + std::to_string(bytes) + " bytes")
+        .Found(std::to_string(memory_) + " bytes")
+        .Advice("raise --memory");
   }
 
   Status HashOne(const HashUnit& unit) {
     const ValueRows& rows = checkpoint_.tensors()[unit.tensor].rows;
     const std::vector<Piece> pieces = rows.PiecesOf(unit.row, unit.rows);
-    StepLayout layout(checkpoint_.job());
-    rows.Place(pieces, unit.row, unit.rows, &layout);
-    layout.Place(2 * kHashedBytes);
+    const StepLayout layout = LayoutOf(unit);
     const uint64_t bytes = std::max<uint64_t>(1, layout.buffer_bytes());
     const Buffer buffer = budget_.Acquire(bytes);
-    if (!buffer && bytes > memory_)
-      return UsageError("the memory is too small for rows of a tensor")
-          .Tensor(checkpoint_.tensors()[unit.tensor].name)
-          .Expected("at least " + std::to_string(bytes) + " bytes")
-          .Found(std::to_string(memory_) + " bytes")
-          .Advice("raise --memory");
+    if (!buffer && bytes > memory_) return TooLittle(unit.tensor, bytes);
     if (!buffer) return IoError("no memory for " + std::to_string(bytes) + " bytes of rows").Advice(kHashMemory);
     MIMO_RETURN_IF_ERROR(checkpoint_.Read(layout, buffer.data()));
     const StepBuffer read(layout, buffer.data());
@@ -132,10 +161,17 @@ class LogicalHasher {
 };
 
 Error NoLogicalManifest(const std::string& path, const std::string& found) {
-  return BadInput("not a manifest of logical hashes")
+  return BadInput("not a manifest of hashes of values")
       .File(path)
-      .Expected("what mimo-verify manifest prints")
-      .Found(found);
+      .Expected("what mimo-verify manifest prints, or the mimo-manifest.json of a conversion with --hash-values")
+      .Found(found)
+      .Advice(kHashesAdvice);
+}
+
+Result<std::vector<LogicalHash>> HashesOfOutput(const std::string& text, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(Manifest manifest, ParseManifest(text, path));
+  if (!manifest.logical_hashes) return NoLogicalManifest(path, "a mimo-manifest.json without them");
+  return std::move(*manifest.logical_hashes);
 }
 
 }  // namespace
@@ -144,55 +180,66 @@ Result<std::vector<LogicalHash>> HashLogical(const LogicalCheckpoint& checkpoint
   return LogicalHasher(checkpoint, options).Hash();
 }
 
+Status CheckHashMemory(const LogicalCheckpoint& checkpoint, const LogicalHashOptions& options) {
+  return LogicalHasher(checkpoint, options).CheckMemory();
+}
+
 std::string LogicalManifestJson(const std::vector<LogicalHash>& hashes) {
-  std::string text = std::string("{\n\"format\":\"") + kLogicalFormat + "\",\n\"version\":1,\n\"tensors\":[\n";
-  for (size_t i = 0; i < hashes.size(); ++i) {
-    const LogicalHash& h = hashes[i];
-    text += "{\"name\":";
-    AppendJsonString(text, h.name);
-    text += ",\"shape\":[";
-    for (size_t d = 0; d < h.shape.size(); ++d) text += (d == 0 ? "" : ",") + std::to_string(h.shape[d]);
-    text += "]";
-    if (h.values)
-      text += std::string(",\"f32\":") + (h.f32 ? "true" : "false") + ",\"fp32\":\"" + h.fp32.Hex() + "\",\"bf16\":\"" +
-              h.bf16.Hex() + "\"}";
-    else
-      text += ",\"bytes\":\"" + h.fp32.Hex() + "\"}";
-    text += i + 1 < hashes.size() ? ",\n" : "\n";
-  }
-  return text + "]\n}\n";
+  std::string text = std::string("{\n\"format\":\"") + kLogicalFormat + "\",\n\"version\":1,\n\"tensors\":";
+  JsonList list(text, "\n");
+  for (const LogicalHash& hash : hashes) AppendLogicalHash(list.Next(), hash);
+  list.Close("\n");
+  return text + "\n}\n";
 }
 
 Result<std::vector<LogicalHash>> ReadLogicalManifest(FileSystem& fs, const std::string& path) {
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kManifestBytes));
-  MIMO_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJson<nlohmann::json>(text, path, kLongDocument));
-  if (!document.is_object() || document.value("format", "") != kLogicalFormat || !document.contains("tensors") ||
-      !document.at("tensors").is_array())
-    return NoLogicalManifest(path, "another document");
-  if (document.value("version", 0) != 1) return NoLogicalManifest(path, "another version");
+  if (text.starts_with(kBeginOfManifest)) return HashesOfOutput(text, path);
+  JsonProblems problems(path, kHashesAdvice);
   std::vector<LogicalHash> hashes;
-  for (const nlohmann::json& entry : document.at("tensors")) {
-    LogicalHash h;
-    const auto hash = [&](const char* key, Hash128* out) {
-      return entry.contains(key) && entry.at(key).is_string() &&
-             Hash128::FromHex(entry.at(key).get<std::string>(), out);
-    };
-    const bool named = entry.is_object() && entry.contains("name") && entry.at("name").is_string() &&
-                       entry.contains("shape") && entry.at("shape").is_array();
-    if (!named) return NoLogicalManifest(path, "an entry without a name or a shape");
-    h.name = entry.at("name").get<std::string>();
-    for (const nlohmann::json& extent : entry.at("shape")) {
-      if (!extent.is_number_integer()) return NoLogicalManifest(path, "a shape of something else: " + h.name);
-      h.shape.push_back(extent.get<int64_t>());
-    }
-    h.values = !entry.contains("bytes");
-    h.f32 = entry.contains("f32") && entry.at("f32").is_boolean() && entry.at("f32").get<bool>();
-    if (h.values ? !hash("fp32", &h.fp32) || !hash("bf16", &h.bf16) : !hash("bytes", &h.fp32))
-      return NoLogicalManifest(path, "no hashes of " + h.name);
-    hashes.push_back(std::move(h));
-  }
+  const JsonPart part = [&](const std::string& list, const std::string&, nlohmann::json& value) {
+    const bool hashed = value.is_object() && (value.contains("fp32") || value.contains("bytes"));
+    if (list != "tensors" || !hashed) return true;
+    JsonMembers members(value, problems, "tensors", hashes.size());
+    hashes.push_back(TakeLogicalHash(members, problems));
+    return false;
+  };
+  MIMO_ASSIGN_OR_RETURN(const nlohmann::json document, ParseJsonParts(text, path, kLongDocument, part));
+  const auto format = document.is_object() ? document.value("format", nlohmann::json()) : nlohmann::json();
+  if (format != kLogicalFormat || !document.contains("tensors") || !document.at("tensors").is_array())
+    return NoLogicalManifest(path, "another document");
+  if (document.value("version", nlohmann::json()) != 1) return NoLogicalManifest(path, "another version");
+  if (!document.at("tensors").empty()) return NoLogicalManifest(path, "an entry without hashes");
+  MIMO_RETURN_IF_ERROR(problems.Take());
   std::sort(hashes.begin(), hashes.end(), [](const LogicalHash& a, const LogicalHash& b) { return a.name < b.name; });
   return hashes;
+}
+
+std::vector<Difference> CompareRecorded(const std::vector<LogicalHash>& recorded,
+                                        const std::vector<LogicalHash>& found) {
+  std::vector<Difference> differences;
+  const auto text = [](const LogicalHash& h) {
+    std::string shape;
+    for (const int64_t extent : h.shape) shape += (shape.empty() ? "[" : ", ") + std::to_string(extent);
+    shape += shape.empty() ? "[]" : "]";
+    return shape + " " + h.fp32.Hex() + (h.values ? (h.f32 ? " f32 " : " ") + h.bf16.Hex() : " of bytes");
+  };
+  auto a = recorded.begin();
+  auto b = found.begin();
+  while (a != recorded.end() || b != found.end()) {
+    if (b == found.end() || (a != recorded.end() && a->name < b->name)) {
+      differences.push_back({kManifestName, a->name, "hash of values", text(*a), "no such tensor"});
+      ++a;
+    } else if (a == recorded.end() || b->name < a->name) {
+      differences.push_back({kManifestName, b->name, "hash of values", "none", text(*b)});
+      ++b;
+    } else {
+      if (*a != *b) differences.push_back({kManifestName, a->name, "hash of values", text(*a), text(*b)});
+      ++a;
+      ++b;
+    }
+  }
+  return differences;
 }
 
 Recognition Recognise(const std::vector<LogicalHash>& expected, const std::vector<LogicalHash>& found,

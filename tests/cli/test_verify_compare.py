@@ -117,6 +117,28 @@ class Compare(Comparing):
             self.assertEqual(documents[0]["differences"], document["differences"])
         self.assertIn("--memory", self.compare(source, out, "--memory", "4KiB", code=2).stderr)
 
+    def test_threads_change_nothing_of_how_it_differs(self):
+        """Kinds, evidence and order of a second look, shared out among one worker or several."""
+        source = self.source()
+        out = self.convert(source, "out", "--dtype", "bf16", "--qkv", "split")
+        expert = "model.layers.1.mlp.experts.{}.{}_proj.weight"
+        before = {n: a.copy() for n, (_, a) in container.read_directory(out).items() if ".experts." in n}
+        edits = {"model.layers.0.self_attn.q_proj.weight": lambda a: np.roll(a, 192, 0),
+                 "model.layers.1.self_attn.v_proj.weight": lambda a: np.roll(a, 64, 0),
+                 "model.layers.0.mlp.down_proj.weight": lambda a: codecs.bf16_from_f32(codecs.f32_from_bf16(a) * np.float32(2)),
+                 "model.layers.1.input_layernorm.weight": lambda a: a[::-1],
+                 expert.format(0, "gate"): lambda a: before[expert.format(0, "up")],
+                 expert.format(0, "up"): lambda a: before[expert.format(0, "gate")],
+                 expert.format(1, "down"): lambda a: np.zeros_like(a)}
+        for name, edit in edits.items():
+            replace(out, name, lambda t, edit=edit: (t[0], np.ascontiguousarray(edit(t[1]))))
+        documents = [self.document(self.convert(source, f"whole-{n}", "--dtype", "bf16"), out, "--threads", n, code=1)
+                     for n in (1, 2, 7)]
+        self.assertEqual([d["place"] for d in documents[0]["differences"]], sorted(edits))
+        self.assertGreater(len({d["kind"] for d in documents[0]["differences"]}), 4)
+        for document in documents[1:]:
+            self.assertEqual(documents[0]["differences"], document["differences"])
+
     def test_one_bit(self):
         source = self.source()
         name = "model.layers.1.mlp.experts.1.down_proj.weight"

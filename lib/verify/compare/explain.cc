@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <set>
+#include <optional>
+#include <tuple>
 
 #include "lib/verify/compare/cells.h"
 #include "lib/verify/compare/counterparts.h"
@@ -12,40 +13,32 @@
 #include "lib/verify/compare/moved_columns.h"
 #include "lib/verify/compare/moved_rows.h"
 #include "lib/verify/compare/scales.h"
+#include "lib/verify/compare/share_out.h"
 #include "lib/verify/compare/vectors.h"
 
 namespace mimo {
 namespace {
 
+// Of one worker: what it keeps is no part of what it finds.
 class Explainer {
  public:
-  Explainer(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const std::vector<TensorPair>& pairs,
-            CompareReport* report)
-      : a_(a), b_(b), pairs_(pairs), moved_(a, b), report_(*report) {}
+  Explainer(const LogicalCheckpoint& a, const LogicalCheckpoint& b) : a_(a), b_(b), moved_(a, b) {}
 
-  Status Tensor(size_t t) {
-    const TensorComparison& tensor = report_.tensors[t];
-    const TensorPair& pair = pairs_[t];
-    if (!pair.a->rows.has_values()) return Say(t, {"bytes.differ", "no values to be decoded", 0});
+  Result<PlaceFinding> Tensor(const TensorComparison& tensor, const TensorPair& pair) {
+    if (!pair.a->rows.has_values()) return PlaceFinding{"bytes.differ", "no values to be decoded", 0};
     const std::string codecs = tensor.stored_a + " against " + tensor.stored_b;
     if (tensor.equality == Equality::kRounded)
-      return Say(t, {"values.f32-bits-lost", codecs + ", equal once rounded", 0});
+      return PlaceFinding{"values.f32-bits-lost", codecs + ", equal once rounded", 0};
     if (tensor.equality == Equality::kWithin) {
       // What is exactly another way of rounding has its name; all else is what rounding may make of it.
       MIMO_ASSIGN_OR_RETURN(PlaceFinding cut, FindElementwise(a_, b_, pair));
-      if (cut.kind == "values.truncated") return Say(t, std::move(cut));
-      return Say(t, {"values.within-codec", codecs + ", all within half a step: --within-codec takes this", 0});
+      if (cut.kind == "values.truncated") return cut;
+      return PlaceFinding{"values.within-codec", codecs + ", all within half a step: --within-codec takes this", 0};
     }
-    MIMO_ASSIGN_OR_RETURN(PlaceFinding finding, pair.a->rows.rows() == 1 ? Vector(pair) : Matrix(tensor, pair));
-    return Say(t, std::move(finding));
+    return pair.a->rows.rows() == 1 ? Vector(pair) : Matrix(tensor, pair);
   }
 
  private:
-  Status Say(size_t t, PlaceFinding finding) {
-    report_.differences.push_back({std::move(finding.kind), report_.tensors[t].name, std::move(finding.evidence), t});
-    return {};
-  }
-
   Result<PlaceFinding> Vector(const TensorPair& pair) {
     std::vector<float> x, y;
     MIMO_RETURN_IF_ERROR(ReadVectors(a_, *pair.a, b_, *pair.b, &x, &y));
@@ -142,10 +135,23 @@ class Explainer {
 
   const LogicalCheckpoint& a_;
   const LogicalCheckpoint& b_;
-  const std::vector<TensorPair>& pairs_;
   MovedRows moved_;
-  CompareReport& report_;
 };
+
+// Tensors one after the other of one layer, and of one expert where they have one: they are each other's neighbours,
+// which are looked through for rows.
+std::vector<std::vector<size_t>> Together(const CompareReport& report, const std::vector<size_t>& tensors) {
+  std::vector<std::vector<size_t>> together;
+  const auto owner = [&](size_t t) {
+    const TensorId& id = report.tensors[t].id;
+    return std::tuple(id.mtp, id.layer, id.expert);
+  };
+  for (const size_t t : tensors) {
+    if (together.empty() || owner(together.back().back()) != owner(t)) together.emplace_back();
+    together.back().push_back(t);
+  }
+  return together;
+}
 
 // At most `most` of them, of every kind of tensor some.
 std::vector<size_t> Chosen(const CompareReport& report, const std::vector<size_t>& differing, size_t most) {
@@ -165,19 +171,22 @@ std::vector<size_t> Chosen(const CompareReport& report, const std::vector<size_t
 Status Explain(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const std::vector<TensorPair>& pairs,
                const CompareOptions& options, CompareReport* report) {
   for (const LogicalCheckpoint* side : {&a, &b})
-    MIMO_RETURN_IF_ERROR(CompareFusedReplicas(*side, &report->differences));
+    MIMO_RETURN_IF_ERROR(CompareFusedReplicas(*side, options, &report->differences));
   std::vector<size_t> differing;
   for (size_t t = 0; t < report->tensors.size(); ++t)
     if (!report->tensors[t].accepted) differing.push_back(t);
-  const std::vector<size_t> chosen = Chosen(*report, differing, options.explained);
-  const std::set<size_t> looked_at(chosen.begin(), chosen.end());
-  Explainer explainer(a, b, pairs, report);
-  for (const size_t t : differing) {
-    if (looked_at.contains(t)) {
-      MIMO_RETURN_IF_ERROR(explainer.Tensor(t));
-    } else {
-      report->differences.push_back({"values.unexplained", report->tensors[t].name, "not looked at again", t});
+  const std::vector<std::vector<size_t>> shares = Together(*report, Chosen(*report, differing, options.explained));
+  std::vector<std::optional<PlaceFinding>> findings(report->tensors.size());
+  std::vector<Explainer> explainers(static_cast<size_t>(WorkersOfSecondLook(options)), Explainer(a, b));
+  MIMO_RETURN_IF_ERROR(ShareOut(options, shares.size(), [&](int worker, size_t share) -> Status {
+    for (const size_t t : shares[share]) {
+      MIMO_ASSIGN_OR_RETURN(findings[t], explainers[static_cast<size_t>(worker)].Tensor(report->tensors[t], pairs[t]));
     }
+    return {};
+  }));
+  for (const size_t t : differing) {
+    PlaceFinding finding = findings[t].value_or(PlaceFinding{"values.unexplained", "not looked at again", 0});
+    report->differences.push_back({std::move(finding.kind), report->tensors[t].name, std::move(finding.evidence), t});
   }
   return {};
 }

@@ -10,7 +10,8 @@ namespace mimo {
 
 // Adds a difference for every tensor of `report` that is not accepted, `pairs` by its side, and for copies of KV heads
 // within one array that are none. Looks at most
-// options.explained of them again; the others are said to be like those of their kind. kIo.
+// options.explained of them again, on options.threads workers; the others are said not to be looked at. The order of
+// what is added is that of `report`, whatever the threads. kIo.
 Status Explain(const LogicalCheckpoint& a, const LogicalCheckpoint& b, const std::vector<TensorPair>& pairs,
                const CompareOptions& options, CompareReport* report);
 

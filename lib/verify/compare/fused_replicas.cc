@@ -1,11 +1,14 @@
 #include "lib/verify/compare/fused_replicas.h"
 
 #include <map>
+#include <optional>
+#include <utility>
 
 #include "lib/decode/row_bytes.h"
 #include "lib/layout/decide.h"
 #include "lib/layout/row_map.h"
 #include "lib/model/names.h"
+#include "lib/verify/compare/share_out.h"
 
 namespace mimo {
 namespace {
@@ -66,26 +69,33 @@ Result<std::pair<const RowRun*, const RowRun*>> FindStranger(const LogicalCheckp
 
 }  // namespace
 
-Status CompareFusedReplicas(const LogicalCheckpoint& side, std::vector<CompareDifference>* differences) {
+Status CompareFusedReplicas(const LogicalCheckpoint& side, const CompareOptions& options,
+                            std::vector<CompareDifference>* differences) {
   const Checkpoint& checkpoint = side.checkpoint();
   const Catalogue& stored = checkpoint.stored;
   const QkvLayout& layout = checkpoint.layout.layout;
   if (checkpoint.view || checkpoint.like || !layout.fused()) return {};
-  for (const StoredArray& array : stored.arrays) {
-    // Weights, and scales of blocks or of rows.
-    if (array.id.role != Role::kAttnQkv) continue;
+  std::vector<const StoredArray*> arrays;  // weights, and scales of blocks or of rows
+  for (const StoredArray& array : stored.arrays)
+    if (array.id.role == Role::kAttnQkv) arrays.push_back(&array);
+  std::vector<std::optional<CompareDifference>> found(arrays.size());
+  MIMO_RETURN_IF_ERROR(ShareOut(options, arrays.size(), [&](int, size_t i) -> Status {
+    const StoredArray& array = *arrays[i];
     const AttentionShape shape = LogicalShape(stored.config, stored.config.windowed_at(array.id.layer, array.id.mtp));
-    if (layout.chunks <= shape.kv_heads || !LayoutFits(layout, shape)) continue;
+    if (layout.chunks <= shape.kv_heads || !LayoutFits(layout, shape)) return {};
     const QkvMap map = BuildQkvMap(layout, shape);
-    if (array.rows() != map.rows[0] && (HoldsElements(array.id.part) || array.rows() != map.scale_rows[0])) continue;
+    if (array.rows() != map.rows[0] && (HoldsElements(array.id.part) || array.rows() != map.scale_rows[0])) return {};
     MIMO_ASSIGN_OR_RETURN(const auto stranger, FindStranger(side, array, map));
-    if (stranger.second == nullptr) continue;
-    differences->push_back({"replica.differs", array.name,
-                            "in " + side.root() + ": rows from " + std::to_string(stranger.second->array_row) +
-                                " are a copy of those from " + std::to_string(stranger.first->array_row) +
-                                ", and hold something else",
-                            std::nullopt});
-  }
+    if (stranger.second == nullptr) return {};
+    found[i] = {"replica.differs", array.name,
+                "in " + side.root() + ": rows from " + std::to_string(stranger.second->array_row) +
+                    " are a copy of those from " + std::to_string(stranger.first->array_row) +
+                    ", and hold something else",
+                std::nullopt};
+    return {};
+  }));
+  for (std::optional<CompareDifference>& difference : found)
+    if (difference) differences->push_back(std::move(*difference));
   return {};
 }
 

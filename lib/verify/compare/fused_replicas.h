@@ -8,7 +8,8 @@
 namespace mimo {
 
 // Adds a replica.differs for every attention of `side`, a directory with more chunks than KV heads, whose copies of a
-// KV head are not of the same bytes, scales included. kIo.
-Status CompareFusedReplicas(const LogicalCheckpoint& side, std::vector<CompareDifference>* differences);
+// KV head are not of the same bytes, scales included; in the order of the catalogue. kIo.
+Status CompareFusedReplicas(const LogicalCheckpoint& side, const CompareOptions& options,
+                            std::vector<CompareDifference>* differences);
 
 }  // namespace mimo

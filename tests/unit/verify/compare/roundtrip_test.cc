@@ -50,8 +50,8 @@ TEST(RoundtripTest, OpensTheCheckpointOnce) {
   options.qkv = QkvWish("split");
   const auto report = Roundtrip(files, root, options, {});
   ASSERT_TRUE(report.ok()) << report.error().Message();
-  EXPECT_TRUE(report->Holds());
-  EXPECT_TRUE(report->back.has_value());
+  EXPECT_TRUE(report.value().Holds());
+  EXPECT_TRUE(report.value().back.has_value());
   EXPECT_EQ(files.opened, of_one);
 }
 

@@ -199,7 +199,7 @@ class KilledWhileHashingValues(Killed):
             result = self.run_tool("mimo-convert", self.source, self.out, *self.OPTIONS, "--resume", "--json")
             run = json.loads(result.stdout)["run"]
             self.assertEqual(run["groups_resumed"], len(records))
-            self.assertEqual(run["bytes_read"], 0)
+            self.assertLess(run["bytes_read"], self.size // 100)       # what travels along is copied again
             self.assertGreater(run["values_hashed"], 40)
             self.assert_same_trees(self.reference, self.out)
         self.assertGreater(killed, 1)

@@ -8,6 +8,7 @@
 #include "lib/base/requested_file.h"
 #include "lib/forms/registry/open_checkpoint.h"
 #include "lib/json/parse.h"
+#include "lib/judge/copies.h"
 #include "lib/judge/health.h"
 #include "lib/judge/judge.h"
 #include "lib/model/family.h"
@@ -259,6 +260,10 @@ Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint
                                       {.threads = a.run.threads, .allow_anomalies = a.run.allow_anomalies}));
     for (const Finding& finding : health.findings())  // what the run lost may be the reference's to give back
       if (!checkpoint.like || finding.severity == Severity::kError) verdict.Add(finding);
+    MIMO_ASSIGN_OR_RETURN(Verdict copies,
+                          JudgeCopies(PosixFileSystem(), checkpoint,
+                                      {.threads = a.run.threads, .allow_anomalies = a.run.allow_anomalies}));
+    verdict.Append(std::move(copies));
   }
   cli::PrintFindings(kName, verdict, a.common);
   if (!plan.ok()) return verdict;
@@ -266,6 +271,16 @@ Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint
   for (const Finding& finding : output.findings())
     if (finding.severity == Severity::kError) verdict.Add(finding);
   return verdict;
+}
+
+// The manifest says which copies were left for the first.
+void NoteUnequalCopies(const Verdict& verdict, Plan* plan) {
+  for (const Finding& finding : verdict.findings()) {
+    if (finding.id != "layout.unequal_copies") continue;
+    std::string note = "--allow-anomalies let through " + finding.id + ": " + finding.place + ": " + finding.evidence;
+    if (std::find(plan->notes.begin(), plan->notes.end(), note) == plan->notes.end())
+      plan->notes.push_back(std::move(note));
+  }
 }
 
 // What a threshold rejects is published, and says of itself that it is not to be used.
@@ -308,6 +323,7 @@ int Convert(Arguments& a) {
   if (Status s = verdict.value().ToStatus(); !s.ok()) return fail(s.error());
   if (Status s = CheckLinkedFiles(a, checkpoint.stored); !s.ok()) return fail(s.error());
   if (Status s = CheckFlagsUsed(a.typed, *plan); !s.ok()) return fail(s.error());
+  NoteUnequalCopies(verdict.value(), &*plan);
   plan->tool_version = MIMO_VERSION;
   if (Status s = CheckThresholds(*plan, a.run.thresholds); !s.ok()) return fail(s.error());
   if (a.plan_out_file)

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/judge/copies.h"
 #include "lib/judge/health.h"
 #include "lib/judge/judge.h"
 #include "lib/model/family.h"
@@ -60,8 +61,15 @@ int ExitOf(const Arguments& a, const Verdict& findings) {
 }
 
 Result<Verdict> HealthOf(const Arguments& a, const OpenedCheckpoint& opened) {
-  return JudgeHealth(PosixFileSystem(), opened.checkpoint, opened.reached >= OpenedCheckpoint::Reached::kInventory,
-                     {.allow_anomalies = a.allow_anomalies});
+  using Reached = OpenedCheckpoint::Reached;
+  MIMO_ASSIGN_OR_RETURN(Verdict verdict,
+                        JudgeHealth(PosixFileSystem(), opened.checkpoint, opened.reached >= Reached::kInventory,
+                                    {.allow_anomalies = a.allow_anomalies}));
+  if (opened.reached != Reached::kLayout) return verdict;
+  MIMO_ASSIGN_OR_RETURN(Verdict copies, JudgeCopies(PosixFileSystem(), opened.checkpoint,
+                                                    {.sample = true, .allow_anomalies = a.allow_anomalies}));
+  verdict.Append(std::move(copies));
+  return verdict;
 }
 
 int Inspect(const Arguments& a) {

@@ -1,6 +1,7 @@
 #include "lib/verify/judge_directory.h"
 
 #include "lib/forms/registry/open_checkpoint.h"
+#include "lib/judge/copies.h"
 #include "lib/judge/health.h"
 #include "lib/judge/judge.h"
 #include "lib/model/file_names.h"
@@ -35,6 +36,10 @@ Result<DirectoryVerdict> JudgeDirectory(FileSystem& fs, const std::string& direc
   if (!verdict.manifest && opened.reached >= Reached::kStored) {  // what a manifest records was judged when it was made
     MIMO_ASSIGN_OR_RETURN(Verdict health, JudgeHealth(fs, opened.checkpoint, opened.reached >= Reached::kInventory));
     verdict.findings.Append(std::move(health));
+    if (opened.reached == Reached::kLayout) {
+      MIMO_ASSIGN_OR_RETURN(Verdict copies, JudgeCopies(fs, opened.checkpoint));
+      verdict.findings.Append(std::move(copies));
+    }
   }
   if (!opened.status.ok() && verdict.manifest) {
     Verdict softened;

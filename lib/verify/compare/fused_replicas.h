@@ -7,8 +7,8 @@
 
 namespace mimo {
 
-// Adds a replica.differs for every attention of `side`, a directory with more chunks than KV heads, whose copies of a
-// KV head are not of the same bytes, scales included; in the order of the catalogue. kIo.
+// Adds a replica.differs for every attention of `side` that has more chunks than KV heads and unequal copies of a KV
+// head (lib/judge/copies.h). kIo.
 Status CompareFusedReplicas(const LogicalCheckpoint& side, const CompareOptions& options,
                             std::vector<CompareDifference>* differences);
 

@@ -27,7 +27,7 @@ Status NothingAsked(const std::string& root, const Checkpoint& checkpoint) {
     if (!role.mtp && (role.role == Role::kExpertDown || IsAttentionProjection(role.role)))
       storages += (storages.empty() ? "" : ", ") + std::string(RoleName(role.role)) + " in " + role.storage;
   return UsageError("nothing was asked for: OUT would be a copy")
-      .Id("usage.nothing-asked")
+      .Id("usage.nothing_asked")
       .File(root)
       .Found(d.family + ", attention " + checkpoint.layout.layout.ToString() + "; " + storages)
       .Advice(

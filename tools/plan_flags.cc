@@ -51,7 +51,7 @@ Status ChooseRecipe(PlanFlags& a) {
     for (const char* flag : kRecipeFlags)
       if (a.flags.any() && a.typed.contains(flag))
         return UsageError("a flag that adjusts a recipe, without one: " + std::string(flag))
-            .Id("usage.idle-flag")
+            .Id("usage.idle_flag")
             .Expected("--recipe, or --dtype nvfp4|mxfp4|mxfp8|fp8")
             .Found("--dtype " + a.dtype);
     return {};  // variables that adjust recipes wait for one

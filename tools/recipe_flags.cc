@@ -131,7 +131,7 @@ Status CheckFlagsUsed(const std::set<std::string>& typed, const Plan& plan) {
   for (const auto& [flag, used, needs] : flags)
     if (typed.contains(flag) && !used)
       return UsageError(std::string(flag) + " changes nothing of this conversion")
-          .Id("usage.idle-flag")
+          .Id("usage.idle_flag")
           .Expected(needs)
           .Found("none")
           .Advice("leave it out, or choose a recipe that has a use for it");

@@ -19,7 +19,7 @@ Status CheckUnknown(const Catalogue& stored, const StrayFile& stray, UnknownPoli
   const Stranger* stranger = stray.problem.empty() ? FindStranger(stray.example) : nullptr;
   const std::string what = stranger == nullptr ? "" : " (" + stranger->name + ")";
   return Refusal(stored, stray, "a tensor file that the index does not name, of unknown content" + what)
-      .Id("travel.unknown-file")
+      .Id("travel.unknown_file")
       .Expected("tensor files of this model, which the index names")
       .Advice(of_run ? "--unknown drop leaves it out: files of a run are not copied into the form of its reference"
                      : "--unknown drop leaves it out, --unknown carry copies it as it is");
@@ -49,14 +49,14 @@ Status CheckStrays(const Catalogue& stored, UnknownPolicy policy) {
       case StrayKind::kMixed:
         if (policy == UnknownPolicy::kDrop) break;
         return Refusal(stored, stray, "a tensor file that the index does not name, with tensors of files that it does")
-            .Id("travel.partly-unknown-file")
+            .Id("travel.partly_unknown_file")
             .Expected("other tensors than those of " + stray.holder)
             .Advice("--unknown drop leaves the file out: what the index names is converted");
       case StrayKind::kPartly:
         return Refusal(stored, stray,
                        "a tensor file that the index does not name holds tensors of this model, some of them a second "
                        "time")
-            .Id("travel.partly-listed-file")
+            .Id("travel.partly_listed_file")
             .Expected("tensors that are in no other file, or all of them in " + stray.holder + " and its like")
             .Advice("write " + stray.file +
                     " again with the tensors that no other file holds, or move it elsewhere to convert what the index "

@@ -82,20 +82,20 @@ class DeclaredJudge {
     }
     if (!declaration_.present()) {
       if (quantized > 0)
-        Wrong("declared.no-config", "config.json: quantization_config",
-              "absent, and " + std::to_string(quantized) + " modules hold codes, such as " + example, quantized);
+        Wrong("declared.no_config", "config.json: quantization_config",
+              "absent, and " + Counted(quantized, "module") + " with codes, such as " + example, quantized);
       return;
     }
     if (quantized == 0) {
-      Wrong("declared.nothing-quantized", "config.json: quantization_config",
+      Wrong("declared.nothing_quantized", "config.json: quantization_config",
             "declares " + declaration_.method() + ", and no module of any layer has scales", 1);
       return;
     }
     for (const auto& [name, kind] : kinds) KindOfModules(name, kind);
     if (!unlisted_.empty())
-      verdict_.Add("declared.unlisted-mtp", "config.json: quantization_config",
-                   std::to_string(unlisted_.size()) +
-                       " modules of MTP layers without scales are in no ignore list: " + Examples(unlisted_),
+      verdict_.Add("declared.unlisted_mtp", "config.json: quantization_config",
+                   "in no ignore list: " + Counted(unlisted_.size(), "module") + " of MTP layers without scales, " +
+                       Examples(unlisted_),
                    unlisted_.size());
   }
 
@@ -111,14 +111,14 @@ class DeclaredJudge {
       const auto& [declared, stored] = pair;
       const uint64_t count = modules.size();
       const std::string seen = "declared " + Word(declared) + ", stored " + Word(stored) + ": " + name + " in " +
-                               std::to_string(count) + " modules (" + Examples(modules) + ")";
-      Wrong(stored == StoredKind::kPlain     ? "declared.unlisted-module"
-            : declared == StoredKind::kPlain ? "declared.ignored-codes"
+                               Counted(count, "module") + " (" + Examples(modules) + ")";
+      Wrong(stored == StoredKind::kPlain     ? "declared.unlisted_module"
+            : declared == StoredKind::kPlain ? "declared.ignored_codes"
                                              : "declared.codec",
             "config.json: quantization_config", seen, count);
     }
     if (kind.plain > 0 && kind.quantized > 0)
-      verdict_.Add("declared.mixed-kind", name,
+      verdict_.Add("declared.mixed_kind", name,
                    std::to_string(kind.plain) + " unquantized, " + std::to_string(kind.quantized) + " quantized",
                    kind.plain);
   }
@@ -126,13 +126,13 @@ class DeclaredJudge {
   void Lists() {
     const std::vector<std::string>& alone = declaration_.in_one_list_only();
     if (!alone.empty())
-      Wrong("declared.lists-differ", "config.json: quantization_config",
+      Wrong("declared.lists_differ", "config.json: quantization_config",
             "ignored_layers and modules_to_not_convert differ in " + Examples(alone), alone.size());
     std::vector<std::string> unmatched;
     for (const std::string& name : declaration_.ignored())
       if (!Matches(name)) unmatched.push_back(name);
     if (!unmatched.empty())
-      verdict_.Add("declared.unmatched-name", "config.json: quantization_config",
+      verdict_.Add("declared.unmatched_name", "config.json: quantization_config",
                    "the ignore list names what matches no tensor: " + Examples(unmatched), unmatched.size());
   }
 
@@ -157,7 +157,7 @@ class DeclaredJudge {
 
   void ScaleFormat() {
     if (catalogue_.config.scale_fmt != "ue8m0" || facts_.scales == facts_.powers_of_two) return;
-    Wrong("declared.scale-format", "config.json: quantization_config.scale_fmt",
+    Wrong("declared.scale_format", "config.json: quantization_config.scale_fmt",
           "ue8m0, and " + std::to_string(facts_.scales - facts_.powers_of_two) + " of " +
               std::to_string(facts_.scales) + " attention scales are no powers of two",
           facts_.scales - facts_.powers_of_two);
@@ -183,7 +183,7 @@ class DeclaredJudge {
                                                             : "float32";
     if (said == stored) return;
     verdict_.Add("declared.dtype", "config.json: torch_dtype",
-                 said + ", and " + std::to_string(most->second) + " unquantized weights are " + stored, most->second);
+                 said + ", and " + Counted(most->second, "unquantized weight") + " in " + stored, most->second);
   }
 
   void MtpLayers() {
@@ -193,18 +193,18 @@ class DeclaredJudge {
     const Family& family = *catalogue_.config.family;
     const std::string place = "config.json: " + family.NameOf(Field::kMtpLayers);
     if (said && *said != stored && stored == 0 && family.mtp.released_layers == 0)
-      verdict_.Add("declared.mtp-never", place, std::to_string(*said) + ", and no release of the family holds any");
+      verdict_.Add("declared.mtp_never", place, std::to_string(*said) + ", and no release of the family holds any");
     else if (said && *said != stored)
-      verdict_.Add("declared.mtp-count", place, std::to_string(*said) + ", the files hold " + layers);
+      verdict_.Add("declared.mtp_count", place, std::to_string(*said) + ", the files hold " + layers);
     else if (!said && stored > 0)
-      verdict_.Add("declared.mtp-unsaid", place, "absent, the files hold " + layers);
+      verdict_.Add("declared.mtp_unsaid", place, "absent, the files hold " + layers);
   }
 
   void Projections() {
     const std::string& said = catalogue_.config.projection_layout;
     if (inventory_.attention.empty() || (said == "fused_qkv") == inventory_.fused) return;
     verdict_.Add(
-        "declared.projection-layout", "config.json: attention_projection_layout",
+        "declared.projection_layout", "config.json: attention_projection_layout",
         (said.empty() ? "absent (split)" : said) + ", the tensors are " + (inventory_.fused ? "fused" : "split"));
   }
 

@@ -93,6 +93,10 @@ Finding FindingOf(const Error& error) {
           std::move(evidence), error.advice};
 }
 
+std::string Counted(uint64_t count, std::string_view what) {
+  return std::to_string(count) + " " + std::string(what) + (count == 1 ? "" : "s");
+}
+
 std::string Examples(const std::vector<std::string>& names, size_t shown) {
   std::string text;
   for (size_t i = 0; i < names.size() && i < shown; ++i) text += (i ? ", " : "") + names[i];

@@ -67,6 +67,9 @@ const FindingKind* FindKind(std::string_view id);  // null when there is none
 // A refusal as a finding: its id ("refused" where it has none), tensor or file, and what was expected and found.
 Finding FindingOf(const Error& error);
 
+// "1 module", "2 modules": `what` is one of them, with an -s where there are more.
+std::string Counted(uint64_t count, std::string_view what);
+
 // "a, b, c and 4 more", at most `shown` of them.
 std::string Examples(const std::vector<std::string>& names, size_t shown = 3);
 

@@ -15,10 +15,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string Count(uint64_t count, const std::string& what) {
-  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
-}
-
 class OddityFinder {
  public:
   explicit OddityFinder(const Catalogue& catalogue) : catalogue_(catalogue) {
@@ -42,14 +38,14 @@ class OddityFinder {
     const IndexInfo& index = catalogue_.index;
     if (!index.present) {
       if (catalogue_.files.size() > 1)
-        Add("files.no-index", "there is no model.safetensors.index.json: the shard headers are all there is");
+        Add("files.no_index", "there is no model.safetensors.index.json: the shard headers are all there is");
       return;
     }
-    if (!index.total_size) Add("files.no-total-size", "the index has no total_size");
+    if (!index.total_size) Add("files.no_total_size", "the index has no total_size");
     const bool fused = std::any_of(catalogue_.arrays.begin(), catalogue_.arrays.end(),
                                    [](const StoredArray& a) { return a.id.role == Role::kAttnQkv; });
     if (!index.tp_size && fused)
-      Add("files.no-tp-size", "the index has no tp_size: some readers take the chunk count of fused attention from it");
+      Add("files.no_tp_size", "the index has no tp_size: some readers take the chunk count of fused attention from it");
   }
 
   void Unknown() {
@@ -60,7 +56,7 @@ class OddityFinder {
       if (unknown++ == 0) example = array.name;
     }
     if (unknown > 0)
-      Add("files.unknown-tensors", Count(unknown, "tensor") + " of unknown role, such as " + example, unknown);
+      Add("files.unknown_tensors", Counted(unknown, "tensor") + " of unknown role, such as " + example, unknown);
   }
 
   void Storage() {
@@ -74,7 +70,7 @@ class OddityFinder {
       if (cut++ == 0) example = weight->name;
     }
     if (cut > 0)
-      Add("files.scale-elsewhere", Count(cut, "weight") + " in another file than the scale, such as " + example, cut);
+      Add("files.scale_elsewhere", Counted(cut, "weight") + " in another file than the scale, such as " + example, cut);
   }
 
   bool Carries(const std::string& name) const {
@@ -94,7 +90,7 @@ class OddityFinder {
         Add("files.name", "the name of a file is not UTF-8, so that conversions refuse it: " + Printable(file.name));
     for (const CarriedFile& file : catalogue_.carried)
       if (!file.outside.empty())
-        Add("files.link-outside", "a symbolic link leads out of the checkpoint, so that conversions refuse it: " +
+        Add("files.link_outside", "a symbolic link leads out of the checkpoint, so that conversions refuse it: " +
                                       Printable(file.name) + " -> " + Printable(file.outside));
     if (config.has_vision != Holds(Role::kVision)) {
       Add("files.tower", config.has_vision ? "vision_config without tensors of a vision tower"
@@ -106,7 +102,7 @@ class OddityFinder {
     }
     auto map = json_.find("auto_map");
     if (map == json_.end() || !map->is_object() || map->empty()) {
-      Add("files.no-auto-map", "no auto_map in config.json: transformers cannot find remote code for it");
+      Add("files.no_auto_map", "no auto_map in config.json: transformers cannot find remote code for it");
     } else {
       std::set<std::string> modules;
       for (const auto& [key, value] : map->items()) {
@@ -115,11 +111,11 @@ class OddityFinder {
         if (text.find("--") == std::string::npos) modules.insert(text.substr(0, text.find('.')) + ".py");
       }
       for (const std::string& file : modules) {
-        if (!Carries(file)) Add("files.no-code", "auto_map names " + file + ", which is not there");
+        if (!Carries(file)) Add("files.no_code", "auto_map names " + file + ", which is not there");
       }
     }
     if (Carries("dflash/config.json") && !Carries("dflash/mask_embedding.pt")) {
-      Add("files.no-mask-embedding", "dflash/ lacks mask_embedding.pt, which its drafter needs");
+      Add("files.no_mask_embedding", "dflash/ lacks mask_embedding.pt, which its drafter needs");
     }
   }
 

@@ -12,17 +12,17 @@ namespace {
 std::string_view IdOf(StrayKind kind) {
   switch (kind) {
     case StrayKind::kForgotten:
-      return "travel.forgotten-file";
+      return "travel.forgotten_file";
     case StrayKind::kStale:
-      return "travel.stale-file";
+      return "travel.stale_file";
     case StrayKind::kPartly:
-      return "travel.partly-listed-file";
+      return "travel.partly_listed_file";
     case StrayKind::kMixed:
-      return "travel.partly-unknown-file";
+      return "travel.partly_unknown_file";
     case StrayKind::kUnknown:
       break;
   }
-  return "travel.unknown-file";
+  return "travel.unknown_file";
 }
 
 void JudgeStrays(const Catalogue& stored, Verdict* verdict) {
@@ -38,20 +38,21 @@ void JudgeGaps(const Catalogue& stored, const std::set<int32_t>& keys, const std
   for (int32_t layer = 0; layer < stored.config.layers; ++layer)
     if (!keys.contains(layer) || !values.contains(layer)) without.push_back(std::to_string(layer));
   if (without.empty()) return;
-  verdict->Add("travel.cache-scale-gaps", "layers " + Examples(without),
-               "no scales of keys and values, of " + std::to_string(stored.config.layers) + " layers", without.size());
+  verdict->Add("travel.cache_scale_gaps", "layers " + Examples(without),
+               "no scales of keys and values, of " + Counted(static_cast<uint64_t>(stored.config.layers), "layer"),
+               without.size());
 }
 
 void JudgeCacheScales(const Catalogue& stored, const Inventory& inventory, Verdict* verdict) {
   const KvCacheScheme& scheme = stored.kv_cache;
   if (inventory.cache_scales.empty()) {
     if (scheme.declared() && !scheme.dynamic)
-      verdict->Add("travel.no-cache-scales", scheme.place, scheme.scheme + ", and no k_scale or v_scale in any layer");
+      verdict->Add("travel.no_cache_scales", scheme.place, scheme.scheme + ", and no k_scale or v_scale in any layer");
     return;
   }
   if (!scheme.declared())
-    verdict->Add("travel.undeclared-cache-scales", "config.json: quantization_config",
-                 std::to_string(inventory.cache_scales.size()) + " scales, and no kv_cache_scheme",
+    verdict->Add("travel.undeclared_cache_scales", "config.json: quantization_config",
+                 Counted(inventory.cache_scales.size(), "scale") + ", and no kv_cache_scheme",
                  inventory.cache_scales.size());
   std::set<int32_t> keys, values;
   std::set<std::tuple<bool, int32_t, Role>> seen;
@@ -64,7 +65,7 @@ void JudgeCacheScales(const Catalogue& stored, const Inventory& inventory, Verdi
     if (scale.id.role == Role::kCacheV || scale.id.role == Role::kCacheKv) values.insert(scale.id.layer);
   }
   if (!twice.empty())
-    verdict->Add("travel.two-cache-scales", "layers " + Examples(twice),
+    verdict->Add("travel.two_cache_scales", "layers " + Examples(twice),
                  "two k_scale or two v_scale, under different names", twice.size());
   JudgeGaps(stored, keys, values, verdict);
 }
@@ -77,7 +78,7 @@ void JudgeCutRows(const std::vector<CutRows>& cut, Verdict* verdict) {
   }
   for (const auto& [tensor, count] : rows)
     if (count.second > 0)
-      verdict->Add("travel.vocabulary-rows", tensor,
+      verdict->Add("travel.vocabulary_rows", tensor,
                    std::to_string(count.second) + " of " + std::to_string(count.first) +
                        " rows beyond the vocabulary are not zero",
                    static_cast<uint64_t>(count.second));

@@ -441,7 +441,7 @@ Status SortArrays(Catalogue* catalogue) {
         .Advice(
             "write one of the files again without the tensor; where there is no index, one that names the right file "
             "for each tensor is enough: the other file is left out then")
-        .Id("travel.stored-twice");
+        .Id("travel.stored_twice");
   }
   return {};
 }

@@ -134,16 +134,16 @@ class Verifier {
     for (const MtpElsewhere& one : headers_.nested) Add("mtp.nested", one.file, one.tensor);
     if (!headers_.twice.empty()) {
       const MtpElsewhere& first = headers_.twice.front();
-      Add("mtp.stored-twice", first.tensor, "in " + first.file + " and in " + first.other, headers_.twice.size());
+      Add("mtp.stored_twice", first.tensor, "in " + first.file + " and in " + first.other, headers_.twice.size());
     }
     if (!headers_.absent.empty())
-      Add("mtp.listed-absent", "the index",
+      Add("mtp.listed_absent", "the index",
           std::to_string(headers_.absent.size()) + " tensors, such as " + headers_.absent.front().first + " in " +
               headers_.absent.front().second,
           headers_.absent.size());
     if (!headers_.listed_elsewhere.empty()) {
       const MtpElsewhere& first = headers_.listed_elsewhere.front();
-      Add("mtp.listed-elsewhere", "the index", first.tensor + " in " + first.other + ", and it is in " + first.file,
+      Add("mtp.listed_elsewhere", "the index", first.tensor + " in " + first.other + ", and it is in " + first.file,
           headers_.listed_elsewhere.size());
     }
   }
@@ -169,7 +169,7 @@ class Verifier {
     of_kind(MtpProblemKind::kWeight, "mtp.weight");
     of_kind(MtpProblemKind::kProjection, "mtp.projection");
     if (!said.quantized.empty()) Add("mtp.quantized", said.name, Examples(said.quantized), said.quantized.size());
-    if (!said.unknown.empty()) Add("mtp.unknown-tensor", said.name, Examples(said.unknown), said.unknown.size());
+    if (!said.unknown.empty()) Add("mtp.unknown_tensor", said.name, Examples(said.unknown), said.unknown.size());
     if (!layer.released())
       Add("mtp.names", said.name + ".*",
           "MTP layer " + std::to_string(layer.number) + ", named " + conventions()[layer.convention].name);

@@ -13,7 +13,7 @@ constexpr char kReleased[] = "released";
 
 // What an index that is written anew puts right, with every tensor where it is.
 bool IsOfIndex(const Finding& finding) {
-  return finding.id == "mtp.unindexed" || finding.id == "mtp.listed-elsewhere";
+  return finding.id == "mtp.unindexed" || finding.id == "mtp.listed_elsewhere";
 }
 
 // A file that no table explains, or tensors of whole layers that are no part of one: conversions ask what to do.

@@ -116,7 +116,7 @@ class Sources(Edited):
                 source, _ = checkpoints.ours(variant, **dict(SPEC, pattern=(0, 1), mtp=3, heads=16))
                 found = self.findings(source, code=0)
                 loud = {i: f for i, f in found.items() if f["severity"] != "note"}
-                loud.pop("declared.unlisted-module", None) if variant == "v2-flash" else None
+                loud.pop("declared.unlisted_module", None) if variant == "v2-flash" else None
                 self.assertEqual({k: v for k, v in loud.items() if not k.startswith("files.")}, {})
 
     def check_warned(self, identity, edit=None, config=None):
@@ -129,13 +129,13 @@ class Sources(Edited):
         return source
 
     def test_one_expert_decoded(self):
-        source = self.check_warned("declared.unlisted-module", self.decode(EXPERT, DENSE))
+        source = self.check_warned("declared.unlisted_module", self.decode(EXPERT, DENSE))
         out = self.convert(source, "bf16", "--dtype", "bf16")
         self.assert_same_tensors(decode.stored_as(self.values, "bf16"), out)
         self.assert_config_is_true(out)
 
     def test_one_layers_attention_decoded(self):
-        source = self.check_warned("declared.unlisted-module", self.decode(ATTENTION))
+        source = self.check_warned("declared.unlisted_module", self.decode(ATTENTION))
         out = self.convert(source, "bf16", "--dtype", "bf16")
         self.assert_same_tensors(decode.stored_as(self.values, "bf16"), out)
         engines = json.loads(self.run_tool("mimo-inspect", source, "--json").stdout)["engines"]
@@ -144,13 +144,13 @@ class Sources(Edited):
 
     def test_everything_decoded(self):
         modules = fp8_modules(container.read_directory(self.source))
-        self.check_warned("declared.nothing-quantized", self.decode(*modules))
+        self.check_warned("declared.nothing_quantized", self.decode(*modules))
 
     def test_codes_without_a_config(self):
-        self.check_warned("declared.no-config", config=lambda d: d.pop("quantization_config"))
+        self.check_warned("declared.no_config", config=lambda d: d.pop("quantization_config"))
 
     def test_codes_that_are_ignored(self):
-        self.check_warned("declared.ignored-codes",
+        self.check_warned("declared.ignored_codes",
                           config=lambda d: d["quantization_config"]["ignored_layers"].append("model.layers.0.mlp"))
 
     def test_another_type_than_is_declared(self):
@@ -159,7 +159,7 @@ class Sources(Edited):
 
     def test_mtp_layers_that_are_not_there(self):
         source = self.edited(config=lambda d: d.update(num_nextn_predict_layers=3))
-        self.assertIn("declared.mtp-count", self.findings(source))
+        self.assertIn("declared.mtp_count", self.findings(source))
 
 
 class Outputs(Edited):
@@ -208,7 +208,7 @@ class Asked(Edited):
 
     def test_a_copy_is_to_be_asked_for(self):
         refused = self.run_tool("mimo-convert", self.source, self.at("none"), code=2)
-        self.assertIn("[usage.nothing-asked]", refused.stderr)
+        self.assertIn("[usage.nothing_asked]", refused.stderr)
         self.assertIn("--copy", refused.stderr)
         self.assertFalse(os.path.exists(self.at("none")))
         for i, options in enumerate((("--copy",), ("--link", "none"), ("--link", "hard"), ("--to", "hf"),
@@ -224,18 +224,46 @@ class Asked(Edited):
                       ("--dtype", "bf16", "--dialect", "modelopt"), ("--dtype", "nvfp4", "--fp8-scale", "ue8m0"),
                       ("--dtype", "mxfp8", "--mx-ties", "toward-zero"), ("--qkv", "split", "--via-bf16")):
             with self.subTest(flags=flags):
-                self.run_tool("mimo-convert", self.source, self.at("x"), *flags, code=2)
+                refused = self.run_tool("mimo-convert", self.source, self.at("x"), *flags, code=2)
+                self.assertEqual("a flag that adjusts a recipe, without one: " in refused.stderr,
+                                 flags[0] == "--qkv" or flags[1] == "bf16")
                 self.assertFalse(os.path.exists(self.at("x")))
-        # The recipe has a use for it, this source has none.
-        made = self.convert(self.source, "made", "--dtype", "nvfp4")
-        refused = self.run_tool("mimo-convert", made, self.at("x"), "--recipe", "nvfp4-experts", "--nvfp4-scale", "mse",
-                                code=2)
-        self.assertIn("usage.idle-flag", refused.stderr)
         env = dict(os.environ, MIMO_CONVERT_MX_SCALE="floor", MIMO_CONVERT_FORCE="1")
         self.run_tool("mimo-convert", self.source, self.at("y"), "--qkv", "split", env=env)
         plain = self.convert(self.source, "plain", "--dtype", "nvfp4")
         self.assert_same_trees(plain, self.convert(self.source, "with-variable", "--dtype", "nvfp4", env=env))
         self.run_tool("mimo-convert", self.source, self.at("z"), "--to", "vllm", "--tp", "2", "--pad")
+
+    def test_a_flag_that_the_recipe_has_a_use_for_and_the_source_none(self):
+        """Each flag once, alone: what it adjusts is stored already, and is moved."""
+        fp4, bf16 = (checkpoints.ours(*spec[:1], **dict(checkpoints.TINY, **spec[1]))[0]
+                     for spec in (("v2.6", {}), ("v2.5", {"store": "bf16"})))
+        nvfp4 = self.convert(self.source, "nvfp4", "--dtype", "nvfp4")
+        with_inputs = self.convert(self.source, "with-inputs", "--dtype", "nvfp4", "--w4a4")
+        experts = ["expert.gate", "expert.up", "expert.down"]
+        for name, to, more in (("fp8", "fp8", {}), ("inputs", "nvfp4", {"w4a4": True})):
+            self.write(self.tmp, name + ".json", dict(name=name, rules=[{"roles": experts, "to": to}], **more))
+        self.write(self.tmp, "none.json", {})
+        fp8, inputs = self.at("fp8.json"), self.at("inputs.json")
+        for source, recipe, flag, value in ((nvfp4, "nvfp4-experts", "--nvfp4-scale", "mse"),
+                                            (fp4, "mxfp4-experts", "--mx-scale", "floor"),
+                                            (fp4, "mxfp4-experts", "--mx-ties", "zero"),
+                                            (self.source, fp8, "--fp8-scale", "f32"),
+                                            (self.source, fp8, "--fp8-block", "128x128"),
+                                            (nvfp4, "nvfp4-experts", "--via-bf16", None),
+                                            (with_inputs, "nvfp4-experts", "--w4a4", None),
+                                            (with_inputs, inputs, "--input-scale", "0.5"),
+                                            (with_inputs, inputs, "--input-scales", self.at("none.json")),
+                                            (bf16, None, "--dialect", "modelopt")):
+            with self.subTest(flag):
+                options = ("--recipe", recipe) * (recipe is not None)
+                refused = self.run_tool("mimo-convert", source, self.at("x"), *options, flag,
+                                        *(() if value is None else (value,)), code=2)
+                self.assertIn(f"{flag} changes nothing of this conversion", refused.stderr)
+                self.assertIn("[usage.idle_flag]", refused.stderr)
+                self.assertFalse(os.path.exists(self.at("x")))
+                if recipe:  # the flag is all that is wrong
+                    self.run_tool("mimo-convert", source, self.at("x"), "--dry-run", *options)
 
     def test_a_dialect_alone_renames_what_is_kept(self):
         out = self.convert(self.source, "modelopt", "--dialect", "modelopt")

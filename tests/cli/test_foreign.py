@@ -407,7 +407,7 @@ class Prefixes(ToolCase):
         box.rename(lambda n: "language_model." + n)
         box.tensors["lm_head.weight"] = box.tensors["language_model.lm_head.weight"]
         result = self.run_tool("mimo-inspect", box.write(self.at("twice")), code=3)
-        self.assertIn("[travel.stored-twice]", result.stderr)
+        self.assertIn("[travel.stored_twice]", result.stderr)
 
     def test_transposed_towers_keep_their_names(self):
         """MLX stores channels last: they are no tensors of the release."""

@@ -61,6 +61,16 @@ class Health(ToolCase):
         self.assertIn("model.layers.1.input_layernorm.weight", result.stderr)
         self.assertFalse(os.path.exists(self.at("out")))
 
+    def test_a_nan_in_a_norm_is_found_by_check_without_a_manifest(self):
+        def break_norm(name, dtype, array):
+            if name == "model.layers.1.input_layernorm.weight":
+                array[3] = 0x7FC0
+            return dtype, array
+        sound, _ = checkpoints.ours("v2.5", **checkpoints.TINY)
+        self.run_tool("mimo-verify", "check", sound)
+        result = self.run_tool("mimo-verify", "check", self.edited(break_norm), code=1)
+        self.assertIn("health.non_finite", result.stdout + result.stderr)
+
     def test_gaps_of_input_scales_are_counted_and_filled(self):
         source, _ = checkpoints.ours("v2.5", **dict(checkpoints.TINY, store="nvfp4"))
         shutil.copytree(source, self.at("in"))
@@ -85,6 +95,27 @@ class Health(ToolCase):
         for name in has:
             self.assertEqual(float(stored[name][1]), 0.5 if "experts.1.down" in name else 0.25, name)
         self.assertEqual(self.findings(out), {})
+
+    def test_input_scales_that_differ_where_weights_run_as_one(self):
+        """gate and up of an expert; between experts, and between up and down, they may differ."""
+        source, _ = checkpoints.ours("v2.5", **dict(checkpoints.TINY, store="nvfp4"))
+        made = self.convert(source, "made", "--recipe", "nvfp4-experts", "--w4a4", "--input-scale", "0.25")
+        os.remove(os.path.join(made, "mimo-manifest.json"))
+        self.assertEqual(self.findings(made), {})
+        for value, names in ((0.5, ("experts.0.down_proj", "experts.1.up_proj", "experts.1.gate_proj")),
+                             (0.125, ("experts.0.up_proj",))):
+            for file in container.tensor_files(made):
+                path = os.path.join(made, file)
+                tensors = {n: (d, np.array(a)) for n, (d, a) in container.read(path).items()}
+                for n, (_, a) in tensors.items():
+                    if n.endswith(tuple(x + ".input_scale" for x in names)):
+                        a[...] = value
+                container.write(path, tensors, {"format": "pt"})
+            found = self.findings(made)
+            self.assertEqual(sorted(found), [] if value == 0.5 else ["health.input_scale_differs"])
+        self.assertIn("model.layers.1.mlp.experts.0.", found["health.input_scale_differs"]["evidence"])
+        said = self.run_tool("mimo-convert", made, self.at("said"), "--copy")
+        self.assertIn("health.input_scale_differs", said.stderr)
 
     def test_globals_of_zero_or_nan(self):
         for value in (0.0, np.nan):

@@ -266,7 +266,7 @@ class TestWords(JudgeCase):
         self.assertEqual(set(), self.kinds(self.scale, ("--qkv", "split"), KEEP, ""))
 
     def test_less_than_codecs_may_be_as_in_the_source_with_a_warning(self):
-        said = "warning declared.mtp-count: config.json: num_nextn_predict_layers: 3"
+        said = "warning declared.mtp_count: config.json: num_nextn_predict_layers: 3"
         for stderr, kinds in (("", {"mtp"}), (said, set())):
             with self.subTest(stderr=stderr):
                 self.setUp()
@@ -274,7 +274,7 @@ class TestWords(JudgeCase):
                                                    {"num_nextn_predict_layers": 3}))
 
     def test_an_ignore_list_has_to_be_right_all_the_same(self):
-        said = "warning declared.unlisted-module: config.json: quantization_config: o_proj"
+        said = "warning declared.unlisted_module: config.json: quantization_config: o_proj"
         wrong = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128], "ignored_layers": []}}
         for asked, kinds in ((KEEP, {"codec"}), (Asked(copy=True), set())):
             with self.subTest(copy=asked.copy):

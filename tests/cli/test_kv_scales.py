@@ -127,7 +127,7 @@ class Layouts(KvCase):
     def test_two_for_one_place_are_refused(self):
         source, _ = self.source("source", extra=[LAYERS[0] + "k_proj.k_scale"])
         result = self.run_tool("mimo-convert", source, self.at("split"), "--qkv", "split", code=3)
-        self.assertIn("[travel.cache-scale-twice]", result.stderr)
+        self.assertIn("[travel.cache_scale_twice]", result.stderr)
         self.assertEqual(len(scales(self.convert(source, "kept", "--qkv", "keep"))), 7)
 
 
@@ -173,7 +173,7 @@ class Types(KvCase):
         source, _ = self.source("source", kinds="k", shape=(), layers=LAYERS[:1])
         self.store(source, {LAYERS[1] + "qkv_proj.k_scale": ("F32", np.ones(4, np.float32))})
         result = self.run_tool("mimo-convert", source, self.at("out"), "--qkv", "split", code=3)
-        self.assertIn("[unknown.cache-scale]", result.stderr)
+        self.assertIn("[unknown.cache_scale]", result.stderr)
         self.assertEqual(len(scales(self.convert(source, "carried", "--unknown", "carry"))), 2)
 
 
@@ -181,21 +181,21 @@ class Declared(KvCase):
     def test_a_scheme_without_scales_is_said(self):
         source, _ = self.source("source", kinds="")
         run = self.run_tool("mimo-convert", source, self.at("out"), "--qkv", "split")
-        self.assertIn("travel.no-cache-scales", run.stderr)
+        self.assertIn("travel.no_cache_scales", run.stderr)
         self.assertEqual(self.declared(self.at("out")), (SCHEME, None))
-        self.assertIn("travel.no-cache-scales", self.run_tool("mimo-inspect", source).stdout)
+        self.assertIn("travel.no_cache_scales", self.run_tool("mimo-inspect", source).stdout)
         dynamic, _ = self.source("dynamic", kinds="", scheme=dict(SCHEME, dynamic=True))
         self.assertNotIn("travel.", self.run_tool("mimo-inspect", dynamic).stdout)
 
     def test_scales_without_a_scheme_are_said(self):
         source, _ = self.source("source", scheme=None)
-        self.assertIn("travel.undeclared-cache-scales", self.run_tool("mimo-inspect", source, "--verbose").stdout)
+        self.assertIn("travel.undeclared_cache_scales", self.run_tool("mimo-inspect", source, "--verbose").stdout)
         self.assertEqual(self.declared(self.convert(source, "out", "--qkv", "split")), (None, None))
 
     def test_layers_without_scales_are_said(self):
         source, _ = self.source("source", layers=LAYERS[:1])
         run = self.run_tool("mimo-convert", source, self.at("out"), "--qkv", "split")
-        self.assertIn("travel.cache-scale-gaps: layers 1", run.stderr)
+        self.assertIn("travel.cache_scale_gaps: layers 1", run.stderr)
         whole, _ = self.source("whole")
         self.assertNotIn("travel.", self.run_tool("mimo-inspect", whole).stdout)
 
@@ -238,7 +238,7 @@ class Forms(KvCase):
         for form in ("megatron", "nxdi"):
             with self.subTest(form):
                 result = self.run_tool("mimo-convert", source, self.at(form), "--to", form, code=3)
-                self.assertIn("[travel.no-place-for-cache-scales]", result.stderr)
+                self.assertIn("[travel.no_place_for_cache_scales]", result.stderr)
                 out = self.at(form + "-dropped")
                 run = self.run_tool("mimo-convert", source, out, "--to", form, "--unknown", "drop")
                 self.assertIn("scales of the KV cache are left out", run.stderr)
@@ -260,5 +260,5 @@ class Forms(KvCase):
         self.assertEqual({n: v[1].tobytes() for n, v in found.items()}, {n: v[1].tobytes() for n, v in newer.items()})
         split = self.convert(source, "split", "--dtype", "bf16", "--qkv", "split")
         result = self.run_tool("mimo-convert", split, self.at("refused"), "--like", source, code=3)
-        self.assertIn("[unknown.cache-scale]", result.stderr)
+        self.assertIn("[unknown.cache_scale]", result.stderr)
         self.check(self.convert(split, "kept", "--like", source, "--unknown", "drop"), values, "fused")

@@ -37,7 +37,7 @@ class Own(ToolCase):
             self.assertTrue(found["family"].startswith(("MiniMax", "minimax")), found["family"])
             self.assertEqual((found["qkv_layout"], found["tensor_count"]), ("split", len(tensors)))
             self.assertEqual([f["id"] for f in found["findings"] if f["severity"] != "note"], [])
-            self.assertIn("declared.mtp-never", [f["id"] for f in found["findings"]])
+            self.assertIn("declared.mtp_never", [f["id"] for f in found["findings"]])
 
     def test_decodes_to_the_bytes_of_numpy(self):
         for seed, size in enumerate(SIZES):

@@ -88,10 +88,10 @@ class Forgotten(StrayCase):
                 self.move(source, wanted, file)
                 out = self.at(f"out{i}")
                 run = self.run_tool("mimo-convert", source, out, *SPLIT)
-                self.assertIn(f"travel.forgotten-file: {file}", run.stderr)
+                self.assertIn(f"travel.forgotten_file: {file}", run.stderr)
                 self.assert_same_tensors(expected, out)
                 self.assertEqual(compare.index_problems(out), [])
-                self.assertIn("travel.forgotten-file", self.run_tool("mimo-inspect", source).stdout)
+                self.assertIn("travel.forgotten_file", self.run_tool("mimo-inspect", source).stdout)
                 kept = self.convert(source, f"kept{i}", "--max-shard-size", "1MB")
                 self.assertEqual(compare.index_problems(kept), [])
                 self.assert_same_tensors(source, kept)
@@ -110,7 +110,7 @@ class Forgotten(StrayCase):
         self.move(source, lambda n: ".mtp." in n, "mtp.safetensors")
         shutil.copy(os.path.join(source, "mtp.safetensors"), os.path.join(source, "model-mtp.safetensors"))
         result = self.run_tool("mimo-convert", source, self.at("refused"), *SPLIT, code=3)
-        for text in ("[travel.stored-twice]", "mtp.safetensors", "model-mtp.safetensors"):
+        for text in ("[travel.stored_twice]", "mtp.safetensors", "model-mtp.safetensors"):
             self.assertIn(text, result.stderr)
         # As the advice has it: an index that names the right one.
         self.index(source, lambda index: index["weight_map"].update(
@@ -129,10 +129,10 @@ class Stale(StrayCase):
                 self.put(source, file, self.some(source, lambda n: ".layers.1." in n))
                 out = self.at(f"out{i}")
                 run = self.run_tool("mimo-convert", source, out, *SPLIT)
-                self.assertIn(f"travel.stale-file: {file}", run.stderr)
+                self.assertIn(f"travel.stale_file: {file}", run.stderr)
                 self.assertFalse(os.path.exists(os.path.join(out, file)))
                 self.assert_same_tensors(expected, out)
-                self.assertIn("travel.stale-file", self.run_tool("mimo-inspect", source).stdout)
+                self.assertIn("travel.stale_file", self.run_tool("mimo-inspect", source).stdout)
 
     def test_a_model_in_a_subdirectory_is_its_own(self):
         source = self.source()
@@ -155,7 +155,7 @@ class Stale(StrayCase):
         holder = next(f for f in container.tensor_files(source)
                       if f != "mtp.safetensors" and "model.norm.weight" in container.read(os.path.join(source, f)))
         for options in ((), ("--unknown", "drop"), ("--unknown", "carry")):
-            self.refused(source, "travel.partly-listed-file", *options, says=("mtp.safetensors", holder))
+            self.refused(source, "travel.partly_listed_file", *options, says=("mtp.safetensors", holder))
         # As the advice has it: elsewhere, or with its own tensors alone.
         os.rename(os.path.join(source, "mtp.safetensors"), self.at("moved"))
         self.convert(source, "without", *SPLIT)
@@ -166,8 +166,8 @@ class Stale(StrayCase):
         source = self.source()
         self.put(source, "old.safetensors", {**self.some(source, lambda n: n == "model.norm.weight"),
                                              "model.rotary_emb.inv_freq": ("F32", np.zeros(3, np.float32))})
-        self.refused(source, "travel.partly-unknown-file", says=("old.safetensors",))
-        self.refused(source, "travel.partly-unknown-file", "--unknown", "carry")
+        self.refused(source, "travel.partly_unknown_file", says=("old.safetensors",))
+        self.refused(source, "travel.partly_unknown_file", "--unknown", "carry")
         out = self.convert(source, "out", *SPLIT, "--unknown", "drop")
         self.assertNotIn("old.safetensors", os.listdir(out))
 
@@ -186,7 +186,7 @@ class Unknown(StrayCase):
                         f.write(b"GGUF or something")
                 else:
                     self.put(source, file, content)
-                self.refused(source, "travel.unknown-file", says=(file,))
+                self.refused(source, "travel.unknown_file", says=(file,))
                 carried = self.convert(source, f"carried{i}", *SPLIT, "--unknown", "carry")
                 dropped = self.convert(source, f"dropped{i}", *SPLIT, "--unknown", "drop")
                 with open(os.path.join(source, file), "rb") as a, open(os.path.join(carried, file), "rb") as b:
@@ -220,9 +220,9 @@ class MtpCount(StrayCase):
 STRANGERS = (("unknown.lora", "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", (4, 8)),
              ("unknown.lora", "model.layers.0.mlp.down_proj.lora_B.default.weight", (8, 4)),
              ("unknown.bias", "model.layers.0.self_attn.q_proj.bias", (8,)),
-             ("unknown.qk-norm", "model.layers.0.self_attn.q_norm.weight", (8,)),
-             ("unknown.shared-expert", "model.layers.1.mlp.shared_experts.up_proj.weight", (4, 8)),
-             ("unknown.shared-expert", "model.layers.1.mlp.shared_expert_gate.weight", (1, 8)),
+             ("unknown.qk_norm", "model.layers.0.self_attn.q_norm.weight", (8,)),
+             ("unknown.shared_expert", "model.layers.1.mlp.shared_experts.up_proj.weight", (4, 8)),
+             ("unknown.shared_expert", "model.layers.1.mlp.shared_expert_gate.weight", (1, 8)),
              ("unknown.buffer", "model.rotary_emb.inv_freq", (8,)),
              ("unknown.tensor", "model.layers.0.mystery.weight", (8,)))
 
@@ -270,8 +270,8 @@ class Strangers(StrayCase, MegatronCase):
         fixture = megatron_case.ours("v2.5", **TINY)
         truth = fixture.megatron("bf16")
         for i, (finding, module) in enumerate((("unknown.lora", "self_attention.linear_proj.adapter"),
-                                               ("unknown.qk-norm", "self_attention.q_layernorm"),
-                                               ("unknown.shared-expert", "mlp.shared_experts"))):
+                                               ("unknown.qk_norm", "self_attention.q_layernorm"),
+                                               ("unknown.shared_expert", "mlp.shared_experts"))):
             with self.subTest(module):
                 run = self.to_megatron(fixture, f"run{i}", "--tp", 2)
                 keys = torch_dist.rename(torch_dist.iteration_directory(run),
@@ -307,6 +307,6 @@ class Strangers(StrayCase, MegatronCase):
 
         checkpoint.edit(key, fill)
         said = self.run_tool("mimo-convert", run, self.at("said"), "--to", "hf", "--like", fixture.directory)
-        self.assertIn("travel.vocabulary-rows: model.embed_tokens.weight: 2 of "
+        self.assertIn("travel.vocabulary_rows: model.embed_tokens.weight: 2 of "
                       f"{padded - vocab} rows beyond the vocabulary", said.stderr)
         self.assert_same_tensors(self.at("silent"), self.at("said"))

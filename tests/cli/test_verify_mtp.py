@@ -303,10 +303,10 @@ class Faults(MtpCase):
         reference = checkpoints.ours("v2.5", **SMALL)[0]
         source = self.source()
         os.remove(os.path.join(source, "model_mtp.safetensors"))
-        self.check(source, reference, ["mtp.absent", "mtp.listed-absent"], "model_mtp.safetensors")
+        self.check(source, reference, ["mtp.absent", "mtp.listed_absent"], "model_mtp.safetensors")
         source = self.source()
         rewrite(source, dropping(r"mtp\.layers\.2"), index=False)
-        self.check(source, reference, ["mtp.absent", "mtp.listed-absent"])
+        self.check(source, reference, ["mtp.absent", "mtp.listed_absent"])
 
     def test_names_of_other_projects(self):
         reference = checkpoints.ours("v2.5", **SMALL)[0]
@@ -407,7 +407,7 @@ class Faults(MtpCase):
         source = self.source()
         breakage.truncate(os.path.join(source, "model_mtp.safetensors"), -7)
         document = self.report(source, 1)
-        self.assertEqual(self.errors(document), ["mtp.absent", "mtp.listed-absent", "mtp.unreadable"])
+        self.assertEqual(self.errors(document), ["mtp.absent", "mtp.listed_absent", "mtp.unreadable"])
         os.rename(os.path.join(source, "model_mtp.safetensors"), self.at("aside"))
         reference = checkpoints.ours("v2.5", **SMALL)[0]
         self.assert_same_tensors(reference, self.repair(source, reference))

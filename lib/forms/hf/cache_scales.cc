@@ -39,7 +39,7 @@ class CacheScalePlanner {
  private:
   Error NoPlace(const StoredArray& stored) const {
     return BadInput("scales of the KV cache, for which the output has no place")
-        .Id("travel.no-place-for-cache-scales")
+        .Id("travel.no_place_for_cache_scales")
         .File(p_.catalogue.root)
         .Tensor(stored.name)
         .Expected("a form that has them: --to hf, or --to vllm or sglang")
@@ -87,7 +87,7 @@ class CacheScalePlanner {
   Status Claim(const std::string& name, const StoredArray& stored) {
     if (names_.insert(name).second) return {};
     return BadInput("two scales of the KV cache for one place")
-        .Id("travel.cache-scale-twice")
+        .Id("travel.cache_scale_twice")
         .File(p_.catalogue.root)
         .Tensor(stored.name)
         .Expected("one of each kind in a layer")

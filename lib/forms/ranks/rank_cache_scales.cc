@@ -40,7 +40,7 @@ Status RankCacheScales::Add(DraftOutput* output) {
   const auto [known, fresh] = scales_.emplace(std::tuple(id.mtp, id.layer, id.role), output);
   if (fresh) return {};
   return BadInput("two scales of the KV cache for one place")
-      .Id("travel.cache-scale-twice")
+      .Id("travel.cache_scale_twice")
       .File(catalogue_.root)
       .Tensor(output->name)
       .Expected("one of each kind in a layer: a rank has one place")

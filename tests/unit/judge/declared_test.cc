@@ -68,43 +68,43 @@ TEST_F(Declared, WhatIsDeclaredAsItIsStoredHasNoWarning) {
   const Verdict verdict = Judge(Subject::kOutput);
   EXPECT_EQ(verdict.CountOf(Severity::kWarning), 0u);
   EXPECT_EQ(verdict.CountOf(Severity::kError), 0u);
-  EXPECT_TRUE(verdict.Has("declared.unlisted-mtp"));  // as in the releases
+  EXPECT_TRUE(verdict.Has("declared.unlisted_mtp"));  // as in the releases
 }
 
 TEST_F(Declared, EverythingDecodedUnderAnFp8Config) {
   DecodeAll();
-  ExpectWrong("declared.nothing-quantized");
+  ExpectWrong("declared.nothing_quantized");
 }
 
 TEST_F(Declared, OneLayersAttentionDecoded) {
   Decode("model.layers.1.self_attn.qkv_proj.weight");
-  ExpectWrong("declared.unlisted-module");
-  EXPECT_TRUE(Judge().Has("declared.mixed-kind"));
+  ExpectWrong("declared.unlisted_module");
+  EXPECT_TRUE(Judge().Has("declared.mixed_kind"));
   // Readers look attention up under q, k and v too.
   Edit([](json& c) { c["quantization_config"]["ignored_layers"].push_back("model.layers.1.self_attn.q_proj"); });
-  EXPECT_FALSE(Judge().Has("declared.unlisted-module"));
+  EXPECT_FALSE(Judge().Has("declared.unlisted_module"));
 }
 
 TEST_F(Declared, OneExpertOfManyDecoded) {
   Decode("model.layers.1.mlp.experts.3.up_proj.weight");
-  ExpectWrong("declared.unlisted-module");
+  ExpectWrong("declared.unlisted_module");
 }
 
 TEST_F(Declared, OProjOfTheDecoderThatNoListNames) {
   Edit([](json& c) { c["quantization_config"].erase("ignored_layers"); });
-  ExpectWrong("declared.unlisted-module");
+  ExpectWrong("declared.unlisted_module");
 }
 
 TEST_F(Declared, CodesThatTheListSaysAreValues) {
   Edit([](json& c) { c["quantization_config"]["ignored_layers"].push_back("model.layers.0.mlp"); });
-  ExpectWrong("declared.ignored-codes");
+  ExpectWrong("declared.ignored_codes");
 }
 
 TEST_F(Declared, CodesWithoutAQuantizationConfig) {
   model_ = made::Model();  // in blocks of 128, which readers take without a config
   Remake();
   Edit([](json& c) { c.erase("quantization_config"); });
-  ExpectWrong("declared.no-config");
+  ExpectWrong("declared.no_config");
 }
 
 TEST_F(Declared, Mxfp4ExpertsThatStoreDtypeDoesNotName) {
@@ -124,13 +124,13 @@ TEST_F(Declared, ScalesPerRowWhereBlocksAreDeclared) {
 
 TEST_F(Declared, TwoListsThatDiffer) {
   Edit([](json& c) { c["quantization_config"]["modules_to_not_convert"] = {"model.layers.0.self_attn.o_proj"}; });
-  ExpectWrong("declared.lists-differ");
+  ExpectWrong("declared.lists_differ");
 }
 
 TEST_F(Declared, ScalesThatAreNoPowersOfTwo) {
   Edit([](json& c) { c["quantization_config"]["scale_fmt"] = "ue8m0"; });
-  EXPECT_FALSE(Judge(Subject::kSource, {10, 10}).Has("declared.scale-format"));
-  EXPECT_TRUE(Judge(Subject::kSource, {10, 9}).Has("declared.scale-format"));
+  EXPECT_FALSE(Judge(Subject::kSource, {10, 10}).Has("declared.scale_format"));
+  EXPECT_TRUE(Judge(Subject::kSource, {10, 9}).Has("declared.scale_format"));
 }
 
 TEST_F(Declared, AnotherTypeThanMostPlainWeightsHave) {
@@ -140,14 +140,14 @@ TEST_F(Declared, AnotherTypeThanMostPlainWeightsHave) {
 
 TEST_F(Declared, NumbersOfMtpLayers) {
   Edit([](json& c) { c["num_nextn_predict_layers"] = 3; });
-  EXPECT_TRUE(Judge().Has("declared.mtp-count"));
+  EXPECT_TRUE(Judge().Has("declared.mtp_count"));
   Edit([](json& c) { c.erase("num_nextn_predict_layers"); });
-  EXPECT_TRUE(Judge().Has("declared.mtp-unsaid"));
+  EXPECT_TRUE(Judge().Has("declared.mtp_unsaid"));
 }
 
 TEST_F(Declared, AProjectionLayoutThatIsNotThatOfTheTensors) {
   Edit([](json& c) { c.erase("attention_projection_layout"); });
-  EXPECT_TRUE(Judge().Has("declared.projection-layout"));
+  EXPECT_TRUE(Judge().Has("declared.projection_layout"));
 }
 
 // ---- dialects and their matching rules, by declaration.h

@@ -17,6 +17,18 @@ TEST(FindingKinds, EveryIdIsThereOnceAndSaysWhatItMeans) {
   }
 }
 
+// "room.words_of_it": one style, so that nobody has to remember which.
+TEST(FindingKinds, IdsAreWordsWithLowLines) {
+  for (const FindingKind& kind : FindingKinds()) {
+    if (kind.id == "refused") continue;
+    const size_t dot = kind.id.find('.');
+    ASSERT_NE(dot, std::string::npos) << kind.id;
+    EXPECT_EQ(kind.id.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", dot + 1), std::string::npos)
+        << kind.id;
+    EXPECT_EQ(kind.id.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789"), dot) << kind.id;
+  }
+}
+
 TEST(Verdict, AnIdOfNoTableIsAnError) {
   Verdict verdict;
   verdict.Add("no.such", "place", "evidence");

@@ -30,13 +30,13 @@ TEST(Oddities, WhatIndexTowersAndCodeLackIsSaid) {
   catalogue.carried = {{"dflash/config.json", 5}};
   const Verdict verdict = FindOddities(catalogue);
   EXPECT_EQ(verdict.findings().front().evidence, "from the catalogue");
-  for (const char* id : {"files.odd", "files.no-total-size", "files.no-tp-size", "files.tower", "files.no-code",
-                         "files.no-mask-embedding"})
+  for (const char* id : {"files.odd", "files.no_total_size", "files.no_tp_size", "files.tower", "files.no_code",
+                         "files.no_mask_embedding"})
     EXPECT_TRUE(verdict.Has(id)) << id;
   catalogue.index = {};
   catalogue.config.text = "{}";
-  EXPECT_TRUE(FindOddities(catalogue).Has("files.no-index"));
-  EXPECT_TRUE(FindOddities(catalogue).Has("files.no-auto-map"));
+  EXPECT_TRUE(FindOddities(catalogue).Has("files.no_index"));
+  EXPECT_TRUE(FindOddities(catalogue).Has("files.no_auto_map"));
 }
 
 TEST(Oddities, UnknownTensorsAndPairsInDifferentFilesAreCounted) {
@@ -46,8 +46,8 @@ TEST(Oddities, UnknownTensorsAndPairsInDifferentFilesAreCounted) {
     if (array.name == "model.embed_tokens.weight") array.id.role = Role::kUnknown;
   }
   const Verdict verdict = FindOddities(catalogue);
-  EXPECT_TRUE(verdict.Has("files.scale-elsewhere"));
-  EXPECT_TRUE(verdict.Has("files.unknown-tensors"));
+  EXPECT_TRUE(verdict.Has("files.scale_elsewhere"));
+  EXPECT_TRUE(verdict.Has("files.unknown_tensors"));
   EXPECT_EQ(verdict.CountOf(Severity::kWarning), 1u);
 }
 
@@ -58,7 +58,7 @@ TEST(Oddities, NamesAndLinksThatConversionsRefuseAreWarnings) {
   catalogue.carried.back().outside = "/elsewhere";
   const Verdict verdict = FindOddities(catalogue);
   EXPECT_TRUE(verdict.Has("files.name"));
-  EXPECT_TRUE(verdict.Has("files.link-outside"));
+  EXPECT_TRUE(verdict.Has("files.link_outside"));
 }
 
 }  // namespace

@@ -10,12 +10,12 @@ TEST(Strangers, AreWhatTheirNamesSay) {
        {std::pair("base_model.model.model.layers.0.self_attn.q_proj.weight", "unknown.lora"),
         std::pair("model.layers.0.mlp.up_proj.lora_A.default.weight", "unknown.lora"),
         std::pair("decoder.layers.0.self_attention.linear_qkv.adapter.linear_in.weight", "unknown.lora"),
-        std::pair("model.layers.0.self_attn.k_norm.weight", "unknown.qk-norm"),
-        std::pair("decoder.layers.0.self_attention.q_layernorm.weight", "unknown.qk-norm"),
-        std::pair("model.layers.1.mlp.shared_experts.up_proj.weight", "unknown.shared-expert"),
+        std::pair("model.layers.0.self_attn.k_norm.weight", "unknown.qk_norm"),
+        std::pair("decoder.layers.0.self_attention.q_layernorm.weight", "unknown.qk_norm"),
+        std::pair("model.layers.1.mlp.shared_experts.up_proj.weight", "unknown.shared_expert"),
         std::pair("model.layers.1.self_attn.q_proj.bias", "unknown.bias"),
         std::pair("model.rotary_emb.inv_freq", "unknown.buffer"),
-        std::pair("model.layers.1.self_attn.k_proj.k_scale", "unknown.cache-scale"),
+        std::pair("model.layers.1.self_attn.k_proj.k_scale", "unknown.cache_scale"),
         std::pair("model.layers.1.xlora_Ay.weight", "unknown.tensor"), std::pair("", "unknown.tensor")}) {
     const Stranger* found = FindStranger(name);
     ASSERT_NE(found, nullptr);

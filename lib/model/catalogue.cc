@@ -61,7 +61,7 @@ class CatalogueBuilder {
     MIMO_ASSIGN_OR_RETURN(out_, BuildWithoutTensors());
     MIMO_RETURN_IF_ERROR(ChooseTensorFiles());
     MIMO_RETURN_IF_ERROR(ReadShards());
-    MIMO_RETURN_IF_ERROR(ReleaseNames(&out_, &weight_map_));
+    MIMO_ASSIGN_OR_RETURN(released_, ReleaseNames(&out_, &weight_map_));
     MIMO_RETURN_IF_ERROR(SortStrays());
     MIMO_RETURN_IF_ERROR(SortArrays(&out_));
     if (options_.without_mtp) ForgiveAbsentMtp();
@@ -131,12 +131,11 @@ class CatalogueBuilder {
   }
 
   Status ReadCacheScheme() {
-    std::string quant_config;
     for (const CarriedFile& file : out_.carried) {
       if (file.name != kQuantConfigName || !file.outside.empty() || file.bytes > kMaxConfigBytes) continue;
-      MIMO_ASSIGN_OR_RETURN(quant_config, ReadWholeFile(fs_, JoinPath(out_.root, file.name), kMaxConfigBytes));
+      MIMO_ASSIGN_OR_RETURN(out_.quant_config, ReadWholeFile(fs_, JoinPath(out_.root, file.name), kMaxConfigBytes));
     }
-    out_.kv_cache = ReadKvCacheScheme(out_.config.text, quant_config);
+    out_.kv_cache = ReadKvCacheScheme(out_.config.text, out_.quant_config);
     return {};
   }
 
@@ -182,11 +181,24 @@ class CatalogueBuilder {
       if (!stray.may_travel()) std::erase_if(out_.carried, [&](const CarriedFile& f) { return f.name == stray.file; });
       if (stray.kind != StrayKind::kForgotten) continue;
       MIMO_RETURN_IF_ERROR(ReadShard(stray.file));
+      ReleaseNamesOfLastFile();
       forgotten_.insert(stray.file);
       read = true;
     }
     if (read) SortFiles();
     return {};
+  }
+
+  void ReleaseNamesOfLastFile() {
+    CatalogueFile& last = out_.files.back();
+    for (StoredArray& array : out_.arrays) {
+      if (array.file + 1 != out_.files.size()) continue;
+      std::string name = released_(array.name);
+      if (name == array.name) continue;
+      last.renamed = true;
+      array.id = out_.table->Identify(name);
+      array.name = std::move(name);
+    }
   }
 
   Status ClassifyStrays(const std::vector<std::string>& nested) {
@@ -197,12 +209,12 @@ class CatalogueBuilder {
       return found == file_of.end() ? std::string() : out_.files[found->second].name;
     };
     for (const std::string& file : beside_) {
-      MIMO_ASSIGN_OR_RETURN(StrayFile stray, ClassifyStray(fs_, out_.root, file, *out_.table, holder));
+      MIMO_ASSIGN_OR_RETURN(StrayFile stray, ClassifyStray(fs_, out_.root, file, *out_.table, released_, holder));
       out_.strays.push_back(std::move(stray));
     }
     // What subdirectories hold is their own, unless all of it is here too.
     for (const std::string& file : nested) {
-      MIMO_ASSIGN_OR_RETURN(StrayFile stray, ClassifyStray(fs_, out_.root, file, *out_.table, holder));
+      MIMO_ASSIGN_OR_RETURN(StrayFile stray, ClassifyStray(fs_, out_.root, file, *out_.table, released_, holder));
       if (stray.kind == StrayKind::kStale && stray.tensors > 0) out_.strays.push_back(std::move(stray));
     }
     return {};
@@ -383,6 +395,7 @@ class CatalogueBuilder {
   std::vector<std::pair<std::string, std::string>> weight_map_;
   std::vector<std::string> tensor_files_;
   std::vector<std::string> beside_;  // tensor files at the top that the index does not name
+  ReleasedName released_;            // once the names of what the index names are
   std::set<std::string> forgotten_;  // of these, those that are read
 };
 

@@ -79,6 +79,7 @@ struct Catalogue {
   std::string name_prefix;            // what the names of arrays are under in their files; "" as released
   std::vector<StrayFile> strays;      // tensor files that the index does not name; by name
   KvCacheScheme kv_cache;             // what config.json and hf_quant_config.json declare
+  std::string quant_config;           // the text of hf_quant_config.json, names as released; "" without one
   std::vector<std::string> oddities;  // warnings for people
   std::unordered_map<std::string, uint32_t> by_name;
 

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "lib/json/parse.h"
+#include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
 #include "schemas/embedded.h"
 
@@ -71,13 +72,34 @@ std::optional<Steps> StepsFor(const ModelTable& table, const std::string& name, 
   return best;
 }
 
+// `name` without the prefixes of `steps`, or as the release calls a tower, unless it is one of `transposed`.
+std::string ReleasedUnder(const ModelTable& table, const Steps& steps, const std::vector<std::string>& transposed,
+                          const std::string& name) {
+  if (IsKnown(table, name)) return name;
+  std::string out = name;
+  for (const Rule* rule : steps) {
+    if (!Apply(*rule, &out)) break;
+    if (IsKnown(table, out)) return out;
+  }
+  for (const Rule& rule : AllRules().renamed) {
+    const bool is_transposed = std::find(transposed.begin(), transposed.end(), rule.from) != transposed.end();
+    std::string tower = out;
+    if (!is_transposed && Apply(rule, &tower) && IsKnown(table, tower)) return tower;
+    tower = name;
+    if (!is_transposed && Apply(rule, &tower) && IsKnown(table, tower)) return tower;
+  }
+  // Of the text model's own prefix alone, though no table knows it; "model." may have taken its place.
+  if (std::string bare = out; !steps.empty() && Apply({"model.", ""}, &bare) && IsKnown(table, bare)) return bare;
+  return out;
+}
+
 class NameReleaser {
  public:
   NameReleaser(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map)
       : catalogue_(*catalogue), weight_map_(*weight_map) {}
 
-  Status Release() {
-    if (!Decide()) return {};
+  Result<ReleasedName> Release() {
+    if (!Decide()) return ReleasedName([](const std::string& name) { return name; });
     uint64_t count = 0;
     for (StoredArray& array : catalogue_.arrays) {
       std::string released = Released(array.name);
@@ -92,7 +114,10 @@ class NameReleaser {
     catalogue_.oddities.push_back("tensor names are under \"" + catalogue_.name_prefix +
                                   "\" and are read as those of the release: " + std::to_string(count) + ", such as " +
                                   example_);
-    return ReleaseModules();
+    MIMO_RETURN_IF_ERROR(ReleaseModules());
+    return ReleasedName([table = catalogue_.table, steps = steps_, transposed = transposed_](const std::string& name) {
+      return ReleasedUnder(*table, steps, transposed, name);
+    });
   }
 
  private:
@@ -142,22 +167,7 @@ class NameReleaser {
   }
 
   std::string Released(const std::string& name) const {
-    if (Known(name)) return name;
-    std::string out = name;
-    for (const Rule* rule : steps_) {
-      if (!Apply(*rule, &out)) break;
-      if (Known(out)) return out;
-    }
-    for (const Rule& rule : AllRules().renamed) {
-      const bool is_transposed = std::find(transposed_.begin(), transposed_.end(), rule.from) != transposed_.end();
-      std::string tower = out;
-      if (!is_transposed && Apply(rule, &tower) && Known(tower)) return tower;
-      tower = name;
-      if (!is_transposed && Apply(rule, &tower) && Known(tower)) return tower;
-    }
-    // Of the text model's own prefix alone, though no table knows it; "model." may have taken its place.
-    if (std::string bare = out; !steps_.empty() && Apply({"model.", ""}, &bare) && Known(bare)) return bare;
-    return out;
+    return ReleasedUnder(*catalogue_.table, steps_, transposed_, name);
   }
 
   // Names of modules in lists of the config, which are tensor names without their last component.
@@ -187,10 +197,8 @@ class NameReleaser {
     return out;
   }
 
-  Status ReleaseModules() const {
-    MIMO_ASSIGN_OR_RETURN(ordered_json config, ParseJson<ordered_json>(catalogue_.config.text, catalogue_.config.path));
-    const auto quantization = config.find("quantization_config");
-    if (quantization == config.end() || !quantization->is_object()) return {};
+  // Of the object that says what is quantized. Whether anything was changed.
+  bool ReleaseLists(ordered_json* quantization) const {
     bool changed = false;
     for (const char* key : {"ignored_layers", "modules_to_not_convert", "ignore", "exclude_modules"}) {
       const auto list = quantization->find(key);
@@ -198,7 +206,33 @@ class NameReleaser {
       for (ordered_json& module : *list)
         if (module.is_string()) changed |= ReleaseModule(module.get_ptr<std::string*>());
     }
-    if (changed) catalogue_.config.text = config.dump(2) + "\n";
+    if (const auto layers = quantization->find("quantized_layers");
+        layers != quantization->end() && layers->is_object()) {
+      ordered_json released = ordered_json::object();
+      for (auto& [name, layer] : layers->items()) {
+        std::string module = name;
+        changed |= ReleaseModule(&module);
+        released[module] = layer;
+      }
+      *layers = std::move(released);
+    }
+    return changed;
+  }
+
+  // Of the text of a document, the lists of its member `key`.
+  Status ReleaseModulesOf(const char* key, const std::string& path, std::string* text) const {
+    MIMO_ASSIGN_OR_RETURN(ordered_json document, ParseJson<ordered_json>(*text, path));
+    const auto quantization = document.find(key);
+    if (quantization == document.end() || !quantization->is_object()) return {};
+    if (ReleaseLists(&*quantization)) *text = document.dump(2) + "\n";
+    return {};
+  }
+
+  Status ReleaseModules() const {
+    MIMO_RETURN_IF_ERROR(ReleaseModulesOf("quantization_config", catalogue_.config.path, &catalogue_.config.text));
+    const std::string stored = catalogue_.quant_config;  // which need not be JSON: config.json counts
+    if (!ReleaseModulesOf("quantization", kQuantConfigName, &catalogue_.quant_config).ok())
+      catalogue_.quant_config = stored;
     return {};
   }
 
@@ -215,7 +249,7 @@ bool IsReadUnderPrefix(const ModelTable& table, const std::string& name) {
   return StepsFor(table, name).has_value();
 }
 
-Status ReleaseNames(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map) {
+Result<ReleasedName> ReleaseNames(Catalogue* catalogue, std::vector<std::pair<std::string, std::string>>* weight_map) {
   return NameReleaser(catalogue, weight_map).Release();
 }
 

@@ -28,7 +28,7 @@ constexpr std::pair<std::string_view, std::string_view> kForeignNames[] = {
 }  // namespace
 
 Result<StrayFile> ClassifyStray(FileSystem& fs, const std::string& root, const std::string& file,
-                                const ModelTable& table, const TensorHolder& holder) {
+                                const ModelTable& table, const ReleasedName& released, const TensorHolder& holder) {
   StrayFile stray;
   stray.file = file;
   Result<SafetensorsHeader> header = ReadSafetensorsHeader(fs, JoinPath(root, file));
@@ -41,11 +41,12 @@ Result<StrayFile> ClassifyStray(FileSystem& fs, const std::string& root, const s
   std::string stranger;
   for (const TensorInfo& tensor : header->tensors) {
     ++stray.tensors;
-    if (std::string other = holder(tensor.name); !other.empty()) {
+    const std::string name = released(tensor.name);
+    if (std::string other = holder(name); !other.empty()) {
       if (stray.held++ > 0) continue;
       stray.example = tensor.name;
       stray.holder = std::move(other);
-    } else if (table.Identify(tensor.name).role == Role::kUnknown) {
+    } else if (table.Identify(name).role == Role::kUnknown) {
       if (stray.unknown++ == 0) stranger = tensor.name;
     } else {
       ++own;

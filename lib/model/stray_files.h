@@ -45,9 +45,13 @@ struct StrayFile {
 // The file of the index that holds a tensor; "" when none does.
 using TensorHolder = std::function<std::string(std::string_view tensor)>;
 
-// What `file` of the directory `root` is, by its header alone. kIo.
+// The name that the release has for a tensor whose name is under a prefix, and the same name where it has none.
+using ReleasedName = std::function<std::string(const std::string& name)>;
+
+// What `file` of the directory `root` is, by its header alone. `released`: as the tensors of the index are called,
+// which `holder` is asked for. kIo.
 Result<StrayFile> ClassifyStray(FileSystem& fs, const std::string& root, const std::string& file,
-                                const ModelTable& table, const TensorHolder& holder);
+                                const ModelTable& table, const ReleasedName& released, const TensorHolder& holder);
 
 // Names of files at the top of a directory that hold weights in another format: pytorch_model*.bin, consolidated*.pth,
 // *.gguf and their like. Nobody reads their headers.

@@ -27,7 +27,7 @@ class HeaderReader {
     }
     for (const CarriedFile& file : catalogue.carried)
       if (file.name.ends_with(kSuffix) && file.outside.empty()) MIMO_RETURN_IF_ERROR(ReadFile(file.name));
-    MIMO_RETURN_IF_ERROR(ReleaseNames(&catalogue, &weight_map_));
+    MIMO_ASSIGN_OR_RETURN([[maybe_unused]] const ReleasedName released, ReleaseNames(&catalogue, &weight_map_));
     for (const auto& [tensor, file] : weight_map_) file_of_.emplace(tensor, file);
     KeepEachOnce();
     CompareWithIndex();

@@ -58,6 +58,12 @@ BOXES = {
     "unknown_prefix": (foreign.unknown_prefix, "foreign.prefix", ['"thinker.brain."', "model.layers.0"]),
     "base_model": (foreign.base_model, "foreign.base_model", ["without its head"]),
     "megatron_names": (foreign.megatron_names, "foreign.megatron_names", ["Megatron"]),
+    "deepseek_names": (foreign.original_names(("self_attn.qkv_proj", "attn.wq_a"), ("self_attn.o_proj", "attn.wo"),
+                                              (".mlp.", ".ffn."), ("gate_proj", "w1")),
+                       "foreign.original_names", ["another project's names"]),
+    "meta_names": (foreign.original_names(("self_attn.qkv_proj", "attention.wq"), ("self_attn.o_proj", "attention.wo"),
+                                          (".mlp.", ".feed_forward.")),
+                   "foreign.original_names", ["another project's names"]),
     "mtp_alone": (foreign.mtp_alone, "foreign.mtp_alone", ["MTP layers alone"]),
     "dcp_safetensors_two": (foreign.dcp_safetensors_two, "foreign.dcp_safetensors", ["DCP_SHARDING_INFO"]),
     "stale_scale": (foreign.stale_scale, "pair.stale_scale", ["weight_scale_inv", "stale", "down_proj.weight"]),
@@ -67,6 +73,9 @@ BOXES = {
     "mimo_vl": (foreign.other_model("qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration"), "foreign.mimo_vl", ["MiMo-VL"]),
     "mimo_audio": (foreign.other_model("qwen2", "MiMoAudioForCausalLM"), "foreign.mimo_audio", ["MiMo-Audio"]),
     "mimo_asr": (foreign.other_model("qwen2", "MiMoV2ASRForCausalLM"), "foreign.mimo_asr", ["MiMo-V2.5-ASR"]),
+    "audio_tokenizer": (foreign.other_model("mimo_audio_tokenizer", "MiMoAudioTokenizer"), "foreign.audio_tokenizer",
+                        ["audio tokenizer"]),
+    "gpt_oss": (foreign.other_model("gpt_oss", "GptOssForCausalLM"), "foreign.gpt_oss", ["gpt-oss"]),
     "dflash": (foreign.other_model("qwen3", "DFlashDraftModel"), "foreign.dflash", ["DFlash"]),
     "deepseek": (foreign.other_model("deepseek_v3", "DeepseekV3ForCausalLM"), "foreign.deepseek", ["DeepSeek"]),
     "qwen3_moe": (foreign.other_model("qwen3_moe", "Qwen3MoeForCausalLM"), "foreign.qwen", ["Qwen"]),
@@ -125,6 +134,14 @@ class Foreign(ToolCase):
                     foreign.save(os.path.join(directory, box.second[0]), box.second[1], box.header)
                 self.refused(directory, id, words)
                 shutil.rmtree(directory)
+
+    def test_every_row_of_the_table_has_a_case(self):
+        """A row that no test names can be lost without a word."""
+        with open(os.path.join(tools.SOURCE, "schemas", "foreign.json")) as f:
+            ids = {row["id"] for row in json.load(f)["findings"]}
+        with open(os.path.abspath(__file__)) as f:
+            named = set(re.findall(r'"(foreign\.[a-z0-9_]+)"', f.read()))
+        self.assertEqual(sorted(ids - named), [])
 
     def test_split_attention_of_v2_flash(self):
         for name in ("gptq", "awq", "compressed_int4", "modelslim", "mlx_quantized", "exl3", "fnuz", "transformers5"):
@@ -386,6 +403,32 @@ class Prefixes(ToolCase):
         self.assertIn("model.layers.0.self_attn.o_proj", listed)
         self.assertIn("re:lm_head", listed)
         self.assertEqual([n for n in listed if "language_model" in n], [])
+
+    def test_lists_of_hf_quant_config_follow(self):
+        """ModelOpt's second document: engines that read it look there for the names of modules."""
+        source, _ = checkpoints.ours("v2.5", **checkpoints.TINY)
+        made = self.convert(source, "made", "--dtype", "nvfp4")
+        lists = {}
+        for name, prefix in (("plain", ""), ("prefixed", "language_model.")):
+            box = Box(made)
+            box.rename(lambda n: prefix + n)
+            box.config.pop("mimo_layout")
+            quantization = box.config["quantization_config"]
+            with open(os.path.join(made, "hf_quant_config.json")) as f:
+                second = json.load(f)
+            for where, key in ((quantization, "ignore"), (second["quantization"], "exclude_modules")):
+                where[key] = [prefix + n for n in where[key]]
+            directory = box.write(self.at(name))
+            os.remove(os.path.join(directory, "mimo-manifest.json"))
+            with open(os.path.join(directory, "hf_quant_config.json"), "w") as f:
+                json.dump(second, f)
+            self.assertNotIn("declared.", self.run_tool("mimo-inspect", directory).stdout)
+            out = self.convert(directory, name + "-out", "--copy")
+            with open(os.path.join(out, "hf_quant_config.json")) as f:
+                lists[name] = json.load(f)
+            self.run_tool("mimo-verify", "check", out)
+        self.assertIn("lm_head", lists["plain"]["quantization"]["exclude_modules"])
+        self.assertEqual(lists["plain"], lists["prefixed"])
 
     def test_reference_under_a_prefix(self):
         """What is like it would have its header, and other names: refused, and the advice works."""

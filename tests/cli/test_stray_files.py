@@ -118,6 +118,46 @@ class Forgotten(StrayCase):
         self.assert_same_tensors(self.whole(), self.convert(source, "out", *SPLIT))
 
 
+class UnderAPrefix(StrayCase):
+    """What lies beside the index is called as what the index names is: it is judged under the names of the release."""
+
+    def prefixed(self, name):
+        directory = self.source(name)
+        for file in container.tensor_files(directory):
+            path = os.path.join(directory, file)
+            tensors = {"language_model." + n: (d, np.array(a)) for n, (d, a) in container.read(path).items()}
+            container.write(path, tensors, container.read_header(path)[1])
+        self.index(directory, lambda index: index.update(
+            weight_map={"language_model." + n: f for n, f in index["weight_map"].items()}))
+        return directory
+
+    def test_forgotten(self):
+        expected, source = self.whole(), self.prefixed("forgotten")
+        self.move(source, lambda n: ".mtp." in n, "mtp.safetensors")
+        run = self.run_tool("mimo-convert", source, self.at("out"), *SPLIT)
+        self.assertIn("travel.forgotten_file: mtp.safetensors", run.stderr)
+        self.assert_same_tensors(expected, self.at("out"))
+
+    def test_stale(self):
+        expected, source = self.whole(), self.prefixed("stale")
+        self.put(source, "old.safetensors", self.some(source, lambda n: ".layers.1." in n))
+        run = self.run_tool("mimo-convert", source, self.at("out"), *SPLIT)
+        self.assertIn("travel.stale_file: old.safetensors", run.stderr)
+        self.assert_same_tensors(expected, self.at("out"))
+        self.assertNotIn("old.safetensors", os.listdir(self.at("out")))
+
+    def test_partly_listed_and_partly_unknown(self):
+        for name, more, finding in (("partly", lambda n: ".mtp." in n, "travel.partly_listed_file"),
+                                    ("mixed", lambda n: False, "travel.partly_unknown_file")):
+            source = self.prefixed(name)
+            moved = {n: t for n, t in container.read_directory(source).items() if more(n)}
+            self.move(source, more, "beside.safetensors")
+            odd = {"language_model.odd": ("F32", np.zeros(3, np.float32))} if not moved else {}
+            self.put(source, "beside.safetensors",
+                     {**moved, **odd, **self.some(source, lambda n: n.endswith("model.norm.weight"))})
+            self.refused(source, finding, says=("beside.safetensors",))
+
+
 class Stale(StrayCase):
     def test_what_is_held_elsewhere_stays_behind(self):
         """Whatever it is called, at the top or in a directory that is no model of its own."""

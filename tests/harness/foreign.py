@@ -371,6 +371,18 @@ def two_scales(box):
     box.tensors[weight + "_scale"] = box.tensors[weight + "_scale_inv"]
 
 
+def original_names(*pairs):
+    """As the code of DeepSeek or of Meta calls them, without "model." in front."""
+    def edit(box):
+        def rename(name):
+            name = name.removeprefix("model.")
+            for old, new in pairs:
+                name = name.replace(old, new)
+            return name
+        box.rename(rename)
+    return edit
+
+
 def other_model(model_type, architecture, dense=False):
     def edit(box):
         for key in ("hybrid_layer_pattern", "attention_value_scale"):

@@ -197,6 +197,11 @@ class DirectoryDescriber {
       if (edited_ && file.name == kQuantConfigName &&
           (!hf.keeps_quantization || hf.quantization.kv_cache_scheme != p_.catalogue.kv_cache.scheme))
         continue;  // it would contradict config.json
+      if (file.name == kQuantConfigName && file.outside.empty() && !p_.catalogue.name_prefix.empty() &&
+          !p_.catalogue.quant_config.empty()) {
+        plan_.texts.push_back({kQuantConfigName, p_.catalogue.quant_config});  // its modules lose the prefix as well
+        continue;
+      }
       if (LiesIn(kOriginDirectory, file) || IsDroppedStray(p_.stored, file.name, options_.unknown)) continue;
       plan_.carried.push_back(file.name);
     }

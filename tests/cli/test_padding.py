@@ -2,11 +2,12 @@
 padded model of the recipe (virtual heads at the tail, zero weights, columns and sinks) on every rank, and that the way
 back drops what was added.
 """
+import os
 import unittest
 
 import numpy as np
 
-from harness import compare, ranks
+from harness import checkpoints, compare, ranks
 from harness.case import ToolCase
 from reference import container, sharding
 
@@ -145,6 +146,36 @@ class SelfCheck(unittest.TestCase):
             last = sharding.head_rows(config, name, 3, 2)          # the last rank holds virtual heads only
             self.assertGreaterEqual(last["q"].min(), old_heads * 192)
             self.assertGreaterEqual(last["k"].min(), old_kv * 192)
+
+
+class Vocabulary(PaddingCase):
+    """Rows that --pad added are zeros; where somebody has filled them, the way back says so before it cuts them off."""
+
+    def fill(self, directory, holds):
+        """Of the embedding: of the rows beyond the 64, the third and the last; -0 in the fourth. holds(name) chooses files."""
+        for file in filter(holds, container.tensor_files(directory)):
+            path = f"{directory}/{file}"
+            tensors = {n: (d, np.array(a)) for n, (d, a) in container.read(path).items()}
+            if "model.embed_tokens.weight" not in tensors:
+                continue
+            rows = tensors["model.embed_tokens.weight"][1]
+            self.assertEqual(np.count_nonzero(rows[-60:]), 0)
+            rows[-60 + 2, 5] = rows[-1, 0] = 0x3F80
+            rows[-60 + 3, 1] = 0x8000
+            container.write(path, tensors, container.read_header(path)[1])
+        os.remove(f"{directory}/mimo-manifest.json")
+
+    def test_filled_rows_are_counted(self):
+        source, _ = checkpoints.ours("v2.5", **checkpoints.TINY)
+        for form, holds, back in (("directory", lambda f: True, "restore"), ("ranks", lambda f: "rank-2-" in f, "keep")):
+            with self.subTest(form):
+                out = self.convert(source, form, "--to", "vllm", "--tp", 3, "--pad", *FORMS[form])
+                silent = self.run_tool("mimo-convert", out, self.at(form + "-silent"), "--to", "hf", "--qkv", back)
+                self.assertNotIn("travel.vocabulary_rows", silent.stderr)
+                self.fill(out, holds)
+                said = self.run_tool("mimo-convert", out, self.at(form + "-said"), "--to", "hf", "--qkv", back)
+                self.assertIn("travel.vocabulary_rows: model.embed_tokens.weight: 2 of 128 rows", said.stderr)
+                self.assert_same_tensors(self.at(form + "-silent"), self.at(form + "-said"))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 #include "lib/forms/cut_rows.h"
 #include "lib/forms/hf/hf_config.h"
+#include "lib/forms/open_view.h"
 #include "lib/forms/refusals.h"
 #include "lib/layout/row_profile.h"
 #include "lib/model/role_groups.h"
@@ -47,18 +48,6 @@ Status Undo(Planning* p) {
   }
   Unpad(p);
   return {};
-}
-
-// Of the embedding and the output layer: rows that were added for ranks, which the way back takes away.
-std::vector<CutRows> RowsOfPadding(const Catalogue& catalogue, const Inventory& inventory) {
-  std::vector<CutRows> cut;
-  const auto& marker = catalogue.config.marker;
-  if (!marker || !marker->unpadded || marker->unpadded->vocab >= catalogue.config.vocab) return cut;
-  const int64_t vocab = marker->unpadded->vocab;
-  for (const Weight& weight : inventory.weights)
-    if (weight.id.role == Role::kEmbed || weight.id.role == Role::kLmHead)
-      cut.push_back({catalogue.arrays[weight.array].name, weight.array, vocab, weight.rows - vocab});
-  return cut;
 }
 
 bool WasQuantized(const Catalogue& catalogue) {
@@ -112,7 +101,7 @@ Status Form::Open(FileSystem& fs, const std::string&, const OpenOptions& options
   const Catalogue& catalogue = checkpoint.stored;
   MIMO_ASSIGN_OR_RETURN(checkpoint.inventory, TakeInventory(catalogue, {.without_mtp = options.without_broken_mtp}));
   opened->reached = Reached::kInventory;
-  checkpoint.cut_rows = RowsOfPadding(catalogue, checkpoint.inventory);
+  checkpoint.cut_rows = RowsOfPadding(checkpoint);
   MIMO_RETURN_IF_ERROR(CountCutRows(fs, catalogue, &checkpoint.cut_rows));
   std::vector<QkvLayout> candidates;
   for (const LayoutCandidate& c : FeasibleLayouts(catalogue, checkpoint.inventory)) candidates.push_back(c.layout);

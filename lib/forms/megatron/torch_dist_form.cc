@@ -1,6 +1,5 @@
 #include "lib/forms/megatron/torch_dist_form.h"
 
-#include "lib/forms/cut_rows.h"
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/megatron/megatron_store.h"
 #include "lib/forms/open_view.h"
@@ -35,9 +34,7 @@ Status TorchDistForm::Open(FileSystem& fs, const std::string& root, const OpenOp
   if (!store.skipped.empty())
     view.skipped = std::to_string(store.skipped.size()) + " keys of training state (" + store.skipped[0] + " ...)";
   opened->checkpoint.stored = std::move(store.stored);
-  opened->checkpoint.cut_rows = std::move(view.cut_rows);
-  MIMO_RETURN_IF_ERROR(CountCutRows(fs, opened->checkpoint.stored, &opened->checkpoint.cut_rows));
-  return OpenView(std::move(view), kOwnGrids, "Megatron's linear_qkv",
+  return OpenView(fs, std::move(view), kOwnGrids, "Megatron's linear_qkv",
                   "a Megatron checkpoint (" + std::string(WordOf(kForms, store.format)) + "): fused(G) of each layer",
                   opened);
 }

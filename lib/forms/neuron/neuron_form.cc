@@ -20,11 +20,12 @@ bool NeuronForm::Recognises(const Catalogue& stored) const {
   });
 }
 
-Status NeuronForm::Open(FileSystem&, const std::string&, const OpenOptions& options, OpenedCheckpoint* opened) const {
+Status NeuronForm::Open(FileSystem& fs, const std::string&, const OpenOptions& options,
+                        OpenedCheckpoint* opened) const {
   MIMO_RETURN_IF_ERROR(RefuseSourceQkv(options));
   const Catalogue& stored = opened->checkpoint.stored;
   MIMO_ASSIGN_OR_RETURN(View view, ViewOfNeuron(stored));
-  return OpenView(std::move(view), kOwnGrids, BasisOf(stored), "a preprocessed Neuron directory", opened);
+  return OpenView(fs, std::move(view), kOwnGrids, BasisOf(stored), "a preprocessed Neuron directory", opened);
 }
 
 Status NeuronForm::Check(const Planning& p) const {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "lib/forms/cut_rows.h"
 #include "lib/forms/engine/share_out.h"
 #include "lib/forms/hf/hf_config.h"
 #include "lib/forms/open_view.h"
@@ -31,10 +30,8 @@ Status ShardedStateForm::Open(FileSystem& fs, const std::string&, const OpenOpti
   MIMO_ASSIGN_OR_RETURN(const RankForm form, RankForm::Load("vllm", stored.config.family->name, ""));
   MIMO_ASSIGN_OR_RETURN(const std::set<std::string> cache_scales, FilledCacheScales(fs, stored, form));
   MIMO_ASSIGN_OR_RETURN(View view, ViewOfRanks(stored, cache_scales));
-  opened->checkpoint.cut_rows = std::move(view.cut_rows);
-  MIMO_RETURN_IF_ERROR(CountCutRows(fs, stored, &opened->checkpoint.cut_rows));
   const int64_t chunks = view.chunks;
-  return OpenView(std::move(view), {QkvKind::kFused, chunks}, BasisOf(stored),
+  return OpenView(fs, std::move(view), {QkvKind::kFused, chunks}, BasisOf(stored),
                   "files of " + std::to_string(chunks) + " ranks, chunk r is rank r's", opened);
 }
 

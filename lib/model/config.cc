@@ -350,6 +350,7 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   marker.folded = fields.String("folded_value_scale");
   marker.recoded = fields.Bool("recoded");
   marker.router = DTypeFromName(fields.String("router"));
+  marker.cache_vectors = fields.Bool("cache_vectors");
   if (const Json* source = fields.Object("source")) {
     Fields inner = fields.Inner(*source, "source.");
     const std::string made_from = inner.String("qkv");

@@ -57,6 +57,7 @@ struct LayoutMarker {
   std::optional<ExpertCodes> expert_codes = {};  // nxdi
   bool centred = false;                          // router biases lack their mean (RouterBias::kCentred)
   std::string folded = {};           // where attention_value_scale went: a word of kFoldIntos, kept as it was read
+  bool cache_vectors = false;        // sharded-state: the source's scales of the KV cache are of shape [1], here []
   std::optional<DType> router = {};  // sharded-state, torch_dist: what the source's router was widened from
   bool recoded = false;              // weights are not in the codecs that the source had
   std::optional<MarkedLayout> source = {};  // what it was made from

@@ -206,10 +206,10 @@ class Forms(KvCase):
 
     def test_rank_files_take_them_and_give_them_back(self):
         for place in ("fused", "split", "attention"):
-            for dtype in ("F32", "BF16"):
-                with self.subTest(place=place, dtype=dtype):
+            for dtype, shape in (("F32", ()), ("BF16", ()), ("F32", (1,))):
+                with self.subTest(place=place, dtype=dtype, shape=shape):
                     self.setUp()
-                    source, values = self.source("source", place=place, dtype=dtype)
+                    source, values = self.source("source", place=place, dtype=dtype, shape=shape)
                     ranks = self.convert(source, "ranks", *self.RANKS)
                     for rank in (0, 1):
                         for (prefix, kind), bits in values.items():
@@ -221,7 +221,7 @@ class Forms(KvCase):
                             self.assertEqual((found[0], found[1].shape, found[1].tobytes()), (dtype, (), bits.tobytes()))
                             self.assertEqual(stored[prefix + "attn.q_scale"][0], "BF16")    # none: the engine's constant
                     back = self.convert(ranks, "back", "--to", "hf")
-                    self.check(back, values, place, dtype)
+                    self.check(back, values, place, dtype, shape)
                     self.assertEqual(self.declared(back), (SCHEME, None))
 
     def test_a_state_without_a_place_keeps_them_beside_it(self):

@@ -35,6 +35,7 @@ ordered_json Marker(const HfDescription& d) {
   if (m.expert_codes) marker["expert_codes"] = WordOf(kExpertCodes, *m.expert_codes);
   if (m.centred) marker["router_bias"] = WordOf(kRouterBiases, RouterBias::kCentred);
   if (m.router) marker["router"] = DTypeName(*m.router);
+  if (m.cache_vectors) marker["cache_vectors"] = true;
   if (m.recoded) marker["recoded"] = true;
   if (!m.folded.empty()) marker["folded_value_scale"] = m.folded;
   if (m.source) {

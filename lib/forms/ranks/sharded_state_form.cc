@@ -96,6 +96,11 @@ void ShardedStateForm::Amend(const Planning& p, HfDescription* description) cons
   description->marker.ep = std::max<int64_t>(p.options.ep, 1);
   description->marker.table = p.target.table;
   if (RouterIsBf16(p) && p.catalogue.config.router_dtype != "bfloat16") description->marker.router = DType::kBF16;
+  const std::vector<CacheScale>& scales = p.inventory.cache_scales;
+  description->marker.cache_vectors =
+      !scales.empty() && std::all_of(scales.begin(), scales.end(), [&](const CacheScale& scale) {
+        return p.catalogue.arrays[scale.array].shape.size() == 1;
+      });
 }
 
 }  // namespace mimo

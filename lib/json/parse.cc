@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lib/json/bytes.h"
+#include "lib/json/scan.h"
 
 namespace mimo {
 namespace {
@@ -23,19 +24,42 @@ std::string Cut(std::string_view text) {
   return CutText(text, kMostOfAPlace);
 }
 
-// Whether two of `keys` are equal; nullptr when none are. Sorting: no hash that input could be made to defeat.
-const std::string* Twice(const std::string* begin, const std::string* end) {
-  if (std::adjacent_find(begin, end, [](const auto& a, const auto& b) { return a >= b; }) == end) return nullptr;
-  std::vector<const std::string*> keys;
-  keys.reserve(static_cast<size_t>(end - begin));
-  for (const std::string* key = begin; key != end; ++key) keys.push_back(key);
-  std::sort(keys.begin(), keys.end(), [](const auto* a, const auto* b) { return *a < *b; });
-  const auto it = std::adjacent_find(keys.begin(), keys.end(), [](const auto* a, const auto* b) { return *a == *b; });
-  return it == keys.end() ? nullptr : *it;
-}
+// Keys of the objects that are open, one after the other in one piece of memory: a million keys are no million
+// allocations.
+class KeyStack {
+ public:
+  size_t size() const { return ends_.size(); }
+  std::string_view operator[](size_t i) const {
+    const size_t begin = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(bytes_).substr(begin, ends_[i] - begin);
+  }
+  void Push(std::string_view key) {
+    bytes_ += key;
+    ends_.push_back(bytes_.size());
+  }
+  void ShrinkTo(size_t keys) {
+    ends_.resize(keys);
+    bytes_.resize(keys == 0 ? 0 : ends_.back());
+  }
+  // A key that appears twice from number `first` on. Sorting: no hash that input could be made to defeat.
+  std::optional<std::string> TwiceFrom(size_t first) const {
+    bool ascending = true;
+    for (size_t i = first + 1; i < size() && ascending; ++i) ascending = (*this)[i - 1] < (*this)[i];
+    if (ascending) return std::nullopt;
+    std::vector<std::string_view> keys;
+    for (size_t i = first; i < size(); ++i) keys.push_back((*this)[i]);
+    std::sort(keys.begin(), keys.end());
+    const auto it = std::adjacent_find(keys.begin(), keys.end());
+    return it == keys.end() ? std::nullopt : std::optional<std::string>(*it);
+  }
 
-// Receives the parser's events, refuses what is beyond a limit, and hands the rest to `next`. Methods have the parser's
-// names.
+ private:
+  std::string bytes_;
+  std::vector<size_t> ends_;
+};
+
+// Receives what the text consists of, refuses what is beyond a limit, and hands the rest to `next`. Methods have the
+// names that nlohmann's SAX interface gives them.
 template <class Next>
 class Guard {
  public:
@@ -51,9 +75,13 @@ class Guard {
       Fail(NotJson("a NUL byte at " + LineAndColumn(text_, nul + 1)));
       return *std::move(error_);
     }
-    const bool all = json::sax_parse(text_.data(), text_.data() + text_.size(), this);
+    const Scanned scanned = JsonScanner(text_, *this).Run();
+    if (scanned == Scanned::kMalformed) {
+      ErrorFinder finder(*this);
+      json::sax_parse(text_.data(), text_.data() + text_.size(), &finder);
+    }
     if (error_) return *std::move(error_);
-    return all;
+    return scanned == Scanned::kWhole;
   }
 
   bool null() { return Value() && next_.Null(); }
@@ -80,21 +108,19 @@ class Guard {
     if (value.size() > limits_.key_bytes)
       return Fail(Beyond("keys of at most " + std::to_string(limits_.key_bytes) + " bytes",
                          "one of " + std::to_string(value.size())));
-    if (used_ == keys_.size()) keys_.emplace_back();
-    keys_[used_++] = value;
+    if (!limits_.strict) keys_.ShrinkTo(levels_.back().first_key);  // the last one alone says where something is
+    keys_.Push(value);
     return next_.Key(value);
   }
   bool end_object() {
     const size_t first = levels_.back().first_key;
-    const std::string* keys = keys_.data();
-    if (const std::string* key = limits_.strict ? Twice(keys + first, keys + used_) : nullptr) {
-      const std::string found = "\"" + Cut(*key) + "\" twice";
-      used_ = first;
-      levels_.pop_back();
-      return Fail(BadInput("a key appears twice in one object").Expected("each key once").Found(found + At()));
-    }
-    used_ = first;
+    const std::optional<std::string> key = limits_.strict ? keys_.TwiceFrom(first) : std::nullopt;
+    keys_.ShrinkTo(first);
     levels_.pop_back();
+    if (key)
+      return Fail(BadInput("a key appears twice in one object")
+                      .Expected("each key once")
+                      .Found("\"" + Cut(*key) + "\" twice" + At()));
     return next_.EndObject();
   }
   bool start_array(size_t /*count*/) { return Begin(false) && next_.BeginArray(); }
@@ -103,17 +129,23 @@ class Guard {
     return next_.EndArray();
   }
 
-  bool parse_error(size_t position, const std::string& /*token*/, const nlohmann::detail::exception& problem) {
-    const std::string at = " at " + LineAndColumn(text_, position);
-    return Fail(problem.id == kNumberOverflow ? Beyond("numbers that a double holds", "a greater one" + at)
-                                              : NotJson("a syntax error" + at));
-  }
-
  private:
   struct Level {
     bool object;
     size_t first_key;     // of its keys in keys_
     size_t elements = 0;  // of an array, so far
+  };
+
+  // What the parser, which reads the text again, finds wrong in it.
+  struct ErrorFinder : nlohmann::detail::json_sax_acceptor<json> {
+    explicit ErrorFinder(Guard& of) : guard(of) { guard.Fail(NotJson("a syntax error")); }
+    Guard& guard;
+    bool parse_error(size_t position, const std::string& /*token*/, const nlohmann::detail::exception& problem) {
+      const std::string at = " at " + LineAndColumn(guard.text_, position);
+      return guard.Fail(problem.id == kNumberOverflow
+                            ? guard.Beyond("numbers that a double holds", "a greater one" + at)
+                            : NotJson("a syntax error" + at));
+    }
   };
 
   static Error NotJson(std::string found) {
@@ -138,7 +170,7 @@ class Guard {
     if (!Value()) return false;
     if (levels_.size() >= limits_.depth)
       return Fail(Beyond("at most " + std::to_string(limits_.depth) + " levels of arrays and objects", "more"));
-    levels_.push_back({object, used_});
+    levels_.push_back({object, keys_.size()});
     return true;
   }
 
@@ -146,11 +178,12 @@ class Guard {
   std::string At() const {
     std::string place;
     for (size_t i = 0; i < levels_.size() && place.size() <= kMostOfAPlace; ++i) {
-      const size_t end = i + 1 < levels_.size() ? levels_[i + 1].first_key : used_;
+      const size_t end = i + 1 < levels_.size() ? levels_[i + 1].first_key : keys_.size();
       if (!levels_[i].object) {
         place += "[" + std::to_string(levels_[i].elements > 0 ? levels_[i].elements - 1 : 0) + "]";
       } else if (end > levels_[i].first_key) {
-        place += (place.empty() ? "" : ".") + keys_[end - 1];
+        place += place.empty() ? "" : ".";
+        place += keys_[end - 1];
       }
     }
     return place.empty() ? "" : " at " + Cut(place);
@@ -161,9 +194,8 @@ class Guard {
   const JsonLimits& limits_;
   Next& next_;
   std::optional<Error> error_;
-  std::vector<Level> levels_;      // that are open
-  std::vector<std::string> keys_;  // of the open objects, one after the other; `used_` of them
-  size_t used_ = 0;
+  std::vector<Level> levels_;  // that are open
+  KeyStack keys_;              // of the open objects; where they are not looked through, the last of each
   size_t values_ = 0;
 };
 

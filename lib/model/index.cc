@@ -30,7 +30,7 @@ class IndexReader : public JsonEvents {
   bool String(std::string& v) override {
     Keep(v);
     if (path_.size() == 2 && path_[0] == "weight_map")
-      out.weight_map.emplace_back(path_[1], std::move(v));
+      out.weight_map.emplace_back(std::move(path_[1]), std::move(v));
     else if (Metadata("save_format"))
       out.info.save_format = std::move(v);
     else if (Metadata("total_size") || Metadata("tp_size"))
@@ -62,8 +62,9 @@ class IndexReader : public JsonEvents {
  private:
   std::vector<std::string> path_;
 
-  bool Keep(const json& value) {
-    if (path_.size() == 2 && path_[0] == "metadata") out.info.metadata.emplace_back(path_[1], value.dump());
+  template <class Scalar>
+  bool Keep(const Scalar& value) {
+    if (path_.size() == 2 && path_[0] == "metadata") out.info.metadata.emplace_back(path_[1], json(value).dump());
     return true;
   }
   bool Metadata(const char* name) const { return path_.size() == 2 && path_[0] == "metadata" && path_[1] == name; }

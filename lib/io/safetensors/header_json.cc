@@ -205,7 +205,7 @@ class Handler final : public JsonEvents {
 
 // Two equal strings among `names`, if any. Sorts views: no hash that input could be made to defeat.
 std::optional<std::string> Twice(std::vector<std::string_view> names) {
-  std::sort(names.begin(), names.end());
+  if (!std::is_sorted(names.begin(), names.end())) std::sort(names.begin(), names.end());
   const auto it = std::adjacent_find(names.begin(), names.end());
   if (it == names.end()) return std::nullopt;
   return std::string(*it);

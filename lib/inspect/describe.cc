@@ -12,6 +12,7 @@ namespace mimo {
 namespace {
 
 void Merge(std::string& storage, const std::string& name) {
+  if (storage == name) return;
   if (storage.empty()) {
     storage = name;
   } else if (("+" + storage + "+").find("+" + name + "+") == std::string::npos) {

@@ -292,7 +292,7 @@ class CatalogueBuilder {
     for (TensorInfo& tensor : header.tensors) {
       StoredArray& array = shard->arrays.emplace_back();
       if (rank.empty()) array.id = out_.table->Identify(tensor.name);
-      array.name = rank + tensor.name;
+      array.name = rank.empty() ? std::move(tensor.name) : rank + tensor.name;
       array.dtype = tensor.dtype;
       array.shape = std::move(tensor.shape);
       array.begin = tensor.begin;
@@ -401,9 +401,9 @@ class CatalogueBuilder {
 
 }  // namespace
 
-const StoredArray* Catalogue::Find(const std::string& name) const {
-  auto it = by_name.find(name);
-  return it == by_name.end() ? nullptr : &arrays[it->second];
+const StoredArray* Catalogue::Find(std::string_view name) const {
+  const uint32_t* array = by_name.find(name);
+  return array == nullptr ? nullptr : &arrays[*array];
 }
 
 uint64_t Catalogue::payload_bytes() const {
@@ -437,15 +437,49 @@ Hash128 Catalogue::Fingerprint() const {
   return hash.Digest();
 }
 
+namespace {
+
+// By name, then by file. Every file has its arrays in order, mostly: what ascends already is merged, and no array moves
+// twice.
+void SortByName(std::vector<StoredArray>* arrays) {
+  const auto before = [&](uint32_t a, uint32_t b) {
+    const StoredArray &x = (*arrays)[a], &y = (*arrays)[b];
+    const int order = x.name.compare(y.name);
+    return order < 0 || (order == 0 && x.file < y.file);
+  };
+  std::vector<uint32_t> sorted(arrays->size());
+  std::vector<size_t> runs = {0};  // where each begins, and where the last ends
+  for (uint32_t i = 0; i < sorted.size(); ++i) {
+    sorted[i] = i;
+    if (i > 0 && before(i, i - 1)) runs.push_back(i);
+  }
+  if (runs.size() == 1) return;
+  runs.push_back(sorted.size());
+  while (runs.size() > 2) {
+    std::vector<size_t> merged = {0};
+    for (size_t i = 0; i + 1 < runs.size(); i += 2) {
+      const size_t end = runs[std::min(i + 2, runs.size() - 1)];
+      const auto at = [&](size_t place) { return sorted.begin() + static_cast<int64_t>(place); };
+      std::inplace_merge(at(runs[i]), at(runs[i + 1]), at(end), before);
+      merged.push_back(end);
+    }
+    runs = std::move(merged);
+  }
+  std::vector<StoredArray> moved;
+  moved.reserve(sorted.size());
+  for (const uint32_t i : sorted) moved.push_back(std::move((*arrays)[i]));
+  *arrays = std::move(moved);
+}
+
+}  // namespace
+
 Status SortArrays(Catalogue* catalogue) {
   std::vector<StoredArray>& arrays = catalogue->arrays;
-  std::sort(arrays.begin(), arrays.end(), [](const StoredArray& a, const StoredArray& b) {
-    return std::tie(a.name, a.file) < std::tie(b.name, b.file);
-  });
+  SortByName(&arrays);
   catalogue->by_name.clear();
   catalogue->by_name.reserve(arrays.size());
   for (uint32_t i = 0; i < arrays.size(); ++i) {
-    if (catalogue->by_name.emplace(arrays[i].name, i).second) continue;
+    if (catalogue->by_name.emplace(arrays[i].name, i).is_new) continue;
     return BadInput("the tensor is stored twice")
         .File(catalogue->PathOf(catalogue->files[arrays[i].file]))
         .Tensor(arrays[i].name)

@@ -8,12 +8,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "lib/base/file_system.h"
 #include "lib/base/hash.h"
+#include "lib/base/name_index.h"
 #include "lib/io/dtype.h"
 #include "lib/model/carried_files.h"
 #include "lib/model/config.h"
@@ -81,9 +81,9 @@ struct Catalogue {
   KvCacheScheme kv_cache;             // what config.json and hf_quant_config.json declare
   std::string quant_config;           // the text of hf_quant_config.json, names as released; "" without one
   std::vector<std::string> oddities;  // warnings for people
-  std::unordered_map<std::string, uint32_t> by_name;
+  NameIndex by_name;                  // of arrays
 
-  const StoredArray* Find(const std::string& name) const;
+  const StoredArray* Find(std::string_view name) const;
   std::string PathOf(const CatalogueFile& file) const {
     return JoinPath(file.root.empty() ? root : file.root, file.name);
   }

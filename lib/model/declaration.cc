@@ -1,11 +1,12 @@
 #include "lib/model/declaration.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string_view>
-#include <unordered_set>
 
+#include "lib/base/name_index.h"
 #include "lib/base/pattern.h"
 #include "lib/json/parse.h"
 #include "lib/model/role_groups.h"
@@ -42,20 +43,21 @@ class ModuleList {
       AddPattern("^(?:" + entry.substr(kPatternPrefix.size()) + ")");  // Python's re.match
     } else if (entry.find_first_of("*?") != std::string::npos) {
       AddPattern(PatternOfGlob(entry));
-    } else if (names_.insert(entry).second) {
+    } else if (names_.emplace(entry, 0).is_new) {
       plain_.push_back(entry);
     }
   }
 
-  bool HasName(const std::string& module) const { return names_.contains(module); }
+  bool HasName(std::string_view module) const { return names_.contains(module); }
 
   // Whether the name, a name of what holds it, its end after a dot, or one of its components is listed.
   bool Has(const std::string& module) const {
     if (names_.contains(module)) return true;
+    const std::string_view name = module;
     size_t begin = 0;
-    for (size_t dot = module.find('.'); !names_.empty() && dot != std::string::npos; dot = module.find('.', dot + 1)) {
-      if (names_.contains(module.substr(0, dot)) || names_.contains(module.substr(dot + 1)) ||
-          names_.contains(module.substr(begin, dot - begin)))
+    for (size_t dot = name.find('.'); !names_.empty() && dot != std::string::npos; dot = name.find('.', dot + 1)) {
+      if (names_.contains(name.substr(0, dot)) || names_.contains(name.substr(dot + 1)) ||
+          names_.contains(name.substr(begin, dot - begin)))
         return true;
       begin = dot + 1;
     }
@@ -69,24 +71,28 @@ class ModuleList {
     if (Result<Pattern> pattern = Pattern::Make(text); pattern.ok()) patterns_.push_back(std::move(*pattern));
   }
 
-  std::unordered_set<std::string> names_;
+  NameIndex names_;  // with no numbers of meaning
   std::vector<std::string> plain_;
   std::vector<Pattern> patterns_;
 };
 
 namespace {
 
-// The names under which readers look a module up: its own first.
-std::vector<std::string> NamesOf(const std::string& module, Role role) {
-  const std::string parent = module.substr(0, module.rfind('.') + 1);
-  if (role == Role::kAttnQkv) return {module, parent + "q_proj", parent + "k_proj", parent + "v_proj"};
-  if (IsAttentionProjection(role)) return {module, parent + "qkv_proj"};
-  if (role == Role::kMlpGate || role == Role::kMlpUp) return {module, parent + "gate_up_proj"};
-  return {module};
+// Whether `is_one` holds of a name under which readers look a module up: its own first.
+template <class IsOne>
+bool AnyName(const std::string& module, Role role, const IsOne& is_one) {
+  if (is_one(module)) return true;
+  const auto beside = [&](std::initializer_list<const char*> names) {
+    const std::string parent = module.substr(0, module.rfind('.') + 1);
+    return std::any_of(names.begin(), names.end(), [&](const char* name) { return is_one(parent + name); });
+  };
+  if (role == Role::kAttnQkv) return beside({"q_proj", "k_proj", "v_proj"});
+  if (IsAttentionProjection(role)) return beside({"qkv_proj"});
+  return (role == Role::kMlpGate || role == Role::kMlpUp) && beside({"gate_up_proj"});
 }
 
-bool HasAny(const ModuleList& list, const std::vector<std::string>& names) {
-  return std::any_of(names.begin(), names.end(), [&](const std::string& name) { return list.Has(name); });
+bool HasAny(const ModuleList& list, const std::string& module, Role role) {
+  return AnyName(module, role, [&](const std::string& name) { return list.Has(name); });
 }
 
 std::string TextOf(const Json& object, const char* key) {
@@ -265,19 +271,18 @@ bool Declaration::Covers(Role role) const {
 }
 
 bool Declaration::MayIgnore(const std::string& module, Role role) const {
-  return HasAny(parts_->ignored, NamesOf(module, role));
+  return HasAny(parts_->ignored, module, role);
 }
 
 StoredKind Declaration::Of(const std::string& module, Role role) const {
-  const std::vector<std::string> names = NamesOf(module, role);
   const bool ignored =
       parts_->whole_names
-          ? std::any_of(names.begin(), names.end(), [&](const std::string& n) { return parts_->ignored.HasName(n); })
-          : HasAny(parts_->ignored, names);
+          ? AnyName(module, role, [&](const std::string& name) { return parts_->ignored.HasName(name); })
+          : HasAny(parts_->ignored, module, role);
   if (!parts_->present || ignored) return StoredKind::kPlain;
   // Names say more than classes, in whatever order the groups stand.
   for (const DeclarationParts::Group& group : parts_->groups)
-    if (HasAny(group.targets, names)) return group.kind;
+    if (HasAny(group.targets, module, role)) return group.kind;
   for (const DeclarationParts::Group& group : parts_->groups) {
     if (!group.all) continue;
     return IsExpert(role) && parts_->experts ? *parts_->experts : group.kind;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <set>
-#include <unordered_map>
 
 #include "lib/model/mtp_layers.h"
 #include "lib/model/role_groups.h"
@@ -81,7 +80,8 @@ class InventoryTaker {
   // Weights come in the order of their first array.
   Status PairArrays() {
     const auto& arrays = catalogue_.arrays;
-    std::unordered_map<std::string, size_t> by_weight;  // name under which the table knows it
+    NameIndex by_weight;  // name under which the table knows it
+    by_weight.reserve(arrays.size());
     std::vector<WeightParts> weights;
     for (uint32_t i = 0; i < arrays.size(); ++i) {
       if (IsLeftOut(i)) continue;
@@ -94,11 +94,14 @@ class InventoryTaker {
         continue;
       }
       const Part part = arrays[i].id.part;
-      const auto [it, fresh] = by_weight.emplace(
-          part == Part::kWeight ? arrays[i].name : NameOfPart(arrays[i].name, Part::kWeight), weights.size());
-      if (fresh) weights.emplace_back();
-      weights[it->second][part] = i;
+      const auto next = static_cast<uint32_t>(weights.size());
+      const auto [weight, is_new] = part == Part::kWeight
+                                        ? by_weight.emplace(arrays[i].name, next)
+                                        : by_weight.emplace(NameOfPart(arrays[i].name, Part::kWeight), next);
+      if (is_new) weights.emplace_back();
+      weights[weight][part] = i;
     }
+    out_.weights.reserve(weights.size());
     for (const WeightParts& parts : weights) {
       MIMO_ASSIGN_OR_RETURN(const Weight weight, PairWeight(catalogue_, parts));
       out_.weights.push_back(weight);
@@ -135,13 +138,14 @@ class InventoryTaker {
     std::vector<uint8_t> seen(out_.weights.size(), 0);
     const auto check = [&](const ExpectedTensor& tensor) -> Status {
       if (options_.without_mtp && tensor.id.mtp && !whole_mtp_.contains(tensor.id.layer)) return {};
-      auto it = catalogue_.by_name.find(tensor.name);
-      if (it == catalogue_.by_name.end()) it = catalogue_.by_name.find(NameOfPart(tensor.name, Part::kPacked));
-      if (it == catalogue_.by_name.end()) return Missing(tensor);
-      const StoredArray& array = catalogue_.arrays[it->second];
+      const StoredArray* found_array = catalogue_.Find(tensor.name);
+      if (found_array == nullptr) found_array = catalogue_.Find(NameOfPart(tensor.name, Part::kPacked));
+      if (found_array == nullptr) return Missing(tensor);
+      const StoredArray& array = *found_array;
+      const uint32_t weight_index = weight_of[static_cast<size_t>(found_array - catalogue_.arrays.data())];
       std::vector<int64_t> found = array.shape;
-      const Weight& weight = out_.weights[weight_of[it->second]];
-      seen[weight_of[it->second]] = 1;
+      const Weight& weight = out_.weights[weight_index];
+      seen[weight_index] = 1;
       if (IsPacked(weight.storage)) found.back() = weight.cols;
       if (found != tensor.shape)
         return Bad(array, "the shape contradicts config.json")

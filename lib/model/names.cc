@@ -82,9 +82,10 @@ bool TakeShape(std::string_view name, Shape* shape) {
     if (at != 0) shape->text.push_back('.');
     int64_t value = 0;
     bool decimal = !component.empty();
-    for (char c : component) {
-      decimal = decimal && c >= '0' && c <= '9';
-      if (decimal && value <= INT32_MAX) value = value * 10 + (c - '0');
+    for (const char c : component) {
+      decimal = c >= '0' && c <= '9';
+      if (!decimal) break;
+      if (value <= INT32_MAX) value = value * 10 + (c - '0');
     }
     if (decimal) {
       if (component.size() > 1 && component[0] == '0') return false;

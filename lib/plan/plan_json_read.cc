@@ -110,8 +110,7 @@ class PlanReader {
   }
 
   uint32_t ArrayNamed(const std::string& name, const std::string& place) {
-    auto it = catalogue_.by_name.find(name);
-    if (it != catalogue_.by_name.end()) return it->second;
+    if (const uint32_t* array = catalogue_.by_name.find(name)) return *array;
     problems_.AddText(place, "the name of a stored array", name);
     return kNone;
   }

@@ -34,7 +34,7 @@ Catalogue MakeCatalogue(std::vector<Stored> arrays) {
     array.bytes = BitsPerElement(stored.dtype) / 8;
     for (int64_t n : stored.shape) array.bytes *= static_cast<uint64_t>(n);
     file.bytes += array.bytes;
-    catalogue.by_name[array.name] = static_cast<uint32_t>(catalogue.arrays.size());
+    catalogue.by_name.emplace(array.name, static_cast<uint32_t>(catalogue.arrays.size()));
     catalogue.arrays.push_back(std::move(array));
   }
   catalogue.files.push_back(file);

@@ -25,7 +25,7 @@ inline uint32_t AddArray(Catalogue& catalogue, const std::string& name, DType dt
   array.begin = catalogue.files[file].bytes;
   catalogue.files[file].bytes += array.bytes;
   const auto index = static_cast<uint32_t>(catalogue.arrays.size());
-  catalogue.by_name[name] = index;
+  catalogue.by_name.emplace(name, index);
   catalogue.arrays.push_back(std::move(array));
   return index;
 }

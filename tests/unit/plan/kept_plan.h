@@ -39,7 +39,7 @@ inline Catalogue MakeCatalogue() {
   for (const Stored& s : stored) {
     StoredArray array{s.name, s.dtype, s.shape, 0, catalogue.files[0].bytes, *TensorBytes(s.dtype, s.shape), {}};
     catalogue.files[0].bytes += array.bytes;
-    catalogue.by_name[s.name] = static_cast<uint32_t>(catalogue.arrays.size());
+    catalogue.by_name.emplace(s.name, static_cast<uint32_t>(catalogue.arrays.size()));
     catalogue.arrays.push_back(std::move(array));
   }
   return catalogue;

@@ -86,7 +86,7 @@ inline int64_t Up(int64_t n, int64_t d) {
 inline void SortArrays(Catalogue* c) {
   std::sort(c->arrays.begin(), c->arrays.end(), [](const auto& x, const auto& y) { return x.name < y.name; });
   c->by_name.clear();
-  for (uint32_t i = 0; i < c->arrays.size(); ++i) c->by_name[c->arrays[i].name] = i;
+  for (uint32_t i = 0; i < c->arrays.size(); ++i) c->by_name.emplace(c->arrays[i].name, i);
 }
 
 // What is declared is what is stored: modules of layers without scales are in the ignore list.

@@ -82,7 +82,7 @@ Catalogue MakeCatalogue(int64_t chunks, bool split) {
     add(t.name + "_scale_inv", DType::kF32, {scale_rows, (t.shape[1] + 127) / 128});
   }
   std::sort(c.arrays.begin(), c.arrays.end(), [](const auto& x, const auto& y) { return x.name < y.name; });
-  for (uint32_t i = 0; i < c.arrays.size(); ++i) c.by_name[c.arrays[i].name] = i;
+  for (uint32_t i = 0; i < c.arrays.size(); ++i) c.by_name.emplace(c.arrays[i].name, i);
   return c;
 }
 

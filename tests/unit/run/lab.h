@@ -145,7 +145,7 @@ class Checkpoint {
     for (const TensorInfo& info : infos) {
       StoredArray array{info.name, info.dtype, info.shape, index, info.begin, info.bytes(), {}};
       if (info.name.ends_with("_scale_inv")) array.id.part = Part::kScaleInv;
-      catalogue.by_name[info.name] = static_cast<uint32_t>(catalogue.arrays.size());
+      catalogue.by_name.emplace(info.name, static_cast<uint32_t>(catalogue.arrays.size()));
       catalogue.arrays.push_back(std::move(array));
     }
   }

@@ -246,12 +246,12 @@ inline void ExpectShown(const View& view, const TinyModel& m,
   EXPECT_EQ(view.catalogue.arrays.size(), hf.size());
   for (const auto& [name, want] : hf) {
     const auto found = view.catalogue.by_name.find(name);
-    ASSERT_NE(found, view.catalogue.by_name.end()) << name;
-    const StoredArray& shown = view.catalogue.arrays[found->second];
+    ASSERT_NE(found, nullptr) << name;
+    const StoredArray& shown = view.catalogue.arrays[*found];
     ASSERT_EQ(shown.shape, want.shape) << name;
     const int64_t cols = want.shape.back();
     std::vector<int32_t> values(want.values.size(), -1);
-    for (const Fragment& f : view.fragments[found->second])
+    for (const Fragment& f : view.fragments[*found])
       for (int64_t r = 0; r < f.rows; ++r)
         for (int64_t c = 0; c < f.cols; ++c) {
           int32_t& to = values.at(static_cast<size_t>((f.row + r) * cols + f.col + c));

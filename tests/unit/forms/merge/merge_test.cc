@@ -19,9 +19,9 @@ class MergedLike : public ::testing::Test {
 // The stored array that a shown one is, whole.
 const StoredArray* Whole(const Checkpoint& c, const std::string& shown) {
   const auto found = c.view->catalogue.by_name.find(shown);
-  if (found == c.view->catalogue.by_name.end()) return nullptr;
-  const auto& fragments = c.view->fragments[found->second];
-  const StoredArray& array = c.view->catalogue.arrays[found->second];
+  if (found == nullptr) return nullptr;
+  const auto& fragments = c.view->fragments[*found];
+  const StoredArray& array = c.view->catalogue.arrays[*found];
   if (fragments.size() != 1 || fragments[0].rows != array.rows() || fragments[0].row != 0) return nullptr;
   return &c.stored.arrays[fragments[0].array];
 }

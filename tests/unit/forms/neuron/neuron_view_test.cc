@@ -161,7 +161,7 @@ Catalogue MakeNeuron(bool fp8) {
     add(stack + "down_proj.scale", DType::kF32, {kExperts, kMoe / 32, kHidden / 2});
   }
   std::sort(c.arrays.begin(), c.arrays.end(), [](const auto& x, const auto& y) { return x.name < y.name; });
-  for (uint32_t i = 0; i < c.arrays.size(); ++i) c.by_name[c.arrays[i].name] = i;
+  for (uint32_t i = 0; i < c.arrays.size(); ++i) c.by_name.emplace(c.arrays[i].name, i);
   return c;
 }
 

@@ -118,7 +118,7 @@ std::string RankName(int64_t rank, const std::string& name) {
 void Sort(Catalogue* c) {
   std::sort(c->arrays.begin(), c->arrays.end(), [](const auto& x, const auto& y) { return x.name < y.name; });
   c->by_name.clear();
-  for (uint32_t i = 0; i < c->arrays.size(); ++i) c->by_name[c->arrays[i].name] = i;
+  for (uint32_t i = 0; i < c->arrays.size(); ++i) c->by_name.emplace(c->arrays[i].name, i);
 }
 
 Catalogue MakeRanks(const Ranks& m) {

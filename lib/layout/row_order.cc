@@ -17,8 +17,15 @@ constexpr int64_t kLeastTileRows = 8;
 // Where rows of all classes are alike, twice the difference of two fits is that of two sums of squares with up to 7
 // degrees of freedom a layer: a deviation of 2.6 * sqrt(layers) nats.
 constexpr double kNats = 20, kNatsPerRoot = 13, kErrors = 2;
+// Where the contrast between Q, K and V is taken to be the same in all layers of a kind, there are but two degrees of
+// freedom a kind, however many layers: twice the difference is that of two chi-squares of 2, which passes 2 * t by
+// chance in exp(-t) / 2 of cases, of both kinds together in less than (1 + t) * exp(-t). What is added covers that the
+// size of the noise is an estimate.
+constexpr double kSharedNats = 24, kLeastShared = 4;  // layers: what fewer have in common may be chance
 // Tiles no more alike than this are taken to be equal: norms that were made equal differ by roundings only.
 constexpr double kNoiseFloor = 0.003;
+// Noise is taken to be independent where the next tiles, up to a head, have no more in common than this.
+constexpr double kWhite = 0.2;
 // Tiles of a head of 192 rows, which are not counted as independent; what they may say at most, however odd they are.
 constexpr size_t kClusterTiles = 3;
 constexpr double kMostNats = 10;
@@ -70,7 +77,7 @@ Fit FitLabels(const std::vector<float>& tiles, const Labels& labels) {
 // are independent, more where heads or stretches of rows share a deviation (Bartlett's weights, Newey and West 1987;
 // what neighbours share is counted twice, for means that were taken away hide some of it).
 struct Noise {
-  double squares = 0, products = 0, tiles = 0, freedom = 0;
+  double squares = 0, products = 0, close = 0, tiles = 0, freedom = 0;
   void Add(const Fit& fit, size_t labels) {
     const std::vector<double>& r = fit.residuals;
     const auto lags = std::max<size_t>(6, static_cast<size_t>(static_cast<double>(r.size()) / kShareOfDrift));
@@ -80,6 +87,7 @@ struct Noise {
       used += 1;
       for (size_t lag = 1; lag <= lags && lag <= i; ++lag) {
         if (std::isnan(r[i - lag])) continue;
+        if (lag <= kClusterTiles) close += r[i] * r[i - lag];
         products += 2 * (1 - static_cast<double>(lag) / static_cast<double>(lags + 1)) * r[i] * r[i - lag];
       }
     }
@@ -92,6 +100,9 @@ struct Noise {
     if (freedom <= 0) return INFINITY;
     return std::max((squares + 2 * std::max(0.0, products)) / freedom, kNoiseFloor * kNoiseFloor);
   }
+  // Whether tiles are as good as independent: close neighbours tell, for over long stretches the means that were taken
+  // away hide what tiles share.
+  bool IsWhite() const { return close <= kWhite * squares && products <= squares / 2; }
   // How many independent tiles would tell as much.
   double Independent() const {
     const double all = squares + Floor();
@@ -100,6 +111,7 @@ struct Noise {
 };
 
 // Two layouts held against each other over some layers.
+// `least`: nats that chance does not give.
 struct Contest {
   double sum = 0, squares = 0;  // of nats for the first, by cluster, if the noise were known
   double profile = 0;  // nats for the first where it is not: by how much less of the rows it leaves unexplained
@@ -116,51 +128,105 @@ struct Contest {
     }
     layers += 1;
   }
-  bool FirstWins() const {
-    return std::min(sum, profile) >= kNats + kNatsPerRoot * std::sqrt(layers) && sum >= kErrors * std::sqrt(squares);
-  }
+  bool FirstWins(double least) const { return std::min(sum, profile) >= least && sum >= kErrors * std::sqrt(squares); }
 };
 
-// Layers of one kind, under each C that they could have.
-struct Kind {
-  std::vector<int64_t> chunks;
-  std::vector<std::vector<Fit>> fits;  // by chunks, then by layer
-  Noise noise;                         // beside the best of them
+// What the layers of one kind leave unexplained under each C that they could have.
+struct Fits {
+  std::vector<std::vector<Fit>> by_chunks;  // then by layer
+  Noise noise;                              // beside the best of them
 
-  const std::vector<Fit>& Of(int64_t c) const {
-    return fits[static_cast<size_t>(std::find(chunks.begin(), chunks.end(), c) - chunks.begin())];
-  }
-  double Left(int64_t c) const {
+  double Left(size_t c) const {
     double squares = noise.Floor();
-    for (const Fit& fit : Of(c)) squares += fit.squares;
+    for (const Fit& fit : by_chunks[c]) squares += fit.squares;
     return squares;
   }
-  void Add(Contest* contest, int64_t a, int64_t b) const {
+  void Add(Contest* contest, size_t a, size_t b) const {
     if (noise.tiles == 0) return;
-    for (size_t i = 0; i < fits.front().size(); ++i) contest->Add(Of(a)[i], Of(b)[i], noise.Variance());
+    for (size_t i = 0; i < by_chunks.front().size(); ++i)
+      contest->Add(by_chunks[a][i], by_chunks[b][i], noise.Variance());
     contest->profile += noise.Independent() / 2 * std::log(Left(b) / Left(a));
   }
 };
 
-Kind FitKind(const std::vector<const RowProfile*>& profiles, const AttentionShape& shape) {
+// Layers of one kind. Each has a mean of its own for every class and place in the head; or, which is less to estimate
+// and so sees a smaller contrast, a mean of its own, and Q, K and V differ by as much in all of them.
+struct Kind {
+  std::vector<int64_t> chunks;
+  Fits own, shared;
+
+  void Add(int64_t a, int64_t b, bool is_shared, Contest* contest) const {
+    const auto place = [&](int64_t c) {
+      return static_cast<size_t>(std::find(chunks.begin(), chunks.end(), c) - chunks.begin());
+    };
+    (is_shared ? shared : own).Add(contest, place(a), place(b));
+  }
+};
+
+using Profiles = std::vector<const RowProfile*>;
+
+// Labels of letters alone, in the place of those of places in the heads.
+Labels LettersOf(Labels labels, const AttentionShape& shape, int64_t tile_rows) {
+  const int64_t head_tiles = shape.head_dim / tile_rows;
+  for (uint8_t& label : labels) label = static_cast<uint8_t>(label / head_tiles < 2 ? label / head_tiles : 2);
+  return labels;
+}
+
+// The profiles less a mean each and less what their classes differ by in all of them.
+std::vector<Fit> FitShared(const Profiles& profiles, const Labels& letters) {
+  std::array<double, 3> sums{}, counts{};
+  std::vector<double> means;
+  for (const RowProfile* profile : profiles) {
+    double sum = 0, count = 0;
+    for (const float tile : profile->tiles)
+      if (!std::isnan(tile)) sum += static_cast<double>(tile), count += 1;
+    means.push_back(count == 0 ? 0 : sum / count);
+    for (size_t i = 0; i < letters.size(); ++i) {
+      if (std::isnan(profile->tiles[i])) continue;
+      sums[letters[i]] += static_cast<double>(profile->tiles[i]) - means.back();
+      counts[letters[i]] += 1;
+    }
+  }
+  std::vector<Fit> fits;
+  for (size_t layer = 0; layer < profiles.size(); ++layer) {
+    const std::vector<float>& tiles = profiles[layer]->tiles;
+    Fit& fit = fits.emplace_back();
+    fit.residuals.resize(tiles.size(), NAN);
+    for (size_t i = 0; i < tiles.size(); ++i) {
+      if (std::isnan(tiles[i])) continue;
+      const double r = static_cast<double>(tiles[i]) - means[layer] - sums[letters[i]] / counts[letters[i]];
+      fit.residuals[i] = r;
+      fit.squares += r * r;
+    }
+  }
+  return fits;
+}
+
+// Takes the noise from the fits that leave least.
+void AddFits(std::vector<Fit> fits, size_t means_of_a_layer, double* least, Fits* to) {
+  double squares = 0;
+  for (const Fit& fit : fits) squares += fit.squares;
+  if (squares < *least) {
+    *least = squares;
+    to->noise = {};
+    for (const Fit& fit : fits) to->noise.Add(fit, means_of_a_layer);
+  }
+  to->by_chunks.push_back(std::move(fits));
+}
+
+Kind FitKind(const Profiles& profiles, const AttentionShape& shape) {
+  constexpr size_t kLetters = 3;
   Kind kind;
-  double least = INFINITY;
+  double least_own = INFINITY, least_shared = INFINITY;
   for (int64_t c = 1; c <= shape.kv_heads; ++c) {
     if (!LayoutFits({QkvKind::kFused, c}, shape)) continue;
-    const Labels named = LabelsOf(shape, c, profiles.front()->tile_rows);
-    std::vector<Fit> fits;
-    double squares = 0;
-    for (const RowProfile* profile : profiles) {
-      fits.push_back(FitLabels(profile->tiles, named));
-      squares += fits.back().squares;
-    }
-    if (squares < least) {
-      least = squares;
-      kind.noise = {};
-      for (const Fit& fit : fits) kind.noise.Add(fit, std::set<uint8_t>(named.begin(), named.end()).size());
-    }
+    const int64_t tile_rows = profiles.front()->tile_rows;
+    const Labels named = LabelsOf(shape, c, tile_rows);
+    std::vector<Fit> own;
+    for (const RowProfile* profile : profiles) own.push_back(FitLabels(profile->tiles, named));
+    AddFits(std::move(own), std::set<uint8_t>(named.begin(), named.end()).size(), &least_own, &kind.own);
+    AddFits(FitShared(profiles, LettersOf(named, shape, tile_rows)), kLetters, &least_shared, &kind.shared);
     kind.chunks.push_back(c);
-    kind.fits.push_back(std::move(fits));
   }
   return kind;
 }
@@ -169,10 +235,17 @@ void Compete(const std::vector<int64_t>& chunks, const std::vector<const Kind*>&
   for (int64_t a : chunks)
     for (int64_t b : chunks) {
       if (a == b) continue;
-      Contest contest;
-      for (const Kind* kind : kinds) kind->Add(&contest, a, b);
+      Contest own, shared;
+      bool is_white = true;
+      for (const Kind* kind : kinds) {
+        kind->Add(a, b, false, &own);
+        kind->Add(a, b, true, &shared);
+        is_white &= kind->shared.noise.IsWhite();
+      }
       const RowDuel duel{a, b};
-      if (contest.FirstWins() && std::find(duels->begin(), duels->end(), duel) == duels->end()) duels->push_back(duel);
+      const bool wins = own.FirstWins(kNats + kNatsPerRoot * std::sqrt(own.layers)) ||
+                        (is_white && shared.layers >= kLeastShared && shared.FirstWins(kSharedNats));
+      if (wins && std::find(duels->begin(), duels->end(), duel) == duels->end()) duels->push_back(duel);
     }
 }
 

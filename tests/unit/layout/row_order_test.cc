@@ -145,6 +145,21 @@ TEST(RowOrder, ContrastIsSeenBesideHeadsThatDiffer) {
   EXPECT_EQ(Try(d, 20, 3).right, 60);
 }
 
+// Noise of tiles of 40 % / sqrt(columns / 128): patches of 64 x 128 whose magnitudes are spread over two octaves. No
+// layer tells enough; that Q, K and V differ by as much in all of them does. (A test that knew the noise and the
+// contrast would need 14 nats for one error in a million; there are 6.2 for each 128 columns.)
+TEST(RowOrder, LayersTellTogetherWhatNoneTellsAlone) {
+  Drawn d;
+  d.layers = 6;
+  d.contrast = 1.1;
+  d.noise = 0.14;
+  const Tally tally = Try(d, 20, 3);
+  EXPECT_EQ(tally.wrong, 0);
+  EXPECT_GE(tally.right, 45);  // of 60
+  d.noise = 1.2 / std::sqrt(2);  // six octaves, 256 columns: 1.4 nats
+  EXPECT_EQ(Try(d, 20, 3).open, 60);
+}
+
 TEST(RowOrder, RotaryRowsTellWhereHeadsBegin) {
   Drawn d;
   d.rotary = 0.1;

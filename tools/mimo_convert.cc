@@ -268,8 +268,13 @@ Result<Verdict> JudgeConversion(const Arguments& a, const Checkpoint& checkpoint
   cli::PrintFindings(kName, verdict, a.common);
   if (!plan.ok()) return verdict;
   MIMO_ASSIGN_OR_RETURN(Verdict output, JudgePlan(checkpoint, plan.value()));
-  for (const Finding& finding : output.findings())
+  Verdict made;  // by the conversion: the source has nothing of the kind
+  for (const Finding& finding : output.findings()) {
+    if (finding.severity == Severity::kWarning && !verdict.Has(finding.id)) made.Add(finding);
     if (finding.severity == Severity::kError) verdict.Add(finding);
+  }
+  cli::PrintFindings(kName, made, a.common);
+  verdict.Append(std::move(made));
   return verdict;
 }
 

@@ -173,7 +173,8 @@ class DeclaredJudge {
       if (weight.storage != Storage::kPlain || IsTower(weight.id.role)) continue;
       const TensorRule* rule = catalogue_.table->RuleOf(weight.id);
       if (rule != nullptr && rule->pinned()) continue;
-      ++counts[catalogue_.arrays[weight.array].dtype];
+      // Of parameters, so that fusing them changes nothing: fused attention is three.
+      counts[catalogue_.arrays[weight.array].dtype] += weight.id.role == Role::kAttnQkv ? 3 : 1;
     }
     if (said.empty() || counts.empty()) return;
     const auto most = std::max_element(counts.begin(), counts.end(),

@@ -157,6 +157,12 @@ def _speaks_of(warnings, about, source):
     return any(word in text for _, text in warnings for word in {about, module, part, *files} if word)
 
 
+def _values_of(about):
+    """What the names begin with whose values nobody knows where `about` is in doubt: a weight's, for its scale."""
+    module = re.sub(r"\.(weight|[a-z_]*scale[a-z_0-9]*)$", ".", about)
+    return re.sub(r"qkv_proj\.?$", "", module)
+
+
 def source_doubts(made, truth):
     """(what nobody can say of an edited source, what is unhealthy in it)"""
     missing = sorted(n for n in made.names - set(truth.logical) if not verdict.TOWER.match(n))
@@ -176,7 +182,7 @@ def _is_moved(about, text, truth, output):
 def judge_output(result, made, source, truth, out, asked):
     doubts, ills = source_doubts(made, truth)
     new = _warnings(result.stderr) - made.warnings
-    doubted = [about.replace("qkv_proj", "") for about, _ in doubts]
+    doubted = [_values_of(about) for about, _ in doubts]
     if any(name == "layout.assumed" for name, _ in new):
         doubted += [name for name in truth.logical if verdict.PROJECTION.match(name)]
     output, wrong, disagreements = verdict.judge(Directory(out), truth, truth.geometry.layout, asked, doubted)
@@ -200,8 +206,13 @@ def run(seed, number, keep=None, options=None):
     edits, wanted = [], chooser.choice((1, 1, 2, 3))
     while len(edits) < wanted:
         edit, = chooser.choices([e for _, e in EDITS], [weight for weight, _ in EDITS])
-        text = edit(chooser, state)
+        tried = state.copy()
+        try:
+            text = edit(chooser, tried)
+        except LookupError:                       # what it would edit is gone
+            continue
         if text:
+            state = tried
             edits.append(text)
     typed, asked = chooser.choice(CONVERSIONS)
     with tempfile.TemporaryDirectory(dir=checkpoints.root()) as place:

@@ -52,7 +52,10 @@ class State:
         return sorted({n for tensors in self.files.values() for n in tensors if re.search(pattern, n)})
 
     def file_of(self, name):
-        return next(f for f in sorted(self.files) if name in self.files[f])
+        held = [f for f in sorted(self.files) if name in self.files[f]]
+        if not held:
+            raise LookupError(name)
+        return held[0]
 
     def get(self, name):
         return self.files[self.file_of(name)][name]

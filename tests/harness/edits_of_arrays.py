@@ -184,7 +184,7 @@ def rescale(state, modules, shape, dtype, suffix):
 
 
 def _block_modules(state):
-    return [m for m in edited.quantized_modules(state) if state.has(m + ".weight_scale_inv")]
+    return [m for m in edited.quantized_modules(state) if state.has(m + ".weight") and state.has(m + ".weight_scale_inv")]
 
 
 def requantized(random, state):

@@ -155,7 +155,9 @@ def index_name(random, state):
     if random.random() < 0.5:
         state.index["weight_map"]["model.layers.0.mlp.shared.weight"] = random.choice(sorted(state.files))
         return "index: a tensor that no file holds"
-    name = random.choice(sorted(state.index["weight_map"]) or [""])
+    if not state.index["weight_map"]:
+        return None
+    name = random.choice(sorted(state.index["weight_map"]))
     state.index["weight_map"][name] = "model-00001-of-00009.safetensors"
     return f"index: {name} in a file that is not there"
 

@@ -148,8 +148,9 @@ def _index(directory):
 
 def _types(config, directory, meaning):
     found, said = [], TYPES.get(config.get("torch_dtype") or config.get("dtype"))
-    counts = Counter(stored.dtype for module, stored in meaning.modules.items() if stored.kind == "plain"
-                     and not module.endswith(".mlp.gate") and module.startswith(("model.", "lm_head")))
+    # Of the model's parameters, however they are stored: fused attention is three. The router has a type of its own.
+    counts = Counter(value.dtype for name, value in meaning.logical.items() if value.kind == "plain"
+                     and ".mlp.gate." not in name and name.startswith(("model.", "lm_head")))
     if said and counts and counts[said] < max(counts.values()):
         found.append(("dtype", f"declared {said}, stored {dict(counts)}"))
     kinds = {stored.kind for stored in meaning.modules.values()}

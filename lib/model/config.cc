@@ -193,7 +193,7 @@ class ModelFields {
     std::vector<uint8_t> flags(static_cast<size_t>(layers), 0);
     const Json* value = pattern.key.empty() ? nullptr : fields_.Find(pattern.key.c_str());
     switch (pattern.kind) {
-      case LayerPattern::Kind::kNone:
+      case LayerPattern::Kind::kNoLayer:
         break;
       case LayerPattern::Kind::kAll:
         flags.assign(flags.size(), 1);

@@ -42,7 +42,7 @@ Result<LayerPattern> ParsePattern(const OrderedJson& entry) {
     }
   pattern.except = entry.value("except", "");
   pattern.word = entry.value("word", "");
-  if (pattern.kind == Kind::kNone || (pattern.kind == Kind::kWord) == pattern.word.empty())
+  if (pattern.kind == Kind::kNoLayer || (pattern.kind == Kind::kWord) == pattern.word.empty())
     return BadDescription("no pattern of layers").Found(entry.dump());
   return pattern;
 }

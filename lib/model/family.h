@@ -86,14 +86,14 @@ struct ConfigFlag {
 // Which decoder layers are of a kind, and where config.json says so.
 struct LayerPattern {
   enum class Kind : uint8_t {
-    kNone,    // no layer
-    kAll,     // every layer
-    kFlags,   // `key`: a list of 0 and 1, one per layer, or N: every Nth layer but the first
-    kBehind,  // `key`: how many layers at the front are not
-    kEvery,   // `key`: N, of which the last of each N layers is; not those that the list `except` names
-    kWord,    // `key`: a list of words, one per layer; those that say `word` are
+    kNoLayer,  // no layer
+    kAll,      // every layer
+    kFlags,    // `key`: a list of 0 and 1, one per layer, or N: every Nth layer but the first
+    kBehind,   // `key`: how many layers at the front are not
+    kEvery,    // `key`: N, of which the last of each N layers is; not those that the list `except` names
+    kWord,     // `key`: a list of words, one per layer; those that say `word` are
   };
-  Kind kind = Kind::kNone;
+  Kind kind = Kind::kNoLayer;
   std::string key;
   std::string except;
   std::string word;

@@ -44,6 +44,16 @@ std::optional<int64_t> OfAttention(std::string_view symbol, const AttentionShape
   return std::nullopt;
 }
 
+// Of the KV heads that the model has, whatever fused attention repeats for ranks.
+int64_t NormRows(const ModelConfig& config, int layer, bool mtp) {
+  AttentionShape shape = config.attention_of(layer, mtp);
+  if (config.marker) {
+    const int64_t heads = config.windowed_at(layer, mtp) ? config.marker->swa_kv_heads : config.marker->kv_heads;
+    if (heads > 0) shape.kv_heads = heads;
+  }
+  return shape.k_rows();
+}
+
 bool Holds(std::string_view condition, bool mtp, const ModelConfig& config, bool fused, int layer) {
   if (condition == "fused") return fused;
   if (condition == "split") return !fused;
@@ -77,7 +87,7 @@ Result<int64_t> Dimension(std::string_view symbol, const ModelConfig& config, in
   }
   std::optional<int64_t> value = OfModel(rest, config);
   if (!value && (mtp || (layer >= 0 && layer < config.layers))) {
-    value = OfAttention(rest, config.attention_of(layer, mtp));
+    value = rest == "k_norm_rows" ? NormRows(config, layer, mtp) : OfAttention(rest, config.attention_of(layer, mtp));
   }
   if (!value) return BadSymbol("unknown here", symbol);
   const auto product = CheckedMul(static_cast<uint64_t>(factor), static_cast<uint64_t>(*value));

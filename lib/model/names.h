@@ -174,7 +174,8 @@ Result<ModelTable> ParseModelTable(std::string_view json);
 
 // Value of a shape symbol for one layer: hidden, vocab, intermediate, moe_intermediate, experts, heads, q_rows, k_rows,
 // v_rows, qkv_rows, o_cols (heads * v_head_dim), head_dim, shared_intermediate, or an integer, each optionally as
-// "2*SYMBOL". Stored KV heads as config.json says.
+// "2*SYMBOL". Stored KV heads as config.json says; k_norm_rows is k_rows before fused attention repeated KV heads for
+// ranks, which norms do not follow.
 Result<int64_t> Dimension(std::string_view symbol, const ModelConfig& config, int layer, bool mtp);
 
 // A tensor that a complete checkpoint of this config holds, scales not included.

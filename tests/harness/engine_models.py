@@ -1,7 +1,8 @@
-"""The engines' own models of MiMo-V2 on the CPU: real classes, parameters and loaders out of the wheels, no kernels.
+"""The engines' own models of MiMo-V2 and MiniMax-M2 on the CPU: real classes, parameters and loaders out of the wheels,
+no kernels.
 
-vLLM: MiMoV2ForCausalLM and MiMoV2MTP with their linear layers, expert container, quantization methods and loaders.
-SGLang: MiMoV2's attention layer with its QKV linear and the functions that load it.
+vLLM: MiMoV2ForCausalLM, MiMoV2MTP and MiniMaxM2ForCausalLM with their linear layers, expert container, quantization
+methods and loaders. SGLang: the attention layers with their QKV linear and the functions that load them.
 What is stubbed chooses or runs kernels, routes tokens or talks to other ranks. Call require() first; one engine per
 process or both, each installed once.
 """
@@ -80,6 +81,8 @@ def _vllm_stubs():
             get_tensor_model_parallel_world_size=lambda: PARALLEL.tp, get_pp_group=lambda: alone, get_tp_group=group,
             get_ep_group=group, get_dp_group=lambda: alone, get_pcp_group=lambda: alone,
             get_pipeline_model_parallel_rank=lambda: 0)
+    provide("vllm.distributed.parallel_state", get_tensor_model_parallel_rank=lambda: PARALLEL.rank,
+            get_tensor_model_parallel_world_size=lambda: PARALLEL.tp, get_pp_group=lambda: alone)
     provide("vllm.distributed.utils", get_pp_indices=lambda layers, rank, size: (0, layers))
     provide("vllm.distributed.eplb.eplb_state", EplbState=Eplb)
     provide("vllm.platforms", current_platform=Platform())
@@ -92,6 +95,7 @@ def _vllm_stubs():
     provide(package + "layernorm", RMSNorm=RMSNorm)
     provide(package + "fused_moe.all2all_utils", maybe_roundup_layer_hidden_size=lambda hidden, *args: hidden)
     provide(package + "fused_moe.expert_substitution", make_expert_substitution=lambda *args: None)
+    engine_stub.reexport(package + "minimax_rms_norm", rms_norm_tp="MiniMaxText01RMSNormTP")
     engine_stub.reexport(package + "quantization",
                          base_config="resolve_quant_method QuantizationConfig QuantizeMethodBase")
     engine_stub.reexport(
@@ -147,6 +151,7 @@ class Vllm:
             cls._made.fp8, cls._made.modelopt = _vllm_stubs()
             cls._made.source = importlib.import_module("vllm.model_executor.models.mimo_v2")
             cls._made.drafter = importlib.import_module("vllm.model_executor.models.mimo_v2_mtp")
+            cls._made.minimax = importlib.import_module("vllm.model_executor.models.minimax_m2")
             cls._made.sharded = importlib.import_module("vllm.model_executor.model_loader.sharded_state_loader")
         return cls._made
 
@@ -165,7 +170,11 @@ class Vllm:
             fields = json.load(f)
         config = SimpleNamespace(**fields)
         config.get_text_config = lambda: config
-        made_by = self.drafter.MiMoV2MTP if drafter else getattr(self.source, fields["architectures"][0])
+        name = fields["architectures"][0]
+        source = self.minimax if hasattr(self.minimax, name) else self.source
+        made_by = self.drafter.MiMoV2MTP if drafter else getattr(source, name)
+        if source is self.minimax and not hasattr(config, "rope_parameters"):
+            config.rope_parameters = {"rope_type": "default", "rope_theta": config.rope_theta}  # as transformers has it
         quantization = None
         if fields.get("quantization_config"):
             quantization = self.parser(fields["quantization_config"]).from_config(

@@ -32,6 +32,12 @@ bool WholeQBlocks(const Planning& p) {
   return true;
 }
 
+bool WholeKvBlocks(const Planning& p) {
+  for (const AttentionShape& s : AttentionShapes(p))
+    if (std::max(s.kv_heads / p.options.tp, int64_t{1}) * s.head_dim % p.target.block_rows != 0) return false;
+  return true;
+}
+
 // Split FP8 that already lies on the grid which loaders index at this TP.
 bool LoadsAsItIs(const Planning& p) {
   const ModelConfig& config = p.catalogue.config;
@@ -116,6 +122,7 @@ Result<EngineTarget> EngineForm::TargetOf(const Planning& p) {
   facts["kv_heads"] = p.target.model.global.kv_heads;
   facts["swa_kv_heads"] = p.target.model.window.kv_heads;
   facts["q_rows_per_rank_blocks"] = std::string(WholeQBlocks(p) ? "whole" : "cut");
+  facts["kv_rows_per_rank_blocks"] = std::string(WholeKvBlocks(p) ? "whole" : "cut");
   MIMO_ASSIGN_OR_RETURN(EngineTarget engine, ChooseEngineTarget(TargetWord(options), options.engine_version,
                                                                 p.catalogue.config.family->name, facts));
   const std::pair blocks(options.fp8_block_rows, p.catalogue.config.block_cols);
@@ -129,7 +136,8 @@ Result<EngineTarget> EngineForm::TargetOf(const Planning& p) {
 
 Status EngineForm::Aim(const Choice&, Planning* p) const {
   Target* target = &p->target;
-  MIMO_RETURN_IF_ERROR(ShareOut(p));
+  MIMO_RETURN_IF_ERROR(ShareOut(
+      p, SmallerExpertBlocks(TargetWord(p->options), p->options.engine_version, p->catalogue.config.family->name)));
   MIMO_ASSIGN_OR_RETURN(const EngineTarget engine, TargetOf(*p));
   const std::string at = engine.text + " at TP " + std::to_string(p->options.tp);
   const bool automatic = p->options.attention == AttentionStorage::kAuto;

@@ -17,6 +17,16 @@ Json TargetTable() {
   return table.ok() ? std::move(*table) : Json::object();
 }
 
+bool IsOf(const Json& entry, const std::string& family) {
+  const Json& models = entry.at("models");
+  return std::find(models.begin(), models.end(), family) != models.end();
+}
+
+bool IsVersion(const Json& entry, const std::string& engine, const std::string& version) {
+  const std::string id = entry.at("id");
+  return version.empty() || id == version || id == engine + "-" + version;
+}
+
 Result<EngineTarget> Choose(const std::string& engine, const Json& version, const Facts& facts) {
   EngineTarget target;
   target.engine = engine;
@@ -49,17 +59,23 @@ bool PadsVocabulary(const std::string& engine) {
   return std::find(padding.begin(), padding.end(), engine) != padding.end();
 }
 
+SmallerBlocks SmallerExpertBlocks(const std::string& engine, const std::string& version, const std::string& family) {
+  const Json table = TargetTable();
+  for (const Json& entry : table.at("engines").at(engine))
+    if (IsOf(entry, family) && IsVersion(entry, engine, version))
+      return {entry.value("expert_block_min", int64_t{0}), entry.value("expert_block_note", std::string())};
+  return {};
+}
+
 Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version,
                                         const std::string& family, const Facts& facts) {
   try {
     const Json table = TargetTable();
     std::string known;
     for (const Json& entry : table.at("engines").at(engine)) {
-      const Json& models = entry.at("models");
-      if (std::find(models.begin(), models.end(), family) == models.end()) continue;
-      const std::string id = entry.at("id");
-      if (version.empty() || id == version || id == engine + "-" + version) return Choose(engine, entry, facts);
-      known += (known.empty() ? "" : ", ") + id;
+      if (!IsOf(entry, family)) continue;
+      if (IsVersion(entry, engine, version)) return Choose(engine, entry, facts);
+      known += (known.empty() ? "" : ", ") + entry.at("id").get<std::string>();
     }
     if (known.empty())
       return UsageError("nothing is known of how this engine loads models of this family")

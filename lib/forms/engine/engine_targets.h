@@ -34,6 +34,14 @@ struct EngineTarget {
 bool IsEngine(const std::string& name);
 bool PadsVocabulary(const std::string& engine);
 
+// Where ranks cut blocks of FP8 experts: the least rows of the smaller blocks for which an engine repeats scales as it
+// loads, and what to know of it. 0: it wants whole blocks. Versions as below; 0 of one that is not known.
+struct SmallerBlocks {
+  int64_t rows = 0;
+  std::string note;
+};
+SmallerBlocks SmallerExpertBlocks(const std::string& engine, const std::string& version, const std::string& family);
+
 // The first rule of the version whose conditions hold. `version` is its id or the end of it ("0.33.0"), "" for the
 // newest known of `family` (Family::name). kUsage for an unknown version: names those that there are.
 Result<EngineTarget> ChooseEngineTarget(const std::string& engine, const std::string& version,

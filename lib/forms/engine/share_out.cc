@@ -11,6 +11,8 @@
 namespace mimo {
 namespace {
 
+constexpr int64_t kBlock = 128;  // of a release's FP8
+
 // Rows that one part of a weight must be a multiple of: rows of some, columns of others are cut.
 Result<int64_t> GroupOf(Planning* p, const Weight& weight) {
   const ModelConfig& config = p->catalogue.config;
@@ -24,11 +26,15 @@ Result<int64_t> GroupOf(Planning* p, const Weight& weight) {
   return std::lcm<int64_t>(encoding.block_rows, encoding.block_cols);
 }
 
-// The same for all experts, or all dense layers.
-Result<int64_t> GroupOf(Planning* p, bool experts) {
+bool IsAttentionOutput(Role role) {
+  return role == Role::kAttnO;
+}
+
+// The same for all weights of some roles.
+Result<int64_t> GroupOf(Planning* p, bool (*is_one)(Role)) {
   int64_t group = 32;
   for (const Weight& weight : p->inventory.weights) {
-    if (experts ? !IsExpert(weight.id.role) : !IsDenseMlp(weight.id.role)) continue;
+    if (!is_one(weight.id.role)) continue;
     MIMO_ASSIGN_OR_RETURN(const int64_t own, GroupOf(p, weight));
     group = std::lcm(group, own);
   }
@@ -50,10 +56,20 @@ Status CheckExpertRanks(int64_t experts, int64_t tp, int64_t ep) {
       .Advice("--ep 1, or --tp " + std::to_string(nearest) + " --ep " + std::to_string(nearest));
 }
 
-Status CheckBlocks(const std::string& what, int64_t rows, int64_t tp, int64_t group, bool padded) {
+// Whether Q or K has one norm over all heads, whose mean square counts zeros.
+bool NormsAllHeads(const Planning& p) {
+  return std::any_of(p.inventory.weights.begin(), p.inventory.weights.end(), [&](const Weight& weight) {
+    if (weight.id.role != Role::kAttnQNorm && weight.id.role != Role::kAttnKNorm) return false;
+    const TensorRule* rule = p.catalogue.table->RuleOf(weight.id);
+    return rule != nullptr && rule->shape != std::vector<std::string>{"head_dim"};
+  });
+}
+
+Status CheckBlocks(const ModelConfig& model, const std::string& what, int64_t rows, int64_t tp, int64_t group,
+                   bool padded) {
   if (rows % (tp * group) == 0) return {};
   int64_t nearest = tp;
-  while (nearest > 1 && rows % (nearest * group) != 0) --nearest;
+  while (nearest > 1 && (rows % (nearest * group) != 0 || !CheckTensorParallel(model, nearest, 1).ok())) --nearest;
   std::string advice = "--tp " + std::to_string(nearest);
   if (what == "experts") advice += ", or --ep " + std::to_string(tp) + " to place experts whole";
   if (!padded) advice += ", or --pad, which adds zero rows and columns";
@@ -65,14 +81,16 @@ Status CheckBlocks(const std::string& what, int64_t rows, int64_t tp, int64_t gr
 
 }  // namespace
 
-Status ShareOut(Planning* p) {
+Status ShareOut(Planning* p, const SmallerBlocks& smaller) {
   const int64_t tp = p->options.tp, ep = std::max<int64_t>(p->options.ep, 1);
   const bool pad = p->options.pad;
+  const bool all_heads = NormsAllHeads(*p);
   ModelConfig& model = p->target.model;
-  MIMO_ASSIGN_OR_RETURN(const int64_t dense, GroupOf(p, false));
+  MIMO_ASSIGN_OR_RETURN(const int64_t dense, GroupOf(p, IsDenseMlp));
+  MIMO_ASSIGN_OR_RETURN(const int64_t outputs, GroupOf(p, IsAttentionOutput));
   int64_t experts = 1;
   if (ep == 1) {
-    MIMO_ASSIGN_OR_RETURN(experts, GroupOf(p, true));
+    MIMO_ASSIGN_OR_RETURN(experts, GroupOf(p, IsExpert));
   }
   MIMO_RETURN_IF_ERROR(CheckExpertRanks(p->catalogue.config.experts, tp, ep));
   if (pad) {
@@ -80,12 +98,21 @@ Status ShareOut(Planning* p) {
     if (ep > 1) padded.moe_intermediate = model.moe_intermediate;
     padded.vocab = RoundUp(padded.vocab, std::lcm<int64_t>(64, tp));  // vocabularies are padded to 64, and cut then
     if (RoundUp(model.vocab, 64) % tp == 0) padded.vocab = model.vocab;
+    if (all_heads) {
+      padded.global = model.global;
+      padded.window = model.window;
+    }
     model = std::move(padded);
   }
   Status fits = CheckTensorParallel(model, tp, ep > 1 ? 1 : tp);
   if (!fits.ok()) {
     Error e = fits.TakeError();
-    if (!pad) e.advice += std::string(e.advice.empty() ? "" : ", ") + "or --pad, which adds zero heads and columns";
+    if (all_heads && pad)
+      e.found +=
+          "; heads of this model cannot be padded: the norms of Q and K are over all heads, and zeros would "
+          "lower their mean square";
+    else if (!pad && !all_heads)
+      e.advice += std::string(e.advice.empty() ? "" : ", ") + "or --pad, which adds zero heads and columns";
     return e;
   }
   if (!PadsVocabulary(TargetWord(p->options)) && RoundUp(model.vocab, 64) % tp != 0)
@@ -93,8 +120,19 @@ Status ShareOut(Planning* p) {
         .Expected("a multiple of " + std::to_string(tp) + " once it is padded to a multiple of 64")
         .Found(std::to_string(model.vocab) + " rows")
         .Advice("--pad, which adds rows of zeros");
-  MIMO_RETURN_IF_ERROR(CheckBlocks("dense layers", model.intermediate, tp, dense, pad));
-  return ep > 1 ? Status() : CheckBlocks("experts", model.moe_intermediate, tp, experts, pad);
+  MIMO_RETURN_IF_ERROR(CheckBlocks(model, "dense layers", model.intermediate, tp, dense, pad));
+  if (outputs > 32)
+    for (const AttentionShape& shape : AttentionShapes(*p))
+      MIMO_RETURN_IF_ERROR(CheckBlocks(model, "attention outputs", shape.heads * shape.v_head_dim, tp, outputs, true));
+  if (ep > 1) return {};
+  const bool repeats = smaller.rows > 0 && experts == kBlock && model.hidden % smaller.rows == 0 &&
+                       model.moe_intermediate % kBlock == 0 && model.moe_intermediate % (tp * experts) != 0;
+  MIMO_RETURN_IF_ERROR(
+      CheckBlocks(model, "experts", model.moe_intermediate, tp, repeats ? smaller.rows : experts, pad));
+  if (repeats)
+    p->notes.push_back(std::to_string(model.moe_intermediate / tp) + " rows of each expert to a rank cut blocks of " +
+                       std::to_string(experts) + ": " + smaller.note);
+  return {};
 }
 
 }  // namespace mimo

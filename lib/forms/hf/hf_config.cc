@@ -52,6 +52,7 @@ ordered_json Marker(const HfDescription& d) {
                           {"intermediate", u.intermediate},
                           {"moe_intermediate", u.moe_intermediate},
                           {"vocab", u.vocab}};
+    if (u.intermediate == 0) marker["unpadded"].erase("intermediate");  // no dense layers
   }
   return marker;
 }

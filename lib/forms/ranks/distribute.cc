@@ -156,7 +156,7 @@ class Distributor {
   Status MakeStack(size_t index, int32_t layer, const std::vector<const DraftOutput*>& members) {
     const RankTensor& tensor = form_.tensors()[index];
     const DraftOutput& first = *members[0];
-    const std::vector<int64_t> shape = places_.ShapeOnRank(tensor, first.shape);
+    const std::vector<int64_t> shape = places_.ShapeOnRank(tensor, layer, first.shape);
     const DType dtype = TypeOf(tensor, first.dtype);
     MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, layer, dtype, shape));
     for (const DraftOutput* output : members) {

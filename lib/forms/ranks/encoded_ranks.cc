@@ -75,7 +75,7 @@ Result<uint32_t> EncodedRanks::AddArray(const DraftOutput& planned, int64_t rank
   const RankTensor& tensor = places_.form().tensors()[index];
   OutputArray output = OutputLike(planned);
   output.id.expert = -1;
-  output.shape = places_.ShapeOnRank(tensor, planned.shape);
+  output.shape = places_.ShapeOnRank(tensor, planned.id.layer, planned.shape);
   MIMO_ASSIGN_OR_RETURN(const std::string name, places_.NameOf(tensor, planned.id.layer, output.dtype, output.shape));
   return outputs_.Add(std::move(output), name, tensor.mtp, rank, planned.id.layer, planned.near);
 }

@@ -3,6 +3,7 @@
 // can rename them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -31,11 +32,15 @@ struct RankTensor {
   // Elements that `role` has among those of a module or an expert, and the first of them; Cut::kScalars only. A fused
   // QKV has all.
   Range ScalarsOf(Role role) const;
-  // Parts of a weight, one to a rank: columns, or else rows.
-  int64_t parts(int64_t tp, int64_t ep) const {
+  // Parts of a weight, of which rank r of tp holds part r * parts / tp: columns, or else rows. `kv_heads` of the layer,
+  // before any is repeated for ranks; tp divides them, or they tp.
+  int64_t parts(int64_t tp, int64_t ep, int64_t kv_heads) const {
+    if (cut == Cut::kKvHeads) return std::min(tp, kv_heads);
     return cut == Cut::kReplicated || cut == Cut::kScalars || (experts && ep > 1) ? 1 : tp;
   }
-  bool by_columns() const { return cut == Cut::kColumns || cut == Cut::kSinks || cut == Cut::kExpertColumns; }
+  // An array of one dimension, which has as many elements for each head.
+  bool by_heads() const { return cut == Cut::kSinks || cut == Cut::kQHeads || cut == Cut::kKvHeads; }
+  bool by_columns() const { return by_heads() || cut == Cut::kColumns || cut == Cut::kExpertColumns; }
 };
 
 struct RankConstant {

@@ -9,6 +9,7 @@ namespace mimo {
 
 RankPlaces::RankPlaces(const RankForm& form, const Planning& p)
     : form_(form),
+      model_(p.target.model),
       tp_(p.options.tp),
       ep_(std::max<int64_t>(p.options.ep, 1)),
       experts_(p.target.model.experts),
@@ -17,9 +18,15 @@ RankPlaces::RankPlaces(const RankForm& form, const Planning& p)
     for (int64_t r = 0; r < tp_; ++r) ranks_.push_back(r);
 }
 
-std::vector<int64_t> RankPlaces::ShapeOnRank(const RankTensor& tensor, const std::vector<int64_t>& shape) const {
+int64_t RankPlaces::PartsOf(const RankTensor& tensor, int32_t layer) const {
+  const int64_t kv_heads = layer < 0 ? 0 : model_.attention_of(layer, tensor.mtp).kv_heads;
+  return tensor.parts(tp_, ep_, kv_heads);
+}
+
+std::vector<int64_t> RankPlaces::ShapeOnRank(const RankTensor& tensor, int32_t layer,
+                                             const std::vector<int64_t>& shape) const {
   std::vector<int64_t> on_rank = shape;
-  const int64_t parts = tensor.parts(tp_, ep_);
+  const int64_t parts = PartsOf(tensor, layer);
   if (tensor.cut == Cut::kScalars) {
     on_rank.clear();
     if (tensor.of.size() > 1 || !tensor.experts) on_rank.push_back(static_cast<int64_t>(tensor.of.size()));
@@ -43,7 +50,7 @@ std::optional<Placed> RankPlaces::PlaceOf(const RankTensor& tensor, const Tensor
     if (local < 0) return std::nullopt;
     before += local * tensor.members();
   }
-  const int64_t parts = tensor.parts(tp_, ep_), part = parts > 1 ? rank : 0;
+  const int64_t parts = PartsOf(tensor, id.layer), part = rank * parts / tp_;
   if (tensor.by_columns()) {
     placed.cols = EvenPart(placed.cols.size(), parts, part);
   } else {
@@ -113,7 +120,7 @@ uint32_t RankOutputs::Add(OutputArray output, const std::string& name, bool mtp,
 Status RankOutputs::AddUnused(const RankTensor& scalars, int32_t layer, uint32_t near) {
   OutputArray unused;
   unused.dtype = scalars.experts ? DType::kF32 : DType::kBF16;
-  unused.shape = places_.ShapeOnRank(scalars, {});
+  unused.shape = places_.ShapeOnRank(scalars, layer, {});
   unused.transform = Transform::kConstant;
   unused.id = {scalars.of[0], scalars.part, scalars.mtp, layer, -1};
   const std::string_view value = scalars.experts ? std::string_view("\x00\x00\x80\x3f", 4) : "\xc0\x7f";  // 1, NaN

@@ -21,9 +21,9 @@ class RankPlaces {
   // Those that are written, ascending.
   const std::vector<int64_t>& ranks() const { return ranks_; }
 
-  // The shape of a rank's array, of elements (codes of a byte, values, scales), from that of one of the arrays that
-  // make it.
-  std::vector<int64_t> ShapeOnRank(const RankTensor& tensor, const std::vector<int64_t>& shape) const;
+  // The shape of a rank's array in `layer`, of elements (codes of a byte, values, scales), from that of one of the
+  // arrays that make it.
+  std::vector<int64_t> ShapeOnRank(const RankTensor& tensor, int32_t layer, const std::vector<int64_t>& shape) const;
   // Where the part of an array that `rank` holds goes in its own; nullopt: it holds none. Not for Cut::kScalars.
   std::optional<Placed> PlaceOf(const RankTensor& tensor, const TensorId& id, const std::vector<int64_t>& shape,
                                 int64_t rank) const;
@@ -41,8 +41,10 @@ class RankPlaces {
   // The vocabulary is padded.
   int64_t RowsWithTail(const RankTensor& tensor, int64_t rows) const;
   int64_t LocalExpert(int64_t expert, int64_t rank) const;  // -1: another rank's
+  int64_t PartsOf(const RankTensor& tensor, int32_t layer) const;
 
   const RankForm& form_;
+  const ModelConfig& model_;
   const int64_t tp_, ep_, experts_;
   std::vector<int64_t> ranks_;
 };

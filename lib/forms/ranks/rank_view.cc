@@ -12,6 +12,7 @@
 #include "lib/forms/ranks/rank_form.h"
 #include "lib/io/dtype.h"
 #include "lib/json/parse.h"
+#include "lib/layout/decide.h"
 #include "lib/model/family.h"
 #include "lib/model/file_names.h"
 #include "lib/model/role_groups.h"
@@ -209,7 +210,13 @@ class RankViewer {
           .Found("another shape or type")
           .Advice("config.json and tensors are of different models");
     }
-    const size_t rank = tensor.experts ? 3 : tensor.cut == Cut::kSinks ? 1 : first.shape.size();
+    if (const int64_t kv = KvHeads(tensor, key.second);
+        tensor.cut == Cut::kKvHeads && (kv < 1 || (kv % ranks_ != 0 && ranks_ % kv != 0)))
+      return Bad(arrays[0], "KV heads that so many ranks cannot share")
+          .Expected("a number of ranks that divides " + std::to_string(kv) + " KV heads, or that they divide")
+          .Found(std::to_string(ranks_) + " ranks")
+          .Advice("config.json and tensors are of different models");
+    const size_t rank = tensor.experts ? 3 : tensor.by_heads() ? 1 : first.shape.size();
     const int64_t members = tensor.members();
     const bool divides = first.shape.size() != rank || first.shape.empty() ? false
                          : tensor.experts ? first.shape[0] * ep_ == config_.experts && first.shape[1] % members == 0
@@ -220,6 +227,11 @@ class RankViewer {
           .Found("another shape")
           .Advice("config.json and tensors are of different models");
     return {};
+  }
+
+  // Before ranks repeated any.
+  int64_t KvHeads(const RankTensor& tensor, int32_t layer) const {
+    return layer < 0 ? 0 : LogicalShape(config_, config_.windowed_at(layer, tensor.mtp)).kv_heads;
   }
 
   // An input scale that the engine's class has and nothing reads: of whatever type.
@@ -254,9 +266,14 @@ class RankViewer {
         const Role role = heads ? Role::kAttnQkv : tensor.of[static_cast<size_t>(member)];
         ShowPart(tensor, {role, tensor.part, tensor.mtp, layer, tensor.experts ? expert : -1}, member, arrays);
       }
-    if (tensor.cut == Cut::kReplicated)
-      for (size_t r = 1; r < arrays.size(); ++r)
-        view_.replicas.push_back({arrays[0], arrays[r], 0, 0, stored_.arrays[arrays[0]].rows()});
+    const int64_t parts = tensor.parts(ranks_, 1, KvHeads(tensor, layer));
+    if (tensor.cut == Cut::kReplicated || tensor.cut == Cut::kKvHeads)
+      for (int64_t r = 0; r < ranks_; ++r) {
+        const int64_t holder = r - r % (ranks_ / parts);  // the first rank with this part
+        if (holder == r) continue;
+        view_.replicas.push_back({arrays[static_cast<size_t>(holder)], arrays[static_cast<size_t>(r)], 0, 0,
+                                  stored_.arrays[arrays[0]].rows()});
+      }
     if (heads) CompareHeads(tensor, layer, arrays);
   }
 
@@ -290,7 +307,7 @@ class RankViewer {
 
   void ShowPart(const RankTensor& tensor, const TensorId& id, int64_t member, const std::vector<uint32_t>& arrays) {
     const StoredArray& first = stored_.arrays[arrays[0]];
-    const int64_t parts = tensor.parts(ranks_, ep_), members = tensor.members();
+    const int64_t parts = tensor.parts(ranks_, ep_, KvHeads(tensor, id.layer)), members = tensor.members();
     Shown shown;
     shown.array.id = id;
     shown.array.name = stored_.table->NameOf(id);
@@ -312,7 +329,7 @@ class RankViewer {
     for (int64_t part = 0; part < parts; ++part) {
       const int64_t row = tensor.by_columns() ? 0 : part * rows, col = tensor.by_columns() ? part * cols : 0;
       const int64_t kept = std::min(rows, MatrixRows(shape) - row);
-      const uint32_t array = arrays[static_cast<size_t>(holder + part)];
+      const uint32_t array = arrays[static_cast<size_t>(holder + part * (parts > 1 ? ranks_ / parts : 0))];
       if (kept > 0) shown.fragments.push_back({array, row, col, kept, cols, before * rows, 0});
       if (tensor.cut == Cut::kVocab && kept < rows)
         view_.cut_rows.push_back(

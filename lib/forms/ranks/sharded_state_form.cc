@@ -67,7 +67,8 @@ Status ShardedStateForm::Check(const Planning& p) const {
 }
 
 Status ShardedStateForm::Aim(const Choice&, Planning* p) const {
-  MIMO_RETURN_IF_ERROR(ShareOut(p));
+  // Scales for smaller blocks are of a shape that the engine's kernels decide.
+  MIMO_RETURN_IF_ERROR(ShareOut(p, {}));
   MIMO_ASSIGN_OR_RETURN(const EngineTarget engine, TargetOf(*p));  // checks version and blocks
   p->target.rounds_router = p->catalogue.config.router_dtype == "bfloat16";
   p->target.qkv = {QkvKind::kFused, p->options.tp};  // chunk r is rank r, quantized or not

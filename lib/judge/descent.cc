@@ -196,6 +196,13 @@ class PairMaker {
     }
   }
 
+  // Elements of a head in a norm of Q or K over all heads; 0 for every other weight.
+  int64_t WidthOfHeadNorm(const TensorId& id, const Strand& strand) {
+    if ((id.role != Role::kAttnQNorm && id.role != Role::kAttnKNorm) || strand.rows != 1) return 0;
+    const int64_t width = ShapeOf(id.layer, id.mtp).head_dim;
+    return width > 0 && strand.cols > width && strand.cols % width == 0 ? width : 0;
+  }
+
   void AddWeight(const Weight& reference) {
     const auto found = run_of_.find(NameOf(reference));
     if (found == run_of_.end()) return;
@@ -214,6 +221,9 @@ class PairMaker {
         pair.kind = UnitKind::kHeadColumns;
         pair.unit = width;
       }
+    } else if (const int64_t width = WidthOfHeadNorm(reference.id, *a); width > 0) {
+      pair.kind = UnitKind::kHeadColumns;
+      pair.unit = width;
     } else if (a->rows == 1) {
       pair.kind = UnitKind::kVector;
       pair.unit = 1;
@@ -243,7 +253,10 @@ std::string StrandPair::UnitName(int64_t index) const {
                                         : "V head ") +
              std::to_string(index);
     case UnitKind::kHeadColumns:
-      return "columns of head " + std::to_string(index);
+      return (id.role == Role::kAttnQNorm   ? "Q head "
+              : id.role == Role::kAttnKNorm ? "K head "
+                                            : "columns of head ") +
+             std::to_string(index);
     case UnitKind::kRow:
       return "row " + std::to_string(index);
     case UnitKind::kStrip:

@@ -22,7 +22,7 @@ inline constexpr double kNegligibleShare = 1.0 / 64;  // of the norm that a unit
 // How a pair of strands is cut into units. Values.
 enum class UnitKind : uint8_t {
   kHead,         // rows of one head
-  kHeadColumns,  // columns of one head: the output projection
+  kHeadColumns,  // columns of one head: the output projection, and norms of Q and K over all heads
   kRow,          // the router: an expert
   kStrip,        // 32 rows
   kVector,       // all of it

@@ -85,6 +85,9 @@ NeuronNaming ParseNeuron(const OrderedJson& section) {
   naming.stacks = section.at("stacks").get<std::string>();
   for (const OrderedJson& entry : section.at("renamed"))
     naming.renamed.emplace_back(entry.at("from").get<std::string>(), entry.at("to").get<std::string>());
+  for (const OrderedJson& entry : section.value("notes", OrderedJson::array()))
+    naming.notes.push_back({entry.value("when", ""), entry.at("text").get<std::string>()});
+  naming.fuses = section.value("fuses", "");
   return naming;
 }
 

@@ -104,6 +104,12 @@ struct NeuronNaming {
   std::string architecture;                                  // the class that NxDI has
   std::vector<std::pair<std::string, std::string>> renamed;  // ends of names: Hugging Face, Neuron
   std::string stacks;                                        // below a layer: "mlp.expert_mlps.mlp_op"
+  // What is to be said of every such directory, or where attention is "values" or has scales by "rows".
+  struct Note {
+    std::string when, text;
+  };
+  std::vector<Note> notes;
+  std::string fuses;  // what makes NxDI fuse Q, K and V of such a directory while it loads; "" nothing does
 };
 
 struct Family {

@@ -177,7 +177,7 @@ OrderedJson FactsOfRun(const MegatronFilesRequest& request) {
 }
 
 // One value of run_config.yaml: a constant, a fact, a number or flag of config.json (under the first of several keys
-// that is there), a callable, or a list of these. An error is kept in `numbers`.
+// that is there), else what `or` says, a callable, or a list of these. An error is kept in `numbers`.
 OrderedJson ValueOf(const OrderedJson& entry, const OrderedJson& facts, ConfigNumbers& numbers) {
   if (entry.contains("value")) return entry.at("value");
   if (entry.contains("fact")) return facts.at(entry.at("fact").get<std::string>());
@@ -190,6 +190,7 @@ OrderedJson ValueOf(const OrderedJson& entry, const OrderedJson& facts, ConfigNu
   }
   const auto keys = entry.at("config").get<std::vector<std::string>>();
   OrderedJson value = numbers.First(keys);
+  if (value.is_null() && entry.contains("or")) return ValueOf(entry.at("or"), facts, numbers);
   if (value.is_null() && entry.contains("default")) value = entry.at("default");
   if (value.is_null() && !entry.value("optional", false)) numbers.Missing(keys.front());
   const double divisor =
@@ -245,10 +246,11 @@ std::pair<TorchValue, TorchValue> EntryOf(const std::string& key, T value) {
   return {TorchValue{key}, TorchValue{std::move(value)}};
 }
 
-std::string CommonState(int64_t iteration) {
+std::string CommonState(int64_t iteration, const MegatronTraits& traits) {
   TorchValue::Dict content;
   content.push_back(EntryOf("singleton_local_shards", false));
   content.push_back(EntryOf("chained_optim_avoid_prefix", true));
+  for (const auto& [name, value] : traits.content) content.push_back(EntryOf(name, value));
   TorchValue::Dict state;
   state.push_back(EntryOf("checkpoint_version", 3.0));
   state.push_back(EntryOf("iteration", iteration));
@@ -298,6 +300,23 @@ constexpr char kMetadata[] =
 
 }  // namespace
 
+Result<MegatronTraits> MegatronTraitsOf(const Family& family) {
+  MegatronTraits traits;
+  if (family.SectionText("megatron").empty()) return traits;
+  try {
+    MIMO_ASSIGN_OR_RETURN(const OrderedJson section,
+                          ParseJson<OrderedJson>(family.SectionText("megatron"), family.name));
+    traits.tp_beyond_kv_heads = section.value("tp_beyond_kv_heads", false);
+    const OrderedJson content = section.value("content_metadata", OrderedJson::object());
+    for (const auto& [name, value] : content.items()) traits.content.emplace_back(name, value.get<bool>());
+  } catch (const OrderedJson::exception& problem) {
+    return BadInput("a bad description of Megatron checkpoints")
+        .File("schemas/models/" + family.name + ".json")
+        .Found(problem.what());
+  }
+  return traits;
+}
+
 std::string MegatronIterationDirectory(int64_t iteration) {
   char name[32];
   std::snprintf(name, sizeof name, "iter_%07lld", static_cast<long long>(iteration));
@@ -309,7 +328,8 @@ Result<std::vector<TextFile>> MegatronFiles(const MegatronFilesRequest& request)
   const int64_t iteration = request.options.iteration;
   const std::string directory = MegatronIterationDirectory(iteration) + "/";
   const std::string train_state = TrainState(iteration);
-  return std::vector<TextFile>{{directory + kCommonStateName, CommonState(iteration)},
+  MIMO_ASSIGN_OR_RETURN(const MegatronTraits traits, MegatronTraitsOf(*request.config.family));
+  return std::vector<TextFile>{{directory + kCommonStateName, CommonState(iteration, traits)},
                                {directory + kMegatronMetadataName, kMetadata},
                                {directory + kRunConfigName, std::move(run_config)},
                                {directory + kTrainStateName, train_state},

@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lib/base/status.h"
 #include "lib/model/config.h"
+#include "lib/model/family.h"
 #include "lib/plan/plan.h"
 
 namespace mimo {
@@ -19,6 +21,16 @@ struct MegatronFilesRequest {
   // Iteration and dtype; tp, pp, ep and etp are informative: torch_dist is loaded at any of them.
   const PlanOptions& options;
 };
+
+// What a family's description says of its Megatron checkpoints besides run_config.
+struct MegatronTraits {
+  // TP may exceed the KV heads, which ranks then share (Megatron cuts linear_qkv by rows there).
+  bool tp_beyond_kv_heads = false;
+  // Entries of content_metadata in common.pt besides the usual ones; loaders ask for keys as they say.
+  std::vector<std::pair<std::string, bool>> content;
+};
+// kBadInput for a description that is none; a family that Megatron-Bridge does not know has no traits.
+Result<MegatronTraits> MegatronTraitsOf(const Family& family);
 
 // iter_0000042, of an iteration.
 std::string MegatronIterationDirectory(int64_t iteration);

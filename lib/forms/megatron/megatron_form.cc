@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "lib/forms/rules.h"
@@ -56,7 +57,6 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
       tensor.when = row.value("when", "");
       tensor.mtp = row.value("mtp", false);
       tensor.f32 = row.value("dtype", "") == "F32";
-      form.by_pattern_.emplace(tensor.pattern, form.tensors_.size());
       form.tensors_.push_back(std::move(tensor));
     }
     for (const Json& row : table.at("extra_state"))
@@ -65,13 +65,45 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
   } catch (const Json::exception& problem) {
     return BadTable("malformed table").Found(problem.what());
   }
+  form.Index();
   return form;
 }
 
-Result<const MegatronForm*> MegatronForm::Get() {
-  static const Result<MegatronForm> form = ParseMegatronForm(EmbeddedText(kFormTable));
-  if (!form.ok()) return BadTable("the embedded table cannot be read");
-  return &form.value();
+void MegatronForm::Index() {
+  by_pattern_.clear();
+  for (size_t i = 0; i < tensors_.size(); ++i) by_pattern_.emplace(tensors_[i].pattern, i);
+}
+
+// Modules stay: which are asked for follows from the layers that a model has.
+MegatronForm MegatronForm::Of(const Family& family) const {
+  const std::vector<TensorRule>& rules = family.table.rules();
+  const auto lacks = [&](const MegatronTensor& tensor) {
+    if (tensor.when == "dense" && family.moe.kind == LayerPattern::Kind::kAll) return true;
+    if (tensor.when == "moe" && family.moe.kind == LayerPattern::Kind::kNone) return true;
+    return std::none_of(tensor.of.begin(), tensor.of.end(), [&](Role role) {
+      return std::any_of(rules.begin(), rules.end(),
+                         [&](const TensorRule& rule) { return rule.role == role && rule.mtp == tensor.mtp; });
+    });
+  };
+  MegatronForm of = *this;
+  std::erase_if(of.tensors_, lacks);
+  of.Index();
+  return of;
+}
+
+Result<const MegatronForm*> MegatronForm::Get(const Family& family) {
+  using Forms = std::map<std::string, MegatronForm>;
+  static const Result<Forms> forms = []() -> Result<Forms> {
+    MIMO_ASSIGN_OR_RETURN(const MegatronForm whole, ParseMegatronForm(EmbeddedText(kFormTable)));
+    MIMO_ASSIGN_OR_RETURN(const std::vector<const Family*>* families, Family::All());
+    Forms made;
+    for (const Family* one : *families) made.emplace(one->name, whole.Of(*one));
+    return made;
+  }();
+  if (!forms.ok()) return BadTable("the embedded table cannot be read");
+  const auto found = forms.value().find(family.name);
+  if (found == forms.value().end()) return BadTable("a family that is not embedded").Found(family.name);
+  return &found->second;
 }
 
 std::optional<size_t> MegatronForm::Find(const TensorId& id, const ModelConfig& model) const {

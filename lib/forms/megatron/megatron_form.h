@@ -14,6 +14,7 @@
 #include "lib/base/status.h"
 #include "lib/layout/partition.h"
 #include "lib/model/config.h"
+#include "lib/model/family.h"
 #include "lib/model/names.h"
 
 namespace mimo {
@@ -55,8 +56,9 @@ struct MegatronRun {
 
 class MegatronForm {
  public:
-  // The embedded table, parsed once.
-  static Result<const MegatronForm*> Get();
+  // The embedded table, without the rows of what the family has not: roles, MTP layers, kinds of layers. Parsed once
+  // for each family; lives forever.
+  static Result<const MegatronForm*> Get(const Family& family);
 
   const std::vector<MegatronTensor>& tensors() const { return tensors_; }
   const std::vector<MegatronModule>& modules() const { return modules_; }
@@ -67,10 +69,14 @@ class MegatronForm {
 
  private:
   friend Result<MegatronForm> ParseMegatronForm(std::string_view json);
+  MegatronForm Of(const Family& family) const;
+  void Index();
+
   std::vector<MegatronTensor> tensors_;
   std::vector<MegatronModule> modules_;
   std::unordered_map<std::string, size_t> by_pattern_;
 };
+// Of the text of a table, whole.
 Result<MegatronForm> ParseMegatronForm(std::string_view json);
 
 // "model1" -> 1: how trainers call the parts of a model under virtual pipeline stages. -1: it is none.

@@ -7,6 +7,7 @@
 
 #include "lib/forms/megatron/megatron_store.h"
 #include "lib/io/torch/item.h"
+#include "lib/layout/decide.h"
 #include "lib/model/family.h"
 
 namespace mimo {
@@ -43,7 +44,7 @@ class LegacyReader {
       : fs_(fs), directory_(directory), store_(*store), stored_(store->stored) {}
 
   Status Read() {
-    MIMO_ASSIGN_OR_RETURN(form_, MegatronForm::Get());
+    MIMO_ASSIGN_OR_RETURN(form_, MegatronForm::Get(*stored_.config.family));
     MIMO_RETURN_IF_ERROR(ListRanks());
     for (RankFile& rank : ranks_) MIMO_RETURN_IF_ERROR(Open(&rank));
     if (!ranks_.empty()) TakeArguments(ranks_[0].content.value, ranks_[0].directory + "/" + kFile, &store_.arguments);
@@ -240,9 +241,11 @@ class LegacyReader {
     return {};
   }
 
-  // How many ranks share out a tensor: --tp of them, or those inside an expert, which its shape tells.
-  Result<int64_t> PartsOf(const MegatronTensor& tensor, char half, const StoredArray& first) const {
+  // How many ranks share out a tensor: --tp of them, or those inside an expert, or those that share the heads of a
+  // vector, which its shape tells.
+  Result<int64_t> PartsOf(const MegatronTensor& tensor, int32_t layer, char half, const StoredArray& first) const {
     if (tensor.cut == Cut::kReplicated) return 1;
+    if (tensor.cut == Cut::kHeadVector) return PartsOfVector(tensor, layer, first);
     if (!tensor.experts()) return tp_;
     const bool by_rows = tensor.cut == Cut::kExpertRows;
     const int64_t whole = stored_.config.moe_intermediate * (by_rows && half == 0 ? 2 : 1);
@@ -255,11 +258,29 @@ class LegacyReader {
     return parts;
   }
 
+  // Of a vector along heads: fewer than the ranks where these share KV heads, one where it is of one head.
+  Result<int64_t> PartsOfVector(const MegatronTensor& tensor, int32_t layer, const StoredArray& first) const {
+    ModelConfig model = stored_.config;
+    model.global = LogicalShape(stored_.config, false);
+    model.window = LogicalShape(stored_.config, true);
+    const TensorRule* rule = stored_.table->RuleOf({tensor.of[0], Part::kWeight, tensor.mtp, layer, -1});
+    int64_t whole = 0;
+    if (rule != nullptr && rule->shape.size() == 1) {
+      MIMO_ASSIGN_OR_RETURN(whole, Dimension(rule->shape[0], model, layer, tensor.mtp));
+    }
+    const int64_t part = first.shape.size() == 1 ? first.shape[0] : 0, parts = part > 0 ? whole / part : 0;
+    if (parts < 1 || parts * part != whole || tp_ % parts != 0)
+      return Bad(first.name, "a vector whose length does not fit config.json")
+          .Expected(std::to_string(whole) + " elements over a divisor of " + std::to_string(tp_) + " ranks")
+          .Found(std::to_string(part));
+    return parts;
+  }
+
   Status PutTogether(const Key& key, const std::vector<Piece>& pieces) {
     const auto [index, layer, expert, half] = key;
     const MegatronTensor& tensor = form_->tensors()[index];
     const StoredArray first = stored_.arrays[pieces[0].array];
-    MIMO_ASSIGN_OR_RETURN(const int64_t parts, PartsOf(tensor, half, first));
+    MIMO_ASSIGN_OR_RETURN(const int64_t parts, PartsOf(tensor, layer, half, first));
     std::vector<uint32_t> holder(static_cast<size_t>(parts), kNone);
     for (const Piece& piece : pieces) {
       const StoredArray& array = stored_.arrays[piece.array];
@@ -267,7 +288,9 @@ class LegacyReader {
         return Bad(array.name, "ranks disagree about a tensor")
             .Expected("the shape and dtype of " + first.name)
             .Found("others");
-      uint32_t& held = holder[static_cast<size_t>(piece.tp % parts)];
+      // Ranks that share KV heads follow each other; those of an expert are dealt out in turns.
+      const int64_t part = tensor.cut == Cut::kHeadVector ? piece.tp / (tp_ / parts) : piece.tp % parts;
+      uint32_t& held = holder[static_cast<size_t>(part)];
       if (held == kNone)
         held = piece.array;
       else

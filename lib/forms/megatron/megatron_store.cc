@@ -118,7 +118,7 @@ class DcpReader {
     MIMO_ASSIGN_OR_RETURN(const std::string pickle, ReadWholeFile(fs_, path, kMaxMetadataBytes));
     MIMO_ASSIGN_OR_RETURN(const DcpMetadata metadata, ReadDcpMetadata(pickle, path));
     hash_ = HashBytes(std::as_bytes(std::span(pickle)));
-    MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
+    MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get(*stored_.config.family));
     for (const auto& foreign : metadata.foreign) {
       if (IsTrainingState(foreign.key) || !form->Identify(foreign.key)) {
         store_.skipped.push_back(foreign.key);

@@ -339,7 +339,7 @@ class MegatronViewer {
 }  // namespace
 
 Result<View> ViewOfMegatron(const MegatronStore& store, const GateUpWish& order) {
-  MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
+  MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get(*store.stored.config.family));
   return MegatronViewer(store, *form, order).Show();
 }
 

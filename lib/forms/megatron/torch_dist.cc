@@ -22,8 +22,9 @@ constexpr int64_t kColumns = 128;
 
 class TorchDistPlanner {
  public:
-  TorchDistPlanner(Draft& draft, const MegatronForm& form, const ModelConfig& model, const PlanOptions& options)
-      : draft_(draft), form_(form), model_(model), options_(options) {}
+  TorchDistPlanner(Draft& draft, const MegatronForm& form, const MegatronTraits& traits, const ModelConfig& model,
+                   const PlanOptions& options)
+      : draft_(draft), form_(form), traits_(traits), model_(model), options_(options) {}
 
   Status Plan() {
     const std::vector<DraftGroup> planned = std::move(draft_.groups);
@@ -82,6 +83,13 @@ class TorchDistPlanner {
     return parts * asked;
   }
 
+  // Linear_qkv is cut between groups; by rows where Megatron has ranks share the KV heads.
+  int64_t UnitsOfHeads(const AttentionShape& shape, int64_t rows) const {
+    const int64_t tp = options_.tp;
+    const bool shared = tp > shape.kv_heads && tp % shape.kv_heads == 0 && shape.heads % tp == 0 && rows % tp == 0;
+    return traits_.tp_beyond_kv_heads && shared ? tp : shape.kv_heads;
+  }
+
   std::string FileOf(bool mtp, int32_t layer) const {
     const int64_t n = mtp ? model_.layers + 2 + layer : layer + 2;
     return MegatronIterationDirectory(options_.iteration) + "/__0_" + std::to_string(n) + ".distcp";
@@ -131,7 +139,7 @@ class TorchDistPlanner {
     const int64_t rows = MatrixRows(made.shape), cols = RowElements(made.shape);
     int64_t row_parts = 1, col_parts = 1;
     if (tensor.cut == Cut::kHeads) {
-      MIMO_ASSIGN_OR_RETURN(row_parts, PartsOf(shape.kv_heads, options_.tp, "--tp", made.key));
+      MIMO_ASSIGN_OR_RETURN(row_parts, PartsOf(UnitsOfHeads(shape, rows), options_.tp, "--tp", made.key));
     } else if (tensor.cut == Cut::kRows || tensor.cut == Cut::kVocab) {
       const auto halves = static_cast<int64_t>(tensor.of.size());
       MIMO_ASSIGN_OR_RETURN(row_parts, PartsOf(rows / halves, options_.tp, "--tp", made.key));
@@ -238,6 +246,7 @@ class TorchDistPlanner {
 
   Draft& draft_;
   const MegatronForm& form_;
+  const MegatronTraits& traits_;
   const ModelConfig& model_;
   const PlanOptions& options_;
 };
@@ -266,8 +275,9 @@ void AddExtraStates(const MegatronForm& form, const ModelConfig& model, int mtp_
 }  // namespace
 
 Status TorchDistForm::Arrange(Planning* p) const {
-  MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
-  return TorchDistPlanner(p->draft, *form, p->target.model, p->options).Plan();
+  MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get(*p->target.model.family));
+  MIMO_ASSIGN_OR_RETURN(const MegatronTraits traits, MegatronTraitsOf(*p->target.model.family));
+  return TorchDistPlanner(p->draft, *form, traits, p->target.model, p->options).Plan();
 }
 
 Status TorchDistForm::Describe(const Planning& p, Plan* plan) const {
@@ -293,7 +303,7 @@ Status TorchDistForm::Describe(const Planning& p, Plan* plan) const {
   }
   DcpMetadata metadata;
   for (auto& [key, tensor] : tensors) metadata.tensors.push_back(std::move(tensor));
-  MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get());
+  MIMO_ASSIGN_OR_RETURN(const MegatronForm* form, MegatronForm::Get(*model.family));
   const std::string state = EmptyExtraStateItem();
   constexpr char kStates[] = "__0_0.distcp";
   AddExtraStates(*form, model, mtp_layers, {kStates, 0, state.size()}, &metadata.bytes);

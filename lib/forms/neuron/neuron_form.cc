@@ -35,6 +35,12 @@ Status NeuronForm::Check(const Planning& p) const {
         .Expected("--to hf, or a description of the family's Neuron names (docs/adding-a-model.md)")
         .Found("--to nxdi of " + family.title);
   MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseFormat, RefuseIteration, RefuseTemplate}));
+  const bool fused = p.options.attention == AttentionStorage::kFused || p.options.qkv.kind == QkvWish::Kind::kFused;
+  if (fused && !family.neuron->fuses.empty())
+    return UsageError("NxDI fuses Q, K and V of this family itself, while it loads, and refuses files that are fused")
+        .Expected("Q, K and V apart")
+        .Found(p.options.attention == AttentionStorage::kFused ? "--attention fused" : "--qkv " + p.options.qkv.text)
+        .Advice(family.neuron->fuses);
   MIMO_RETURN_IF_ERROR(RefuseEngineOptions(p, AttentionStorage::kBf16));
   MIMO_RETURN_IF_ERROR(CheckEach(p, {RefuseTrainingTopology, RefuseShardSize}));
   if (p.options.fp8_block_rows > 0)
@@ -84,13 +90,10 @@ void NeuronForm::Note(Planning* p) const {
   Form::Note(p);
   if (p->options.router_bias == RouterBias::kCentred)
     p->notes.push_back("router biases lack their mean, which no choice of experts depends on; it is not kept");
-  p->notes.push_back("MTP layers and towers are dropped: Neuron's form has no place for them");
-  if (p->options.dtype != DTypeChoice::kKeep)
-    p->notes.push_back(
-        "NxDI renames the router's bias only when neuron_config.quantized is set: check that it is loaded");
-  else if (p->options.attention != AttentionStorage::kBf16)
-    p->notes.push_back(
-        "the published V2.5-Pro scripts keep q, k and v in BF16 (--attention bf16), for FP8 did not work there");
+  const bool keeps = p->options.dtype == DTypeChoice::kKeep;
+  const std::string attention = !keeps ? "values" : p->options.attention != AttentionStorage::kBf16 ? "rows" : "";
+  for (const NeuronNaming::Note& note : p->catalogue.config.family->neuron->notes)
+    if (note.when.empty() || note.when == attention) p->notes.push_back(note.text);
 }
 
 void NeuronForm::Amend(const Planning& p, HfDescription* description) const {

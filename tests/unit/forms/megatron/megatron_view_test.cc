@@ -48,7 +48,7 @@ struct Saved {
   void Add(const std::string& key, const Tensor& t, const Cuts& cuts) {
     SavedTensor saved;
     saved.key = key;
-    saved.name = MegatronForm::Get().value()->Identify(key);
+    saved.name = MegatronForm::Get(*Family::Get("mimo_v2").value()).value()->Identify(key);
     saved.shape = t.shape;
     std::vector<std::pair<std::vector<int64_t>, std::vector<int64_t>>> parts = {{{}, {}}};
     for (size_t axis = 0; axis < t.shape.size(); ++axis) {
@@ -263,7 +263,7 @@ TEST(MegatronView, ChunksInsideAnArray) {
     }
     SavedTensor tensor;
     tensor.key = key;
-    tensor.name = MegatronForm::Get().value()->Identify(key);
+    tensor.name = MegatronForm::Get(*Family::Get("mimo_v2").value()).value()->Identify(key);
     tensor.shape = t.shape;
     const int64_t each = made::kDense / 2, cols = made::kHidden;
     for (int64_t r = 0; r < 2; ++r) {
@@ -339,7 +339,7 @@ TEST_F(Broken, TwoSpellingsOfOneTensor) {
         "decoder.layers.self_attention.linear_proj.weight"}) {
     SavedTensor tensor = saved_.Find("decoder.final_layernorm.weight");
     tensor.key = key;
-    tensor.name = MegatronForm::Get().value()->Identify(key);
+    tensor.name = MegatronForm::Get(*Family::Get("mimo_v2").value()).value()->Identify(key);
     ASSERT_TRUE(tensor.name);
     saved_.store.tensors.push_back(tensor);
     saved_.Refused();
@@ -357,7 +357,7 @@ TEST_F(Broken, TensorsBeyondTheConfig) {
         "decoder.layers.0.self_attention.core_attention.softmax_offset", "decoder.layers.1.mlp.linear_fc1.weight"}) {
     SavedTensor tensor = saved_.Find("decoder.final_layernorm.weight");
     tensor.key = key;
-    tensor.name = MegatronForm::Get().value()->Identify(key);
+    tensor.name = MegatronForm::Get(*Family::Get("mimo_v2").value()).value()->Identify(key);
     ASSERT_TRUE(tensor.name);
     saved_.store.tensors.push_back(tensor);
     const std::string message = saved_.Refused();

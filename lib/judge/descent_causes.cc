@@ -136,9 +136,20 @@ class CauseFinder {
     for (const SampledRow& piece : sample_) {
       std::vector<float>& values = values_.emplace_back(static_cast<size_t>(piece.cols));
       MIMO_RETURN_IF_ERROR(run_.Read(piece.row, piece.col, values));
-      zero_ = zero_ && std::all_of(values.begin(), values.end(), [](float value) { return value == 0; });
+      zero_ = zero_ && AreZero(pair, std::span(d.units).first(taken), values);
     }
     return {};
+  }
+
+  // Of a row of a sample: what it has of the units. All of it, where these are no columns.
+  static bool AreZero(const StrandPair& pair, std::span<const int64_t> units, std::span<const float> values) {
+    const auto zero = [](std::span<const float> part) {
+      return std::all_of(part.begin(), part.end(), [](float value) { return value == 0; });
+    };
+    if (pair.kind != UnitKind::kHeadColumns) return zero(values);
+    const auto width = static_cast<size_t>(pair.unit);
+    return std::all_of(units.begin(), units.end(),
+                       [&](int64_t unit) { return zero(values.subspan(static_cast<size_t>(unit) * width, width)); });
   }
 
   void Take(std::string id, std::string place, double cosine, Explanation* best, std::string advice = "") const {

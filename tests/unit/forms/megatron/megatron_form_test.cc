@@ -9,10 +9,13 @@
 namespace mimo {
 namespace {
 
-const MegatronForm& Form() {
-  const auto form = MegatronForm::Get();
+const MegatronForm& FormOf(const char* family) {
+  const auto form = MegatronForm::Get(*Family::Get(family).value());
   EXPECT_TRUE(form.ok());
   return *form.value();
+}
+const MegatronForm& Form() {
+  return FormOf("mimo_v2");
 }
 
 struct Spelling {
@@ -166,6 +169,43 @@ TEST(MegatronForm, EveryWeightHasOneTensor) {
     EXPECT_EQ(tensor.mtp, tensor.pattern.starts_with("mtp.")) << tensor.pattern;
   }
   EXPECT_EQ(patterns.size(), 26u);  // 3 global, 12 in decoder layers, 11 in MTP layers
+}
+
+// A family's form has the rows of its own roles, MTP layers and kinds of layers, and no others.
+TEST(MegatronForm, OfAFamily) {
+  const MegatronForm& form = FormOf("minimax_m2");
+  std::set<std::string> patterns;
+  for (const MegatronTensor& tensor : form.tensors()) patterns.insert(tensor.pattern);
+  const std::string layer = "decoder.layers.{layer}.";
+  EXPECT_EQ(patterns,
+            (std::set<std::string>{
+                "embedding.word_embeddings.weight", "output_layer.weight", "decoder.final_layernorm.weight",
+                layer + "self_attention.linear_qkv.layer_norm_weight", layer + "self_attention.linear_qkv.weight",
+                layer + "self_attention.linear_proj.weight", layer + "self_attention.q_layernorm.weight",
+                layer + "self_attention.k_layernorm.weight", layer + "pre_mlp_layernorm.weight",
+                layer + "mlp.router.weight", layer + "mlp.router.expert_bias", kExpertFc1, kExpertFc2}));
+  const char kNorm[] = "decoder.layers.5.self_attention.q_layernorm.weight";
+  const auto found = form.Identify(kNorm);
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(form.tensors()[found->tensor].of, std::vector<Role>{Role::kAttnQNorm});
+  EXPECT_EQ(form.tensors()[found->tensor].cut, Cut::kHeadVector);
+  EXPECT_EQ(found->layer, 5);
+  EXPECT_FALSE(Form().Identify(kNorm).has_value());
+  for (const char* other : {"decoder.layers.0.mlp.linear_fc1.weight", "mtp.layers.0.enorm.weight",
+                            "decoder.layers.0.mlp.linear_fc1.layer_norm_weight",
+                            "decoder.layers.0.self_attention.core_attention.softmax_offset"}) {
+    EXPECT_FALSE(form.Identify(other).has_value()) << other;
+    EXPECT_TRUE(Form().Identify(other).has_value()) << other;
+  }
+  ModelConfig model;
+  model.moe = {1};
+  TensorId id;
+  id.layer = 0;
+  for (const auto& [role, there] : {std::pair(Role::kAttnKNorm, true), std::pair(Role::kAttnSink, false),
+                                    std::pair(Role::kMlpUp, false), std::pair(Role::kExpertUp, true)}) {
+    id.role = role;
+    EXPECT_EQ(form.Find(id, model).has_value(), there) << RoleName(role);
+  }
 }
 
 // Row of the Megatron tensor by row of the weight; -1 where no run says.

@@ -3,7 +3,7 @@ checkpoints with them as the ranks of a topology do.
 
 scripts/setup.sh extracts the Python files of each wheel into .venv-interop/megatron/VERSION. World(version, n).run()
 starts one interpreter, which imports the release once and forks n processes; every process does every step: (name of a
-function of harness.megatron_ranks, its arguments). What they return comes back per step and rank.
+function of harness.megatron_ranks or of another module that was named, its arguments). What they return comes back per step and rank.
 """
 import os
 import pickle
@@ -54,8 +54,8 @@ def _without_strides():
 
 
 class World:
-    def __init__(self, version, size=4):
-        self.version, self.size = version, size
+    def __init__(self, version, size=4, module="harness.megatron_ranks"):
+        self.version, self.size, self.module = version, size, module
 
     def run(self, steps, timeout=900):
         """-> [[what each rank returned] per step]; an exception of any rank is an AssertionError here."""
@@ -63,7 +63,7 @@ class World:
             with open(os.path.join(place, "steps"), "wb") as f:
                 pickle.dump(steps, f)
             command = [sys.executable, "-W", "ignore", "-m", "harness.megatron_core", self.version]
-            command += [str(self.size), place]
+            command += [str(self.size), place, self.module]
             with open(os.path.join(place, "output"), "w+b") as output:
                 subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
                                timeout=timeout, env=dict(os.environ, OMP_NUM_THREADS="1"))
@@ -82,16 +82,17 @@ class World:
         return [list(step) for step in zip(*results)]
 
 
-def _rank(rank, size, place, steps):
+def _rank(rank, size, place, module, steps):
+    import importlib
     import multiprocessing
     import traceback
 
     import torch.distributed
 
-    from harness import megatron_ranks
+    does = importlib.import_module(module)
     try:
         torch.distributed.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=size)
-        result = [getattr(megatron_ranks, name)(rank, *arguments) for name, arguments in steps]
+        result = [getattr(does, name)(rank, *arguments) for name, arguments in steps]
         torch.distributed.barrier()
     except BaseException:                      # the others would wait for this rank for ever
         result = f"rank {rank}: {traceback.format_exc()}"
@@ -106,7 +107,7 @@ def _rank(rank, size, place, steps):
 
 
 def main():
-    version, size, place = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    version, size, place, module = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
     install(version)
     import megatron.core.dist_checkpointing  # noqa: F401
     with open(os.path.join(place, "steps"), "rb") as f:
@@ -115,7 +116,7 @@ def main():
     for rank in range(size):
         pid = os.fork()
         if pid == 0:
-            _rank(rank, size, place, steps)
+            _rank(rank, size, place, module, steps)
         children.append(pid)
     failed = False
     while children:

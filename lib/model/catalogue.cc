@@ -12,6 +12,7 @@
 #include "lib/model/file_names.h"
 #include "lib/model/mtp_names.h"
 #include "lib/model/name_prefix.h"
+#include "lib/model/rank_files.h"
 #include "lib/model/role_groups.h"
 
 namespace mimo {
@@ -21,18 +22,6 @@ namespace {
 constexpr char kSuffix[] = ".safetensors";
 constexpr uint64_t kMaxConfigBytes = 64ull << 20;
 constexpr uint64_t kMaxIndexBytes = 1ull << 30;
-
-// "rank3/" of "model-rank-3-part-0.safetensors"; "" for files of no rank.
-std::string RankPrefix(const std::string& file) {
-  size_t at = file.find("-rank-");
-  const std::string kind = file.substr(0, at);
-  if (at == std::string::npos || (kind != "model" && kind != "mtp")) return "";
-  at += 6;
-  size_t end = at;
-  while (end < file.size() && file[end] >= '0' && file[end] <= '9') ++end;
-  if (end == at || end - at > 5 || file.compare(end, 6, "-part-") != 0) return "";
-  return "rank" + file.substr(at, end - at) + "/";
-}
 
 std::string Some(const std::vector<std::string>& names) {
   std::string text;

@@ -79,7 +79,7 @@ MegatronForm MegatronForm::Of(const Family& family) const {
   const std::vector<TensorRule>& rules = family.table.rules();
   const auto lacks = [&](const MegatronTensor& tensor) {
     if (tensor.when == "dense" && family.moe.kind == LayerPattern::Kind::kAll) return true;
-    if (tensor.when == "moe" && family.moe.kind == LayerPattern::Kind::kNone) return true;
+    if (tensor.when == "moe" && family.moe.kind == LayerPattern::Kind::kNoLayer) return true;
     return std::none_of(tensor.of.begin(), tensor.of.end(), [&](Role role) {
       return std::any_of(rules.begin(), rules.end(),
                          [&](const TensorRule& rule) { return rule.role == role && rule.mtp == tensor.mtp; });

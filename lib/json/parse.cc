@@ -103,6 +103,19 @@ class Guard {
   }
   bool binary(json::binary_t& /*value*/) { return false; }  // not in JSON
 
+  // What the scanner leaves to the library.
+  static bool odd_string(std::string_view token, std::string* value) {
+    json read = json::parse(token, nullptr, false);
+    if (!read.is_string()) return false;
+    *value = std::move(read.get_ref<std::string&>());
+    return true;
+  }
+  bool odd_number(std::string_view token, bool* goes_on) {
+    NumberAlone alone(*this);
+    *goes_on = json::sax_parse(token, &alone);
+    return !alone.too_great;
+  }
+
   bool start_object(size_t /*count*/) { return Begin(true) && next_.BeginObject(); }
   bool key(std::string& value) {
     if (value.size() > limits_.key_bytes)
@@ -134,6 +147,21 @@ class Guard {
     bool object;
     size_t first_key;     // of its keys in keys_
     size_t elements = 0;  // of an array, so far
+  };
+
+  // One number on its way.
+  struct NumberAlone : nlohmann::detail::json_sax_acceptor<json> {
+    explicit NumberAlone(Guard& of) : guard(of) {}
+    Guard& guard;
+    bool too_great = false;  // for any double
+    bool number_integer(int64_t value) { return guard.number_integer(value); }
+    bool number_unsigned(uint64_t value) { return guard.number_unsigned(value); }
+    bool number_float(double value, const std::string& text) { return guard.number_float(value, text); }
+    bool parse_error(size_t /*position*/, const std::string& /*token*/,
+                     const nlohmann::detail::exception& /*problem*/) {
+      too_great = true;
+      return false;
+    }
   };
 
   // What the parser, which reads the text again, finds wrong in it.

@@ -31,6 +31,18 @@ struct Recorder {
   bool number_float(double value, const std::string& text) { return Add("float " + json(value).dump() + " " + text); }
   bool string(std::string& value) { return Add("string " + std::move(value)); }
   bool binary(json::binary_t& /*value*/) { return Add("binary"); }
+  static bool odd_string(std::string_view token, std::string* value) {
+    const json read = json::parse(token, nullptr, false);
+    if (!read.is_string()) return false;
+    *value = read.get<std::string>();
+    return true;
+  }
+  bool odd_number(std::string_view token, bool* goes_on) {
+    Recorder alone;
+    if (!json::sax_parse(token, &alone)) return false;
+    *goes_on = Add(alone.lines.at(0));
+    return true;
+  }
   bool start_object(size_t count) { return Add("{" + std::to_string(count)); }
   bool key(std::string& value) { return Add("key " + std::move(value)); }
   bool end_object() { return Add("}"); }

@@ -110,9 +110,11 @@ sglang/srt/layers/quantization/: base_config.py fp8.py modelopt_quant.py unquant
 sglang/srt/model_loader/: checkpoint_quantization.py weight_utils.py
 sglang/srt/models/: mimo_v2.py mimo_v2_nextn.py
 megatron/bridge/models/: gpt_provider.py model_provider.py transformer_config.py
-megatron/bridge/models/conversion/: mapping_registry.py model_bridge.py param_mapping.py transformers_compat.py utils.py
+megatron/bridge/models/conversion/: mapping_registry.py model_bridge.py param_mapping.py quantization_utils.py
+megatron/bridge/models/conversion/: transformers_compat.py utils.py
 megatron/bridge/models/decorators/: dispatch.py
 megatron/bridge/models/mimo_v2_flash/: mimo_v2_flash_bridge.py mimo_v2_flash_provider.py
+megatron/bridge/models/minimax_m2/: minimax_m2_bridge.py minimax_m2_provider.py
 megatron/bridge/training/: state.py
 megatron/bridge/training/utils/: checkpoint_utils.py config_utils.py
 megatron/bridge/utils/: activation_map.py instantiate_utils.py vocab_utils.py

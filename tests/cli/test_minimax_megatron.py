@@ -109,7 +109,7 @@ class States(RunCase):
         out = self.run_of(source, "--tp", 4, "--ep", 2, "--pp", 2, "--etp", 2)
         said = self.settings(out)
         expected = {"num_layers": 2, "hidden_size": 128, "ffn_hidden_size": 128, "num_attention_heads": 12,
-                    "num_query_groups": 4, "kv_channels": 128, "qk_layernorm": False, "rotary_base": 5000000,
+                    "num_query_groups": 4, "kv_channels": 128, "qk_layernorm": True, "rotary_base": 5000000,
                     "rotary_percent": 0.5, "num_moe_experts": 4, "moe_router_topk": 4, "moe_ffn_hidden_size": 128,
                     "moe_router_score_function": "sigmoid", "moe_router_enable_expert_bias": True,
                     "moe_router_pre_softmax": False, "moe_router_load_balancing_type": "aux_loss",

@@ -1,4 +1,4 @@
-"""Megatron-Bridge's conversion of MiMo-V2-Flash, run without a GPU, Transformer Engine or an installed Megatron.
+"""Megatron-Bridge's conversion of MiMo-V2-Flash and of MiniMax-M2, run without a GPU, Transformer Engine or an installed Megatron.
 
 scripts/setup.sh extracts the modules below from the wheels of megatron-bridge and megatron-core; engine_stub.py imports
 them as they are and stands in for everything around them. What is Bridge's own here: the registry of parameter names,
@@ -16,7 +16,8 @@ from harness import engine_stub
 
 PACKAGE = "megatron"
 CONVERSION = "megatron.bridge.models.conversion"
-MIMO = "megatron.bridge.models.mimo_v2_flash"
+FAMILIES = "megatron.bridge.models"
+BRIDGES = {"mimo_v2_flash": "MiMoV2FlashBridge", "minimax_m2": "MiniMaxM2Bridge"}
 
 
 class Group:
@@ -26,8 +27,8 @@ class Group:
         self.size, self.rank = size, rank
 
 
-def load():
-    """-> Bridge's bridge of MiMo-V2-Flash. Call it before anything else imports `megatron`."""
+def load(family="mimo_v2_flash"):
+    """-> Bridge's bridge of a family, by its folder. Call it before anything else imports `megatron`."""
     if os.environ.get("MIMO_INTEROP") == "0":
         raise unittest.SkipTest("MIMO_INTEROP=0: Megatron-Bridge is not wanted")
     engine_stub.install(PACKAGE, "all")
@@ -37,7 +38,9 @@ def load():
         for name in ("torch.utils.tensorboard", "torch.utils.tensorboard.writer"):
             sys.modules[name] = types.ModuleType(name)
         sys.modules[name].SummaryWriter = object
-    bridge = module(f"{MIMO}.mimo_v2_flash_bridge").MiMoV2FlashBridge()
+    # A module that is asked for by name of a package whose __init__ is never extracted.
+    module(CONVERSION).quantization_utils = module(f"{CONVERSION}.quantization_utils")
+    bridge = getattr(module(f"{FAMILIES}.{family}.{family}_bridge"), BRIDGES[family])()
     mapping = module(f"{CONVERSION}.param_mapping")
     # Otherwise ModelOpt would be imported for it, and take the stand-ins for an installed Megatron.
     mapping.is_modelopt_dynamic_module = lambda layer: False

@@ -64,7 +64,7 @@ class Torch(MiniMaxCase):
         self.assertEqual(model["transformer_layer_spec"], {
             "_target_": "megatron.bridge.models.minimax_m2.minimax_m2_provider.minimax_m2_layer_spec", "_call_": False})
         self.assertEqual((model["rotary_percent"], model["moe_router_pre_softmax"], model["moe_aux_loss_coeff"],
-                          model["qk_layernorm"], model["layernorm_epsilon"]), (0.5, False, 1e-3, False, 1e-6))
+                          model["qk_layernorm"], model["layernorm_epsilon"]), (0.5, False, 1e-3, True, 1e-6))
 
 
 @unittest.skipUnless(torch, "torch is not installed")

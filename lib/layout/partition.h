@@ -26,26 +26,24 @@ int64_t RoundUp(int64_t n, int64_t multiple);
 // How a logical tensor is cut, and how form tables say it.
 enum class Cut : uint8_t {
   kReplicated,
-  kRows,        // column-parallel linear: gate, up, eh_proj under Megatron; rows [r*n/t, (r+1)*n/t)
-  kColumns,     // row-parallel linear: o_proj, down
-  kHeads,       // Q, K, V by head, KV heads replicated where t exceeds them
-  kSinks,       // one element per Q head
-  kQHeads,      // a vector over all Q heads, head_dim elements of each
-  kKvHeads,     // the same over all KV heads, repeated with them where t exceeds them
-  kHeadVector,  // a vector along Q or KV heads, KV heads replicated where t exceeds them; whole where it is of one head
-  kVocab,       // rows of embedding and output layer, padded to a multiple first
-  kExpertRows,  // whole experts over ep, rows of gate and up over etp
+  kRows,           // column-parallel linear: gate, up, eh_proj under Megatron; rows [r*n/t, (r+1)*n/t)
+  kColumns,        // row-parallel linear: o_proj, down
+  kHeads,          // Q, K, V by head, KV heads replicated where t exceeds them
+  kSinks,          // one element per Q head
+  kQHeads,         // a vector over all Q heads, head_dim elements of each
+  kKvHeads,        // the same over all KV heads, repeated with them where t exceeds them
+  kVocab,          // rows of embedding and output layer, padded to a multiple first
+  kExpertRows,     // whole experts over ep, rows of gate and up over etp
   kExpertColumns,  // whole experts over ep, columns of down over etp
   kScalars,        // one element for each matrix that is fused into one, on every rank; those of experts with them
 };
-inline constexpr Words<Cut, 12> kCuts{{{Cut::kReplicated, "replicated"},
+inline constexpr Words<Cut, 11> kCuts{{{Cut::kReplicated, "replicated"},
                                        {Cut::kRows, "rows"},
                                        {Cut::kColumns, "columns"},
                                        {Cut::kHeads, "heads"},
                                        {Cut::kSinks, "sinks"},
                                        {Cut::kQHeads, "q_heads"},
                                        {Cut::kKvHeads, "kv_heads"},
-                                       {Cut::kHeadVector, "head_vector"},
                                        {Cut::kVocab, "vocab"},
                                        {Cut::kExpertRows, "expert_rows"},
                                        {Cut::kExpertColumns, "expert_columns"},

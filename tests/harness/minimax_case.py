@@ -45,10 +45,11 @@ class MiniMaxCase(ToolCase):
     OURS = ("mimo-manifest.json",)
 
     def each(self, sizes=SIZES, **more):
+        """-> the checkpoint of each size, with a fresh directory to write to; self.size says which, for who reads a failure"""
         for spec in sizes:
-            with self.subTest(**spec, **more):
-                self.setUp()
-                yield ours(**spec, **more)
+            self.setUp()
+            self.size = dict(spec, **more)
+            yield ours(**self.size)
 
     def refused(self, source, words, *options, code=(2, 3), name="refused"):
         result = self.run_tool("mimo-convert", source, self.at(name), *options, code=code)

@@ -38,6 +38,11 @@ std::string_view KeyOf(const TorchValue& value) {
   return text == nullptr ? std::string_view() : std::string_view(*text);
 }
 
+// A vector along heads: of a norm over all of them, or of one.
+bool IsHeadVector(const MegatronTensor& tensor) {
+  return tensor.cut == Cut::kQHeads || tensor.cut == Cut::kKvHeads;
+}
+
 class LegacyReader {
  public:
   LegacyReader(FileSystem& fs, const std::string& directory, MegatronStore* store)
@@ -245,7 +250,7 @@ class LegacyReader {
   // vector, which its shape tells.
   Result<int64_t> PartsOf(const MegatronTensor& tensor, int32_t layer, char half, const StoredArray& first) const {
     if (tensor.cut == Cut::kReplicated) return 1;
-    if (tensor.cut == Cut::kHeadVector) return PartsOfVector(tensor, layer, first);
+    if (IsHeadVector(tensor)) return PartsOfVector(tensor, layer, first);
     if (!tensor.experts()) return tp_;
     const bool by_rows = tensor.cut == Cut::kExpertRows;
     const int64_t whole = stored_.config.moe_intermediate * (by_rows && half == 0 ? 2 : 1);
@@ -289,7 +294,7 @@ class LegacyReader {
             .Expected("the shape and dtype of " + first.name)
             .Found("others");
       // Ranks that share KV heads follow each other; those of an expert are dealt out in turns.
-      const int64_t part = tensor.cut == Cut::kHeadVector ? piece.tp / (tp_ / parts) : piece.tp % parts;
+      const int64_t part = IsHeadVector(tensor) ? piece.tp / (tp_ / parts) : piece.tp % parts;
       uint32_t& held = holder[static_cast<size_t>(part)];
       if (held == kNone)
         held = piece.array;

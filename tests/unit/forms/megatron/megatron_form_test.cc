@@ -188,7 +188,7 @@ TEST(MegatronForm, OfAFamily) {
   const auto found = form.Identify(kNorm);
   ASSERT_TRUE(found.has_value());
   EXPECT_EQ(form.tensors()[found->tensor].of, std::vector<Role>{Role::kAttnQNorm});
-  EXPECT_EQ(form.tensors()[found->tensor].cut, Cut::kHeadVector);
+  EXPECT_EQ(form.tensors()[found->tensor].cut, Cut::kQHeads);
   EXPECT_EQ(found->layer, 5);
   EXPECT_FALSE(Form().Identify(kNorm).has_value());
   for (const char* other : {"decoder.layers.0.mlp.linear_fc1.weight", "mtp.layers.0.enorm.weight",

@@ -126,3 +126,116 @@ def decoded(tensors, dtype="BF16"):
     """What a checkpoint of plain values holds: everything quantized in `dtype`, everything else as it is."""
     return {name: (dtype, codecs.encode_as(dtype, values(tensors, name))) if kind == "F8_E4M3" else (kind, array)
             for name, (kind, array) in tensors.items() if not name.endswith("_scale_inv")}
+
+
+# ---- ranks of vLLM 0.33.0 (docs/reference/minimax-checkpoints.md, section 5; docs/engines.md) --------------------------
+
+VOCAB_MULTIPLE = 64
+STACKED = (("qkv_proj", ("q_proj", "k_proj", "v_proj")), ("o_proj", ("o_proj",)))
+EXPERT_STACKS = (("w13", ("w1", "w3")), ("w2", ("w2",)))
+PARTS = ("weight", "weight_scale_inv", "weight_scale", "weight_scale_2", "input_scale")
+SCALARS = ("weight_scale_2", "input_scale")
+
+
+def rank_heads(heads, tp, rank):
+    """The heads of a rank, by number; one that others have too where there are more ranks than heads."""
+    return range(rank * heads // tp, rank * heads // tp + max(heads // tp, 1))
+
+
+def rank_state(tensors, config, tp, rank, ep=1):
+    """-> {name: (dtype, array)}: what vLLM's model of a rank holds of these tensors, constants left out. Works for any
+    codec whose rows are whole: rows per head and columns per rank follow from each array's own shape."""
+    heads, kv, experts = (config[k] for k in ("num_attention_heads", "num_key_value_heads", "num_local_experts"))
+    held = {"q_proj": (heads, rank_heads(heads, tp, rank)), "k_proj": (kv, rank_heads(kv, tp, rank)),
+            "v_proj": (kv, rank_heads(kv, tp, rank)), "q_norm": (heads, rank_heads(heads, tp, rank)),
+            "k_norm": (kv, rank_heads(kv, tp, rank))}
+    out = {}
+
+    def by_heads(name, array):
+        count, mine = held[name]
+        assert array.shape[0] % count == 0, name
+        each = array.shape[0] // count
+        return np.concatenate([array[h * each:(h + 1) * each] for h in mine])
+
+    def share(array, axis, of):
+        assert array.shape[axis] % of == 0, array.shape
+        each = array.shape[axis] // of
+        return np.take(array, range(rank * each, (rank + 1) * each) if of > 1 else range(each), axis)
+
+    def vocabulary(name):
+        dtype, array = tensors[name]
+        padded = -(-array.shape[0] // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+        out[name] = (dtype, share(np.pad(array, [(0, padded - array.shape[0]), (0, 0)]), 0, tp))
+
+    vocabulary("model.embed_tokens.weight")
+    vocabulary("lm_head.weight")
+    out["model.norm.weight"] = tensors["model.norm.weight"]
+    for layer in range(config["num_hidden_layers"]):
+        at = f"model.layers.{layer}."
+        for name in ("input_layernorm.weight", "post_attention_layernorm.weight"):
+            out[at + name] = tensors[at + name]
+        for name in ("block_sparse_moe.gate.weight", "block_sparse_moe.e_score_correction_bias"):
+            out[at + name] = ("F32", codecs.decode_plain(*tensors[at + name]))
+        for name in ("q_norm", "k_norm"):
+            dtype, array = tensors[f"{at}self_attn.{name}.weight"]
+            out[f"{at}self_attn.{name}.weight"] = (dtype, by_heads(name, array))
+        for stack, members in STACKED:
+            for part in PARTS:
+                found = [tensors[n] for n in (f"{at}self_attn.{m}.{part}" for m in members) if n in tensors]
+                if not found:
+                    continue
+                if part in SCALARS:
+                    arrays = [np.reshape(a, 1) for _, a in found]
+                elif stack == "o_proj":
+                    arrays = [share(a, 1, tp) for _, a in found]
+                else:
+                    arrays = [by_heads(m, a) for m, (_, a) in zip(members, found)]
+                out[f"{at}self_attn.{stack}.{part}"] = (found[0][0], np.concatenate(arrays))
+        local = range(rank * experts // ep, (rank + 1) * experts // ep) if ep > 1 else range(experts)
+        for stack, members in EXPERT_STACKS:
+            for part in PARTS:
+                rows, dtype = [], None
+                for expert in local:
+                    names = [f"{at}block_sparse_moe.experts.{expert}.{m}.{part}" for m in members]
+                    if names[0] not in tensors:
+                        continue
+                    dtype = tensors[names[0]][0]
+                    found = [tensors[n][1] for n in names]
+                    if part in SCALARS:
+                        rows.append(np.array([np.reshape(a, ()) for a in found]) if len(found) > 1
+                                    else np.reshape(found[0], ()))
+                    else:
+                        axis = 0 if stack == "w13" else 1
+                        rows.append(np.concatenate([share(a, axis, 1 if ep > 1 else tp) for a in found]))
+                if rows:
+                    out[f"{at}block_sparse_moe.experts.routed_experts.{stack}_{part}"] = (dtype, np.stack(rows))
+    return out
+
+
+def rank_constants(layers, cache_scales):
+    """What a rank holds that no checkpoint has."""
+    out = {}
+    for layer in range(layers):
+        at = f"model.layers.{layer}.self_attn.attn."
+        for name in ("q", "k", "v", "prob"):
+            out[f"{at}_{name}_scale"] = ("F32", np.ones((), F))
+            if cache_scales:
+                out[f"{at}{name}_scale"] = ("BF16", np.array(0xBF80, np.uint16))
+    return out
+
+
+def padded(tensors, config, intermediate=None, vocab=None):
+    """The same model with zeros behind what there was: experts of `intermediate` rows, under scales of one; `vocab` rows
+    of embedding and output layer."""
+    was, out = config["intermediate_size"], {}
+    for name, (dtype, array) in tensors.items():
+        if intermediate and ".experts." in name:
+            scale = name.endswith("_scale_inv")
+            more = (intermediate - was) // (BLOCK if scale else 1)
+            assert not scale or (was % BLOCK == 0 and intermediate % BLOCK == 0)
+            side = (0, 0) if array.ndim != 2 else ((0, 0), (0, more)) if ".w2." in name else ((0, more), (0, 0))
+            array = np.pad(array, side, constant_values=1 if scale else 0)
+        elif vocab and name in ("model.embed_tokens.weight", "lm_head.weight"):
+            array = np.pad(array, ((0, vocab - array.shape[0]), (0, 0)))
+        out[name] = (dtype, array)
+    return out

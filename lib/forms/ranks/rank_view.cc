@@ -350,9 +350,10 @@ class RankViewer {
     int64_t begin = shape.q_rows() / ranks_;
     const StoredArray& first = stored_.arrays[arrays[0]];
     const bool scales = tensor.part != Part::kWeight;
-    const bool quantized = scales || first.dtype == DType::kF8E4M3;
+    const bool of_rows = scales && first.rows() == begin + shape.head_dim + shape.v_head_dim;  // MXFP8, NVFP4
+    const bool quantized = !of_rows && (scales || first.dtype == DType::kF8E4M3);
     if (quantized && begin % config_.block_rows != 0) return;
-    if (scales) begin /= config_.block_rows;
+    if (scales && !of_rows) begin /= config_.block_rows;
     for (int64_t r = 1; r < ranks_; ++r) {
       const int64_t head = r * kv_heads / ranks_;
       const int64_t holder = CeilDiv(head * ranks_, kv_heads);  // the first rank with this head

@@ -100,12 +100,18 @@ TensorSlice SliceOf(const ExpectedTensor& tensor, const ModelConfig& config, con
       break;
     case Cut::kColumns:
     case Cut::kSinks:
+    case Cut::kQHeads:
       slice.cols = EvenPart(slice.cols.end, topology.tp, place.tp);
       break;
     case Cut::kHeads: {
       const AttentionShape& shape = config.attention_of(tensor.id.layer, tensor.id.mtp);
       const int64_t head_rows = tensor.id.role == Role::kAttnV ? shape.v_head_dim : shape.head_dim;
       slice.rows = Times(HeadsOf(tensor.id.role, shape, topology.tp, place.tp), head_rows);
+      break;
+    }
+    case Cut::kKvHeads: {
+      const AttentionShape& shape = config.attention_of(tensor.id.layer, tensor.id.mtp);
+      slice.cols = Times(KvHeadsOf(shape.kv_heads, topology.tp, place.tp), shape.head_dim);
       break;
     }
     case Cut::kVocab:

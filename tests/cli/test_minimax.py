@@ -209,7 +209,7 @@ class Release(ToolCase):
                          (96103, 230121630720, 125))
         types = {}
         for path in container.tensor_files(out):
-            for dtype, *_ in container.read_header(path)[0].values():
+            for dtype, *_ in container.read_header(os.path.join(out, path))[0].values():
                 types[dtype] = types.get(dtype, 0) + 1
         self.assertEqual(types, {"F8_E4M3": 47864, "F32": 47988, "BF16": 251})
         self.run_tool("mimo-convert", out, self.at("x"), "--dtype", "bf16", "--dry-run", timeout=900)

@@ -3,6 +3,7 @@ that numpy confirms; what is not, is not. How differences are named: test_compar
 import json
 import math
 import os
+import shutil
 import unittest
 
 import numpy as np

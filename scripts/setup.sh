@@ -92,10 +92,11 @@ engine_files='
 vllm/: scalar_type.py
 vllm/utils/: math_utils.py
 vllm/model_executor/: parameter.py utils.py
-vllm/model_executor/models/: mimo_v2.py mimo_v2_mtp.py utils.py
+vllm/model_executor/models/: mimo_v2.py mimo_v2_mtp.py minimax_m2.py utils.py
 vllm/model_executor/model_loader/: sharded_state_loader.py weight_utils.py
 vllm/model_executor/layers/: linear.py vocab_parallel_embedding.py
 vllm/model_executor/layers/attention/: attention.py
+vllm/model_executor/layers/minimax_rms_norm/: rms_norm_tp.py
 vllm/model_executor/layers/quantization/: base_config.py fp8.py kv_cache.py modelopt.py mxfp4.py
 vllm/model_executor/layers/quantization/utils/: fp8_utils.py quant_utils.py
 vllm/model_executor/layers/fused_moe/: activation.py config.py expert_map_manager.py fused_moe_method_base.py layer.py
@@ -108,7 +109,7 @@ sglang/srt/distributed/: utils.py
 sglang/srt/layers/: linear.py modelopt_utils.py parameter.py
 sglang/srt/layers/quantization/: base_config.py fp8.py modelopt_quant.py unquant.py utils.py
 sglang/srt/model_loader/: checkpoint_quantization.py weight_utils.py
-sglang/srt/models/: mimo_v2.py mimo_v2_nextn.py
+sglang/srt/models/: mimo_v2.py mimo_v2_nextn.py minimax_m2.py
 megatron/bridge/models/: gpt_provider.py model_provider.py transformer_config.py
 megatron/bridge/models/conversion/: mapping_registry.py model_bridge.py param_mapping.py quantization_utils.py
 megatron/bridge/models/conversion/: transformers_compat.py utils.py

@@ -120,6 +120,9 @@ def _vllm_stubs():
     provide(package + "attention", Attention=Attention)
     fp8 = importlib.import_module(package + "quantization.fp8")
     fp8.select_fp8_moe_backend = lambda **kwargs: (None, None)
+    plain = importlib.import_module(package + "fused_moe.unquantized_fused_moe_method")
+    plain.select_unquantized_moe_backend = lambda **kwargs: (None, None)
+    plain.unquantized_round_up_hidden_size_and_intermediate_size = lambda backend, hidden, width: (hidden, width)
     mxfp4 = importlib.import_module(package + "quantization.mxfp4")
     mxfp4.select_deepseek_v4_mxfp4_moe_backend = lambda moe: (None, None)
     mxfp4.mxfp4_round_up_hidden_size_and_intermediate_size = lambda backend, hidden, width, **kwargs: (hidden, width)
@@ -260,6 +263,7 @@ def _sglang_stubs():
     provide("sglang.srt.layers.utils", get_layer_id=layer_id)
     provide("sglang.srt.runtime_context", get_parallel=parallel)
     provide("sglang.srt.distributed", divide=divide)
+    provide("sglang.srt.utils.hf_transformers_utils", get_rope_config=lambda config: (config.rope_theta, None))
     provide("sglang.srt.lora.layers", unwrap_lora_layer=lambda layer: layer)
     provide("sglang.srt.utils", set_weight_attrs=set_weight_attrs, ceil_align=lambda a, b: -(-a // b) * b,
             add_prefix=lambda name, prefix: f"{prefix}.{name}" if prefix else name)
@@ -276,6 +280,7 @@ class Sglang:
             cls._made.fp8 = importlib.import_module("sglang.srt.layers.quantization.fp8")
             cls._made.source = importlib.import_module("sglang.srt.models.mimo_v2")
             cls._made.drafter = importlib.import_module("sglang.srt.models.mimo_v2_nextn")
+            cls._made.minimax = importlib.import_module("sglang.srt.models.minimax_m2")
         return cls._made
 
     def _attention(self, config, quantization, window, prefix):
@@ -324,6 +329,32 @@ class Sglang:
         if drafter:                                   # the loader passes on one layer, for draft_model_idx
             weights = ((n, t) for n, t in weights if n.startswith("model.mtp.layers.0."))
         model.load_weights(weights)
+        return model
+
+    def load_minimax(self, directory, tp, rank):
+        """The same of MiniMax-M2: attention with its norms."""
+        import torch
+        from torch import nn
+        with open(os.path.join(directory, "config.json"), encoding="utf-8") as f:
+            config = SimpleNamespace(**json.load(f))
+        quantization = None
+        if getattr(config, "quantization_config", None):
+            quantization = self.fp8.Fp8Config.from_config(dict(config.quantization_config))
+        PARALLEL.tp, PARALLEL.rank = tp, rank
+        model = self.minimax.MiniMaxM2ForCausalLM.__new__(self.minimax.MiniMaxM2ForCausalLM)
+        nn.Module.__init__(model)
+        model.config, model.model = config, nn.Module()
+        model.model.start_layer, model.model.end_layer = 0, config.num_hidden_layers
+        model.model.layers = nn.ModuleList()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            for n in range(config.num_hidden_layers):
+                layer = nn.Module()
+                layer.self_attn = self.minimax.MiniMaxM2Attention(config, n, quantization, f"model.layers.{n}.self_attn")
+                model.model.layers.append(layer)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        model.load_weights((n, t) for n, t in read(directory) if ".self_attn." in n)
         return model
 
     @staticmethod

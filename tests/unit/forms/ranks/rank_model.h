@@ -86,7 +86,7 @@ class Engine {
   std::vector<std::string> Parts(const std::string& weight) const {
     std::vector<std::string> parts = {""};
     for (const char* scale : {"_scale_inv", "_scale"})
-      if (c_.by_name.count(weight + scale) != 0) parts.emplace_back(scale);
+      if (c_.by_name.contains(weight + scale)) parts.emplace_back(scale);
     return parts;
   }
 

@@ -86,7 +86,7 @@ void Attention(Report& report, const Description& d) {
                                  std::to_string(kind.stored.v_head_dim) + (kind.sinks ? ", sinks" : "") + "; layers " +
                                  Ranges(kind.layers));
   }
-  if (d.mtp_layers > 0) report.Line("attention", "MTP    as window layers");
+  if (d.mtp_layers > 0) report.Line("attention", "MTP    as " + d.mtp_attention + " layers");
 }
 
 // "mtp attn.o"; roles that only MTP layers have say so themselves.

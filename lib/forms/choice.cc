@@ -89,7 +89,9 @@ Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, 
   Choice choice;
   choice.codec = *codec;
   const DType dtype = catalogue_->arrays[weight.array].dtype;
-  const bool half = dtype == DType::kBF16 || dtype == DType::kF16;  // F32 stays F32
+  // F32 stays F32, but for the matrices of the vocabulary where a recipe asks for another type.
+  const bool cast = dtype == DType::kF32 && recipe_ != nullptr && IsVocabulary(id.role);
+  const bool half = dtype == DType::kBF16 || dtype == DType::kF16 || cast;
   if (weight.storage != Storage::kPlain || (half && dtype != DTypeOf(*codec))) choice.kind = Choice::Kind::kPlain;
   return choice;
 }
@@ -100,7 +102,9 @@ Choice StorageChooser::Kept(const Weight& weight) const {
   const std::optional<Codec> codec = CodecOf(weight.storage);
   if (recipe_ == nullptr || !codec) return choice;
   if (HasBlockGrid(weight.storage) && !weight.in_blocks() && dialect_ == Dialect::kNative) return choice;
-  const std::optional<WeightArrays> arrays = ArraysOf(dialect_, *codec);
+  std::optional<WeightArrays> arrays = ArraysOf(dialect_, *codec);
+  // Scales of rows or of the whole have one name in all of them.
+  if (arrays && HasBlockGrid(weight.storage) && !weight.in_blocks()) arrays->scales = Part::kScale;
   if (!arrays || NamedAs(*catalogue_, weight, *arrays)) return choice;
   choice.kind = Choice::Kind::kRename;
   choice.arrays = *arrays;

@@ -126,6 +126,7 @@ class CheckpointDescriber {
       }
       if (!kind.layers.empty()) out->attention.push_back(std::move(kind));
     }
+    out->mtp_attention = config.mtp_windowed ? "window" : "full";
     for (uint8_t windowed : config.windowed) out->attention_by_layer.push_back(windowed != 0 ? "window" : "full");
   }
 
@@ -156,7 +157,9 @@ class CheckpointDescriber {
       row.layer = key.second;
       row.experts = static_cast<int64_t>(experts[key].size());
       row.mlp = row.experts > 0 ? "moe" : "dense";
-      row.attention = row.mtp || (layer < config.windowed.size() && config.windowed[layer] != 0) ? "window" : "full";
+      const bool windowed =
+          row.mtp ? config.mtp_windowed : layer < config.windowed.size() && config.windowed[layer] != 0;
+      row.attention = windowed ? "window" : "full";
       out->mtp_layers += row.mtp ? 1 : 0;
       out->layer_rows.push_back(std::move(row));
     }

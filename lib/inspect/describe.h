@@ -75,6 +75,7 @@ struct Description {
   std::vector<LayoutCandidate> candidates;      // feasible layouts, best first
   std::vector<AttentionKind> attention;         // full, then window; those that occur
   std::vector<std::string> attention_by_layer;  // per decoder layer: "full" or "window"
+  std::string mtp_attention;                    // the same of MTP layers
   std::string quant_method, store_dtype;
   int64_t block_rows = 0, block_cols = 0;
   std::vector<DTypeTotal> dtypes;          // by dtype name

@@ -182,7 +182,8 @@ class DeclaredJudge {
     const std::string stored = most->first == DType::kBF16  ? "bfloat16"
                                : most->first == DType::kF16 ? "float16"
                                                             : "float32";
-    if (said == stored) return;
+    const std::vector<DType>& released = catalogue_.config.family->plain;
+    if (said == stored || std::find(released.begin(), released.end(), most->first) != released.end()) return;
     verdict_.Add("declared.dtype", "config.json: torch_dtype",
                  said + ", and " + Counted(most->second, "unquantized weight") + " in " + stored, most->second);
   }

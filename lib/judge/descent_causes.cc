@@ -30,19 +30,6 @@ std::string CosineText(double cosine) {
   return text;
 }
 
-bool IsGate(Role role) {
-  return role == Role::kMlpGate || role == Role::kExpertGate;
-}
-bool IsUp(Role role) {
-  return role == Role::kMlpUp || role == Role::kExpertUp;
-}
-// Gate of up, and up of gate.
-Role OtherOf(Role role) {
-  if (role == Role::kMlpGate) return Role::kMlpUp;
-  if (role == Role::kMlpUp) return Role::kMlpGate;
-  return role == Role::kExpertGate ? Role::kExpertUp : Role::kExpertGate;
-}
-
 class CauseFinder {
  public:
   CauseFinder(FileSystem& fs, const Checkpoint& merged, const Descent& descent)
@@ -161,7 +148,7 @@ class CauseFinder {
   Status TryOrders(size_t index, Explanation* best) {
     const StrandPair& pair = descent_.pairs[index];
     TensorId other_id = pair.id;
-    other_id.role = OtherOf(pair.id.role);
+    other_id.role = PartnerOf(pair.id.role);
     const auto other = places_.find(KeyOf(other_id));
     if (other == places_.end()) return {};
     const bool up = IsUp(pair.id.role);

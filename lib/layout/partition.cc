@@ -4,6 +4,8 @@
 #include <functional>
 #include <numeric>
 
+#include "lib/model/family.h"
+
 namespace mimo {
 namespace {
 
@@ -23,6 +25,12 @@ bool KvHeadsFit(int64_t kv_heads, int64_t tp) {
   return kv_heads % tp == 0 || (kv_heads > 0 && tp % kv_heads == 0);
 }
 
+// Configs name a width of dense layers that no layer may have.
+bool HasDenseLayers(const ModelConfig& config) {
+  const bool mtp = config.family != nullptr && config.family->mtp.released_layers > 0 && !config.mtp_moe;
+  return mtp || config.moe.empty() || std::find(config.moe.begin(), config.moe.end(), 0) != config.moe.end();
+}
+
 // What is wrong with cutting heads and dense layers over tp ranks; "" when nothing is.
 std::string DenseTrouble(const ModelConfig& config, int64_t tp) {
   const auto undivided = [tp](const std::string& what, int64_t n) {
@@ -34,7 +42,8 @@ std::string DenseTrouble(const ModelConfig& config, int64_t tp) {
     if (shape.heads % tp != 0) return undivided("query" + of, shape.heads);
     if (!KvHeadsFit(shape.kv_heads, tp)) return undivided("KV" + of, shape.kv_heads) + ", nor the other way round";
   }
-  if (config.intermediate % tp != 0) return undivided("rows of the dense intermediate", config.intermediate);
+  if (HasDenseLayers(config) && config.intermediate % tp != 0)
+    return undivided("rows of the dense intermediate", config.intermediate);
   return "";
 }
 

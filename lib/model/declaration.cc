@@ -88,7 +88,7 @@ bool AnyName(const std::string& module, Role role, const IsOne& is_one) {
   };
   if (role == Role::kAttnQkv) return beside({"q_proj", "k_proj", "v_proj"});
   if (IsAttentionProjection(role)) return beside({"qkv_proj"});
-  return (role == Role::kMlpGate || role == Role::kMlpUp) && beside({"gate_up_proj"});
+  return !IsExpert(role) && (IsGate(role) || IsUp(role)) && beside({"gate_up_proj"});
 }
 
 bool HasAny(const ModuleList& list, const std::string& module, Role role) {

@@ -59,6 +59,7 @@ bool Holds(std::string_view condition, bool mtp, const ModelConfig& config, bool
   if (condition == "split") return !fused;
   if (condition == "dense") return !config.moe_at(layer, mtp);
   if (condition == "moe") return config.moe_at(layer, mtp);
+  if (condition == "shared") return config.shared_experts > 0;
   if (condition == "untied") return !config.tied_embeddings;
   if (condition == "sinks") {
     const bool windowed = layer >= 0 && config.windowed_at(layer, mtp);

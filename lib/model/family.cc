@@ -135,6 +135,11 @@ Result<Family> ParseFamily(std::string_view text) {
     if (layers.contains("moe")) {
       MIMO_ASSIGN_OR_RETURN(family.moe, ParsePattern(layers.at("moe")));
     }
+    for (const OrderedJson& word : root.value("plain", OrderedJson::array())) {
+      const auto type = DTypeFromName(word.get<std::string>());
+      if (!type) return BadDescription("an unknown type of weights").Found(word.dump());
+      family.plain.push_back(*type);
+    }
     family.fused_attention = root.at("fused_attention").get<bool>();
     MIMO_ASSIGN_OR_RETURN(family.table, ParseModelTable(text));
     MIMO_ASSIGN_OR_RETURN(family.mtp, ParseMtp(root.at("mtp")));

@@ -123,6 +123,8 @@ struct Family {
   std::vector<std::string> known_by;
   std::map<std::string, ConfigFlag> flags;
   LayerPattern windowed, moe;
+  // Types besides that of config.json that releases store unquantized weights in: no sign of damage.
+  std::vector<DType> plain;
   bool fused_attention = false;  // its releases or engines have fused Q, K and V
   ModelTable table;
   MtpNaming mtp;

@@ -119,7 +119,7 @@ struct TensorRule {
   bool unlisted = false;  // releases have it unquantized and do not list it among what they ignore
   bool pinned() const { return storage == "f32" || storage == "router"; }  // casts of the rest leave it alone
 };
-// "dense", "moe", "sinks", "fused", "split", "untied": conditions that need no flag.
+// "dense", "moe", "shared", "sinks", "fused", "split", "untied": conditions that need no flag.
 bool IsStructural(std::string_view condition);
 
 // Beside which module a scale of the KV cache is stored, which its name says: k_proj.k_scale, qkv_proj.k_scale, or

@@ -133,7 +133,7 @@ Result<ModelTable> ParseModelTable(std::string_view json) {
 }
 
 bool IsStructural(std::string_view condition) {
-  static constexpr std::string_view kWords[] = {"dense", "moe", "sinks", "fused", "split", "untied"};
+  static constexpr std::string_view kWords[] = {"dense", "moe", "shared", "sinks", "fused", "split", "untied"};
   return std::find(std::begin(kWords), std::end(kWords), condition) != std::end(kWords);
 }
 

@@ -16,7 +16,7 @@ bool IsProjection(Role role) {
 bool RolesMatch(const RecipeRule& rule, Role role) {
   if (rule.roles.empty()) return IsProjection(role);
   return std::any_of(rule.roles.begin(), rule.roles.end(), [role](Role one) {
-    return one == role || (IsAttentionProjection(one) && IsAttentionProjection(role));
+    return one == role || one == DenseOf(role) || (IsAttentionProjection(one) && IsAttentionProjection(role));
   });
 }
 

@@ -19,8 +19,9 @@ namespace mimo {
 enum class StoredAs : uint8_t { kKeep, kBf16, kFp16, kFp32, kFp8, kNvfp4, kMxfp4, kMxfp8 };
 
 struct RecipeRule {
-  // Any of these; attention projections match by any of their four roles. Empty: any projection (attention, o_proj,
-  // MLP, experts, lm_head); routers, embeddings, eh_proj and towers are matched by rules that name them, vectors never.
+  // Any of these; attention projections match by any of their four roles, shared experts by those of the dense MLP too.
+  // Empty: any projection (attention, o_proj, MLP, experts, lm_head); routers, embeddings, eh_proj and towers are
+  // matched by rules that name them, vectors never.
   std::vector<Role> roles;
   std::optional<bool> mtp;  // only MTP layers, or only others
   std::string names;        // a Pattern, found anywhere in the name of the output's tensor; "": any name

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <tuple>
 
 #include "lib/base/checked.h"
 #include "lib/model/config.h"
@@ -55,12 +56,16 @@ class Planner {
     return {};
   }
 
-  // Files and tensors by name, as the released shards have them.
+  // Files by name, and tensors as the released shards have them.
   void Finish(SynthPlan* plan) && {
     if (preset_.shards.bytes > 0) FillShards();
+    const auto width = [&](const SynthTensor& tensor) {
+      return preset_.shards.by_width ? BitsPerElement(tensor.info.dtype) : 0;
+    };
     for (auto& [name, tensors] : files_) {
-      std::sort(tensors.begin(), tensors.end(),
-                [](const SynthTensor& a, const SynthTensor& b) { return a.info.name < b.info.name; });
+      std::sort(tensors.begin(), tensors.end(), [&](const SynthTensor& a, const SynthTensor& b) {
+        return width(a) != width(b) ? width(a) > width(b) : a.info.name < b.info.name;
+      });
       plan->tensors += tensors.size();
       for (const SynthTensor& tensor : tensors) plan->payload_bytes += BytesOf(tensor);
       plan->files.push_back({name, std::move(tensors)});
@@ -153,12 +158,30 @@ class Planner {
     return id.layer < 0 ? -1 : id.layer + (id.mtp ? config_.layers : 0);
   }
 
+  // The same within a layer: its rule, where those of experts are one, so that an expert is whole before the next.
+  size_t PlaceInLayer(const TensorId& id) const {
+    const std::vector<TensorRule>& rules = table_.rules();
+    const auto place = std::find_if(rules.begin(), rules.end(), [&](const TensorRule& rule) {
+      return rule.mtp == id.mtp && (rule.role == id.role || (IsExpert(rule.role) && IsExpert(id.role)));
+    });
+    return static_cast<size_t>(place - rules.begin());
+  }
+
   // Files are filled one after the other until the next tensor would be too much.
   void FillShards() {
     const ShardRule& rule = preset_.shards;
-    std::stable_sort(in_order_.begin(), in_order_.end(), [&](const SynthTensor& a, const SynthTensor& b) {
-      return rule.by_name ? a.info.name < b.info.name : PlaceInModel(a.id) < PlaceInModel(b.id);
-    });
+    if (rule.by_name) {
+      std::sort(in_order_.begin(), in_order_.end(),
+                [](const SynthTensor& a, const SynthTensor& b) { return a.info.name < b.info.name; });
+    } else {
+      std::vector<std::tuple<int64_t, size_t, int32_t, size_t>> places;  // the last one: as they came
+      for (const SynthTensor& tensor : in_order_)
+        places.emplace_back(PlaceInModel(tensor.id), PlaceInLayer(tensor.id), tensor.id.expert, places.size());
+      std::sort(places.begin(), places.end());
+      std::vector<SynthTensor> sorted;
+      for (const auto& place : places) sorted.push_back(std::move(in_order_[std::get<3>(place)]));
+      in_order_ = std::move(sorted);
+    }
     std::vector<std::vector<SynthTensor>> shards;
     uint64_t filled = 0;
     for (SynthTensor& tensor : in_order_) {

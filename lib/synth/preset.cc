@@ -76,8 +76,11 @@ Result<Preset> ParsePreset(const std::string& path, const char* text) {
     MIMO_RETURN_IF_ERROR(ReadFileRules(placement.value("files", Json::array()), path, &preset.files));
     if (placement.contains("shards")) {
       const Json& shards = placement.at("shards");
-      preset.shards = {shards.at("bytes").get<uint64_t>(), shards.at("order") == "name",
-                       shards.value("first", int64_t{1}), shards.value("declared", int64_t{0})};
+      preset.shards = {.bytes = shards.at("bytes").get<uint64_t>(),
+                       .by_name = shards.at("order") == "name",
+                       .by_width = shards.value("within", "name") == "width",
+                       .first = shards.value("first", int64_t{1}),
+                       .declared = shards.value("declared", int64_t{0})};
     }
   } catch (const Json::exception& e) {
     return BadPreset(path, "not a preset").Found(e.what());

@@ -24,7 +24,9 @@ struct FileRule {
 // Files without meaning, filled one after the other.
 struct ShardRule {
   uint64_t bytes = 0;    // of data, at most, unless one tensor has more; 0: files by FileRule
-  bool by_name = false;  // in the order of names; else in that of the model, layer by layer
+  bool by_name = false;  // in the order of names; else in that of the model: layer by layer, expert by expert
+  // Within a file, as the safetensors library writes: wider types in front, then by name. Else by name alone.
+  bool by_width = false;
   int64_t first = 1;     // the number of the first
   int64_t declared = 0;  // how many the names say that there are; 0: as many as there are
 };

@@ -11,6 +11,7 @@ import sys
 import unittest
 
 from harness.case import ToolCase
+from harness.sparse import holds_large_sparse_files
 from reference import decode
 
 # preset: (tensors, payload bytes, layout, chunks). Published totals (docs/reference/mimo-checkpoints.md, section 9.1);
@@ -22,19 +23,6 @@ PUBLISHED = {
     "mimo-v2.6-flash": (73081, 172923364096, "fused", 4),
     "mimo-v2.6-pro": (160040, 566027990784, "fused", 8),
 }
-
-
-def holds_large_sparse_files(directory):
-    probe = os.path.join(directory, "probe")
-    try:
-        with open(probe, "wb") as f:
-            f.truncate(60 << 30)
-            return os.fstat(f.fileno()).st_blocks < 1 << 20
-    except OSError:
-        return False
-    finally:
-        if os.path.exists(probe):
-            os.unlink(probe)
 
 
 class FullSize(ToolCase):

@@ -16,7 +16,7 @@ constexpr int64_t kBlock = 128;  // of a release's FP8
 // Rows that one part of a weight must be a multiple of: rows of some, columns of others are cut.
 Result<int64_t> GroupOf(Planning* p, const Weight& weight) {
   const ModelConfig& config = p->catalogue.config;
-  const int64_t stored = HasBlockGrid(weight.storage) ? std::lcm(config.block_rows, config.block_cols) : 32;
+  const int64_t stored = weight.in_blocks() ? std::lcm(config.block_rows, config.block_cols) : 32;
   if (p->chooser.keeps()) return stored;
   const std::string name = NameOfPart(p->catalogue.arrays[weight.array].name, Part::kWeight);
   MIMO_ASSIGN_OR_RETURN(const Choice choice, ChooseStorage(p, weight, weight.id, name));
@@ -30,8 +30,15 @@ bool IsAttentionOutput(Role role) {
   return role == Role::kAttnO;
 }
 
-// The same for all weights of some roles.
+// Whether there is a weight of some roles: config.json has widths that no tensor has.
+bool Stores(const Planning& p, bool (*is_one)(Role)) {
+  return std::any_of(p.inventory.weights.begin(), p.inventory.weights.end(),
+                     [is_one](const Weight& weight) { return is_one(weight.id.role); });
+}
+
+// The same for all weights of some roles. One rank cuts nothing, and takes a last block that is not whole.
 Result<int64_t> GroupOf(Planning* p, bool (*is_one)(Role)) {
+  if (p->options.tp == 1) return 1;
   int64_t group = 32;
   for (const Weight& weight : p->inventory.weights) {
     if (!is_one(weight.id.role)) continue;
@@ -88,13 +95,16 @@ Status ShareOut(Planning* p, const SmallerBlocks& smaller) {
   ModelConfig& model = p->target.model;
   MIMO_ASSIGN_OR_RETURN(const int64_t dense, GroupOf(p, IsDenseMlp));
   MIMO_ASSIGN_OR_RETURN(const int64_t outputs, GroupOf(p, IsAttentionOutput));
+  MIMO_ASSIGN_OR_RETURN(const int64_t shared, GroupOf(p, IsSharedExpert));
   int64_t experts = 1;
   if (ep == 1) {
     MIMO_ASSIGN_OR_RETURN(experts, GroupOf(p, IsExpert));
   }
   MIMO_RETURN_IF_ERROR(CheckExpertRanks(p->catalogue.config.experts, tp, ep));
   if (pad) {
-    ModelConfig padded = PaddedConfig(model, tp, dense, experts);
+    // Shared experts are as wide as so many of the others.
+    ModelConfig padded = PaddedConfig(model, tp, dense, std::lcm(shared, experts));
+    if (!Stores(*p, IsDenseMlp)) padded.intermediate = model.intermediate;
     if (ep > 1) padded.moe_intermediate = model.moe_intermediate;
     padded.vocab = RoundUp(padded.vocab, std::lcm<int64_t>(64, tp));  // vocabularies are padded to 64, and cut then
     if (RoundUp(model.vocab, 64) % tp == 0) padded.vocab = model.vocab;
@@ -120,7 +130,11 @@ Status ShareOut(Planning* p, const SmallerBlocks& smaller) {
         .Expected("a multiple of " + std::to_string(tp) + " once it is padded to a multiple of 64")
         .Found(std::to_string(model.vocab) + " rows")
         .Advice("--pad, which adds rows of zeros");
-  MIMO_RETURN_IF_ERROR(CheckBlocks(model, "dense layers", model.intermediate, tp, dense, pad));
+  if (Stores(*p, IsDenseMlp))
+    MIMO_RETURN_IF_ERROR(CheckBlocks(model, "dense layers", model.intermediate, tp, dense, pad));
+  if (Stores(*p, IsSharedExpert))  // of which every rank has a part, wherever the others are
+    MIMO_RETURN_IF_ERROR(
+        CheckBlocks(model, "shared experts", model.shared_experts * model.moe_intermediate, tp, shared, pad || ep > 1));
   if (outputs > 32)
     for (const AttentionShape& shape : AttentionShapes(*p))
       MIMO_RETURN_IF_ERROR(CheckBlocks(model, "attention outputs", shape.heads * shape.v_head_dim, tp, outputs, true));

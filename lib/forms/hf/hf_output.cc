@@ -20,7 +20,7 @@ bool IsLinear(const OutputArray& output) {
   if (role == Role::kVision || role == Role::kAudio)
     return output.shape.size() == 2 && output.name.ends_with(".weight") &&
            output.name.find("embed") == std::string::npos;
-  return IsLayerLinear(role) || role == Role::kRouter || role == Role::kLmHead;
+  return IsLayerLinear(role) || role == Role::kRouter || IsOutputLayer(role);
 }
 
 struct Module {
@@ -127,7 +127,7 @@ class QuantizationDescriber {
     return sorted;
   }
 
-  static bool ListedInNative(Role role) { return role != Role::kRouter && role != Role::kLmHead && !IsTower(role); }
+  static bool ListedInNative(Role role) { return role != Role::kRouter && !IsOutputLayer(role) && !IsTower(role); }
 
   // The names under which readers ask for a module, its own first. They look attention up as q, k and v or as qkv, by
   // the architecture and not by what is stored; where algorithms are listed by module, some know merged modules only by
@@ -136,7 +136,7 @@ class QuantizationDescriber {
     const Role role = module.values->id.role;
     const std::string parent = name.substr(0, name.rfind('.') + 1);
     const auto up = modules_.find(parent + "up_proj");
-    const bool merged = role == Role::kMlpGate && up != modules_.end() && up->second.codec == module.codec;
+    const bool merged = !IsExpert(role) && IsGate(role) && up != modules_.end() && up->second.codec == module.codec;
     if (module.codec && dialect != Dialect::kModelOpt) return {name};
     if (merged) return {name, parent + "gate_up_proj"};
     if (!IsAttentionProjection(role)) return {name};

@@ -87,6 +87,11 @@ MegatronForm MegatronForm::Of(const Family& family) const {
   };
   MegatronForm of = *this;
   std::erase_if(of.tensors_, lacks);
+  for (MegatronTensor& tensor : of.tensors_)  // a norm of one head, not of all, is whole on every rank
+    if (tensor.cut == Cut::kQHeads || tensor.cut == Cut::kKvHeads)
+      for (const TensorRule& rule : rules)
+        if (rule.role == tensor.of[0] && rule.mtp == tensor.mtp && rule.shape == std::vector<std::string>{"head_dim"})
+          tensor.cut = Cut::kReplicated;
   of.Index();
   return of;
 }

@@ -31,6 +31,8 @@ TEST(Accounting, EveryPresetGivesThePublishedTotals) {
   const Published all[] = {
       {"mimo-v2-flash", 72826, 313051659008, 145},  {"mimo-v2.5", 73081, 315031102208, 17},
       {"minimax-m2", 96103, 230121630720, 125},     {"minimax-m2.7", 96103, 230121630720, 125},
+      {"qwen3-30b-a3b-fp8", 37491, 31170895872, 7}, {"qwen3-235b-a22b-fp8", 73417, 239034937344, 48},
+      {"glm-4.5", 44691, 716675611392, 144},        {"glm-4.5-air", 18329, 220937661440, 45},
       {"mimo-v2.5-pro", 159581, 1033369538304, 34}, {"mimo-v2.5-pro-fp4", 159581, 564286050048, 34},
       {"mimo-v2.6-flash", 73081, 172923364096, 65}, {"mimo-v2.6-pro", 160040, 566027990784, 130}};
   EXPECT_EQ(PresetNames().size(), std::size(all));

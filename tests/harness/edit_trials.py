@@ -95,7 +95,7 @@ _bases = {}
 
 def _warnings(stderr):
     """{(id, text)} of all warnings that were printed."""
-    return set(re.findall(r"warning ([a-z]+\.[a-z-]+): (.*)", stderr))
+    return set(re.findall(r"warning ([a-z]+\.[a-z_]+): (.*)", stderr))
 
 
 def base(name):

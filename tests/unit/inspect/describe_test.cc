@@ -53,6 +53,7 @@ ModelConfig Geometry(int64_t hidden, int64_t layers, int64_t heads, int64_t kv_h
   config.window = {heads, 8, 192, 128};
   config.windowed.assign(static_cast<size_t>(layers), 1);
   config.windowed[0] = 0;
+  config.mtp_windowed = true;
   config.moe.assign(static_cast<size_t>(layers), 1);
   config.moe[0] = 0;
   return config;

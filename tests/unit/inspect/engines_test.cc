@@ -191,7 +191,8 @@ TEST(EngineTable, EveryRuleSpeaksOfKnownFactsAndOutcomes) {
   const Facts facts = EngineFacts(V25().catalogue, V25().inventory, kFused4, 4);
   for (const auto& engine : table["engines"]) {
     const std::string id = engine["id"];
-    EXPECT_TRUE(ids.insert(id).second) << id;
+    for (const auto& model : engine["models"])  // once for each family
+      EXPECT_TRUE(ids.insert(id + " " + model.get<std::string>()).second) << id << " " << model;
     EXPECT_FALSE(engine["sources"].empty()) << id;
     for (const char* list : {"rules", "notes"}) {
       for (const auto& rule : engine[list]) {

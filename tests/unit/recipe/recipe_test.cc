@@ -201,8 +201,9 @@ TEST(Recipe, OnlyARuleThatNamesItTouchesARouterAnEmbeddingOrATower) {
   for (int i = 0; i <= static_cast<int>(Role::kUnknown); ++i) {
     const auto role = static_cast<Role>(i);
     const std::string_view name = RoleName(role);
-    const bool projection = name == "lm_head" || (name.starts_with("attn.") && name != "attn.sink") ||
-                            name.starts_with("mlp.") || name.starts_with("expert.");
+    const bool vector = name == "attn.sink" || name.ends_with("_bias") || name.ends_with("_norm");
+    const bool projection = name == "lm_head" || (name.starts_with("attn.") && !vector) || name.starts_with("mlp.") ||
+                            name.starts_with("expert.") || name.starts_with("shared.");
     EXPECT_EQ(any.Match(Id(role), "x"), projection ? StoredAs::kNvfp4 : StoredAs::kKeep) << name;
   }
   recipe.rules = {{{Role::kRouter, Role::kEmbed, Role::kMtpEhProj, Role::kVision}, {}, "", StoredAs::kBf16, false}};
@@ -301,15 +302,31 @@ TEST(Recipe, TheBuiltInOnesStoreWhatTheySay) {
     EXPECT_EQ(RecipeJson(again.value()), RecipeJson(recipe));
 
     const std::map<std::pair<Role, bool>, StoredAs> roles = {
-        {{Role::kExpertGate, false}, want.experts},   {{Role::kExpertUp, false}, want.experts},
-        {{Role::kExpertDown, false}, want.experts},   {{Role::kAttnQ, false}, want.attention},
-        {{Role::kAttnK, false}, want.attention},      {{Role::kAttnV, false}, want.attention},
-        {{Role::kAttnQkv, false}, want.attention},    {{Role::kAttnO, false}, want.o_proj},
-        {{Role::kMlpGate, false}, want.dense},        {{Role::kMlpUp, false}, want.dense},
-        {{Role::kMlpDown, false}, want.dense},        {{Role::kLmHead, false}, want.lm_head},
-        {{Role::kAttnQkv, true}, want.mtp_attention}, {{Role::kAttnV, true}, want.mtp_attention},
-        {{Role::kMlpGate, true}, want.mtp_mlp},       {{Role::kMlpUp, true}, want.mtp_mlp},
-        {{Role::kMlpDown, true}, want.mtp_mlp},       {{Role::kAttnO, true}, want.mtp_o_proj},
+        {{Role::kExpertGate, false}, want.experts},
+        {{Role::kExpertUp, false}, want.experts},
+        {{Role::kExpertDown, false}, want.experts},
+        {{Role::kAttnQ, false}, want.attention},
+        {{Role::kAttnK, false}, want.attention},
+        {{Role::kAttnV, false}, want.attention},
+        {{Role::kAttnQkv, false}, want.attention},
+        {{Role::kAttnO, false}, want.o_proj},
+        {{Role::kMlpGate, false}, want.dense},
+        {{Role::kMlpUp, false}, want.dense},
+        {{Role::kMlpDown, false}, want.dense},
+        {{Role::kLmHead, false}, want.lm_head},
+        {{Role::kAttnQkv, true}, want.mtp_attention},
+        {{Role::kAttnV, true}, want.mtp_attention},
+        {{Role::kMlpGate, true}, want.mtp_mlp},
+        {{Role::kMlpUp, true}, want.mtp_mlp},
+        {{Role::kMlpDown, true}, want.mtp_mlp},
+        {{Role::kAttnO, true}, want.mtp_o_proj},
+        // Experts that every token takes go with dense layers.
+        {{Role::kSharedGate, false}, want.dense},
+        {{Role::kSharedUp, false}, want.dense},
+        {{Role::kSharedDown, false}, want.dense},
+        {{Role::kSharedGate, true}, want.mtp_mlp},
+        {{Role::kSharedUp, true}, want.mtp_mlp},
+        {{Role::kSharedDown, true}, want.mtp_mlp},
     };
     RecipeMatcher matcher(recipe);
     for (int i = 0; i <= static_cast<int>(Role::kUnknown); ++i) {

@@ -21,6 +21,7 @@ Facts FactsOf(const Heads& h, int64_t tp) {
   facts["heads"] = h.heads;
   facts["kv_heads"] = h.kv;
   facts["swa_kv_heads"] = h.swa_kv;
+  facts["kv_rows_per_rank_blocks"] = std::string("whole");  // asked of families whose heads may be cut within
   facts["q_rows_per_rank_blocks"] = std::string(h.heads * 192 / tp % 128 == 0 ? "whole" : "cut");
   return facts;
 }

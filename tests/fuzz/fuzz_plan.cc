@@ -16,7 +16,7 @@ void Add(mimo::Catalogue& c, const char* name, mimo::DType dtype, std::vector<in
   array.begin = c.files[0].bytes;
   array.bytes = bytes;
   c.files[0].bytes += bytes;
-  c.by_name[name] = static_cast<uint32_t>(c.arrays.size());
+  c.by_name.emplace(name, static_cast<uint32_t>(c.arrays.size()));
   c.arrays.push_back(std::move(array));
 }
 

@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!canonical.ok()) return 0;
   const auto again = mimo::CanonicalTemplate(canonical.value(), "again");
   if (!again.ok() || again.value() != canonical.value()) __builtin_trap();
-  const auto form = mimo::RankForm::Load("vllm", canonical.value());
+  const auto form = mimo::RankForm::Load("vllm", "mimo_v2", canonical.value());
   if (form.ok()) (void)form.value().Unfilled({"lm_head.weight"});
   return 0;
 }

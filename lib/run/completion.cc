@@ -6,17 +6,20 @@
 
 namespace mimo {
 
-void Completion::Add(const WriteJob& write) {
+std::optional<Completion::Part> Completion::PartOf(const WriteJob& write) const {
   const PlanFile& file = plan_.files[write.file];
-  if (!file.container->HoldsChecksums() || write.data.empty()) return;
+  if (!file.container->HoldsChecksums() || write.data.empty()) return std::nullopt;
   const auto after = std::upper_bound(file.outputs.begin(), file.outputs.end(), write.offset,
                                       [&](uint64_t at, uint32_t o) { return at < plan_.outputs[o].begin; });
   const uint32_t output = *(after - 1);
   const uint64_t end = write.offset + write.data.size();
-  const uint32_t part = Crc32OfPart(Crc32(write.data), plan_.outputs[output].end - end);
+  return Part{output, Crc32OfPart(Crc32(write.data), plan_.outputs[output].end - end)};
+}
+
+void Completion::Add(const Part& part) {
   const std::lock_guard lock(mutex_);
   if (crcs_.empty()) crcs_.resize(plan_.outputs.size(), 0);
-  crcs_[output] ^= part;
+  crcs_[part.output] ^= part.crc;
 }
 
 Status Completion::Complete(const PlanFile& file, WritableFile& out) {

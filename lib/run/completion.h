@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "lib/base/file_system.h"
@@ -18,8 +19,14 @@ class Completion {
   // `plan` outlives it.
   explicit Completion(const Plan& plan) : plan_(plan) {}
 
-  // Takes note of bytes that are written, in any order; of each byte once.
-  void Add(const WriteJob& write);
+  // What bytes that are written add to the CRC-32 of their output (crc32.h); nullopt where nobody asks for it.
+  struct Part {
+    uint32_t output = 0;
+    uint32_t crc = 0;
+  };
+  std::optional<Part> PartOf(const WriteJob& write) const;
+  // Takes note of bytes, in any order; of each byte once.
+  void Add(const Part& part);
   // Writes what is missing of a file whose header and arrays are complete.
   Status Complete(const PlanFile& file, WritableFile& out);
 

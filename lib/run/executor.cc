@@ -24,7 +24,8 @@ class Execution {
   Result<RunReport> Run() {
     MIMO_RETURN_IF_ERROR(CheckOutput(fs_, catalogue_.root, options_));
     MIMO_RETURN_IF_ERROR(CheckThresholds(plan_, options_.thresholds));
-    MIMO_RETURN_IF_ERROR(StepRunner::CheckMemory(catalogue_, plan_, options_));
+    units_ = CutUnits(MakeJob(catalogue_, plan_, options_), UnitBytes(options_));
+    MIMO_RETURN_IF_ERROR(StepRunner::CheckMemory(units_, options_));
     MIMO_ASSIGN_OR_RETURN(claim_, OutputClaim::Take(fs_, options_));
     partial_.emplace(*claim_);
     Result<RunReport> report = RunClaimed();
@@ -52,7 +53,7 @@ class Execution {
     MIMO_RETURN_IF_ERROR(output_.state == OutputState::kFresh ? Start() : partial_->Repair());
     RunResults results;
     Status made = CompareReplicas(fs_, catalogue_, plan_, options_, *claim_, report_);
-    if (made.ok()) made = StepRunner(fs_, catalogue_, plan_, options_, *partial_).Run(results, report_);
+    if (made.ok()) made = StepRunner(fs_, catalogue_, plan_, units_, options_, *partial_, results, report_).Run();
     if (made.ok() && options_.hash_values != nullptr) {
       Step("hashing values");
       made = values.Hash(&results);
@@ -163,6 +164,7 @@ class Execution {
   const Catalogue& catalogue_;
   const Plan& plan_;
   const RunOptions& options_;
+  Units units_;
   std::unique_ptr<OutputClaim> claim_;
   std::optional<PartialDirectory> partial_;
   OutputInfo output_;

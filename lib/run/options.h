@@ -35,6 +35,7 @@ struct RunOptions {
   std::vector<Threshold> thresholds;       // need measure_errors; what does not hold makes the output rejected
   ValueHasher* hash_values = nullptr;      // null: no hashes of values in the manifest
   bool allow_anomalies = false;            // NaN codes, bad scales, overflows: count, do not stop
+  uint64_t unit_bytes = 0;                 // size of a unit (units.h); 0: kUnitBytes. All who work on one OUT have one
   ProgressObserver* progress = nullptr;    // may be null
   const std::atomic<int>* stop = nullptr;  // a signal number once the user wants to stop; checked between steps
   BatchJob job;                            // that this process belongs to: its requeued start takes OUT over

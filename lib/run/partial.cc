@@ -26,75 +26,6 @@ std::string InPartial(const std::string& name) {
 std::string InRecords(const std::string& name) {
   return JoinPath(InPartial("records"), name);
 }
-constexpr uint64_t kMaxBytes = 256ull << 20;
-
-// The object in `path`; nullopt when it is missing or damaged: then it counts as not written.
-Result<std::optional<json>> ReadObject(FileSystem& fs, const std::string& path, const char* format) {
-  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
-  if (!info || info->kind != FileKind::kRegular || info->size > kMaxBytes) return std::optional<json>();
-  MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxBytes));
-  Result<json> parsed = ParseJson<json>(text, path, kLongDocument);
-  if (!parsed.ok()) return std::optional<json>();
-  json document = std::move(parsed).value();
-  if (!document.is_object() || document.value("format", json()) != format || document.value("version", json()) != 1) {
-    return std::optional<json>();
-  }
-  document.erase("format");
-  document.erase("version");
-  return std::optional<json>(std::move(document));
-}
-
-void AddFormat(JsonObject& object, const char* format, const Hash128& digest) {
-  object.String("format", format);
-  object.Number("version", 1);
-  object.String("plan_digest", digest.Hex());
-}
-
-std::optional<Hash128> HashOf(const std::string& text) {
-  Hash128 hash;
-  if (!Hash128::FromHex(text, &hash)) return std::nullopt;
-  return hash;
-}
-
-// A name or the text of a link, whose bytes need not be UTF-8.
-void AddBytes(JsonObject& entry, const std::string& key, const std::string& bytes) {
-  if (IsUtf8(bytes)) {
-    entry.String(key, bytes);
-  } else {
-    entry.String(key + "_base64", Base64Of(bytes));
-  }
-}
-
-// What AddBytes wrote; nothing where there is none.
-std::optional<std::string> TakeBytes(JsonMembers& entry, JsonProblems& problems, const std::string& key) {
-  const std::string in_base64 = key + "_base64";
-  if (entry.Has(key.c_str())) return entry.String(key.c_str());
-  if (!entry.Has(in_base64.c_str())) return std::nullopt;
-  auto bytes = BytesOfBase64(entry.String(in_base64.c_str()));
-  if (!bytes) problems.AddText(entry.Place(), "base64", "something else");
-  return bytes;
-}
-
-void AddWritten(JsonObject& entry, const WrittenFile& file) {
-  entry.Number("bytes", file.bytes);
-  entry.Number("inode", file.inode);
-  entry.Number("mtime_ns", file.mtime_ns);
-  entry.Number("ctime_ns", file.ctime_ns);
-  entry.Number("birth_ns", file.birth_ns);
-  if (!file.target.empty()) AddBytes(entry, "target", file.target);
-}
-
-WrittenFile TakeWritten(JsonMembers& entry, JsonProblems& problems) {
-  WrittenFile file;
-  file.bytes = entry.Integer<uint64_t>("bytes");
-  file.inode = entry.Integer<uint64_t>("inode");
-  file.mtime_ns = entry.Integer<int64_t>("mtime_ns");
-  file.ctime_ns = entry.Integer<int64_t>("ctime_ns");
-  file.birth_ns = entry.Integer<int64_t>("birth_ns");
-  file.target = TakeBytes(entry, problems, "target").value_or("");
-  return file;
-}
-
 // Outputs of a file group in the order of its files.
 std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
   std::vector<uint32_t> outputs;
@@ -104,99 +35,15 @@ std::vector<uint32_t> OutputsOf(const Plan& plan, uint32_t file_group) {
   return outputs;
 }
 
-// Whether the list `key` of a record speaks of things that `may` be in it, and of none twice; `take` gets the number
-// and the members of each, and has to take them all. Counts them.
-template <class May, class Take>
-std::optional<size_t> TakeEach(JsonMembers& record, JsonProblems& problems, const char* key, const char* number,
-                               const May& may, const Take& take) {
-  std::set<uint32_t> seen;
-  for (const json& value : record.Array(key)) {
-    JsonMembers entry(value, problems, key);
-    const auto which = entry.Integer<uint32_t>(number);
-    if (!problems.ok() || !may(which) || !seen.insert(which).second) return std::nullopt;
-    take(which, entry);
-    entry.Close();
-  }
-  return seen.size();
-}
-
-// What a record says of its outputs, each of which has its hash. Encoded ones must all be in it.
-bool TakeTensors(const Plan& plan, const std::vector<uint32_t>& outputs, bool errors, JsonMembers& record,
-                 JsonProblems& problems, std::vector<TensorResult>* tensors) {
-  const auto any = [&](uint32_t tensor) { return tensor < outputs.size(); };
-  const auto encodes = [&](uint32_t tensor) {
-    return any(tensor) && plan.outputs[outputs[tensor]].transform == Transform::kEncode;
-  };
-  const auto anomalies = [&](uint32_t tensor, JsonMembers& entry) {
-    (*tensors)[tensor].anomalies = TakeAnomalies(entry);
-  };
-  const auto adjusted = [&](uint32_t tensor, JsonMembers& entry) {
-    (*tensors)[tensor].counts.inexact_codes = entry.Integer<uint64_t>("inexact_codes");
-  };
-  bool sound = true;
-  const auto encoded = [&](uint32_t tensor, JsonMembers& entry) {
-    BlockCounts& counts = (*tensors)[tensor].counts;
-    counts.encoded_blocks = entry.Integer<uint64_t>("blocks");
-    counts.exact_blocks = entry.Integer<uint64_t>("exact_blocks");
-    counts.kept_blocks = entry.Integer<uint64_t>("kept_blocks", 0);
-    counts.fresh_blocks = counts.encoded_blocks - counts.exact_blocks - counts.kept_blocks;
-    const json* error = entry.Find("error");
-    sound = sound && counts.exact_blocks <= counts.encoded_blocks &&
-            counts.kept_blocks <= counts.encoded_blocks - counts.exact_blocks && (error != nullptr || !errors);
-    if (!errors || error == nullptr) return;
-    JsonMembers sums(*error, problems, "error");
-    (*tensors)[tensor].error = TakeError(sums);
-    sums.Close();
-  };
-  if (!TakeEach(record, problems, "anomalies", "tensor", any, anomalies)) return false;
-  if (record.Has("adjusted") && !TakeEach(record, problems, "adjusted", "tensor", any, adjusted)) return false;
-  size_t count = 0;
-  for (uint32_t i = 0; i < outputs.size(); ++i) count += encodes(i) ? 1 : 0;
-  return TakeEach(record, problems, "encoded", "tensor", encodes, encoded) == count && sound;
-}
-
-// What it says of the new grids of its file group, which must all be in it.
-bool TakeGrids(const Plan& plan, uint32_t file_group, JsonMembers& record, JsonProblems& problems,
-               std::map<uint32_t, BlockCounts>* grids) {
-  const auto relays = [&](uint32_t group) {
-    return group < plan.groups.size() && plan.groups[group].file_group == file_group &&
-           !plan.groups[group].cells.empty();
-  };
-  size_t count = 0;
-  for (uint32_t g = 0; g < plan.groups.size(); ++g) count += relays(g) ? 1 : 0;
-  const auto take = [&](uint32_t group, JsonMembers& entry) { (*grids)[group] = TakeGridCounts(entry); };
-  return TakeEach(record, problems, "relayouts", "group", relays, take) == count;
+// Groups of a file group that have a new grid, ascending.
+std::vector<uint32_t> GridsOf(const Plan& plan, uint32_t file_group) {
+  std::vector<uint32_t> groups;
+  for (uint32_t g = 0; g < plan.groups.size(); ++g)
+    if (plan.groups[g].file_group == file_group && !plan.groups[g].cells.empty()) groups.push_back(g);
+  return groups;
 }
 
 }  // namespace
-
-bool WrittenFile::Is(const WrittenFile& other) const {
-  return inode == other.inode && bytes == other.bytes && birth_ns == other.birth_ns && target == other.target;
-}
-
-bool WrittenFile::IsAsWritten(const WrittenFile& now, bool moved) const {
-  return Is(now) && mtime_ns == now.mtime_ns && (moved || ctime_ns == 0 || ctime_ns == now.ctime_ns);
-}
-
-WrittenFile WrittenFileOf(const FileInfo& info) {
-  return {info.inode, info.size, info.mtime_ns, info.ctime_ns, info.birth_ns, ""};
-}
-
-Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name, bool directories) {
-  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(name));
-  if (!info) return std::optional<WrittenFile>();
-  WrittenFile file = WrittenFileOf(*info);
-  if (info->symlink && info->kind == FileKind::kOther) {
-    MIMO_ASSIGN_OR_RETURN(auto text, fs.ReadLink(name));
-    file.target = std::move(text).value_or("");
-  } else if (info->kind == FileKind::kDirectory) {
-    if (!directories) return std::optional<WrittenFile>();
-    file = {info->inode, 0, 0, 0, info->birth_ns, ""};
-  } else if (info->kind != FileKind::kRegular && !directories) {
-    return std::optional<WrittenFile>();
-  }
-  return std::optional(std::move(file));
-}
 
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name) {
   const size_t slash = name.rfind('/');
@@ -241,12 +88,12 @@ std::optional<WrittenFile> PartialDirectory::NoteOf(const std::string& name) con
 }
 
 Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() const {
-  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, InPartial(kStateName), "mimo-partial"));
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs_, InPartial(kStateName), "mimo-partial"));
   if (!document) return std::optional<State>();
   JsonProblems problems(path(), "");
   JsonMembers members(*document, problems, "state");
   State state;
-  const auto digest = HashOf(members.String("plan_digest"));
+  const auto digest = HashOfHex(members.String("plan_digest"));
   state.tool_version = members.String("tool_version");
   members.Object("options");
   state.created_output = members.Bool("created_output");
@@ -279,7 +126,7 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
   MIMO_RETURN_IF_ERROR(Repair());
   std::string text;
   JsonObject object(text);
-  AddFormat(object, "mimo-partial", state.plan_digest);
+  AddRecordFormat(object, "mimo-partial", state.plan_digest);
   object.String("tool_version", state.tool_version);
   object.Key("options") += PlanOptionsJson(plan.options);
   object.Bool("created_output", state.created_output);
@@ -306,11 +153,11 @@ std::string PartialDirectory::RecordName(uint32_t file_group) const {
 Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group, const RecordNeeds& needs,
                                           RunResults* results) {
   const std::string path = InRecords(RecordName(file_group));
-  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, path, "mimo-record"));
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs_, path, "mimo-record"));
   if (!document) return false;
   JsonProblems problems(path, "");
   JsonMembers members(*document, problems, "record");
-  if (HashOf(members.String("plan_digest")) != plan.digest) return false;
+  if (HashOfHex(members.String("plan_digest")) != plan.digest) return false;
   if (members.Integer<uint32_t>("file_group") != file_group) return false;
   std::vector<std::pair<std::string, WrittenFile>> notes;
   const json& files = members.Array("files");
@@ -327,22 +174,17 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
     file.Close();
     notes.emplace_back(name, written);
   }
-  const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
-  const json& hashes = members.Array("hashes");
-  if (notes.size() != files.size() || hashes.size() != outputs.size()) return false;
-  std::vector<TensorResult> tensors(outputs.size());
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    if (hashes[i].is_string()) tensors[i].hash = HashOf(hashes[i].get<std::string>());
-    const bool wanted = needs.hash_linked || results->linked[plan.outputs[outputs[i]].file] == 0;
-    if (wanted != tensors[i].hash.has_value()) return false;
+  if (notes.size() != files.size()) return false;
+  RecordedResults recorded{OutputsOf(plan, file_group), {}, {}};
+  if (!TakeResults(plan, GridsOf(plan, file_group), needs.errors, members, problems, &recorded)) return false;
+  for (size_t i = 0; i < recorded.outputs.size(); ++i) {
+    const bool wanted = needs.hash_linked || results->linked[plan.outputs[recorded.outputs[i]].file] == 0;
+    if (wanted != recorded.tensors[i].hash.has_value()) return false;
   }
-  std::map<uint32_t, BlockCounts> grids;
-  if (!TakeTensors(plan, outputs, needs.errors, members, problems, &tensors)) return false;
-  if (!TakeGrids(plan, file_group, members, problems, &grids)) return false;
   members.Close();
   if (!problems.ok()) return false;
-  for (size_t i = 0; i < outputs.size(); ++i) results->tensors[outputs[i]] = tensors[i];
-  for (const auto& [group, counts] : grids) results->groups[group] = counts;
+  for (size_t i = 0; i < recorded.outputs.size(); ++i) results->tensors[recorded.outputs[i]] = recorded.tensors[i];
+  for (const auto& [group, counts] : recorded.grids) results->groups[group] = counts;
   for (const auto& [name, written] : notes) TakeNote(name, written);
   return true;
 }
@@ -350,7 +192,7 @@ Result<bool> PartialDirectory::LoadRecord(const Plan& plan, uint32_t file_group,
 Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, const RunResults& results) {
   std::string text;
   JsonObject object(text);
-  AddFormat(object, "mimo-record", plan.digest);
+  AddRecordFormat(object, "mimo-record", plan.digest);
   object.Number("file_group", file_group);
   JsonList files(object.Key("files"));
   for (size_t f = 0; f < plan.files.size(); ++f) {
@@ -362,50 +204,10 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
     file.Close();
   }
   files.Close();
-  const std::vector<uint32_t> outputs = OutputsOf(plan, file_group);
-  // Of the tensors that are wanted(output, result): their number, then what add(entry, result) puts in.
-  const auto list = [&](const char* name, const auto& wanted, const auto& add) {
-    JsonList entries(object.Key(name));
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      const TensorResult& tensor = results.tensors[outputs[i]];
-      if (!wanted(plan.outputs[outputs[i]], tensor)) continue;
-      JsonObject entry(entries.Next());
-      entry.Number("tensor", i);
-      add(entry, tensor);
-      entry.Close();
-    }
-    entries.Close();
-  };
-  object.List("hashes", outputs, [&](std::string& out, uint32_t o) {
-    const auto& hash = results.tensors[o].hash;
-    AppendJsonString(out, hash ? hash->Hex() : "");
-  });
-  list(
-      "anomalies", [](const auto&, const auto& tensor) { return tensor.anomalies != kernels::Anomalies(); },
-      [](JsonObject& entry, const auto& tensor) { AddAnomalies(entry, tensor.anomalies); });
-  list(
-      "adjusted", [](const auto&, const auto& tensor) { return tensor.counts.inexact_codes != 0; },
-      [](JsonObject& entry, const auto& tensor) { entry.Number("inexact_codes", tensor.counts.inexact_codes); });
-  list(
-      "encoded", [](const auto& output, const auto&) { return output.transform == Transform::kEncode; },
-      [](JsonObject& entry, const auto& tensor) {
-        entry.Number("blocks", tensor.counts.encoded_blocks);
-        entry.Number("exact_blocks", tensor.counts.exact_blocks);
-        if (tensor.counts.kept_blocks != 0) entry.Number("kept_blocks", tensor.counts.kept_blocks);
-        if (!tensor.error) return;
-        JsonObject error(entry.Key("error"));
-        AddError(error, *tensor.error);
-        error.Close();
-      });
-  JsonList relayouts(object.Key("relayouts"));
-  for (size_t g = 0; g < plan.groups.size(); ++g) {
-    if (plan.groups[g].file_group != file_group || plan.groups[g].cells.empty()) continue;
-    JsonObject entry(relayouts.Next());
-    entry.Number("group", g);
-    AddGridCounts(entry, results.groups[g]);
-    entry.Close();
-  }
-  relayouts.Close();
+  RecordedResults recorded{OutputsOf(plan, file_group), {}, {}};
+  for (const uint32_t o : recorded.outputs) recorded.tensors.push_back(results.tensors[o]);
+  for (const uint32_t g : GridsOf(plan, file_group)) recorded.grids[g] = results.groups[g];
+  AddResults(object, plan, recorded);
   object.Close();
   text += '\n';
   return WriteDurably(fs_, InRecords(RecordName(file_group)), text);
@@ -426,12 +228,12 @@ Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
 }
 
 Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPublication() const {
-  MIMO_ASSIGN_OR_RETURN(const auto document, ReadObject(fs_, InPartial(kPublishName), "mimo-publication"));
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs_, InPartial(kPublishName), "mimo-publication"));
   if (!document) return std::optional<Publication>();
   JsonProblems problems(path(), "");
   JsonMembers members(*document, problems, "publication");
   Publication publication;
-  const auto digest = HashOf(members.String("plan_digest"));
+  const auto digest = HashOfHex(members.String("plan_digest"));
   publication.overwrite = members.Bool("overwrite");
   publication.cleared = members.Bool("cleared");
   for (const auto& [key, list] : {std::pair("files", &publication.files), std::pair("old", &publication.old)}) {
@@ -451,7 +253,7 @@ Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPubli
 Status PartialDirectory::WritePublication(const Publication& publication) {
   std::string text;
   JsonObject object(text);
-  AddFormat(object, "mimo-publication", publication.plan_digest);
+  AddRecordFormat(object, "mimo-publication", publication.plan_digest);
   object.Bool("overwrite", publication.overwrite);
   object.Bool("cleared", publication.cleared);
   for (const auto& [key, list] : {std::pair("files", &publication.files), std::pair("old", &publication.old)}) {
@@ -467,7 +269,7 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
 }
 
 Status PartialDirectory::Repair() {
-  for (const std::string& directory : {files(), InPartial("records")}) {
+  for (const std::string& directory : {files(), InPartial("records"), InPartial(kUnitsDirectory)}) {
     MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(directory));
     if (info && info->kind != FileKind::kDirectory && !info->symlink) MIMO_RETURN_IF_ERROR(fs_.Remove(directory));
     MIMO_RETURN_IF_ERROR(fs_.CreateDirectories(directory));

@@ -2,6 +2,7 @@
 //   lease.json         who writes here (lib/owner/lease.h)
 //   state.json         whose it is; written before anything else
 //   files/NAME         the output's files, at their final length from the start
+//   units/NNNNNN.json  one per complete unit of a file group that has several (unit_records.h)
 //   records/NNNN.json  one per complete file group, written after its files are synced
 //   publish.json       everything is complete: what is left is to move files/ into OUT
 #pragma once
@@ -19,29 +20,13 @@
 #include "lib/plan/plan.h"
 #include "lib/results/manifest.h"
 #include "lib/run/claim.h"
+#include "lib/run/record_json.h"
 #include "lib/run/sources.h"
+#include "lib/run/written_file.h"
 
 namespace mimo {
 
-// What a file is known by that this run, or the run that it goes on with, has written: whatever else stands under its
-// name is not published.
-struct WrittenFile {
-  uint64_t inode = 0;
-  uint64_t bytes = 0;
-  int64_t mtime_ns = 0;
-  int64_t ctime_ns = 0;     // renaming changes it: of a file that has not been moved yet. 0: not known
-  int64_t birth_ns = 0;     // 0: not known
-  std::string target = {};  // of a symbolic link, whose text `bytes` is the length of
-
-  // Whether it is the same file or link, of the same length.
-  bool Is(const WrittenFile& other) const;
-  // And whether nobody has written to it since. `moved`: it has got another name meanwhile.
-  bool IsAsWritten(const WrittenFile& now, bool moved) const;
-};
-WrittenFile WrittenFileOf(const FileInfo& info);
-// The file or link `name` of OUT as it is now; nullopt when there is neither. With `directories` also a directory, of
-// which only what it is counts, not what is in it.
-Result<std::optional<WrittenFile>> Look(FileSystem& fs, const std::string& name, bool directories = false);
+inline constexpr char kUnitsDirectory[] = "units";
 
 // Below, `fs` is OUT (OutputClaim::files) and `root` a name in it, "" for itself.
 // Creates the directories above `name` below `root`.
@@ -83,11 +68,7 @@ class PartialDirectory {
   Status Start(const Plan& plan, const State& state);
 
   // ---- records
-  // What a record must hold to be of use to this run.
-  struct RecordNeeds {
-    bool hash_linked = false;  // a hash for every tensor
-    bool errors = false;       // of every encoded weight
-  };
+  using RecordNeeds = mimo::RecordNeeds;
   // Results of the outputs and groups of `file_group`, taken into `results`, and notes of its files; false when there
   // is no valid record of this plan, a file is not the one that was written, it lacks what is needed, or `linked` (per
   // plan file) does not match.

@@ -9,6 +9,7 @@
 #include "lib/run/backend.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/encode_work.h"
+#include "lib/run/group_work.h"
 #include "lib/run/needs.h"
 #include "lib/run/sources.h"
 #include "lib/run/step_work.h"
@@ -106,7 +107,8 @@ std::shared_ptr<const StepsOfGroups::Group> StepsOfGroups::GroupOf(uint32_t grou
     if (const auto known = groups_.find(group); known != groups_.end()) return known->second;
   }
   auto fresh = std::make_shared<Group>();
-  StepCutter cutter(job_, kMadeStepBytes, UINT64_MAX, group);
+  PartLoader loader(job_, UINT64_MAX);
+  StepCutter cutter(job_, loader, kMadeStepBytes, UINT64_MAX, {{group, 0, kNone}});
   while (std::optional<Step> step = cutter.Next()) {
     AddPlaces(*step, static_cast<uint32_t>(fresh->steps.size()), fresh.get());
     fresh->steps.push_back(std::move(*step));

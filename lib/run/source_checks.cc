@@ -143,8 +143,8 @@ std::vector<SourceChecks::Range> SourceChecks::Take(uint32_t index, Range wanted
   return out;
 }
 
-// The CRC-32 is made outside of the lock. `data` begins at `begin`.
-Status SourceChecks::Put(uint32_t index, const std::vector<Range>& ranges, uint64_t begin,
+// The CRC-32 is made outside of the lock. `data` begins at `begin`; `unit` kNone: nobody's.
+Status SourceChecks::Put(uint32_t index, uint32_t unit, const std::vector<Range>& ranges, uint64_t begin,
                          std::span<const std::byte> data) {
   if (ranges.empty()) return {};
   const StoredItem& whole = item(index);
@@ -154,17 +154,72 @@ Status SourceChecks::Put(uint32_t index, const std::vector<Range>& ranges, uint6
     crc ^= Crc32OfPart(Crc32(data.subspan(b - begin, e - b)), whole.begin + whole.bytes - e);
     bytes += e - b;
   }
+  if (unit != kNone) {
+    const std::lock_guard lock(mutex_);
+    ItemRead& read = reads_[unit][index];
+    read.item = index;
+    read.crc ^= crc;
+    for (const Range& range : ranges) {
+      if (!read.ranges.empty() && read.ranges.back().second == range.first)
+        read.ranges.back().second = range.second;
+      else
+        read.ranges.push_back(range);
+    }
+  }
+  return AddCrc(index, crc, bytes);
+}
+
+Status SourceChecks::AddCrc(uint32_t index, uint32_t crc, uint64_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     Progress& progress = progress_.at(index);
     progress.crc ^= crc;
     progress.added += bytes;
-    if (progress.added < whole.bytes) return {};
+    if (progress.added < item(index).bytes) return {};
     crc = progress.crc;
     progress_.erase(index);
     care_[index] = Care::kCompared;
   }
-  return crc == whole.crc ? Status() : Damaged(index, crc);
+  return crc == item(index).crc ? Status() : Damaged(index, crc);
+}
+
+std::vector<ItemRead> SourceChecks::TakeReads(uint32_t unit) {
+  std::vector<ItemRead> reads;
+  const std::lock_guard lock(mutex_);
+  const auto of_unit = reads_.find(unit);
+  if (of_unit == reads_.end()) return reads;
+  for (auto& [index, read] : of_unit->second) {
+    std::sort(read.ranges.begin(), read.ranges.end());
+    std::vector<Range> joined;
+    for (const Range& range : read.ranges) {
+      if (!joined.empty() && joined.back().second == range.first)
+        joined.back().second = range.second;
+      else
+        joined.push_back(range);
+    }
+    read.ranges = std::move(joined);
+    reads.push_back(std::move(read));
+  }
+  reads_.erase(of_unit);
+  return reads;
+}
+
+Status SourceChecks::Restore(const ItemRead& read) {
+  if (read.item >= care_.size() || read.ranges.empty() || read.ranges.front().first < item(read.item).begin ||
+      read.ranges.back().second > item(read.item).begin + item(read.item).bytes || !IsOpen(read.item))
+    return {};
+  uint64_t bytes = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    const std::map<uint64_t, uint64_t>& taken = progress_[read.item].taken;
+    for (const auto& [begin, end] : read.ranges) {
+      const auto next = taken.lower_bound(end);
+      if (next != taken.begin() && std::prev(next)->second > begin) return {};
+      bytes += end - begin;
+    }
+  }
+  for (const Range& range : read.ranges) Take(read.item, range);
+  return AddCrc(read.item, read.crc, bytes);
 }
 
 Error SourceChecks::Damaged(uint32_t index, uint32_t found) const {
@@ -176,7 +231,8 @@ Error SourceChecks::Damaged(uint32_t index, uint32_t found) const {
   return error;
 }
 
-Status SourceChecks::Add(uint32_t file_group, uint32_t file, uint64_t begin, std::span<const std::byte> data) {
+Status SourceChecks::Add(uint32_t file_group, uint32_t unit, uint32_t file, uint64_t begin,
+                         std::span<const std::byte> data) {
   const std::vector<StoredItem>& items = job_.catalogue.items;
   if (items.empty()) return {};
   const uint64_t end = begin + data.size();
@@ -187,7 +243,7 @@ Status SourceChecks::Add(uint32_t file_group, uint32_t file, uint64_t begin, std
     const auto index = static_cast<uint32_t>(next - items.begin());
     const Range common(std::max(begin, next->begin), std::min(end, next->begin + next->bytes));
     if (next->file != file || common.first >= common.second || group_[index] != file_group) continue;
-    MIMO_RETURN_IF_ERROR(Put(index, Take(index, common), begin, data));
+    MIMO_RETURN_IF_ERROR(Put(index, unit, Take(index, common), begin, data));
   }
   return {};
 }
@@ -209,7 +265,7 @@ Status SourceChecks::Finish(uint32_t file_group, const Open& open, uint64_t* rea
           MIMO_RETURN_IF_ERROR(file->ReadAt(b, std::span(chunk).subspan(b - at, e - b)));
           *read += e - b;
         }
-        MIMO_RETURN_IF_ERROR(Put(i, ranges, at, chunk));
+        MIMO_RETURN_IF_ERROR(Put(i, kNone, ranges, at, chunk));
       }
       at = next;
     }

@@ -17,6 +17,7 @@
 #include "lib/base/status.h"
 #include "lib/results/checksums.h"
 #include "lib/run/job.h"
+#include "lib/run/unit_result.h"
 
 namespace mimo {
 
@@ -28,9 +29,14 @@ class SourceChecks {
   // `job` outlives it; outputs that it skips read nothing.
   explicit SourceChecks(const Job& job);
 
-  // Takes note of bytes of a file of the catalogue, from `begin` on, that a step of `file_group` has read. Bytes that
-  // come again are left out. kBadInput when they complete an item that has another CRC-32.
-  Status Add(uint32_t file_group, uint32_t file, uint64_t begin, std::span<const std::byte> data);
+  // Takes note of bytes of a file of the catalogue, from `begin` on, that a step of a unit of `file_group` has read.
+  // Bytes that come again are left out. kBadInput when they complete an item that has another CRC-32.
+  Status Add(uint32_t file_group, uint32_t unit, uint32_t file, uint64_t begin, std::span<const std::byte> data);
+  // What a unit, all of whose steps are done, has added; it is forgotten here.
+  std::vector<ItemRead> TakeReads(uint32_t unit);
+  // Takes the word of a record for what a unit has read in an earlier run or another part. What others have read as
+  // well is left for Finish to read. kBadInput as above.
+  Status Restore(const ItemRead& read);
 
   using Open = std::function<Result<std::shared_ptr<ReadableFile>>(uint32_t file)>;
   // All steps of `file_group` are done: reads what is left of its items, and adds the bytes to `read`. kBadInput as
@@ -62,7 +68,9 @@ class SourceChecks {
   const StoredItem& item(uint32_t index) const { return job_.catalogue.items[index]; }
   bool IsOpen(uint32_t index) const;
   std::vector<Range> Take(uint32_t index, Range wanted);
-  Status Put(uint32_t index, const std::vector<Range>& ranges, uint64_t begin, std::span<const std::byte> data);
+  Status Put(uint32_t index, uint32_t unit, const std::vector<Range>& ranges, uint64_t begin,
+             std::span<const std::byte> data);
+  Status AddCrc(uint32_t index, uint32_t crc, uint64_t bytes);
   Error Damaged(uint32_t index, uint32_t found) const;
 
   const Job& job_;
@@ -73,6 +81,7 @@ class SourceChecks {
   mutable std::mutex mutex_;  // guards all below
   std::vector<Care> care_;    // by item
   std::unordered_map<uint32_t, Progress> progress_;
+  std::map<uint32_t, std::map<uint32_t, ItemRead>> reads_;  // by unit, then by item
 };
 
 }  // namespace mimo

@@ -108,30 +108,34 @@ uint64_t CellProgress(const Job& job, const CellRow& cell) {
   return bytes;
 }
 
+JobSize MeasureGroup(const Job& job, uint32_t g) {
+  JobSize size;
+  const FuseGroup& group = job.plan.groups[g];
+  const auto add = [&](uint64_t progress, uint64_t unit) {
+    size.progress_bytes += progress;
+    size.largest_unit_bytes = std::max(size.largest_unit_bytes, unit);
+  };
+  for (RowStrip& bundle : BundlesOf(job, g)) {
+    const uint64_t progress = StripProgress(job, bundle);
+    bundle.rows = 1;
+    add(progress, StripMemory(job, bundle));
+  }
+  for (const uint32_t c : CellsOf(job, g)) add(CellProgress(job, group.cells[c]), CellMemory(job, group.cells[c]));
+  for (const TurnUnit& unit : TurnsOf(job, g)) add(TurnProgress(job, unit), TurnMemory(job, unit));
+  for (const EncodeStrip& weight : EncodesOf(job, g)) {
+    EncodeStrip unit = weight;
+    unit.rows = std::min(unit.rows, EncodeUnit(group.encoded[weight.weight]));
+    add(EncodeProgress(job, weight), EncodeMemory(job, unit, GlobalPass::kMeasured));
+  }
+  return size;
+}
+
 JobSize MeasureJob(const Job& job) {
   JobSize size;
-  size.busy_file_groups.assign(job.plan.file_groups, 0);
   for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
-    const FuseGroup& group = job.plan.groups[g];
-    bool busy = false;
-    const auto add = [&](uint64_t progress, uint64_t unit) {
-      size.progress_bytes += progress;
-      size.largest_unit_bytes = std::max(size.largest_unit_bytes, unit);
-      busy = true;
-    };
-    for (RowStrip& bundle : BundlesOf(job, g)) {
-      const uint64_t progress = StripProgress(job, bundle);
-      bundle.rows = 1;
-      add(progress, StripMemory(job, bundle));
-    }
-    for (const uint32_t c : CellsOf(job, g)) add(CellProgress(job, group.cells[c]), CellMemory(job, group.cells[c]));
-    for (const TurnUnit& unit : TurnsOf(job, g)) add(TurnProgress(job, unit), TurnMemory(job, unit));
-    for (const EncodeStrip& weight : EncodesOf(job, g)) {
-      EncodeStrip unit = weight;
-      unit.rows = std::min(unit.rows, EncodeUnit(group.encoded[weight.weight]));
-      add(EncodeProgress(job, weight), EncodeMemory(job, unit, GlobalPass::kMeasured));
-    }
-    if (busy) size.busy_file_groups[group.file_group] = 1;
+    const JobSize group = MeasureGroup(job, g);
+    size.progress_bytes += group.progress_bytes;
+    size.largest_unit_bytes = std::max(size.largest_unit_bytes, group.largest_unit_bytes);
   }
   return size;
 }

@@ -1,13 +1,12 @@
 #include "lib/run/steps.h"
 
 #include <algorithm>
-#include <tuple>
 #include <utility>
 
 #include "lib/base/checked.h"
 #include "lib/decode/row_bytes.h"
-#include "lib/run/bundles.h"
 #include "lib/run/encode_strips.h"
+#include "lib/run/group_work.h"
 #include "lib/run/step_memory.h"
 #include "lib/run/turns.h"
 
@@ -53,46 +52,10 @@ RowStrip CutFront(RowStrip* bundle, int64_t rows) {
   return strip;
 }
 
-// Where the first segment that has a source begins.
-std::pair<uint32_t, uint64_t> PlaceOf(const Job& job, const CellRow& cell) {
-  for (const CellSegment& segment : cell.segments) {
-    if (segment.source != kNone) return job.PlaceOf(segment.source, segment.source_row);
-  }
-  return {UINT32_MAX, 0};
-}
-
 }  // namespace
 
-StepCutter::StepCutter(const Job& job, uint64_t limit, uint64_t shared_limit)
-    : job_(job), limit_(limit), shared_limit_(shared_limit) {
-  using Key = std::tuple<uint32_t, std::pair<uint32_t, uint64_t>, uint32_t>;
-  std::vector<Key> keys;
-  for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
-    const FuseGroup& group = job.plan.groups[g];
-    std::pair<uint32_t, uint64_t> first{UINT32_MAX, 0};
-    for (const uint32_t o : group.outputs) {
-      if (job.modes[o] == OutputMode::kSkip) continue;
-      for (const Piece& piece : job.plan.outputs[o].pieces) {
-        if (piece.source != kNone) first = std::min(first, job.PlaceOf(piece.source, piece.source_row));
-      }
-    }
-    for (const CellRow& cell : group.cells) first = std::min(first, PlaceOf(job, cell));
-    keys.emplace_back(group.file_group, first, g);
-  }
-  std::sort(keys.begin(), keys.end());
-  order_.reserve(keys.size());
-  for (const Key& key : keys) order_.push_back(std::get<2>(key));
-}
-
-void StepCutter::Load(uint32_t group) {
-  bundles_ = BundlesOf(job_, group);
-  cells_ = CellsOf(job_, group);
-  std::stable_sort(cells_.begin(), cells_.end(), [&](uint32_t a, uint32_t b) {
-    const std::vector<CellRow>& cells = job_.plan.groups[group].cells;
-    return PlaceOf(job_, cells[a]) < PlaceOf(job_, cells[b]);
-  });
-  turns_ = TurnsOf(job_, group);
-  encodes_ = EncodesOf(job_, group);
+void StepCutter::Load() {
+  work_ = loader_.Load(parts_[next_part_]);
   pass_ = GlobalPass::kWhole;
   next_bundle_ = next_cell_ = next_turn_ = next_encode_ = 0;
   loaded_ = true;
@@ -100,8 +63,8 @@ void StepCutter::Load(uint32_t group) {
 
 // The Take functions return false when the step is full.
 bool StepCutter::TakeStrips(Step* step) {
-  while (next_bundle_ < bundles_.size()) {
-    RowStrip& bundle = bundles_[next_bundle_];
+  while (next_bundle_ < work_.bundles.size()) {
+    RowStrip& bundle = work_.bundles[next_bundle_];
     const uint64_t whole = StripMemory(job_, bundle);
     if (step->memory_bytes + whole <= limit_ && step->strips.size() < kMaxItems) {
       step->memory_bytes += whole;
@@ -131,18 +94,17 @@ bool StepCutter::TakeWhole(Step* step, size_t items, uint64_t memory, uint64_t p
 }
 
 bool StepCutter::TakeCells(Step* step) {
-  const uint32_t group = order_[next_group_];
-  for (; next_cell_ < cells_.size(); ++next_cell_) {
-    const CellRow& cell = job_.plan.groups[group].cells[cells_[next_cell_]];
+  for (; next_cell_ < work_.cells.size(); ++next_cell_) {
+    const CellRow& cell = job_.plan.groups[group()].cells[work_.cells[next_cell_]];
     if (!TakeWhole(step, step->cells.size(), CellMemory(job_, cell), CellProgress(job_, cell))) return false;
-    step->cells.push_back({group, cells_[next_cell_]});
+    step->cells.push_back({group(), work_.cells[next_cell_]});
   }
   return true;
 }
 
 bool StepCutter::TakeTurns(Step* step) {
-  for (; next_turn_ < turns_.size(); ++next_turn_) {
-    TurnUnit& unit = turns_[next_turn_];
+  for (; next_turn_ < work_.turns.size(); ++next_turn_) {
+    TurnUnit& unit = work_.turns[next_turn_];
     if (!TakeWhole(step, step->turns.size(), TurnMemory(job_, unit), TurnProgress(job_, unit))) return false;
     step->turns.push_back(std::move(unit));
   }
@@ -150,18 +112,17 @@ bool StepCutter::TakeTurns(Step* step) {
 }
 
 bool StepCutter::TakeEncodes(Step* step) {
-  if (encodes_.empty()) return true;
-  if (!job_.plan.groups[order_[next_group_]].SharesGlobal())
-    return TakeEncodedRows(step, GlobalPass::kWhole, encodes_.size());
-  while (next_encode_ < encodes_.size())
+  if (work_.encodes.empty()) return true;
+  if (!job_.plan.groups[group()].SharesGlobal()) return TakeEncodedRows(step, GlobalPass::kWhole, work_.encodes.size());
+  while (next_encode_ < work_.encodes.size())
     if (!TakeShared(step)) return false;
   return true;
 }
 
 // All that shares the global scale of the next encoded weight.
 bool StepCutter::TakeShared(Step* step) {
-  const auto begin = encodes_.cbegin() + static_cast<ptrdiff_t>(next_encode_);
-  const auto end = EndOfShare(job_, begin, encodes_.end());
+  const auto begin = work_.encodes.cbegin() + static_cast<ptrdiff_t>(next_encode_);
+  const auto end = EndOfShare(job_, begin, work_.encodes.end());
   if (pass_ == GlobalPass::kWhole) {
     const uint64_t memory = SharedMemory(job_, std::span(begin, end));
     if (memory <= shared_limit_) {
@@ -169,7 +130,7 @@ bool StepCutter::TakeShared(Step* step) {
       for (auto weight = begin; weight != end; ++weight) step->progress_bytes += EncodeProgress(job_, *weight);
       step->encodes.insert(step->encodes.end(), begin, end);
       step->memory_bytes += memory;
-      next_encode_ = static_cast<size_t>(end - encodes_.cbegin());
+      next_encode_ = static_cast<size_t>(end - work_.encodes.cbegin());
       return true;
     }
     measured_.assign(begin, end);
@@ -178,24 +139,24 @@ bool StepCutter::TakeShared(Step* step) {
   // Alone in their steps, so that those who wait for a measure hold nothing that others need.
   if (!step->empty()) return false;
   step->pass = pass_;
-  if (!TakeEncodedRows(step, pass_, static_cast<size_t>(end - encodes_.cbegin()))) return false;
+  if (!TakeEncodedRows(step, pass_, static_cast<size_t>(end - work_.encodes.cbegin()))) return false;
   if (pass_ == GlobalPass::kMeasure) {
     next_encode_ -= measured_.size();
-    std::copy(measured_.begin(), measured_.end(), encodes_.begin() + static_cast<ptrdiff_t>(next_encode_));
+    std::copy(measured_.begin(), measured_.end(), work_.encodes.begin() + static_cast<ptrdiff_t>(next_encode_));
     pass_ = GlobalPass::kMeasured;
     return false;
   }
   pass_ = GlobalPass::kWhole;
   // A step that ends a group of its own must not take up the next group.
-  ended_ = next_encode_ == encodes_.size();
+  ended_ = next_encode_ == work_.encodes.size();
   return false;
 }
 
 // Up to the strip `end`.
 bool StepCutter::TakeEncodedRows(Step* step, GlobalPass pass, size_t end) {
-  const FuseGroup& group = job_.plan.groups[order_[next_group_]];
+  const FuseGroup& group = job_.plan.groups[parts_[next_part_].group];
   while (next_encode_ < end) {
-    EncodeStrip& weight = encodes_[next_encode_];
+    EncodeStrip& weight = work_.encodes[next_encode_];
     const uint64_t whole = EncodeMemory(job_, weight, pass);
     EncodeStrip strip = weight;
     const bool fits = step->memory_bytes + whole <= limit_ && step->encodes.size() < kMaxItems;
@@ -216,15 +177,14 @@ bool StepCutter::TakeEncodedRows(Step* step, GlobalPass pass, size_t end) {
 
 std::optional<Step> StepCutter::Next() {
   Step step;
-  while (next_group_ < order_.size()) {
-    const uint32_t group = order_[next_group_];
-    const uint32_t file_group = job_.plan.groups[group].file_group;
+  while (next_part_ < parts_.size()) {
+    const uint32_t file_group = job_.plan.groups[group()].file_group;
     if (!step.empty() && step.file_group != file_group) return step;
-    if (!loaded_) Load(group);
+    if (!loaded_) Load();
     step.file_group = file_group;
     const bool all = TakeStrips(&step) && TakeCells(&step) && TakeTurns(&step) && TakeEncodes(&step);
     if (all || ended_) {
-      ++next_group_;
+      ++next_part_;
       loaded_ = false;
     }
     if (!all) {

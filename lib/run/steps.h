@@ -1,5 +1,5 @@
-// Cuts a plan into steps: amounts of work that fit in memory. The order and the cuts decide nothing about the bytes of
-// the result.
+// Cuts parts of a plan into steps: amounts of work that fit in memory. The order and the cuts decide nothing about the
+// bytes of the result.
 //
 // Moved and converted rows are cut in bundles (bundles.h): rows of one or more sources and of one or more outputs, of
 // equal number, joined by rectangles. So every source byte is read once however finely a group is cut: where one source
@@ -12,12 +12,15 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lib/plan/plan.h"
 #include "lib/run/job.h"
 
 namespace mimo {
+
+class PartLoader;
 
 // Rows of a source in a bundle.
 struct RowSource {
@@ -80,6 +83,22 @@ struct EncodeStrip {
   int64_t rows = 0;
 };
 
+// Items [first, end) of a fuse group (group_work.h), or all of it.
+struct UnitPart {
+  uint32_t group = 0;
+  uint32_t first = 0;
+  uint32_t end = kNone;  // kNone: the group is whole
+  bool whole() const { return end == kNone; }
+};
+
+// What there is to do for one.
+struct GroupWork {
+  std::vector<RowStrip> bundles;
+  std::vector<uint32_t> cells;
+  std::vector<TurnUnit> turns;
+  std::vector<EncodeStrip> encodes;  // by share
+};
+
 // How a step comes by the global scales of its encoded weights.
 enum class GlobalPass : uint8_t {
   kWhole,     // all rows of everything that shares one are in the step
@@ -106,23 +125,21 @@ uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& ta
 // Whether a strip decodes rows of its source `index`, so that their scales are needed.
 bool DecodesSource(const Job& job, const RowStrip& strip, size_t index);
 
-// What a job comes to, before it starts.
+// What a job or a group of it comes to, before it starts.
 struct JobSize {
   uint64_t progress_bytes = 0;
-  uint64_t largest_unit_bytes = 0;        // of a single row, cell row or unit: the least memory that will do
-  std::vector<uint8_t> busy_file_groups;  // per file group: has any work
+  uint64_t largest_unit_bytes = 0;  // of a single row, cell row or unit: the least memory that will do
 };
+JobSize MeasureGroup(const Job& job, uint32_t group);
 JobSize MeasureJob(const Job& job);
 
-// Hands out the steps, file group after file group. Not thread-safe.
+// Hands out the steps of parts of groups, in their order. Not thread-safe.
 class StepCutter {
  public:
   // No step needs more than `limit` bytes unless a single row, cell row, transposed or encode unit does, or what shares
-  // a global scale, which may need `shared_limit`.
-  StepCutter(const Job& job, uint64_t limit, uint64_t shared_limit);
-  // Of one fuse group alone.
-  StepCutter(const Job& job, uint64_t limit, uint64_t shared_limit, uint32_t group)
-      : job_(job), limit_(limit), shared_limit_(shared_limit), order_{group} {}
+  // a global scale, which may need `shared_limit`. `job` and `loader`, of that job, outlive it.
+  StepCutter(const Job& job, PartLoader& loader, uint64_t limit, uint64_t shared_limit, std::vector<UnitPart> parts)
+      : job_(job), loader_(loader), limit_(limit), shared_limit_(shared_limit), parts_(std::move(parts)) {}
   // nullopt at the end.
   std::optional<Step> Next();
 
@@ -135,21 +152,20 @@ class StepCutter {
   bool TakeEncodes(Step* step);
   bool TakeShared(Step* step);
   bool TakeEncodedRows(Step* step, GlobalPass pass, size_t end);
-  void Load(uint32_t group);
+  void Load();
+  uint32_t group() const { return parts_[next_part_].group; }
 
   const Job& job_;
+  PartLoader& loader_;
   const uint64_t limit_;
   const uint64_t shared_limit_;
-  std::vector<uint32_t> order_;  // groups by (file group, place of their first source)
-  size_t next_group_ = 0;
+  const std::vector<UnitPart> parts_;
+  size_t next_part_ = 0;
   bool loaded_ = false;
-  std::vector<RowStrip> bundles_;  // of the group being cut; the next one may be cut already
+  GroupWork work_;  // of the part being cut; the next bundle and the next encoded weight may be cut already
   size_t next_bundle_ = 0;
-  std::vector<uint32_t> cells_;  // by place of their first source
   size_t next_cell_ = 0;
-  std::vector<TurnUnit> turns_;
   size_t next_turn_ = 0;
-  std::vector<EncodeStrip> encodes_;  // whole weights; the next one may be cut already
   size_t next_encode_ = 0;
   std::vector<EncodeStrip> measured_;     // what is being measured, whole
   GlobalPass pass_ = GlobalPass::kWhole;  // of what shares a global scale and is being cut

@@ -218,7 +218,8 @@ TEST(Rectangles, EverySourceRowIsReadOnceHoweverFinelyCut) {
     for (const uint64_t limit : {uint64_t{1} << 30, 2 * size.largest_unit_bytes, uint64_t{1}}) {
       std::set<std::tuple<uint32_t, uint32_t, int64_t>> read, turned;  // (file group, source, row)
       uint64_t progress = 0;
-      StepCutter cutter(job, limit, uint64_t{1} << 40);
+      PartLoader loader(job, UINT64_MAX);
+      StepCutter cutter(job, loader, limit, uint64_t{1} << 40, lab::AllParts(job.plan));
       while (const auto step = cutter.Next()) {
         progress += step->progress_bytes;
         EXPECT_LE(step->memory_bytes, std::max(limit, size.largest_unit_bytes));
@@ -409,7 +410,8 @@ TEST(Rectangles, WholeRowsAreWrittenFromWhereTheyWereRead) {
   builder.Output(group, "b", DType::kBF16, {64, 32}, Transform::kMove, {{w, 0, 0, 64, 0, 0, 32}});
   builder.Finish();
   const Job job{checkpoint.catalogue, builder.plan, std::vector<OutputMode>(2, OutputMode::kWrite)};
-  StepCutter cutter(job, 1 << 20, uint64_t{1} << 40);
+  PartLoader loader(job, UINT64_MAX);
+  StepCutter cutter(job, loader, 1 << 20, uint64_t{1} << 40, lab::AllParts(job.plan));
   const auto step = cutter.Next();
   ASSERT_TRUE(step.has_value());
   EXPECT_EQ(step->strips.size(), 2u);

@@ -409,7 +409,8 @@ TEST(Keep, MemoryIsAccountedFor) {
   const Job job = model.AllOf();
   const uint64_t least = MeasureJob(job).largest_unit_bytes;
   for (const uint64_t limit : {uint64_t{1}, least, 2 * least, uint64_t{1} << 30}) {
-    StepCutter cutter(job, limit, limit);
+    PartLoader loader(job, UINT64_MAX);
+    StepCutter cutter(job, loader, limit, limit, lab::AllParts(job.plan));
     uint64_t progress = 0;
     while (const auto step = cutter.Next()) {
       EXPECT_LE(step->memory_bytes, std::max(limit, least));

@@ -171,7 +171,8 @@ TEST(Encode, EveryRowIsMadeOnceAndMeasuredBeforeIt) {
                 std::vector<OutputMode>(model.builder.plan.outputs.size(), OutputMode::kWrite)};
   for (const uint64_t limit : {uint64_t{1} << 30, uint64_t{40'000}, uint64_t{1}}) {
     for (const uint64_t group_limit : {uint64_t{1} << 30, uint64_t{60'000}}) {
-      StepCutter cutter(job, limit, group_limit);
+      PartLoader loader(job, UINT64_MAX);
+      StepCutter cutter(job, loader, limit, group_limit, lab::AllParts(job.plan));
       std::map<std::pair<uint32_t, uint32_t>, int64_t> next, measured;
       uint64_t progress = 0;
       while (const auto step = cutter.Next()) {

@@ -7,22 +7,25 @@
 namespace mimo {
 namespace {
 
-TEST(Determinism, ThreadsAndMemoryChangeNothingButTime) {
+TEST(Determinism, ThreadsMemoryAndUnitsChangeNothingButTime) {
   const lab::Model model;
   RunOptions options;
   options.output = model.checkpoint.output();
   options.threads = 1;
   std::map<std::string, lab::Bytes> first;
   for (const int threads : {1, 4}) {
-    for (const uint64_t memory : {64ull << 20, 100'000ull, 60'000ull}) {
+    for (const auto& [memory, unit] : {std::pair(64ull << 20, 0ull), std::pair(100'000ull, 5'000ull),
+                                       std::pair(60'000ull, 1ull), std::pair(64ull << 20, 20'000ull)}) {
       options.threads = threads;
+      options.unit_bytes = unit;
       options.memory_bytes = memory;
       options.overwrite = !first.empty();
       const auto report = RunPlan(PosixFileSystem(), model.catalogue(), model.plan(), options);
       ASSERT_TRUE(report.ok()) << report.error().Message();
       const auto tree = lab::Tree(options.output);
       if (first.empty()) first = tree;
-      EXPECT_EQ(tree, first) << threads << " threads, " << memory << " bytes";  // the manifest included
+      EXPECT_EQ(tree, first) << threads << " threads, " << memory << " bytes, units of "
+                             << unit;  // the manifest included
       EXPECT_EQ(report.value().blocks.moved_blocks, 2u);
       EXPECT_EQ(report.value().blocks.requantized_blocks, 4u);
     }

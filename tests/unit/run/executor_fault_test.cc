@@ -15,6 +15,7 @@ namespace stdfs = std::filesystem;
 using Files = std::map<std::string, lab::Bytes>;
 
 constexpr char kManifest[] = "mimo-manifest.json";
+constexpr uint64_t kSmallUnits = 1500;
 
 class Faults : public ::testing::Test {
  protected:
@@ -80,8 +81,12 @@ class Faults : public ::testing::Test {
   Files expected_;
 };
 
+// Whether OUT holds an older output, and the size of units: by default a file group here is one.
+constexpr std::pair<bool, uint64_t> kRuns[] = {{false, 0}, {true, 0}, {false, kSmallUnits}};
+
 TEST_F(Faults, AnyCallMayFailOnceOrForEver) {
-  for (const bool older : {false, true}) {
+  for (const auto& [older, unit_bytes] : kRuns) {
+    options_.unit_bytes = unit_bytes;
     Reset(older);
     FaultyFileSystem counting(PosixFileSystem());
     ASSERT_TRUE(Convert(counting).ok());
@@ -155,6 +160,7 @@ TEST_F(Faults, TheFirstErrorStopsAllWorkers) {
   options_.threads = 4;
   options_.memory_bytes = 30'000;  // many steps, and workers that wait for memory
   for (uint64_t n = 1; n < 120; n += 3) {
+    options_.unit_bytes = n % 2 != 0 ? 0 : kSmallUnits;
     Reset(false);
     FaultyFileSystem fs(PosixFileSystem());
     Fault fault;
@@ -171,7 +177,8 @@ TEST_F(Faults, TheFirstErrorStopsAllWorkers) {
 }
 
 TEST_F(Faults, PowerMayFailAtAnyCall) {
-  for (const bool older : {false, true}) {
+  for (const auto& [older, unit_bytes] : kRuns) {
+    options_.unit_bytes = unit_bytes;
     Reset(older);
     FaultyFileSystem counting(PosixFileSystem());
     ASSERT_TRUE(Convert(counting).ok());
@@ -231,6 +238,87 @@ TEST_F(Faults, CompleteFileGroupsAreNotReadAgain) {
     EXPECT_NE(path, model_.checkpoint.path("a.safetensors"));
     EXPECT_NE(path, model_.checkpoint.path("b.safetensors"));
   }
+  EXPECT_EQ(lab::Tree(options_.output), expected_);
+}
+
+// A unit that has its record is neither read nor written again, in a file group that was not complete.
+TEST_F(Faults, CompleteUnitsAreNotMadeAgain) {
+  options_.unit_bytes = kSmallUnits;
+  uint64_t all = 0, most = 0;
+  for (uint64_t n = 1;; ++n) {
+    Reset(false);
+    FaultyFileSystem fs(PosixFileSystem());
+    Fault fault;
+    fault.at = n;
+    fault.only = Operation::kRead;
+    fault.from_then_on = true;
+    fs.SetFault(fault);
+    auto first = Convert(fs);
+    if (first.ok()) {
+      all = first->bytes_written;
+      break;
+    }
+    size_t units = 0;
+    const std::string partial = options_.output + "/.mimo-partial";
+    if (!stdfs::exists(partial + "/units") || stdfs::exists(partial + "/publish.json")) continue;
+    for (const auto& entry : stdfs::directory_iterator(partial + "/units"))
+      units += entry.path().extension() == ".json" && !stdfs::exists(partial + "/records/0000.json") ? 1 : 0;
+    fs.SetFault({});
+    options_.resume = true;
+    auto report = Convert(fs);
+    ASSERT_TRUE(report.ok()) << report.error().Message();
+    if (!stdfs::exists(partial)) EXPECT_EQ(lab::Tree(options_.output), expected_) << n;
+    if (units == 0) continue;
+    EXPECT_EQ(report->units_resumed, units) << n;
+    most = std::max(most, report->units_resumed);
+    EXPECT_EQ(report->groups_resumed, 0u);
+  }
+  EXPECT_GE(most, 3u);
+  EXPECT_GT(all, 0u);
+}
+
+// What somebody has put in the place of a file is nothing that a unit was written to.
+TEST_F(Faults, UnitsOfAFileThatWasReplacedAreMadeAgain) {
+  options_.unit_bytes = kSmallUnits;
+  Reset(false);
+  FaultyFileSystem fs(PosixFileSystem());
+  Fault fault;
+  fault.only = Operation::kRead;
+  fault.from_then_on = true;
+  for (fault.at = 1;; ++fault.at) {
+    Reset(false);
+    fs.SetFault(fault);
+    ASSERT_FALSE(Convert(fs).ok());
+    if (stdfs::exists(options_.output + "/.mimo-partial/units/000003.json")) break;
+  }
+  const std::string file = options_.output + "/.mimo-partial/files/a.safetensors";
+  stdfs::copy_file(file, file + ".copy");
+  stdfs::rename(file + ".copy", file);
+  options_.resume = true;
+  auto report = Convert(PosixFileSystem());
+  ASSERT_TRUE(report.ok()) << report.error().Message();
+  EXPECT_EQ(report->units_resumed, 0u);
+  EXPECT_EQ(lab::Tree(options_.output), expected_);
+}
+
+// Records of units of another size speak of other rows.
+TEST_F(Faults, UnitsOfAnotherSizeAreMadeAgain) {
+  FaultyFileSystem fs(PosixFileSystem());
+  Fault fault;
+  fault.only = Operation::kRead;
+  fault.from_then_on = true;
+  for (fault.at = 1;; ++fault.at) {
+    Reset(false);
+    options_.unit_bytes = kSmallUnits;
+    fs.SetFault(fault);
+    ASSERT_FALSE(Convert(fs).ok());
+    if (stdfs::exists(options_.output + "/.mimo-partial/units/000003.json")) break;
+  }
+  options_.resume = true;
+  options_.unit_bytes = 2 * kSmallUnits;
+  auto report = Convert(PosixFileSystem());
+  ASSERT_TRUE(report.ok()) << report.error().Message();
+  EXPECT_EQ(report->units_resumed, 0u);
   EXPECT_EQ(lab::Tree(options_.output), expected_);
 }
 

@@ -17,6 +17,7 @@
 
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/plan/plan.h"
+#include "lib/run/group_work.h"
 #include "tests/faults/scratch_directory.h"
 
 namespace mimo::lab {
@@ -160,6 +161,13 @@ class Checkpoint {
   const bool in_memory_ = PreferMemory();  // before the directory is made
   ScratchDirectory directory_;
 };
+
+// Every group of a plan, whole.
+inline std::vector<UnitPart> AllParts(const Plan& plan) {
+  std::vector<UnitPart> parts;
+  for (uint32_t g = 0; g < plan.groups.size(); ++g) parts.push_back({g, 0, kNone});
+  return parts;
+}
 
 // Builds a plan; call Finish once.
 class PlanBuilder {

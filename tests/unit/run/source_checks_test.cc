@@ -124,10 +124,10 @@ TEST(SourceChecks, AFlippedBitIsBadInputAndLeavesNothing) {
   }
 }
 
-// Asks to stop after the second step: the file group of the first is recorded then.
+// Asks to stop after the first step, which is a file group.
 struct Stopper : ProgressObserver {
   void Start(uint64_t) override {}
-  void Advance(uint64_t) override { stop = ++steps == 2 ? 2 : 0; }
+  void Advance(uint64_t) override { stop = ++steps == 1 ? 2 : 0; }
   void Step(const char*) override {}
   void Finish() override {}
   int steps = 0;
@@ -191,8 +191,9 @@ TEST(SourceChecks, PartsComeInAnyOrder) {
       threads.emplace_back([&] {
         for (size_t i = next++; i < parts.size(); i = next++) {
           const uint64_t begin = array.begin + parts[i].first;
-          bad += checks.Add(0, array.file, begin, bytes.subspan(begin, parts[i].second)).ok() ? 0 : 1;
-          EXPECT_TRUE(checks.Add(1, array.file, begin, bytes.subspan(begin, 1)).ok());  // of another group: not taken
+          bad += checks.Add(0, 0, array.file, begin, bytes.subspan(begin, parts[i].second)).ok() ? 0 : 1;
+          EXPECT_TRUE(
+              checks.Add(1, 1, array.file, begin, bytes.subspan(begin, 1)).ok());  // of another group: not taken
         }
       });
     for (std::thread& thread : threads) thread.join();

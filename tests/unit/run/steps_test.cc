@@ -23,7 +23,8 @@ TEST(Steps, EveryRowAndCellIsMadeOnceWithinTheLimit) {
     std::vector<std::set<int64_t>> rows(model.plan().outputs.size());
     std::set<std::pair<uint32_t, uint32_t>> cells;
     uint64_t progress = 0, steps = 0;
-    StepCutter cutter(job, limit, uint64_t{1} << 40);
+    PartLoader loader(job, UINT64_MAX);
+    StepCutter cutter(job, loader, limit, uint64_t{1} << 40, lab::AllParts(job.plan));
     uint32_t last = 0;
     while (const auto step = cutter.Next()) {
       ++steps;
@@ -57,7 +58,8 @@ TEST(Steps, ReplicatedRowsAreReadOnceHoweverFinelyCut) {
   const lab::Model model;
   const Job job = MakeJob(model);
   std::vector<int> reads(192, 0);
-  StepCutter cutter(job, 5'000, uint64_t{1} << 40);
+  PartLoader loader(job, UINT64_MAX);
+  StepCutter cutter(job, loader, 5'000, uint64_t{1} << 40, lab::AllParts(job.plan));
   while (const auto step = cutter.Next()) {
     for (const RowStrip& strip : step->strips) {
       for (const RowSource& from : strip.sources) {
@@ -79,7 +81,8 @@ TEST(Steps, ThousandsOfTinyTensorsAreFewSteps) {
   builder.UnchangedFile("t.safetensors", 0);
   builder.Finish();
   const Job job{checkpoint.catalogue, builder.plan, std::vector<OutputMode>(3000, OutputMode::kWrite)};
-  StepCutter cutter(job, 32 << 20, uint64_t{1} << 40);
+  PartLoader loader(job, UINT64_MAX);
+  StepCutter cutter(job, loader, 32 << 20, uint64_t{1} << 40, lab::AllParts(job.plan));
   const auto step = cutter.Next();
   ASSERT_TRUE(step.has_value());
   EXPECT_FALSE(cutter.Next().has_value());

@@ -1,0 +1,141 @@
+#include "lib/run/earlier_work.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "lib/base/checked.h"
+#include "lib/run/carry.h"
+
+namespace mimo {
+
+Status EarlierWork::Load() {
+  MIMO_RETURN_IF_ERROR(LoadGroups());
+  // What is made in this run starts from zero; tensors that are linked and not read keep no hash.
+  for (size_t o = 0; o < run_.plan.outputs.size(); ++o)
+    if (run_.job.modes[o] != OutputMode::kSkip) run_.results.tensors[o].hash = Hash128();
+  MIMO_RETURN_IF_ERROR(LoadUnits());
+  return CheckAnomalies();
+}
+
+Status EarlierWork::LoadGroups() {
+  const RecordNeeds needs{run_.options.hash_linked, run_.options.measure_errors};
+  for (uint32_t g = 0; g < run_.plan.file_groups; ++g) {
+    MIMO_ASSIGN_OR_RETURN(const bool done, run_.partial.LoadRecord(run_.plan, g, needs, &run_.results));
+    done_[g] = done ? 1 : 0;
+    run_.report.groups_resumed += done ? 1 : 0;
+  }
+  for (const PlanFile& file : run_.plan.files) {
+    if (!IsDone(file.file_group)) continue;
+    for (const uint32_t o : file.outputs) run_.job.modes[o] = OutputMode::kSkip;
+  }
+  return {};
+}
+
+// A unit is in files; they are those that it wrote to, or it is nowhere.
+Result<bool> EarlierWork::HoldsFiles(const UnitRecord& record) const {
+  for (const auto& [file, written] : record.files) {
+    if (run_.results.linked[file] != 0) continue;
+    MIMO_ASSIGN_OR_RETURN(const auto now, Look(run_.partial.fs(), run_.partial.FilePath(run_.plan.files[file].name)));
+    if (!now || !written.Is(*now)) return false;
+  }
+  return true;
+}
+
+Status EarlierWork::LoadUnits() {
+  MIMO_ASSIGN_OR_RETURN(stored_, run_.records.Numbers());
+  const RecordNeeds needs{run_.options.hash_linked, run_.options.measure_errors};
+  for (const uint32_t number : stored_) {
+    if (number >= recorded_.size() || IsDone(run_.units.list[number].file_group)) continue;
+    MIMO_ASSIGN_OR_RETURN(const auto record, run_.records.Load(number, needs, run_.results.linked));
+    if (!record) continue;
+    MIMO_ASSIGN_OR_RETURN(const bool holds, HoldsFiles(*record));
+    if (!holds) continue;
+    recorded_[number] = 1;
+    ++run_.report.units_resumed;
+    for (const auto& [file, written] : record->files)
+      if (run_.results.linked[file] == 0) kept_[file] = written;
+    MergeInto(record->result, &run_.results);
+    for (const auto& [output, crc] : record->result.crcs) run_.completion.Add({output, crc});
+    for (const ItemRead& read : record->result.items) MIMO_RETURN_IF_ERROR(run_.checks.Restore(read));
+  }
+  for (const auto& [file, written] : kept_) run_.partial.TakeNote(run_.plan.files[file].name, written);
+  return {};
+}
+
+Status EarlierWork::CheckAnomalies() const {
+  for (const TensorResult& tensor : run_.results.tensors) {
+    if (run_.options.allow_anomalies || tensor.anomalies == kernels::Anomalies()) continue;
+    // not bad input: that would throw away what was made on purpose
+    return UsageError("the partial output holds values that --allow-anomalies let through")
+        .File(run_.partial.path())
+        .Advice("repeat --allow-anomalies, or start again with --overwrite");
+  }
+  return {};
+}
+
+Status EarlierWork::Prepare() {
+  MIMO_RETURN_IF_ERROR(run_.partial.claim().Confirm());
+  std::vector<uint32_t> kept, dropped;
+  for (uint32_t g = 0; g < run_.plan.file_groups; ++g)
+    if (IsDone(g)) kept.push_back(g);
+  for (const uint32_t number : stored_)
+    if (number >= recorded_.size() || recorded_[number] == 0) dropped.push_back(number);
+  MIMO_RETURN_IF_ERROR(run_.partial.DropRecords(kept));
+  MIMO_RETURN_IF_ERROR(run_.records.Drop(dropped));
+  const std::vector<PlanFile>& files = run_.plan.files;
+  for (uint32_t f = 0; f < files.size(); ++f)
+    if (!IsDone(files[f].file_group) && !kept_.contains(f))
+      MIMO_RETURN_IF_ERROR(run_.partial.fs().RemoveAll(run_.partial.FilePath(files[f].name)));
+  MIMO_RETURN_IF_ERROR(CheckSpace());
+  std::vector<std::string> made;
+  for (uint32_t f = 0; f < files.size(); ++f) {
+    const bool linked = run_.results.linked[f] != 0;
+    ++(linked ? run_.report.files_linked : run_.report.files_written);
+    // Links are made again even where a record vouches for the file: they cost nothing, and say what they should.
+    if (!linked && (IsDone(files[f].file_group) || kept_.contains(f))) continue;
+    MIMO_RETURN_IF_ERROR(run_.files.Make(files[f], linked));
+    made.push_back(files[f].name);
+  }
+  return {};
+}
+
+Status EarlierWork::CheckSpace() const {
+  uint64_t needed = 0;
+  for (size_t f = 0; f < run_.plan.files.size(); ++f)
+    if (run_.results.linked[f] == 0 && !IsDone(run_.plan.files[f].file_group)) needed += run_.plan.files[f].bytes;
+  for (size_t u = 0; u < recorded_.size(); ++u)
+    if (recorded_[u] != 0) needed -= std::min(needed, run_.units.list[u].output_bytes);
+  for (const TextFile& text : run_.plan.texts) needed += text.content.size();
+  for (const CarriedFile& file : run_.catalogue.carried) {
+    if (CarriedFiles::Links(file.name, run_.options)) continue;
+    const auto& carried = run_.plan.carried;
+    if (std::find(carried.begin(), carried.end(), file.name) != carried.end()) needed += file.bytes;
+  }
+  MIMO_ASSIGN_OR_RETURN(const uint64_t available, run_.partial.fs().FreeBytes(kPartialDirectory));
+  if (needed <= available) return {};
+  return IoError("not enough free space for the output")
+      .File(run_.options.output)
+      .Expected(FormatBytes(needed))
+      .Found(FormatBytes(available))
+      .Advice(
+          "free some space and run again with --resume, choose another file system, or use --link for unchanged files");
+}
+
+std::vector<uint8_t> EarlierWork::open() const {
+  std::vector<uint8_t> open;
+  for (const uint8_t done : done_) open.push_back(done == 0 ? 1 : 0);
+  return open;
+}
+
+std::vector<uint32_t> EarlierWork::Left() const {
+  std::vector<uint32_t> left;
+  for (uint32_t u = 0; u < recorded_.size(); ++u) {
+    const Unit& unit = run_.units.list[u];
+    if (recorded_[u] != 0 || IsDone(unit.file_group)) continue;
+    if (ProgressOf(run_.job, unit, run_.loader) > 0) left.push_back(u);
+  }
+  return left;
+}
+
+}  // namespace mimo

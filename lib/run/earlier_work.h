@@ -1,0 +1,47 @@
+// What earlier runs have left in OUT/.mimo-partial: what of it counts, and the files for what is still to be made.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "lib/run/run_state.h"
+
+namespace mimo {
+
+class EarlierWork {
+ public:
+  // `run` outlives it.
+  explicit EarlierWork(RunState& run)
+      : run_(run), done_(run.plan.file_groups, 0), recorded_(run.units.list.size(), 0) {}
+
+  // Takes the word of records for file groups and, in others, for units: what they came to goes into the results of the
+  // run, and outputs of complete groups are skipped from then on. Changes nothing in OUT. kUsage: they hold anomalies
+  // that this run does not allow. kBadInput: what they read of the source does not have its CRC-32.
+  Status Load();
+  // Removes records that do not count, then the files of their groups, which may be links to the checkpoint; and makes
+  // the files that are missing. kIo where there is no space.
+  Status Prepare();
+
+  bool IsDone(uint32_t file_group) const { return done_[file_group] != 0; }
+  // Whether each file group is yet to be completed.
+  std::vector<uint8_t> open() const;
+  // Units that are to be made, ascending: neither recorded nor without anything to do.
+  std::vector<uint32_t> Left() const;
+
+ private:
+  Status LoadGroups();
+  Status LoadUnits();
+  Status CheckAnomalies() const;
+  Result<bool> HoldsFiles(const UnitRecord& record) const;
+  Status CheckSpace() const;
+
+  RunState& run_;
+  std::vector<uint8_t> done_;             // by file group
+  std::vector<uint8_t> recorded_;         // by unit, in groups that are not done
+  std::vector<uint32_t> stored_;          // numbers of all unit records that are there
+  std::map<uint32_t, WrittenFile> kept_;  // files with recorded units, into Plan::files
+};
+
+}  // namespace mimo

@@ -1,0 +1,55 @@
+// What the parts of the executor share while they make the files of a plan.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "lib/base/file_system.h"
+#include "lib/results/manifest.h"
+#include "lib/run/completion.h"
+#include "lib/run/group_work.h"
+#include "lib/run/handles.h"
+#include "lib/run/job.h"
+#include "lib/run/options.h"
+#include "lib/run/output_files.h"
+#include "lib/run/partial.h"
+#include "lib/run/report.h"
+#include "lib/run/source_checks.h"
+#include "lib/run/unit_records.h"
+#include "lib/run/units.h"
+
+namespace mimo {
+
+struct RunState {
+  // All references outlive it. `partial` is started.
+  RunState(FileSystem& file_system, const Catalogue& from, const Plan& of, const Units& cut, const RunOptions& asked,
+           PartialDirectory& into, RunResults& made, RunReport& told);
+
+  FileSystem& fs;  // holds the checkpoint
+  const Catalogue& catalogue;
+  const Plan& plan;
+  const Units& units;
+  const RunOptions& options;
+  PartialDirectory& partial;
+  OutputFiles files;
+  Job job;
+  HandleCache<ReadableFile> readers;  // by file of the catalogue
+  HandleCache<WritableFile> writers;  // by file of the plan
+  Completion completion;
+  SourceChecks checks;
+  PartLoader loader;
+  UnitRecords records;
+
+  std::mutex mutex;  // guards the two below while workers run
+  RunResults& results;
+  RunReport& report;
+};
+
+// Every output of the plan with what is to become of it under `options`.
+Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& options);
+
+// The size that units are cut at.
+uint64_t UnitBytes(const RunOptions& options);
+
+}  // namespace mimo

@@ -1,0 +1,158 @@
+#include "lib/run/unit_keeper.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "lib/run/sources.h"
+#include "lib/run/write_out.h"
+
+namespace mimo {
+
+UnitKeeper::UnitKeeper(RunState& run, const std::vector<uint32_t>& left, int workers)
+    : run_(run),
+      most_waiting_(workers > 1 ? 1 : 0),
+      files_read_(FilesReadBy(run.catalogue, run.plan)),
+      left_in_(run.plan.file_groups, 0) {
+  for (const uint32_t u : left)
+    if (left_in_[run.units.list[u].file_group]++ == 0) ++open_groups_;
+}
+
+Status UnitKeeper::FinishEmpty(const std::vector<uint8_t>& wanted) {
+  for (uint32_t g = 0; g < run_.plan.file_groups; ++g)
+    if (wanted[g] != 0 && left_in_[g] == 0) MIMO_RETURN_IF_ERROR(FinishFileGroup(g));
+  return {};
+}
+
+Status UnitKeeper::Add(std::shared_ptr<UnitRun> unit) {
+  {
+    const std::lock_guard lock(mutex_);
+    waiting_.push_back(std::move(unit));
+    if (waiting_.size() <= most_waiting_) {
+      changed_.notify_all();
+      return {};
+    }
+  }
+  bool any = false;
+  return KeepOne(&any);
+}
+
+Status UnitKeeper::KeepOne(bool* any) {
+  std::shared_ptr<UnitRun> unit;
+  {
+    const std::lock_guard lock(mutex_);
+    *any = !waiting_.empty() && !cancelled_;
+    if (!*any) return {};
+    unit = std::move(waiting_.front());
+    waiting_.pop_front();
+  }
+  return Keep(*unit);
+}
+
+Status UnitKeeper::Drain() {
+  for (bool any = true; any;) MIMO_RETURN_IF_ERROR(KeepOne(&any));
+  return {};
+}
+
+Status UnitKeeper::Serve() {
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return !waiting_.empty() || open_groups_ == 0 || cancelled_; });
+      if (waiting_.empty() || cancelled_) return {};
+    }
+    MIMO_RETURN_IF_ERROR(Drain());
+  }
+}
+
+void UnitKeeper::Cancel() {
+  const std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  changed_.notify_all();
+}
+
+bool UnitKeeper::complete() const {
+  const std::lock_guard lock(mutex_);
+  return open_groups_ == 0;
+}
+
+Status UnitKeeper::Keep(UnitRun& unit) {
+  MIMO_RETURN_IF_ERROR(WriteScalars(unit));
+  UnitResult result = unit.Fold();
+  result.items = run_.checks.TakeReads(unit.number());
+  {
+    const std::lock_guard lock(run_.mutex);
+    MergeInto(result, &run_.results);
+    run_.report.groups_read_twice += unit.read_twice();
+  }
+  for (const auto& [output, crc] : result.crcs) run_.completion.Add({output, crc});
+  const uint32_t file_group = unit.unit().file_group;
+  // The last one needs no record of its own: that of its file group follows at once.
+  const auto left = [&](uint32_t less) {
+    const std::lock_guard lock(mutex_);
+    return left_in_[file_group] -= less;
+  };
+  if (left(0) > 1) MIMO_RETURN_IF_ERROR(Record(unit, result));
+  if (left(1) > 0) return {};
+  MIMO_RETURN_IF_ERROR(FinishFileGroup(file_group));
+  const std::lock_guard lock(mutex_);
+  --open_groups_;
+  changed_.notify_all();
+  return {};
+}
+
+// Global and input scales, whose weights are made in any order.
+Status UnitKeeper::WriteScalars(UnitRun& unit) {
+  for (const auto& [output, values] : unit.TakeScalars()) {
+    StepResult made;
+    const auto* data = reinterpret_cast<const std::byte*>(values.data());
+    made.Emit(run_.job, output, 0, run_.plan.outputs[output].rows(), data, kNone, {});
+    MIMO_ASSIGN_OR_RETURN(const uint64_t written, WriteOut(run_, unit, made));
+    unit.AddScalars(made);
+    const std::lock_guard lock(run_.mutex);
+    run_.report.bytes_written += written;
+  }
+  return {};
+}
+
+// The record follows the data to the disk.
+Status UnitKeeper::Record(UnitRun& unit, const UnitResult& result) {
+  std::set<uint32_t> files;
+  for (const uint32_t o : result.results.outputs)
+    if (run_.results.linked[run_.plan.outputs[o].file] == 0) files.insert(run_.plan.outputs[o].file);
+  for (const uint32_t f : files) {
+    MIMO_ASSIGN_OR_RETURN(const auto file, run_.writers.Get(f));
+    MIMO_RETURN_IF_ERROR(file->Sync());
+  }
+  for (const uint32_t f : unit.files_read()) MIMO_RETURN_IF_ERROR(CheckUnchanged(run_.fs, run_.catalogue, f));
+  return run_.records.Write(unit.number(), result, run_.results.linked);
+}
+
+Status UnitKeeper::FinishFileGroup(uint32_t file_group) {
+  uint64_t read = 0;
+  MIMO_RETURN_IF_ERROR(run_.checks.Finish(
+      file_group, [this](uint32_t file) { return run_.readers.Get(file); }, &read));
+  {
+    const std::lock_guard lock(run_.mutex);
+    run_.report.bytes_read += read;
+  }
+  std::vector<std::string> names;
+  for (uint32_t f = 0; f < run_.plan.files.size(); ++f) {
+    if (run_.plan.files[f].file_group != file_group) continue;
+    names.push_back(run_.plan.files[f].name);
+    if (run_.results.linked[f] != 0) {
+      MIMO_RETURN_IF_ERROR(run_.files.CheckLink(run_.plan.files[f]));
+      continue;
+    }
+    MIMO_ASSIGN_OR_RETURN(auto file, run_.writers.Get(f));
+    MIMO_RETURN_IF_ERROR(run_.completion.Complete(run_.plan.files[f], *file));
+    MIMO_RETURN_IF_ERROR(run_.files.Finish(run_.plan.files[f], *file));
+    file.reset();
+    MIMO_RETURN_IF_ERROR(run_.writers.Drop(f));
+  }
+  MIMO_RETURN_IF_ERROR(SyncDirectories(run_.partial.fs(), run_.partial.files(), names));
+  for (const uint32_t f : files_read_[file_group]) MIMO_RETURN_IF_ERROR(CheckUnchanged(run_.fs, run_.catalogue, f));
+  return run_.partial.WriteRecord(run_.plan, file_group, run_.results);
+}
+
+}  // namespace mimo

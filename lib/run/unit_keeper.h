@@ -1,0 +1,57 @@
+// Brings what workers have made to the disk: a complete unit is synced and recorded, and the last of a file group
+// completes its files, which get the record that stands for all of them.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "lib/run/run_state.h"
+#include "lib/run/unit_run.h"
+
+namespace mimo {
+
+class UnitKeeper {
+ public:
+  // `run` outlives it. `left` are the units that will be made; file groups that have none of them and are not `done`
+  // are complete but for their files: see FinishEmpty. With one worker nobody serves.
+  UnitKeeper(RunState& run, const std::vector<uint32_t>& left, int workers);
+
+  // Completes file groups for which no unit is left, among those that `wanted` says (by file group).
+  Status FinishEmpty(const std::vector<uint8_t>& wanted);
+
+  // All steps of `unit` are done. It is kept by Serve, on its own thread, or where that is late or there is none, by
+  // the caller. From any thread.
+  Status Add(std::shared_ptr<UnitRun> unit);
+  // Keeps what is waiting: for a worker that has no more units to make.
+  Status Drain();
+  // Keeps units as they come until all that were left are kept, or until Cancel.
+  Status Serve();
+  void Cancel();
+  // Whether every unit that was left has been kept.
+  bool complete() const;
+
+ private:
+  Status KeepOne(bool* any);
+  Status Keep(UnitRun& unit);
+  Status WriteScalars(UnitRun& unit);
+  Status Record(UnitRun& unit, const UnitResult& result);
+  Status FinishFileGroup(uint32_t file_group);
+
+  RunState& run_;
+  const size_t most_waiting_;                            // more than so many are kept by those who bring them
+  const std::vector<std::vector<uint32_t>> files_read_;  // by file group: files of the checkpoint
+
+  mutable std::mutex mutex_;  // guards all below
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<UnitRun>> waiting_;
+  std::vector<uint32_t> left_in_;  // by file group: units that are not on the disk
+  uint32_t open_groups_ = 0;       // file groups that had some, and are not complete
+  bool cancelled_ = false;
+};
+
+}  // namespace mimo

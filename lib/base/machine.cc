@@ -114,4 +114,9 @@ uint64_t UsableMemory() {
   return bytes;
 }
 
+uint64_t PageBytes() {
+  const long bytes = ::sysconf(_SC_PAGESIZE);
+  return std::max<uint64_t>(4096, bytes > 0 ? static_cast<uint64_t>(bytes) : 0);
+}
+
 }  // namespace mimo

@@ -14,6 +14,9 @@ int UsableProcessors();
 // Bytes of memory of the machine, or of the smallest limit of its control group and of those above it.
 uint64_t UsableMemory();
 
+// Bytes of a page of its memory, and of its caches of files: a power of two, at least 4096.
+uint64_t PageBytes();
+
 struct ControlGroupLimits {
   int processors = 0;         // 0: no quota
   uint64_t memory_bytes = 0;  // 0: no limit; memory.high counts as one, beyond it a group is slowed down

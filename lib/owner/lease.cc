@@ -31,6 +31,7 @@ namespace {
 constexpr char kProbe[] = ".now-";
 constexpr uint64_t kMaxLeaseBytes = 64 << 10;
 constexpr milliseconds kPoll{50};
+constexpr milliseconds kLongPoll{500};  // where somebody is ready to wait for minutes
 
 std::string Now() {
   const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
@@ -215,7 +216,9 @@ Status Lease::Acquire() {
     MIMO_ASSIGN_OR_RETURN(const bool taken, AcquireOnce(&refusal));
     if (taken) break;
     if (!refusal.who.empty() && Clock::now() >= until) return Held(directory_, name_, refusal, times_);
-    std::this_thread::sleep_for(kPoll);
+    if (stop_waiting_ != nullptr && stop_waiting_->load() != 0)
+      return Interrupted("interrupted while another run has what this one waits for").File(Shown(directory_, name_));
+    std::this_thread::sleep_for(std::clamp<milliseconds>(times_.retry / 100, kPoll, kLongPoll));
   }
   renewed_ = Clock::now();
   return {};

@@ -44,7 +44,7 @@ struct LeaseTimes {
   Time stale = std::chrono::seconds(60);        // without renewal, by the clock of the file system
   Time patience = std::chrono::seconds(20);     // of renewing, when the file system fails
   Time settle = std::chrono::seconds(1);        // between claiming and believing, where there are no locks
-  Time retry = std::chrono::milliseconds(300);  // for a lock that somebody only looks at
+  Time retry = std::chrono::milliseconds(300);  // for a lock that somebody only looks at, or for its owner to end
 };
 
 // Whether `file`, a name in the folder of the lease `name`, is that lease, or stands beside it for a moment.
@@ -57,7 +57,7 @@ class Lease {
   // is dead for certain (a process of this system without the lock), where it was not renewed for `stale`, and where
   // `owner` is a later start of the very job that holds it, which then has to let go. Else kIo, which says who holds
   // it, since when.
-  // `stop`, if any, ends the waiting for an earlier start of the job once it is not 0: kInterrupted.
+  // `stop`, if any, ends all waiting once it is not 0: kInterrupted.
   static Result<std::unique_ptr<Lease>> Take(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
                                              const LeaseTimes& times = {}, const std::atomic<int>* stop = nullptr);
   // Whether somebody holds it now; the error that Take would give. Changes nothing.

@@ -15,10 +15,16 @@ namespace mimo {
 class OutputClaim {
  public:
   // Takes options.output, which is made, durably, where there is none; nothing of it is looked at before the lease is
-  // held. kIo where another run holds it. `fs` and `options` outlive the claim.
+  // held: of all of it, or of options.part, beside other parts of as many. kIo where another run holds it, or for a
+  // part parts of another number. `fs` and `options` outlive the claim.
   static Result<std::unique_ptr<OutputClaim>> Take(FileSystem& fs, const RunOptions& options);
   // The error that Take would give now, where OUT is a directory that somebody holds. Changes nothing.
   static Status CheckFree(FileSystem& fs, const RunOptions& options);
+
+  // For a part, which is alone in beginning the output until this: what others go on with is there.
+  Status EndStart();
+  // For a part, before that: kIo where another one is at work. Of what those write nothing may be made anew.
+  Status CheckAlone() const;
 
   // Gives OUT back, errors unseen.
   ~OutputClaim();
@@ -42,11 +48,16 @@ class OutputClaim {
 
  private:
   OutputClaim(FileSystem& fs, const RunOptions& options) : fs_(fs), options_(options) {}
+  enum class Others : uint8_t { kAnyPart, kPartsOfAnotherCount };
+  Status TakeLeases();
+  Status RemoveEmptyPartial() const;
+  static Status CheckOthers(FileSystem& files, const RunOptions& options, Others others);
 
   FileSystem& fs_;
   const RunOptions& options_;
   bool made_ = false;
   std::unique_ptr<FileSystem> files_;
+  std::unique_ptr<Lease> start_;  // of a part that has not ended it
   std::unique_ptr<Lease> lease_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "lib/base/checked.h"
@@ -52,6 +53,7 @@ Status EarlierWork::LoadUnits() {
     MIMO_ASSIGN_OR_RETURN(const bool holds, HoldsFiles(*record));
     if (!holds) continue;
     recorded_[number] = 1;
+    if (!record->result.edges.empty()) with_edges_.push_back(number);
     ++run_.report.units_resumed;
     for (const auto& [file, written] : record->files)
       if (run_.results.linked[file] == 0) kept_[file] = written;
@@ -74,8 +76,17 @@ Status EarlierWork::CheckAnomalies() const {
   return {};
 }
 
+Status EarlierWork::LoadOwn(uint32_t first, uint32_t end) {
+  MIMO_RETURN_IF_ERROR(Load());
+  std::vector<uint32_t> dropped;
+  for (const uint32_t number : stored_)
+    if (number >= first && number < end && recorded_[number] == 0) dropped.push_back(number);
+  return run_.records.Drop(dropped);
+}
+
 Status EarlierWork::Prepare() {
   MIMO_RETURN_IF_ERROR(run_.partial.claim().Confirm());
+  MIMO_RETURN_IF_ERROR(run_.partial.DropFiles());
   std::vector<uint32_t> kept, dropped;
   for (uint32_t g = 0; g < run_.plan.file_groups; ++g)
     if (IsDone(g)) kept.push_back(g);
@@ -97,7 +108,11 @@ Status EarlierWork::Prepare() {
     MIMO_RETURN_IF_ERROR(run_.files.Make(files[f], linked));
     made.push_back(files[f].name);
   }
-  return {};
+  // What a unit's record vouches for must be found under its name.
+  std::vector<uint32_t> units_of(run_.plan.file_groups, 0);
+  bool records_units = run_.options.part.has_value();
+  for (const Unit& unit : run_.units.list) records_units |= ++units_of[unit.file_group] > 1;
+  return records_units ? SyncDirectories(run_.partial.fs(), run_.partial.files(), made) : Status();
 }
 
 Status EarlierWork::CheckSpace() const {
@@ -128,13 +143,40 @@ std::vector<uint8_t> EarlierWork::open() const {
   return open;
 }
 
-std::vector<uint32_t> EarlierWork::Left() const {
+Status EarlierWork::WriteEdges() {
+  const RecordNeeds needs{run_.options.hash_linked, run_.options.measure_errors};
+  for (const uint32_t number : with_edges_) {
+    MIMO_ASSIGN_OR_RETURN(const auto record, run_.records.Load(number, needs, run_.results.linked));
+    if (!record)
+      return IoError("the record of a unit has disappeared")
+          .File(run_.partial.path())
+          .Advice("run again with --resume");
+    for (const EdgeBytes& edge : record->result.edges) {
+      MIMO_ASSIGN_OR_RETURN(const auto file, run_.writers.Get(edge.file));
+      MIMO_RETURN_IF_ERROR(file->WriteAt(edge.offset, std::as_bytes(std::span(edge.bytes))));
+    }
+  }
+  return {};
+}
+
+std::vector<uint32_t> EarlierWork::Left(uint32_t first, uint32_t end) const {
   std::vector<uint32_t> left;
-  for (uint32_t u = 0; u < recorded_.size(); ++u) {
+  for (uint32_t u = first; u < end; ++u) {
     const Unit& unit = run_.units.list[u];
     if (recorded_[u] != 0 || IsDone(unit.file_group)) continue;
     if (ProgressOf(run_.job, unit, run_.loader) > 0) left.push_back(u);
   }
+  return left;
+}
+
+Result<std::vector<size_t>> EarlierWork::Uncompared(size_t first, size_t end) const {
+  std::vector<size_t> left;
+  if (first >= end) return left;
+  MIMO_ASSIGN_OR_RETURN(const auto compared, run_.records.LoadEqual());
+  for (size_t entry = first; entry < end; ++entry)
+    if (std::none_of(compared.begin(), compared.end(),
+                     [&](const auto& range) { return range.first <= entry && entry < range.second; }))
+      left.push_back(entry);
   return left;
 }
 

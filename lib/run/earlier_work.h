@@ -16,6 +16,9 @@ class EarlierWork {
   explicit EarlierWork(RunState& run)
       : run_(run), done_(run.plan.file_groups, 0), recorded_(run.units.list.size(), 0) {}
 
+  // Where all files are made already, by another part: takes the word of records likewise, and removes those of the
+  // units [first, end) that do not count.
+  Status LoadOwn(uint32_t first, uint32_t end);
   // Takes the word of records for file groups and, in others, for units: what they came to goes into the results of the
   // run, and outputs of complete groups are skipped from then on. Changes nothing in OUT. kUsage: they hold anomalies
   // that this run does not allow. kBadInput: what they read of the source does not have its CRC-32.
@@ -24,11 +27,16 @@ class EarlierWork {
   // the files that are missing. kIo where there is no space.
   Status Prepare();
 
+  // Writes what parts have left for whoever joins them: the bytes of pages that several of them write to.
+  Status WriteEdges();
+
   bool IsDone(uint32_t file_group) const { return done_[file_group] != 0; }
   // Whether each file group is yet to be completed.
   std::vector<uint8_t> open() const;
-  // Units that are to be made, ascending: neither recorded nor without anything to do.
-  std::vector<uint32_t> Left() const;
+  // Units of [first, end) that are to be made, ascending: neither recorded nor without anything to do.
+  std::vector<uint32_t> Left(uint32_t first, uint32_t end) const;
+  // Entries of Plan::equal of [first, end) that no part has compared, ascending.
+  Result<std::vector<size_t>> Uncompared(size_t first, size_t end) const;
 
  private:
   Status LoadGroups();
@@ -41,6 +49,7 @@ class EarlierWork {
   std::vector<uint8_t> done_;             // by file group
   std::vector<uint8_t> recorded_;         // by unit, in groups that are not done
   std::vector<uint32_t> stored_;          // numbers of all unit records that are there
+  std::vector<uint32_t> with_edges_;      // of those that count
   std::map<uint32_t, WrittenFile> kept_;  // files with recorded units, into Plan::files
 };
 

@@ -9,7 +9,6 @@
 #include "lib/run/output_dir.h"
 #include "lib/run/output_values.h"
 #include "lib/run/publish.h"
-#include "lib/run/replicas.h"
 #include "lib/run/sources.h"
 #include "lib/run/step_runner.h"
 
@@ -45,15 +44,19 @@ class Execution {
   Result<RunReport> RunClaimed() {
     MIMO_RETURN_IF_ERROR(CheckContents(claim_->files(), options_));
     output_.created_output = claim_->made();
+    RunResults results;
+    StepRunner runner(fs_, catalogue_, plan_, units_, options_, *partial_, results, report_);
     MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(*partial_, catalogue_, plan_, options_));
     if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
-    MIMO_RETURN_IF_ERROR(CheckAllUnchanged(fs_, catalogue_, plan_));
+    MIMO_RETURN_IF_ERROR(Prepare(runner));
+    MIMO_RETURN_IF_ERROR(claim_->EndStart());
     OutputValues values(fs_, catalogue_, plan_, options_, *partial_);
-    MIMO_RETURN_IF_ERROR(values.Check());
-    MIMO_RETURN_IF_ERROR(output_.state == OutputState::kFresh ? Start() : partial_->Repair());
-    RunResults results;
-    Status made = CompareReplicas(fs_, catalogue_, plan_, options_, *claim_, report_);
-    if (made.ok()) made = StepRunner(fs_, catalogue_, plan_, units_, options_, *partial_, results, report_).Run();
+    Status made = runner.Make();
+    if (options_.part) {
+      if (made.ok()) made = CheckAllUnchanged(fs_, catalogue_, plan_);
+      if (!made.ok()) return Failed(made.TakeError());
+      return report_;
+    }
     if (made.ok() && options_.hash_values != nullptr) {
       Step("hashing values");
       made = values.Hash(&results);
@@ -75,14 +78,24 @@ class Execution {
     return report_;
   }
 
+  // Up to where units can be made.
+  Status Prepare(StepRunner& runner) {
+    MIMO_RETURN_IF_ERROR(CheckAllUnchanged(fs_, catalogue_, plan_));
+    MIMO_RETURN_IF_ERROR(OutputValues(fs_, catalogue_, plan_, options_, *partial_).Check());
+    MIMO_RETURN_IF_ERROR(output_.state == OutputState::kFresh ? Start() : partial_->Repair());
+    if (Status prepared = runner.Prepare(); !prepared.ok()) return Failed(prepared.TakeError());
+    return {};
+  }
+
   void Step(const char* what) {
     if (options_.progress != nullptr) options_.progress->Step(what);
   }
 
   Status Start() {
     MIMO_RETURN_IF_ERROR(claim_->Confirm());
-    return partial_->Start(
-        plan_, {plan_.digest, plan_.tool_version, output_.created_output, output_.overwrite, SourceStates(catalogue_)});
+    if (options_.part) MIMO_RETURN_IF_ERROR(claim_->CheckAlone());
+    return partial_->Start(plan_, {plan_.digest, plan_.tool_version, output_.created_output, output_.overwrite,
+                                   SourceStates(catalogue_), options_.command});
   }
 
   // What is complete is of no use where nobody finds it.
@@ -127,8 +140,13 @@ class Execution {
     return {};
   }
 
-  // The tensors are there already: what remains is to move them, or nothing.
+  // The tensors are there already: what remains is to move them, which is for no part to do, or nothing.
   Result<RunReport> Complete() {
+    if (options_.part) {
+      report_.device = "none";
+      if (output_.state == OutputState::kComplete) report_.groups_resumed = plan_.file_groups;
+      return report_;
+    }
     if (output_.state == OutputState::kPublishing) {
       Step("publishing");
       MIMO_RETURN_IF_ERROR(claim_->Confirm());
@@ -149,11 +167,12 @@ class Execution {
   }
 
   // After bad input nothing is worth keeping, unless the input has changed meanwhile: then what was made before is, for
-  // when it is put back. Failures of the removal would only hide what went wrong.
+  // when it is put back; nor what other parts have a share in. Failures of the removal would only hide what went wrong.
   Error Failed(Error error) {
     if (error.code == ErrorCode::kInterrupted) return error;
     if (Status changed = CheckAllUnchanged(fs_, catalogue_, plan_); !changed.ok()) return changed.TakeError();
     if (error.code != ErrorCode::kBadInput && error.code != ErrorCode::kCheckFailed) return error;
+    if (options_.part || options_.join) return error;
     if (claim_->Confirm().ok()) {
       const Status ignored = partial_->Remove();
     }

@@ -1,5 +1,6 @@
 // Runs a plan: fuse groups in bounded memory, read -> transform -> write in one pass, then publication
-// (docs/formats.md).
+// (docs/formats.md). Or a part of it, one of several processes that share OUT, and then the publication of what they
+// have made.
 #pragma once
 
 #include <string>
@@ -17,6 +18,9 @@ namespace mimo {
 // kCheckFailed: it does not take the exact paths that the plan asks for. After these two nothing is published, and the
 // partial directory is removed. kIo, kDevice, kInterrupted: OUT/.mimo-partial stays for --resume. `catalogue` is the
 // one the plan was made from.
+// With options.part the units of that part are made and recorded, and nothing is published or removed, whatever
+// happens; where the output is complete nothing is done. With options.join, once no part is at work, all units must be
+// recorded (else kIo, for that may be tried again) and the output is published; again where it was begun before.
 Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options);
 
 // The checks of RunPlan on OUT that need no plan: call them before planning or a dry run, to fail early.

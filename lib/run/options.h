@@ -3,12 +3,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "lib/base/progress.h"
 #include "lib/owner/lease.h"
 #include "lib/results/errors.h"
+#include "lib/run/part.h"
 
 namespace mimo {
 
@@ -31,6 +33,9 @@ struct RunOptions {
   bool overwrite = false;                  // replace what OUT holds, once the new output is complete
   bool force = false;                      // even where nothing shows that it is an output
   bool resume = false;                     // continue OUT/.mimo-partial of the same plan
+  std::optional<RunPart> part;             // make this share of the units, and publish nothing (executor.h)
+  bool join = false;                       // publish what parts have made, and make nothing
+  std::vector<std::string> command;        // what a later join may be told from OUT alone; opaque
   bool measure_errors = false;             // of encoded weights, into the manifest
   std::vector<Threshold> thresholds;       // need measure_errors; what does not hold makes the output rejected
   ValueHasher* hash_values = nullptr;      // null: no hashes of values in the manifest

@@ -30,7 +30,7 @@ Result<std::vector<std::string>> NamesIn(FileSystem& files) {
   MIMO_ASSIGN_OR_RETURN(const auto partial, files.Stat(kPartialDirectory));
   if (!partial || partial->kind != FileKind::kDirectory) return names;
   MIMO_ASSIGN_OR_RETURN(auto within, files.List(kPartialDirectory));
-  std::erase_if(within, [](const std::string& name) { return BelongsToLease(kLeaseName, name); });
+  std::erase_if(within, IsOfLeases);
   if (within.empty()) std::erase(names, kPartialDirectory);
   return names;
 }
@@ -105,7 +105,8 @@ Status CheckContents(FileSystem& files, const RunOptions& options) {
     return UsageError("what stands in the place of the partial directory is no directory")
         .File(JoinPath(options.output, kPartialDirectory))
         .Advice("remove it, or choose another output");
-  if (names.empty() || options.resume) return {};
+  if (names.empty() || options.resume || options.join) return {};
+  if (options.part && !options.overwrite) return {};
   const bool partial = Contains(names, kPartialDirectory);
   const bool ours = partial || (manifest && manifest->kind == FileKind::kRegular);
   if (options.overwrite) {
@@ -122,14 +123,17 @@ Status CheckContents(FileSystem& files, const RunOptions& options) {
                       : "choose another output, or replace it with --overwrite");
 }
 
-Result<OutputInfo> ExamineOutput(const PartialDirectory& partial, const Catalogue& catalogue, const Plan& plan,
-                                 const RunOptions& options) {
+namespace {
+
+// What there is of this plan's output: kFresh where OUT is empty.
+Result<OutputInfo> ExamineExisting(const PartialDirectory& partial, const Catalogue& catalogue, const Plan& plan,
+                                   const RunOptions& options) {
   FileSystem& files = partial.fs();
   OutputInfo out;
   out.created_output = partial.claim().made();
   out.overwrite = options.overwrite;
   MIMO_ASSIGN_OR_RETURN(auto names, NamesIn(files));
-  if (!options.resume || names.empty()) return out;
+  if (names.empty()) return out;
 
   if (Contains(names, kPartialDirectory)) {
     MIMO_ASSIGN_OR_RETURN(const auto publication, partial.ReadPublication());
@@ -169,6 +173,27 @@ Result<OutputInfo> ExamineOutput(const PartialDirectory& partial, const Catalogu
         .Expected(Identity(plan.digest, plan.tool_version))
         .Found("the manifest of another");
   out.state = OutputState::kComplete;
+  return out;
+}
+
+}  // namespace
+
+Result<OutputInfo> ExamineOutput(const PartialDirectory& partial, const Catalogue& catalogue, const Plan& plan,
+                                 const RunOptions& options) {
+  if (options.resume || options.part || options.join) {
+    Result<OutputInfo> found = ExamineExisting(partial, catalogue, plan, options);
+    if (found.ok() && options.join && found->state == OutputState::kFresh)
+      return UsageError("there is nothing to join")
+          .File(options.output)
+          .Expected("what parts of this conversion have made (--part)")
+          .Found("an empty directory")
+          .Advice("run the parts first");
+    const bool other = !found.ok() && found.error().code == ErrorCode::kUsage;
+    if (!other || !options.part || !options.overwrite) return found;
+  }
+  OutputInfo out;
+  out.created_output = partial.claim().made();
+  out.overwrite = options.overwrite;
   return out;
 }
 

@@ -29,6 +29,8 @@ Status CheckContents(FileSystem& files, const RunOptions& options);
 // CheckContents has passed. Changes nothing. kUsage when --resume finds another plan or something foreign; kBadInput
 // when the checkpoint is not what it was when the partial output was begun, or when the partial directory names files
 // that are not the plan's.
+// A part and a join go on with what they find as --resume does; a part begins anew under --overwrite where OUT holds
+// something else than this plan's output. kUsage for a join where there is nothing to join.
 Result<OutputInfo> ExamineOutput(const PartialDirectory& partial, const Catalogue& catalogue, const Plan& plan,
                                  const RunOptions& options);
 

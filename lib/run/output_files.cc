@@ -34,7 +34,7 @@ Status OutputFiles::Make(const PlanFile& file, bool linked) {
   partial_.TakeNote(file.name, WrittenFileOf(info));
   if (!file.HasHeaderOfSource()) {
     MIMO_RETURN_IF_ERROR(out->WriteAt(0, std::as_bytes(std::span(file.header))));
-    return out->Close();
+    return Close(*out);
   }
   MIMO_ASSIGN_OR_RETURN(const auto in, OpenUnchanged(fs_, catalogue_, file.source_file));
   const uint64_t bytes = catalogue_.files[file.source_file].data_begin;
@@ -44,7 +44,13 @@ Status OutputFiles::Make(const PlanFile& file, bool linked) {
     MIMO_RETURN_IF_ERROR(in->ReadAt(at, chunk));
     MIMO_RETURN_IF_ERROR(out->WriteAt(at, chunk));
   }
-  return out->Close();
+  return Close(*out);
+}
+
+// Other parts, which will write to the file too, may be on other nodes.
+Status OutputFiles::Close(WritableFile& out) const {
+  if (options_.part) MIMO_RETURN_IF_ERROR(out.Sync());
+  return out.Close();
 }
 
 Result<std::unique_ptr<WritableFile>> OutputFiles::OpenAgain(const PlanFile& file) {

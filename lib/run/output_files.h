@@ -28,6 +28,7 @@ class OutputFiles {
   Status CheckLink(const PlanFile& file);
 
  private:
+  Status Close(WritableFile& out) const;
   Status CheckHeader(const PlanFile& file, const FileInfo& made);
 
   FileSystem& fs_;

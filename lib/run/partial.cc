@@ -18,6 +18,7 @@ using nlohmann::json;
 
 constexpr char kStateName[] = "state.json";
 constexpr char kPublishName[] = "publish.json";
+constexpr char kFilesName[] = "files.json";
 
 std::string InPartial(const std::string& name) {
   return JoinPath(kPartialDirectory, name);
@@ -44,6 +45,11 @@ std::vector<uint32_t> GridsOf(const Plan& plan, uint32_t file_group) {
 }
 
 }  // namespace
+
+bool IsOfLeases(const std::string& name) {
+  return BelongsToLease(kLeaseName, name) || BelongsToLease(kStartLeaseName, name) ||
+         InPartial(name) == kPartLeasesDirectory;
+}
 
 Status CreateParents(FileSystem& fs, const std::string& root, const std::string& name) {
   const size_t slash = name.rfind('/');
@@ -107,6 +113,7 @@ Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() con
     source.stamp.inode = entry.Integer<uint64_t>("inode");
     state.sources.push_back(std::move(source));
   }
+  if (members.Has("command")) state.command = members.Strings("command");
   members.Close();
   if (!digest || !problems.ok()) return std::optional<State>();
   state.plan_digest = *digest;
@@ -121,7 +128,7 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
   MIMO_RETURN_IF_ERROR(fs_.SyncDirectory(kPartialDirectory));
   MIMO_ASSIGN_OR_RETURN(const auto names, fs_.List(kPartialDirectory));
   for (const std::string& name : names) {
-    if (InPartial(name) != kLeaseName) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
+    if (!IsOfLeases(name)) MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(name)));
   }
   MIMO_RETURN_IF_ERROR(Repair());
   std::string text;
@@ -138,10 +145,67 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
     entry.Number("mtime_ns", source.stamp.mtime_ns);
     entry.Number("inode", source.stamp.inode);
   });
+  if (!state.command.empty()) object.StringList("command", state.command);
   object.Close();
   text += '\n';
   MIMO_RETURN_IF_ERROR(WriteDurably(fs_, InPartial(kStateName), text));
   return fs_.SyncDirectory("");
+}
+
+Status PartialDirectory::WriteFiles(const Plan& plan, const std::vector<uint8_t>& linked, uint64_t unit_bytes) {
+  std::string text;
+  JsonObject object(text);
+  AddRecordFormat(object, "mimo-files", plan.digest);
+  object.Number("unit_bytes", unit_bytes);
+  JsonList files(object.Key("files"));
+  for (size_t f = 0; f < plan.files.size(); ++f) {
+    JsonObject file(files.Next());
+    AddWritten(file, NoteOf(plan.files[f].name).value_or(WrittenFile()));
+    if (linked[f] != 0) file.Bool("linked", true);
+    file.Close();
+  }
+  files.Close();
+  object.Close();
+  text += '\n';
+  return WriteDurably(fs_, InPartial(kFilesName), text);
+}
+
+Result<bool> PartialDirectory::LoadFiles(const Plan& plan, const std::vector<uint8_t>& linked, uint64_t unit_bytes) {
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs_, InPartial(kFilesName), "mimo-files"));
+  if (!document) return false;
+  JsonProblems problems(path(), "");
+  JsonMembers members(*document, problems, "files");
+  if (HashOfHex(members.String("plan_digest")) != plan.digest) return false;
+  const uint64_t cut = members.Integer<uint64_t>("unit_bytes");
+  const json& files = members.Array("files");
+  if (!problems.ok() || files.size() != plan.files.size()) return false;
+  std::vector<WrittenFile> notes;
+  for (size_t f = 0; f < plan.files.size(); ++f) {
+    JsonMembers file(files[f], problems, "files", f);
+    const bool was_linked = file.Bool("linked");
+    notes.push_back(TakeWritten(file, problems));
+    file.Close();
+    if (!problems.ok()) return false;
+    if (cut != unit_bytes || was_linked != (linked[f] != 0))
+      return UsageError("the parts of this output were begun with other options")
+          .File(path())
+          .Expected("the same --link and --unit-size for all parts")
+          .Found(cut != unit_bytes ? "units of " + std::to_string(cut) + " bytes" : "another --link")
+          .Advice("repeat the options of the first part");
+    MIMO_ASSIGN_OR_RETURN(const auto now, Look(fs_, FilePath(plan.files[f].name)));
+    if (!now || !notes.back().Is(*now)) return false;
+  }
+  members.Close();
+  if (!problems.ok()) return false;
+  for (size_t f = 0; f < plan.files.size(); ++f) TakeNote(plan.files[f].name, notes[f]);
+  return true;
+}
+
+Status PartialDirectory::DropFiles() {
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(InPartial(kFilesName)));
+  if (!info) return {};
+  MIMO_RETURN_IF_ERROR(fs_.RemoveAll(InPartial(kFilesName)));
+  return fs_.SyncDirectory(kPartialDirectory);
 }
 
 std::string PartialDirectory::RecordName(uint32_t file_group) const {

@@ -1,5 +1,7 @@
 // OUT/.mimo-partial: an output that is not complete yet (docs/formats.md).
-//   lease.json         who writes here (lib/owner/lease.h)
+//   lease.json         who writes here (lib/owner/lease.h); or, of a run in parts:
+//   parts/I-of-N.json  which of them do
+//   start.json         which of them makes the files
 //   state.json         whose it is; written before anything else
 //   files/NAME         the output's files, at their final length from the start
 //   units/NNNNNN.json  one per complete unit of a file group that has several (unit_records.h)
@@ -27,6 +29,9 @@
 namespace mimo {
 
 inline constexpr char kUnitsDirectory[] = "units";
+
+// Whether a name in the partial directory is there for leases alone: that of a run, or those of parts.
+bool IsOfLeases(const std::string& name);
 
 // Below, `fs` is OUT (OutputClaim::files) and `root` a name in it, "" for itself.
 // Creates the directories above `name` below `root`.
@@ -60,12 +65,22 @@ class PartialDirectory {
     bool created_output = false;  // OUT did not exist before
     bool overwrite = false;       // what OUT held is replaced at publication
     std::vector<SourceState> sources;
+    std::vector<std::string> command;  // RunOptions::command
   };
   // nullopt when there is none that can be read.
   Result<std::optional<State>> ReadState() const;
   // Empties the directory, or makes it, and writes the state. publish.json goes first, so that what is half removed is
   // never published.
   Status Start(const Plan& plan, const State& state);
+
+  // ---- files.json, of a run in parts: the files that all of them write to
+  // Durably, once all files are made and noted. `linked` is per plan file.
+  Status WriteFiles(const Plan& plan, const std::vector<uint8_t>& linked, uint64_t unit_bytes);
+  // Takes notes of the files; false when there is no such list, or one of them is not the file that it was. kUsage when
+  // others link or cut units otherwise.
+  Result<bool> LoadFiles(const Plan& plan, const std::vector<uint8_t>& linked, uint64_t unit_bytes);
+  // Durably: before any of them is made anew.
+  Status DropFiles();
 
   // ---- records
   using RecordNeeds = mimo::RecordNeeds;

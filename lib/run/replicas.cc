@@ -18,20 +18,21 @@ namespace {
 constexpr uint64_t kChunkBytes = 8 << 20;
 constexpr uint64_t kLeastChunkBytes = 4 << 10;
 
-// Bytes [at, at + bytes) of entry `entry` of Plan::equal.
+// Bytes [at, at + bytes) of an entry of Plan::equal.
 struct Chunk {
-  size_t entry = 0;
+  size_t entry = 0;  // its place among those that are compared
   uint64_t at = 0;
   uint64_t bytes = 0;
 };
 
 class Comparison {
  public:
-  Comparison(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-             const OutputClaim& claim)
+  Comparison(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const std::vector<size_t>& entries,
+             const RunOptions& options, const OutputClaim& claim)
       : fs_(fs),
         catalogue_(catalogue),
         plan_(plan),
+        entries_(entries),
         options_(options),
         claim_(claim),
         threads_(options.threads > 0 ? options.threads : ThreadsOfMachine()),
@@ -42,7 +43,7 @@ class Comparison {
 
   Status Run(RunReport& report) {
     uint64_t total = 0;
-    for (const EqualRows& equal : plan_.equal) total += 2 * BytesOf(equal);
+    for (const size_t entry : entries_) total += 2 * BytesOf(plan_.equal[entry]);
     if (options_.progress != nullptr) {
       options_.progress->Step("comparing replicas");
       options_.progress->Start(total);
@@ -73,8 +74,8 @@ class Comparison {
       Keep({}, stop.TakeError());
       return std::nullopt;
     }
-    while (next_.entry < plan_.equal.size()) {
-      const uint64_t bytes = BytesOf(plan_.equal[next_.entry]);
+    while (next_.entry < entries_.size()) {
+      const uint64_t bytes = BytesOf(plan_.equal[entries_[next_.entry]]);
       if (next_.at == bytes) {
         next_ = {next_.entry + 1, 0, 0};
         continue;
@@ -110,7 +111,7 @@ class Comparison {
 
   Status Compare(const Chunk& chunk, Reader& first, Reader& second, std::vector<std::byte>& a,
                  std::vector<std::byte>& b) const {
-    const EqualRows& equal = plan_.equal[chunk.entry];
+    const EqualRows& equal = plan_.equal[entries_[chunk.entry]];
     a.resize(chunk.bytes);
     b.resize(chunk.bytes);
     MIMO_RETURN_IF_ERROR(Read(equal.first, equal.first_row, chunk.at, first, a));
@@ -140,6 +141,7 @@ class Comparison {
   FileSystem& fs_;
   const Catalogue& catalogue_;
   const Plan& plan_;
+  const std::vector<size_t>& entries_;
   const RunOptions& options_;
   const OutputClaim& claim_;
   const int threads_;
@@ -155,10 +157,10 @@ class Comparison {
 
 }  // namespace
 
-Status CompareReplicas(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
-                       const OutputClaim& claim, RunReport& report) {
-  if (plan.equal.empty()) return {};
-  return Comparison(fs, catalogue, plan, options, claim).Run(report);
+Status CompareReplicas(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const std::vector<size_t>& entries,
+                       const RunOptions& options, const OutputClaim& claim, RunReport& report) {
+  if (entries.empty()) return {};
+  return Comparison(fs, catalogue, plan, entries, options, claim).Run(report);
 }
 
 }  // namespace mimo

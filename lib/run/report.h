@@ -20,6 +20,9 @@ struct RunReport {
   uint64_t files_linked = 0;
   uint64_t groups_resumed = 0;          // file groups found complete
   uint64_t units_resumed = 0;           // and, in others, units
+  uint64_t units = 0;                   // of the whole output (units.h); 0 where it was complete before
+  uint64_t units_made = 0;              // by this run
+  uint64_t units_left = 0;              // for other parts
   ChecksumCounts checksums;             // of the whole source, whatever an earlier run read of it
   std::vector<std::string> unverified;  // stored arrays in items that are not compared; empty where OUT was complete
   uint64_t groups_read_twice = 0;       // fuse groups larger than the memory budget

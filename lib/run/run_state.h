@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "lib/base/file_system.h"
@@ -40,6 +41,9 @@ struct RunState {
   SourceChecks checks;
   PartLoader loader;
   UnitRecords records;
+  // Of a part: the pages that it alone writes to, by (file, begin); other bytes go into records as edges. None
+  // otherwise: all is written.
+  std::optional<std::vector<FileRange>> own_pages;
 
   std::mutex mutex;  // guards the two below while workers run
   RunResults& results;

@@ -5,8 +5,10 @@
 #include <utility>
 
 #include "lib/base/checked.h"
+#include "lib/base/machine.h"
 #include "lib/recipe/encoding_text.h"
 #include "lib/run/encode_strips.h"
+#include "lib/run/replicas.h"
 #include "lib/run/step_memory.h"
 #include "lib/run/turns.h"
 #include "lib/run/write_out.h"
@@ -63,6 +65,8 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
                        const RunOptions& options, PartialDirectory& partial, RunResults& results, RunReport& report)
     : run_(fs, catalogue, plan, units, options, partial, results, report),
       earlier_(run_),
+      share_(options.part ? UnitsOfPart(units.list, *options.part)
+                          : std::pair(uint32_t{0}, static_cast<uint32_t>(units.list.size()))),
       threads_(Threads(options)),
       memory_bytes_(Memory(options)),
       step_bytes_(std::min(kStepBytes, memory_bytes_ / static_cast<uint64_t>(threads_))),
@@ -79,7 +83,7 @@ Status StepRunner::CheckMemory(const Units& units, const RunOptions& options) {
       .Advice("raise --memory");
 }
 
-Status StepRunner::Run() {
+Status StepRunner::Prepare() {
   RunResults& results = run_.results;
   RunReport& report = run_.report;
   results.tensors.assign(run_.plan.outputs.size(), {});
@@ -91,22 +95,76 @@ Status StepRunner::Run() {
   report.unverified = run_.checks.Unverified();
   report.threads = threads_;
   report.memory_bytes = memory_bytes_;
-  MIMO_RETURN_IF_ERROR(earlier_.Load());
-  MIMO_RETURN_IF_ERROR(MakeBackends());
-  MIMO_RETURN_IF_ERROR(earlier_.Prepare());
-  MIMO_RETURN_IF_ERROR(carried_.Prepare(&results));
-  const std::vector<uint32_t> left = earlier_.Left();
-  keeper_.emplace(run_, left, threads_);
-  MIMO_RETURN_IF_ERROR(keeper_->FinishEmpty(earlier_.open()));
-  lanes_.emplace(run_.job, run_.loader, run_.units.list, left, step_bytes_, memory_bytes_, threads_);
+  MIMO_RETURN_IF_ERROR(PrepareFiles());
+  const auto all = static_cast<uint32_t>(run_.units.list.size());
+  left_ = earlier_.Left(share_.first, share_.second);
+  report.units = all;
+  report.units_left = earlier_.Left(0, all).size();
+  if (run_.options.join) MIMO_RETURN_IF_ERROR(CheckNothingLeft());
+  return MakeBackends();
+}
+
+// Of a run in parts the first that comes makes all files; what they hold is never made anew while another is at work.
+Status StepRunner::PrepareFiles() {
+  if (!run_.options.part) {
+    MIMO_RETURN_IF_ERROR(earlier_.Load());
+    if (!run_.options.join) MIMO_RETURN_IF_ERROR(earlier_.Prepare());
+    return {};
+  }
+  const uint64_t unit_bytes = UnitBytes(run_.options);
+  MIMO_ASSIGN_OR_RETURN(const bool made, run_.partial.LoadFiles(run_.plan, run_.results.linked, unit_bytes));
+  if (made) {
+    MIMO_RETURN_IF_ERROR(earlier_.LoadOwn(share_.first, share_.second));
+  } else {
+    MIMO_RETURN_IF_ERROR(run_.partial.claim().CheckAlone());
+    MIMO_RETURN_IF_ERROR(earlier_.Load());
+    MIMO_RETURN_IF_ERROR(earlier_.Prepare());
+    MIMO_RETURN_IF_ERROR(run_.partial.WriteFiles(run_.plan, run_.results.linked, unit_bytes));
+  }
+  run_.own_pages = PagesWithin(run_.plan, RangesOf(run_.job, run_.units.list, share_.first, share_.second, run_.loader),
+                               PageBytes());
+  return {};
+}
+
+Status StepRunner::CheckNothingLeft() const {
+  if (left_.empty()) return {};
+  return IoError("units of the output are not made yet")
+      .File(run_.options.output)
+      .Expected(std::to_string(run_.units.list.size()) + " units")
+      .Found(std::to_string(left_.size()) + " missing, from unit " + std::to_string(left_.front()) + " on")
+      .Advice("run the parts that have not ended well again, then join; or make the rest in one run with --resume");
+}
+
+Status StepRunner::Compare() {
+  const auto [first, end] =
+      run_.options.part ? EqualRowsOfPart(run_.plan, *run_.options.part) : std::pair(size_t{0}, run_.plan.equal.size());
+  MIMO_ASSIGN_OR_RETURN(const std::vector<size_t> entries, earlier_.Uncompared(first, end));
+  MIMO_RETURN_IF_ERROR(
+      CompareReplicas(run_.fs, run_.catalogue, run_.plan, entries, run_.options, run_.partial.claim(), run_.report));
+  return run_.options.part && !entries.empty() ? run_.records.WriteEqual({first, end}) : Status();
+}
+
+Status StepRunner::Make() {
+  MIMO_RETURN_IF_ERROR(Compare());
+  const bool part = run_.options.part.has_value();
+  if (run_.options.join) MIMO_RETURN_IF_ERROR(earlier_.Prepare());
+  if (!part) {
+    MIMO_RETURN_IF_ERROR(earlier_.WriteEdges());
+    MIMO_RETURN_IF_ERROR(carried_.Prepare(&run_.results));
+  }
+  keeper_.emplace(run_, left_, threads_);
+  if (!part) MIMO_RETURN_IF_ERROR(keeper_->FinishEmpty(earlier_.open()));
+  lanes_.emplace(run_.job, run_.loader, run_.units.list, left_, step_bytes_, memory_bytes_, threads_);
   if (run_.options.progress != nullptr) {
-    uint64_t total = carried_.progress_bytes();
-    for (const uint32_t u : left) total += ProgressOf(run_.job, run_.units.list[u], run_.loader);
+    uint64_t total = part ? 0 : carried_.progress_bytes();
+    for (const uint32_t u : left_) total += ProgressOf(run_.job, run_.units.list[u], run_.loader);
     run_.options.progress->Start(total);
   }
   Status run = workers_.Run([this](int i) { return i < threads_ ? Work(i) : keeper_->Serve(); }, [this] { Wake(); });
   if (run_.options.progress != nullptr) run_.options.progress->Finish();
   if (run.ok() && !keeper_->complete()) run = IoError("units of the output were not made").File(run_.options.output);
+  run_.report.units_made = left_.size();
+  run_.report.units_left -= left_.size();
   return run;
 }
 
@@ -147,7 +205,7 @@ Status StepRunner::CarryFiles() {
 }
 
 Status StepRunner::Work(int index) {
-  MIMO_RETURN_IF_ERROR(CarryFiles());
+  if (!run_.options.part) MIMO_RETURN_IF_ERROR(CarryFiles());
   while (!workers_.stopped()) {
     MIMO_RETURN_IF_ERROR(run_.partial.claim().CheckStop());
     std::optional<Lanes::Work> work = lanes_->Take(index);

@@ -31,10 +31,16 @@ class StepRunner {
   // kUsage when the memory budget is below what a single row needs. Reads and writes nothing.
   static Status CheckMemory(const Units& units, const RunOptions& options);
 
-  // Does what is not done; on success `results` and `report` are complete but for publication.
-  Status Run();
+  // Takes over what earlier runs and other parts have made, and makes the files of the rest.
+  Status Prepare();
+  // Compares replicas, then makes what is not made; on success `results` and `report` are complete but for publication.
+  // A part makes its units alone. With options.join nothing is made: kIo where something is left.
+  Status Make();
 
  private:
+  Status PrepareFiles();
+  Status Compare();
+  Status CheckNothingLeft() const;
   Status MakeBackends();
   Status Work(int index);
   Status CarryFiles();
@@ -45,6 +51,8 @@ class StepRunner {
 
   RunState run_;
   EarlierWork earlier_;
+  std::pair<uint32_t, uint32_t> share_;  // units [first, end) that are this run's to make
+  std::vector<uint32_t> left_;           // those of them that are not made
   const int threads_;
   const uint64_t memory_bytes_;
   const uint64_t step_bytes_;

@@ -87,14 +87,16 @@ Status UnitKeeper::Keep(UnitRun& unit) {
   }
   for (const auto& [output, crc] : result.crcs) run_.completion.Add({output, crc});
   const uint32_t file_group = unit.unit().file_group;
-  // The last one needs no record of its own: that of its file group follows at once.
+  // The last one needs no record of its own: that of its file group follows at once. A part leaves file groups to
+  // whoever joins.
   const auto left = [&](uint32_t less) {
     const std::lock_guard lock(mutex_);
     return left_in_[file_group] -= less;
   };
-  if (left(0) > 1) MIMO_RETURN_IF_ERROR(Record(unit, result));
+  const bool part = run_.own_pages.has_value();
+  if (part || left(0) > 1) MIMO_RETURN_IF_ERROR(Record(unit, result));
   if (left(1) > 0) return {};
-  MIMO_RETURN_IF_ERROR(FinishFileGroup(file_group));
+  if (!part) MIMO_RETURN_IF_ERROR(FinishFileGroup(file_group));
   const std::lock_guard lock(mutex_);
   --open_groups_;
   changed_.notify_all();

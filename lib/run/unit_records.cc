@@ -14,6 +14,8 @@ namespace {
 using nlohmann::json;
 
 constexpr char kFormat[] = "mimo-unit";
+constexpr char kEqualFormat[] = "mimo-equal";
+constexpr char kEqual[] = "equal-";
 
 void AddItems(JsonObject& object, const std::vector<ItemRead>& items) {
   object.List("items", items, [](std::string& out, const ItemRead& item) {
@@ -235,6 +237,38 @@ Status UnitRecords::Write(uint32_t unit, const UnitResult& result, const std::ve
   object.Close();
   text += '\n';
   return WriteDurably(partial_.fs(), Name(unit), text);
+}
+
+Result<std::vector<UnitRecords::Entries>> UnitRecords::LoadEqual() const {
+  std::vector<Entries> list;
+  MIMO_ASSIGN_OR_RETURN(const auto info, partial_.fs().Stat(Directory()));
+  if (!info) return list;
+  MIMO_ASSIGN_OR_RETURN(const auto names, partial_.fs().List(Directory()));
+  for (const std::string& name : names) {
+    if (!name.starts_with(kEqual)) continue;
+    const std::string path = JoinPath(Directory(), name);
+    MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(partial_.fs(), path, kEqualFormat));
+    if (!document) continue;
+    JsonProblems problems(path, "");
+    JsonMembers members(*document, problems, "equal");
+    const auto digest = HashOfHex(members.String("plan_digest"));
+    const Entries entries(members.Integer<uint64_t>("begin"), members.Integer<uint64_t>("end"));
+    members.Close();
+    if (problems.ok() && digest == plan_.digest && entries.second <= plan_.equal.size()) list.push_back(entries);
+  }
+  return list;
+}
+
+Status UnitRecords::WriteEqual(const Entries& entries) const {
+  std::string text;
+  JsonObject object(text);
+  AddRecordFormat(object, kEqualFormat, plan_.digest);
+  object.Number("begin", entries.first);
+  object.Number("end", entries.second);
+  object.Close();
+  text += '\n';
+  const std::string name = kEqual + std::to_string(entries.first) + "-" + std::to_string(entries.second) + ".json";
+  return WriteDurably(partial_.fs(), JoinPath(Directory(), name), text);
 }
 
 Status UnitRecords::Drop(const std::vector<uint32_t>& units) const {

@@ -36,6 +36,10 @@ class UnitRecords {
                                          const std::vector<uint8_t>& linked) const;
   // Durably. Needs notes of the files of its outputs (PartialDirectory::NoteOf).
   Status Write(uint32_t unit, const UnitResult& result, const std::vector<uint8_t>& linked) const;
+  // units/equal-BEGIN-END.json: entries [begin, end) of Plan::equal that a part has compared.
+  using Entries = std::pair<size_t, size_t>;
+  Result<std::vector<Entries>> LoadEqual() const;
+  Status WriteEqual(const Entries& entries) const;
   // Removes what is stored under these numbers, durably: before files that they vouch for are touched.
   Status Drop(const std::vector<uint32_t>& units) const;
 

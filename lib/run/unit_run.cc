@@ -78,6 +78,11 @@ void UnitRun::AddCrc(uint32_t output, uint32_t crc) {
   crcs_[output] ^= crc;
 }
 
+void UnitRun::AddEdge(uint32_t file, uint64_t offset, std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
+  edges_[{file, offset}].assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
 bool UnitRun::WaitForMeasure(const Step& step, kernels::Measured* measured) {
   std::unique_lock lock(mutex_);
   const Measure& measure = measures_.at(ShareIn(step));
@@ -120,6 +125,14 @@ UnitResult UnitRun::Fold() {
     unit.results.grids[group] = total;
   }
   unit.crcs = crcs_;
+  for (const auto& [place, bytes] : edges_) {
+    const auto& [file, offset] = place;
+    if (!unit.edges.empty() && unit.edges.back().file == file &&
+        unit.edges.back().offset + unit.edges.back().bytes.size() == offset)
+      unit.edges.back().bytes += bytes;
+    else
+      unit.edges.push_back({file, offset, bytes});
+  }
   return unit;
 }
 

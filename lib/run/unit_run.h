@@ -7,6 +7,9 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "lib/run/step_result.h"
@@ -36,6 +39,9 @@ class UnitRun {
   // What bytes that are written add to the CRC-32 of an output.
   void AddCrc(uint32_t output, uint32_t crc);
 
+  // Bytes that are not for this process to write.
+  void AddEdge(uint32_t file, uint64_t offset, std::span<const std::byte> bytes);
+
   // For a step whose pass is kMeasured: what its measuring steps came to, all of which were taken before it, so someone
   // is at work on each. False once Cancel was called.
   bool WaitForMeasure(const Step& step, kernels::Measured* measured);
@@ -47,7 +53,7 @@ class UnitRun {
   Scalars TakeScalars();
   void AddScalars(const StepResult& written);
   const std::set<uint32_t>& files_read() const { return files_read_; }
-  // What it came to, but for UnitResult::items and edges.
+  // What it came to, but for UnitResult::items.
   UnitResult Fold();
 
  private:
@@ -76,6 +82,7 @@ class UnitRun {
   std::set<uint32_t> files_read_;
   std::map<uint32_t, TensorResult> outputs_;
   std::map<uint32_t, uint32_t> crcs_;                                 // by output
+  std::map<std::pair<uint32_t, uint64_t>, std::string> edges_;        // by (file, offset)
   std::map<uint32_t, std::vector<BlockCounts>> cells_;                // by fuse group
   std::map<uint32_t, std::map<int64_t, kernels::ErrorSums>> errors_;  // by output of codes, by row
   Scalars scalars_;

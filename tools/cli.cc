@@ -111,6 +111,12 @@ std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptio
   }
 }
 
+std::optional<int> Parse(CLI::App& app, std::vector<std::string> words, const CommonOptions& options) {
+  std::vector<char*> pointers;
+  for (std::string& word : words) pointers.push_back(word.data());
+  return Parse(app, static_cast<int>(pointers.size()), pointers.data(), options);
+}
+
 int ExitCode(ErrorCode code) {
   const int number = stop_signal.load();
   if (code == ErrorCode::kInterrupted && number != 0) return 128 + number;

@@ -61,6 +61,7 @@ std::string WordsAnd(const Words<T, N>& words, const std::string& what) {
 // --help, --version, or 2 with a hint on stderr. Before anything else it sees to it that files which are opened later
 // can never become standard input, output or error.
 std::optional<int> Parse(CLI::App& app, int argc, char** argv, const CommonOptions& options);
+std::optional<int> Parse(CLI::App& app, std::vector<std::string> words, const CommonOptions& options);
 
 // Prints "NAME: error: MESSAGE" to stderr and, with `json`, {"error": {...}} to stdout. Returns the exit code.
 int PrintError(const std::string& name, const Error& error, bool json);

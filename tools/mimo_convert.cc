@@ -24,6 +24,7 @@
 #include "tools/cli.h"
 #include "tools/finding_report.h"
 #include "tools/like.h"
+#include "tools/part_flags.h"
 #include "tools/plan_flags.h"
 #include "tools/plan_report.h"
 #include "tools/print.h"
@@ -48,6 +49,7 @@ struct Arguments : PlanFlags {
   bool copy = false;
   const CLI::Option* link_option = nullptr;
   const CLI::Option* restarts_option = nullptr;
+  std::string part;
   std::vector<std::string> min_sqnr;
   std::string report;
   std::optional<RequestedFile> plan_out_file, report_file;  // once checked
@@ -74,6 +76,8 @@ constexpr char kExamples[] =
     "BF16\n"
     "  mimo-convert CKPT OUT --recipe nvfp4-experts --link hard --min-sqnr experts=19\n"
     "  mimo-convert CKPT OUT --qkv fused --dry-run                          what would happen, without writing a byte\n"
+    "  srun -n 16 mimo-convert CKPT OUT --to vllm --tp 8 --part auto        on 16 nodes; then, once: mimo-convert "
+    "--join OUT\n"
     "Exit codes: 0 done, 1 a required property does not hold, 2 usage, 3 bad input, 4 I/O, 5 device, 130/143 "
     "interrupted.";
 
@@ -110,6 +114,14 @@ void AddOptions(CLI::App& app, Arguments& a) {
                   "ROLE=dB: exit 1, and a manifest that says so, when a tensor of that role or of experts, attention, "
                   "dense, mtp or all is below (repeatable)")
       ->take_all();
+  run->add_option(
+      "--part", a.part,
+      "I/N: make share I (from 0) of N beside processes that make the others; auto: as Slurm, MPI, torchrun "
+      "or an Indexed Job of Kubernetes (auto/N) says. Nothing is published until --join");
+  run->add_flag("--join", a.run.join, "publish what parts have made in OUT, once all have ended; OUT alone will do");
+  cli::AddSize(app, "--unit-size", a.run.unit_bytes,
+               "output that is recorded at a time, and that a stop may lose per worker (default: 256 MiB); all parts "
+               "need the same");
   run->add_option("--job-id", a.run.job.id,
                   "batch job of this process (default: that of Slurm or torchrun): when it is requeued, its next start "
                   "takes OUT over from the one before");
@@ -142,6 +154,20 @@ Status ReadThresholds(Arguments& a) {
   return {};
 }
 
+// Which share of the conversion is this process's.
+Status ReadShare(Arguments& a) {
+  if (a.part.empty() || a.dry_run || (a.run.join && !a.typed.contains("--part"))) return {};
+  if (a.run.join) return UsageError("contradicting options").Expected("--part or --join").Found("both");
+  if (!a.report.empty())
+    return UsageError("--report is of the whole output, and this makes a part of it")
+        .Advice("pass --error-report here, and --report to --join");
+  MIMO_ASSIGN_OR_RETURN(const PartChoice choice, ReadPart(a.part, ProcessEnvironment()));
+  a.run.part = choice.part;
+  if (!choice.by.empty() && !a.common.quiet)
+    cli::Print(stderr, "%s: part %s, by %s\n", kName, TextOf(choice.part), choice.by);
+  return {};
+}
+
 Status ReadArguments(Arguments& a) {
   if (!a.run.overwrite && !a.typed.contains("--force")) a.run.force = false;  // a variable waits for --overwrite
   MIMO_RETURN_IF_ERROR(ReadPlanFlags(a));
@@ -153,6 +179,7 @@ Status ReadArguments(Arguments& a) {
         .Expected("mimo-convert CKPT OUT")
         .Found("CKPT alone")
         .Advice("name OUT, or pass --dry-run");
+  MIMO_RETURN_IF_ERROR(ReadShare(a));
   MIMO_RETURN_IF_ERROR(CheckLikeFlags(a.like));
   if (a.run.overwrite && a.run.resume)
     return UsageError("contradicting options").Expected("--overwrite or --resume").Found("both");
@@ -388,21 +415,45 @@ int Convert(Arguments& a) {
 
 namespace {
 
-int Run(int argc, char** argv) {
+int Run(const std::vector<std::string>& words);
+
+// mimo-convert --join OUT: what the parts were asked is asked again.
+int Join(const mimo::Arguments& joined, const std::vector<std::string>& words) {
+  if (mimo::IsCompleteOutput(joined.checkpoint)) {
+    if (joined.common.json)
+      mimo::cli::PrintJson("{\"joined\": \"before\"}");
+    else if (!joined.common.quiet)
+      mimo::cli::Print(stdout, "%s: complete already\n", joined.checkpoint);
+    return 0;
+  }
+  std::vector<std::string> more;
+  for (size_t i = 1; i < words.size(); ++i)
+    if (words[i] != joined.checkpoint) more.push_back(words[i]);
+  const auto arguments = mimo::JoinArguments(mimo::PosixFileSystem(), joined.checkpoint, more);
+  if (!arguments.ok()) return mimo::cli::PrintError(mimo::kName, arguments.error(), joined.common.json);
+  std::vector<std::string> again{words[0]};
+  again.insert(again.end(), arguments.value().begin(), arguments.value().end());
+  return Run(again);
+}
+
+int Run(const std::vector<std::string>& words) {
   mimo::Arguments arguments;
   CLI::App app{"Converts checkpoints of " + mimo::KnownFamilies(false) +
                    ": dequantize, split or fuse QKV, re-shard files; exactly, in one pass.",
                mimo::kName};
   mimo::AddOptions(app, arguments);
-  for (int i = 1; i < argc; ++i)
-    if (const std::string_view word = argv[i]; word.starts_with("--"))
+  for (size_t i = 1; i < words.size(); ++i)
+    if (const std::string_view word = words[i]; word.starts_with("--"))
       arguments.typed.emplace(word.substr(0, word.find('=')));
-  if (const auto code = mimo::cli::Parse(app, argc, argv, arguments.common)) return *code;
+  if (const auto code = mimo::cli::Parse(app, words, arguments.common)) return *code;
+  if (arguments.run.join && arguments.run.output.empty()) return Join(arguments, words);
+  if (!arguments.part.empty() || arguments.run.join)
+    arguments.run.command = mimo::CommandOf(app, arguments.typed, arguments.checkpoint);
   return mimo::cli::Guard(mimo::kName, arguments.common.json, [&] { return mimo::Convert(arguments); });
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  return mimo::cli::Main(mimo::kName, [&] { return Run(argc, argv); });
+  return mimo::cli::Main(mimo::kName, [&] { return Run({argv, argv + argc}); });
 }

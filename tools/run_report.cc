@@ -29,11 +29,13 @@ void PrintChecksums(const RunReport& r, bool verbose) {
 }  // namespace
 
 ordered_json RunReportJson(const RunReport& r, bool verbose) {
-  ordered_json json = {{"bytes_read", r.bytes_read},
-                       {"bytes_written", r.bytes_written},
-                       {"files_written", r.files_written},
-                       {"files_linked", r.files_linked},
-                       {"groups_resumed", r.groups_resumed}};
+  ordered_json json = {
+      {"bytes_read", r.bytes_read},
+      {"bytes_written", r.bytes_written},
+      {"files_written", r.files_written},
+      {"files_linked", r.files_linked},
+      {"groups_resumed", r.groups_resumed},
+      {"units", {{"all", r.units}, {"made", r.units_made}, {"resumed", r.units_resumed}, {"left", r.units_left}}}};
   ordered_json counts;
   VisitCounts([&](const char* key, auto member) { counts[key] = r.blocks.*member; });
   for (const char* key : {"moved_blocks", "equal_scale_blocks", "requantized_blocks", "squared_error", "squared_sum",
@@ -63,6 +65,11 @@ void PrintRunReport(const std::string& output, const RunReport& r, bool verbose)
   cli::Print(stdout, "%s: %" PRIu64 " files written, %" PRIu64 " linked; read %s, wrote %s in %.1f s (%s/s) on %s\n",
              output, r.files_written, r.files_linked, FormatBytes(r.bytes_read), FormatBytes(r.bytes_written),
              r.seconds, FormatBytes(static_cast<uint64_t>(bytes / std::max(r.seconds, 1e-3))), r.device);
+  if (r.part) {
+    cli::Print(stdout, "units: %" PRIu64 " of %" PRIu64 " made here, %" PRIu64 " were there, %" PRIu64 " are left\n",
+               r.units_made, r.units, r.units_resumed, r.units_left);
+    if (r.units_left == 0 && r.units > 0) cli::Print(stdout, "all units are made: mimo-convert --join %s\n", output);
+  }
   const BlockCounts& n = r.blocks;
   if (n.moved_blocks + n.requantized_blocks + n.equal_scale_blocks > 0)
     cli::Print(stdout,

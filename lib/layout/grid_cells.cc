@@ -36,15 +36,15 @@ double BinomialTail(uint64_t n, uint64_t k, double p) {
   return std::min(sum, 1.0);
 }
 
-bool Tally::Holds() const {
+bool SaturationTally::Holds() const {
   return BinomialTail(cells, unsaturated, kDamaged) >= kChance;
 }
 
-bool Tally::Fails() const {
+bool SaturationTally::Fails() const {
   return unsaturated * kWrongShare >= cells && BinomialTail(cells, unsaturated, kDamaged) <= kNoChance;
 }
 
-double DamageOf(const Tally& sound) {
+double DamageOf(const SaturationTally& sound) {
   if (sound.cells < kEnough) return kDamaged;
   const auto seen = static_cast<double>(sound.unsaturated);
   return std::max(kLeastDamage, (seen + 3 + 2 * std::sqrt(seen)) / static_cast<double>(sound.cells));
@@ -122,7 +122,7 @@ double GridOfLayer::Level(uint32_t tile, int64_t column) const {
   return scale > 0 && std::isfinite(level) ? level : NAN;
 }
 
-Tally GridOfLayer::CountOne(const GridCell& cell, const std::vector<uint32_t>& tiles, int64_t column) const {
+SaturationTally GridOfLayer::CountOne(const GridCell& cell, const std::vector<uint32_t>& tiles, int64_t column) const {
   uint8_t most = 0;
   for (const uint32_t tile : tiles) most = std::max(most, Most(tile, column));
   if (most == 0 || Scale(cell, column) == 0) return {};
@@ -131,8 +131,8 @@ Tally GridOfLayer::CountOne(const GridCell& cell, const std::vector<uint32_t>& t
 
 // `wanted` gives the tiles of a cell that count, none to leave it out.
 template <class Wanted>
-Tally GridOfLayer::Count(Wanted wanted) const {
-  Tally tally;
+SaturationTally GridOfLayer::Count(Wanted wanted) const {
+  SaturationTally tally;
   for (const GridCell& cell : cells_) {
     const std::vector<uint32_t> tiles = wanted(cell);
     if (tiles.empty()) continue;
@@ -141,27 +141,27 @@ Tally GridOfLayer::Count(Wanted wanted) const {
   return tally;
 }
 
-Tally GridOfLayer::Q() const {
+SaturationTally GridOfLayer::Q() const {
   return Count([](const GridCell& cell) { return cell.holds_q ? cell.tiles : std::vector<uint32_t>(); });
 }
 
-Tally GridOfLayer::Kv() const {
+SaturationTally GridOfLayer::Kv() const {
   return Count([](const GridCell& cell) { return cell.holds_q ? std::vector<uint32_t>() : cell.tiles; });
 }
 
-Tally GridOfLayer::CutInTwo() const {
+SaturationTally GridOfLayer::CutInTwo() const {
   return Count([](const GridCell& cell) {
     return std::vector<uint32_t>(cell.tiles.begin(), cell.tiles.begin() + static_cast<int64_t>(cell.tiles.size() / 2));
   });
 }
 
-Tally GridOfLayer::Differing(const GridOfLayer& other) const {
+SaturationTally GridOfLayer::Differing(const GridOfLayer& other) const {
   return Count([&](const GridCell& cell) {
     return other.cell(cell.tiles[0]).tiles == cell.tiles ? std::vector<uint32_t>() : cell.tiles;
   });
 }
 
-Tally GridOfLayer::Common(const GridOfLayer& other) const {
+SaturationTally GridOfLayer::Common(const GridOfLayer& other) const {
   return Count([&](const GridCell& cell) {
     return other.cell(cell.tiles[0]).tiles == cell.tiles ? cell.tiles : std::vector<uint32_t>();
   });
@@ -174,7 +174,7 @@ bool GridOfLayer::Tells(const GridCell& cell, const GridOfLayer& truth) const {
   });
 }
 
-Tally GridOfLayer::Telling(const GridOfLayer& truth) const {
+SaturationTally GridOfLayer::Telling(const GridOfLayer& truth) const {
   return Count([&](const GridCell& cell) { return Tells(cell, truth) ? cell.tiles : std::vector<uint32_t>(); });
 }
 

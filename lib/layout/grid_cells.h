@@ -15,10 +15,10 @@ double BinomialTail(uint64_t n, uint64_t k, double p);
 
 // Cells (a row of scales x a column block), and those of them without a code of magnitude 448. Cells of zeros and cells
 // under a scale of zero are not counted.
-struct Tally {
+struct SaturationTally {
   uint64_t cells = 0;
   uint64_t unsaturated = 0;
-  void Add(const Tally& other) { cells += other.cells, unsaturated += other.unsaturated; }
+  void Add(const SaturationTally& other) { cells += other.cells, unsaturated += other.unsaturated; }
   // What blocks look like of which up to 3 % are damaged; also true of no cells.
   bool Holds() const;
   // What blocks never look like, damaged or not: at least one in eight without, and not by chance (2e-5).
@@ -28,11 +28,11 @@ struct Tally {
 // The largest chance that counts as none, and how many blocks may be damaged where `sound`, blocks that nobody doubts,
 // tell it.
 inline constexpr double kNoChance = 2e-5;
-double DamageOf(const Tally& sound);
+double DamageOf(const SaturationTally& sound);
 
 // Cells that would be cut out of blocks, and the least chance of one of them to hold no saturated code.
 struct CutCells {
-  Tally tally;
+  SaturationTally tally;
   double least = 1;
   void Add(const CutCells& other);
   // P(as few without a saturated code or fewer); 1 of none.
@@ -68,25 +68,25 @@ class GridOfLayer {
   // Log of the norm of the values in a tile and column block; NaN for zeros.
   double Level(uint32_t tile, int64_t column) const;
 
-  Tally Q() const;   // cells that hold rows of Q
-  Tally Kv() const;  // the others
+  SaturationTally Q() const;   // cells that hold rows of Q
+  SaturationTally Kv() const;  // the others
   // The first tiles of cells that are taller, as if they were cells: what blocks cut in two look like. Where they hold
   // too, a saturated code tells nothing.
-  Tally CutInTwo() const;
+  SaturationTally CutInTwo() const;
   // Cells that `other` cuts otherwise.
-  Tally Differing(const GridOfLayer& other) const;
+  SaturationTally Differing(const GridOfLayer& other) const;
   // Cells that both have.
-  Tally Common(const GridOfLayer& other) const;
+  SaturationTally Common(const GridOfLayer& other) const;
   // Cells that need not hold a saturated code if `truth` is the grid: no whole cell of it lies in them.
-  Tally Telling(const GridOfLayer& truth) const;
+  SaturationTally Telling(const GridOfLayer& truth) const;
   // Of those, the ones cut out of blocks of `truth` in which all rows are alike, so that the largest may lie anywhere.
   CutCells CutOutOf(const GridOfLayer& truth) const;
 
  private:
   template <class Wanted>
-  Tally Count(Wanted wanted) const;
+  SaturationTally Count(Wanted wanted) const;
   bool Tells(const GridCell& cell, const GridOfLayer& truth) const;
-  Tally CountOne(const GridCell& cell, const std::vector<uint32_t>& tiles, int64_t column) const;
+  SaturationTally CountOne(const GridCell& cell, const std::vector<uint32_t>& tiles, int64_t column) const;
   uint8_t Most(uint32_t tile, int64_t column) const;
   double CodeLevel(uint32_t tile, int64_t column) const;
   float Scale(const GridCell& cell, int64_t column) const;

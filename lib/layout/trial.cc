@@ -24,7 +24,7 @@ double Median(std::vector<double> values) {
   return (*middle + *std::max_element(values.begin(), middle)) / 2;
 }
 
-std::string Saturated(const Tally& tally) {
+std::string Saturated(const SaturationTally& tally) {
   return std::to_string(tally.cells - tally.unsaturated) + " of " + std::to_string(tally.cells);
 }
 
@@ -37,7 +37,7 @@ std::string Rounded(double value) {
 struct Contender {
   Tried* tried = nullptr;
   std::vector<GridOfLayer> grids;
-  Tally q, kv, cut;
+  SaturationTally q, kv, cut;
   std::set<const Contender*> beaten;  // those that fall to it
   bool fallen = false;
   bool won_by_rows = false;
@@ -172,7 +172,7 @@ class Trial {
 
   void CompareBlocks(Contender* a, Contender* b, Kinds kinds) {
     if (!a->Holds() || a->beaten.contains(b)) return;
-    Tally own, telling, common;
+    SaturationTally own, telling, common;
     CutCells cut;
     ForEachLayer(*a, *b, kinds, [&](const GridOfLayer& x, const GridOfLayer& y) {
       own.Add(x.Differing(y));
@@ -200,7 +200,7 @@ class Trial {
     const bool same_rows = a->tested().layout == b->tested().layout || !a->tested().layout.fused();
     if (!same_rows || !a->Holds() || a->beaten.contains(b) || b->beaten.contains(a)) return;
     Roughness rough;
-    Tally own;
+    SaturationTally own;
     ForEachLayer(*a, *b, kinds, [&](const GridOfLayer& x, const GridOfLayer& y) {
       AddRoughness(x, y, &rough);
       own.Add(x.Differing(y));

@@ -71,7 +71,7 @@ int64_t EncodeColumns(const Job& job, const EncodedWeight& weight) {
   return RowElements(job.plan.outputs[weight.codes].shape) * (IsPacked(codec) ? 2 : 1);
 }
 
-ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
+StripScales ScaleRowsOf(const Job& job, const EncodeStrip& strip) {
   const EncodedWeight& weight = WeightOf(job, strip);
   const int64_t within = strip.row - weight.row;
   if (!HasBlockScales(weight.encoding.codec)) return {weight.scale_row + within, strip.rows};

@@ -34,11 +34,11 @@ std::vector<StripPiece> PiecesOf(const Job& job, const EncodeStrip& strip);
 int64_t EncodeColumns(const Job& job, const EncodedWeight& weight);
 
 // Rows of scales that belong to the strip's rows of codes, [first, first + count).
-struct ScaleRows {
+struct StripScales {
   int64_t first = 0;
   int64_t count = 0;
 };
-ScaleRows ScaleRowsOf(const Job& job, const EncodeStrip& strip);
+StripScales ScaleRowsOf(const Job& job, const EncodeStrip& strip);
 
 // EncodedWeight::share of the strip's weight.
 uint32_t ShareOf(const Job& job, const EncodeStrip& strip);

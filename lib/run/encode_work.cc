@@ -72,7 +72,7 @@ class GroupEncoder {
     const Job& job = buffer_.job();
     const EncodeStrip& strip = strips_[i];
     const EncodedWeight& weight = WeightOf(i);
-    const ScaleRows made_scales = ScaleRowsOf(job, strip);
+    const StripScales made_scales = ScaleRowsOf(job, strip);
     std::byte* codes = buffer_.Output(weight.codes, strip.row);
     std::byte* scales = buffer_.Output(weight.scales, made_scales.first);
     EncodeDelta delta;
@@ -140,7 +140,7 @@ void PlaceEncode(const EncodeStrip& strip, GlobalPass pass, Needs* needs) {
   if (pass == GlobalPass::kMeasure) return;
   const EncodedWeight& weight = job.plan.groups[strip.group].encoded[strip.weight];
   needs->Make(weight.codes, strip.row, strip.rows);
-  const ScaleRows scales = ScaleRowsOf(job, strip);
+  const StripScales scales = ScaleRowsOf(job, strip);
   needs->Make(weight.scales, scales.first, scales.count);
   if (weight.keep != kNone) needs->Read(weight.keep, scales.first, scales.count);
 }

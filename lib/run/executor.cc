@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 
+#include "lib/model/file_names.h"
 #include "lib/run/claim.h"
 #include "lib/run/output_dir.h"
 #include "lib/run/output_values.h"
@@ -44,6 +45,7 @@ class Execution {
   Result<RunReport> RunClaimed() {
     MIMO_RETURN_IF_ERROR(CheckContents(claim_->files(), options_));
     output_.created_output = claim_->made();
+    report_.part = options_.part.has_value();
     RunResults results;
     StepRunner runner(fs_, catalogue_, plan_, units_, options_, *partial_, results, report_);
     MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(*partial_, catalogue_, plan_, options_));
@@ -68,7 +70,7 @@ class Execution {
       if (options_.measure_errors) report_.error_report = ErrorReportJson(plan_, results);
       report_.rejections = results.rejections;
       Step("publishing");
-      made = PreparePublication(catalogue_, plan_, output_.overwrite, *partial_, results, report_);
+      made = PreparePublication(catalogue_, plan_, output_.overwrite, options_.command, *partial_, results, report_);
     }
     if (!made.ok()) return Failed(made.TakeError());
     for (const TensorResult& tensor : results.tensors) report_.anomalies += tensor.anomalies;
@@ -191,6 +193,18 @@ class Execution {
 };
 
 }  // namespace
+
+Result<std::vector<std::string>> CommandOfParts(FileSystem& fs, const std::string& output) {
+  std::vector<std::string> command;
+  MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(output));
+  if (!info || info->kind != FileKind::kDirectory) return command;
+  MIMO_ASSIGN_OR_RETURN(const auto files, fs.Beneath(output));
+  const std::string path = JoinPath(output, kPartialDirectory);
+  MIMO_ASSIGN_OR_RETURN(auto state, PartialDirectory::ReadState(*files, path));
+  if (state) return std::move(state->command);
+  MIMO_ASSIGN_OR_RETURN(auto publication, PartialDirectory::ReadPublication(*files, path));
+  return publication ? std::move(publication->command) : command;
+}
 
 Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
   const auto start = std::chrono::steady_clock::now();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "lib/base/file_system.h"
 #include "lib/base/status.h"
@@ -22,6 +23,9 @@ namespace mimo {
 // happens; where the output is complete nothing is done. With options.join, once no part is at work, all units must be
 // recorded (else kIo, for that may be tried again) and the output is published; again where it was begun before.
 Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options);
+
+// RunOptions::command of the parts of which OUT holds what they made; empty where there is none. kIo.
+Result<std::vector<std::string>> CommandOfParts(FileSystem& fs, const std::string& output);
 
 // The checks of RunPlan on OUT that need no plan: call them before planning or a dry run, to fail early.
 Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptions& options);

@@ -94,9 +94,13 @@ std::optional<WrittenFile> PartialDirectory::NoteOf(const std::string& name) con
 }
 
 Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState() const {
-  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs_, InPartial(kStateName), "mimo-partial"));
+  return ReadState(fs_, path());
+}
+
+Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState(FileSystem& fs, const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs, InPartial(kStateName), "mimo-partial"));
   if (!document) return std::optional<State>();
-  JsonProblems problems(path(), "");
+  JsonProblems problems(path, "");
   JsonMembers members(*document, problems, "state");
   State state;
   const auto digest = HashOfHex(members.String("plan_digest"));
@@ -292,9 +296,14 @@ Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
 }
 
 Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPublication() const {
-  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs_, InPartial(kPublishName), "mimo-publication"));
+  return ReadPublication(fs_, path());
+}
+
+Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPublication(FileSystem& fs,
+                                                                                       const std::string& path) {
+  MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(fs, InPartial(kPublishName), "mimo-publication"));
   if (!document) return std::optional<Publication>();
-  JsonProblems problems(path(), "");
+  JsonProblems problems(path, "");
   JsonMembers members(*document, problems, "publication");
   Publication publication;
   const auto digest = HashOfHex(members.String("plan_digest"));
@@ -308,6 +317,7 @@ Result<std::optional<PartialDirectory::Publication>> PartialDirectory::ReadPubli
       list->emplace_back(std::move(*name), TakeWritten(entry, problems));
     }
   }
+  if (members.Has("command")) publication.command = members.Strings("command");
   members.Close();
   if (!digest || !problems.ok() || publication.files.empty()) return std::optional<Publication>();
   publication.plan_digest = *digest;
@@ -327,6 +337,7 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
       AddWritten(entry, file.second);
     });
   }
+  if (!publication.command.empty()) object.StringList("command", publication.command);
   object.Close();
   text += '\n';
   return WriteDurably(fs_, InPartial(kPublishName), text);

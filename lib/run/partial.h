@@ -69,6 +69,7 @@ class PartialDirectory {
   };
   // nullopt when there is none that can be read.
   Result<std::optional<State>> ReadState() const;
+  static Result<std::optional<State>> ReadState(FileSystem& fs, const std::string& path);  // of OUT; for messages
   // Empties the directory, or makes it, and writes the state. publish.json goes first, so that what is half removed is
   // never published.
   Status Start(const Plan& plan, const State& state);
@@ -101,8 +102,10 @@ class PartialDirectory {
     bool cleared = false;                                    // what OUT held before is gone
     std::vector<std::pair<std::string, WrittenFile>> old;    // that: files and directories, by their names in OUT
     std::vector<std::pair<std::string, WrittenFile>> files;  // in the order of moving, the manifest last
+    std::vector<std::string> command = {};                   // RunOptions::command
   };
   Result<std::optional<Publication>> ReadPublication() const;
+  static Result<std::optional<Publication>> ReadPublication(FileSystem& fs, const std::string& path);
   Status WritePublication(const Publication& publication);
 
   // Makes what is missing of a directory that was begun.

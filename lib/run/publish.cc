@@ -101,8 +101,9 @@ Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::stri
   return error;
 }
 
-Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool overwrite, PartialDirectory& partial,
-                          const RunResults& results, RunReport& report) {
+Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool overwrite,
+                          const std::vector<std::string>& command, PartialDirectory& partial, const RunResults& results,
+                          RunReport& report) {
   FileSystem& fs = partial.fs();
   for (const TextFile& text : plan.texts) {
     MIMO_RETURN_IF_ERROR(CreateParents(fs, partial.files(), text.name));
@@ -119,7 +120,7 @@ Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool ove
   report.bytes_written += bytes;
   ++report.files_written;
   const std::vector<std::string> names = PublicationOrder(plan);
-  PartialDirectory::Publication publication{plan.digest, overwrite, false, {}, {}};
+  PartialDirectory::Publication publication{plan.digest, overwrite, false, {}, {}, command};
   if (overwrite) {
     MIMO_ASSIGN_OR_RETURN(publication.old, LookAtOld(fs));
   }

@@ -25,9 +25,10 @@ Status MakeLink(FileSystem& from, FileSystem& to, LinkMode mode, const std::stri
 std::vector<std::string> PublicationOrder(const Plan& plan);
 
 // Puts texts and the manifest into the partial directory, beside the tensor and carried files of `results`, syncs them
-// and writes publish.json. Adds what was written to `report`.
-Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool overwrite, PartialDirectory& partial,
-                          const RunResults& results, RunReport& report);
+// and writes publish.json, with RunOptions::command in it. Adds what was written to `report`.
+Status PreparePublication(const Catalogue& catalogue, const Plan& plan, bool overwrite,
+                          const std::vector<std::string>& command, PartialDirectory& partial, const RunResults& results,
+                          RunReport& report);
 
 // kBadInput where `publication` names other files than the plan does: publish.json is only a list of what to move.
 Status CheckNames(const PartialDirectory& partial, const Plan& plan, const PartialDirectory::Publication& publication);

@@ -23,6 +23,7 @@ struct RunReport {
   uint64_t units = 0;                   // of the whole output (units.h); 0 where it was complete before
   uint64_t units_made = 0;              // by this run
   uint64_t units_left = 0;              // for other parts
+  bool part = false;                    // a part was made, and nothing published
   ChecksumCounts checksums;             // of the whole source, whatever an earlier run read of it
   std::vector<std::string> unverified;  // stored arrays in items that are not compared; empty where OUT was complete
   uint64_t groups_read_twice = 0;       // fuse groups larger than the memory budget

@@ -17,7 +17,7 @@
 #include "lib/base/status.h"
 #include "lib/results/checksums.h"
 #include "lib/run/job.h"
-#include "lib/run/unit_result.h"
+#include "lib/run/unit_outcome.h"
 
 namespace mimo {
 

@@ -78,7 +78,7 @@ bool UnitKeeper::complete() const {
 
 Status UnitKeeper::Keep(UnitRun& unit) {
   MIMO_RETURN_IF_ERROR(WriteScalars(unit));
-  UnitResult result = unit.Fold();
+  UnitOutcome result = unit.Fold();
   result.items = run_.checks.TakeReads(unit.number());
   {
     const std::lock_guard lock(run_.mutex);
@@ -118,7 +118,7 @@ Status UnitKeeper::WriteScalars(UnitRun& unit) {
 }
 
 // The record follows the data to the disk.
-Status UnitKeeper::Record(UnitRun& unit, const UnitResult& result) {
+Status UnitKeeper::Record(UnitRun& unit, const UnitOutcome& result) {
   std::set<uint32_t> files;
   for (const uint32_t o : result.results.outputs)
     if (run_.results.linked[run_.plan.outputs[o].file] == 0) files.insert(run_.plan.outputs[o].file);

@@ -39,7 +39,7 @@ class UnitKeeper {
   Status KeepOne(bool* any);
   Status Keep(UnitRun& unit);
   Status WriteScalars(UnitRun& unit);
-  Status Record(UnitRun& unit, const UnitResult& result);
+  Status Record(UnitRun& unit, const UnitOutcome& result);
   Status FinishFileGroup(uint32_t file_group);
 
   RunState& run_;

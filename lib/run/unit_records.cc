@@ -104,7 +104,7 @@ class Reader {
                        [](const TensorResult& tensor) { return tensor.hash.has_value(); });
   }
 
-  bool TakeCrcs(JsonMembers& members, JsonProblems& problems, UnitResult* result) const {
+  bool TakeCrcs(JsonMembers& members, JsonProblems& problems, UnitOutcome* result) const {
     const std::vector<uint32_t>& outputs = result->results.outputs;
     for (const json& value : members.Array("crcs")) {
       JsonMembers entry(value, problems, "crcs");
@@ -117,7 +117,7 @@ class Reader {
     return true;
   }
 
-  bool TakeItems(JsonMembers& members, JsonProblems& problems, UnitResult* result) const {
+  bool TakeItems(JsonMembers& members, JsonProblems& problems, UnitOutcome* result) const {
     for (const json& value : members.Array("items")) {
       JsonMembers entry(value, problems, "items");
       ItemRead item;
@@ -138,7 +138,7 @@ class Reader {
     return true;
   }
 
-  bool TakeEdges(JsonMembers& members, JsonProblems& problems, UnitResult* result) const {
+  bool TakeEdges(JsonMembers& members, JsonProblems& problems, UnitOutcome* result) const {
     for (const json& value : members.Array("edges")) {
       JsonMembers entry(value, problems, "edges");
       EdgeBytes edge;
@@ -206,7 +206,7 @@ Result<std::optional<UnitRecord>> UnitRecords::Load(uint32_t unit, const RecordN
   return std::optional(std::move(record));
 }
 
-Status UnitRecords::Write(uint32_t unit, const UnitResult& result, const std::vector<uint8_t>& linked) const {
+Status UnitRecords::Write(uint32_t unit, const UnitOutcome& result, const std::vector<uint8_t>& linked) const {
   std::string text;
   JsonObject object(text);
   AddRecordFormat(object, kFormat, plan_.digest);

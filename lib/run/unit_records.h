@@ -10,14 +10,14 @@
 #include <vector>
 
 #include "lib/run/partial.h"
-#include "lib/run/unit_result.h"
+#include "lib/run/unit_outcome.h"
 #include "lib/run/units.h"
 
 namespace mimo {
 
 // A unit as it was recorded.
 struct UnitRecord {
-  UnitResult result;
+  UnitOutcome result;
   // The files of its outputs, into Plan::files; of those that are not linked, what each is known by: its inode, birth
   // and length.
   std::vector<std::pair<uint32_t, WrittenFile>> files;
@@ -35,7 +35,7 @@ class UnitRecords {
   Result<std::optional<UnitRecord>> Load(uint32_t unit, const RecordNeeds& needs,
                                          const std::vector<uint8_t>& linked) const;
   // Durably. Needs notes of the files of its outputs (PartialDirectory::NoteOf).
-  Status Write(uint32_t unit, const UnitResult& result, const std::vector<uint8_t>& linked) const;
+  Status Write(uint32_t unit, const UnitOutcome& result, const std::vector<uint8_t>& linked) const;
   // units/equal-BEGIN-END.json: entries [begin, end) of Plan::equal that a part has compared.
   using Entries = std::pair<size_t, size_t>;
   Result<std::vector<Entries>> LoadEqual() const;

@@ -107,9 +107,9 @@ UnitRun::Scalars UnitRun::TakeScalars() {
   return std::exchange(scalars_, {});
 }
 
-UnitResult UnitRun::Fold() {
+UnitOutcome UnitRun::Fold() {
   const std::lock_guard lock(mutex_);
-  UnitResult unit;
+  UnitOutcome unit;
   for (auto& [output, result] : outputs_) {
     if (const auto errors = errors_.find(output); errors != errors_.end()) {
       kernels::ErrorSums total;

@@ -14,7 +14,7 @@
 
 #include "lib/run/step_result.h"
 #include "lib/run/steps.h"
-#include "lib/run/unit_result.h"
+#include "lib/run/unit_outcome.h"
 #include "lib/run/units.h"
 
 namespace mimo {
@@ -53,8 +53,8 @@ class UnitRun {
   Scalars TakeScalars();
   void AddScalars(const StepResult& written);
   const std::set<uint32_t>& files_read() const { return files_read_; }
-  // What it came to, but for UnitResult::items.
-  UnitResult Fold();
+  // What it came to, but for UnitOutcome::items.
+  UnitOutcome Fold();
 
  private:
   using Share = std::pair<uint32_t, uint32_t>;  // fuse group, share

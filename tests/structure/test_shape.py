@@ -47,6 +47,30 @@ def text_of(path):
         return file.read()
 
 
+def types(text):
+    """(namespace, name) of the types that a source defines for others to see: not in unnamed namespaces, nor within others."""
+    text = NO_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), text)
+    found, scopes, statement = [], [], ""
+    for char in text:
+        if char == "{":
+            head = statement.strip()
+            space = re.search(r"\bnamespace\b\s*([\w:]*)$", head)
+            kind = re.match(r"(?:template\s*<[^{}]*>\s*)?(?:struct|class|enum class|union)\s+(\w+)(?!\w)(?:\s+final)?\s*(?::[^:].*)?$", head, re.S)
+            if kind and all(scope for scope in scopes):
+                found.append(("::".join(scopes), kind.group(1)))
+            scopes.append(space.group(1) if space else "")
+            statement = ""
+        elif char == "}":
+            if scopes:
+                scopes.pop()
+            statement = ""
+        elif char == ";":
+            statement = ""
+        else:
+            statement += char
+    return found
+
+
 def functions(text):
     """(line, lines) of every function that is defined in a C++ source as clang-format leaves it."""
     text = NO_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), text)
@@ -92,6 +116,21 @@ class Shape(unittest.TestCase):
         long = [f"{path}: {lines} lines" for path in product_files()
                 if (lines := text_of(path).count("\n")) > MOST_LINES]
         self.assertEqual(long, [])
+
+    def test_no_two_types_have_one_name(self):
+        """Two types of one name in one namespace are one to the linker, whichever headers a file includes: it takes one's destructor
+        for the other."""
+        where = {}
+        for path in product_files():
+            for scope, name in types(text_of(path)):
+                where.setdefault((scope, name), set()).add(path)
+        self.assertGreater(len(where), 400)
+        self.assertEqual({name: sorted(paths) for name, paths in where.items() if len(paths) > 1}, {})
+
+    def test_types_are_found(self):
+        text = "namespace mimo {\nstruct A {\n  struct Inner {};\n};\nnamespace {\nclass B final : A {\n};\n}\nenum class C : int { kA };\nclass D;\n" \
+               "namespace cli {\nstruct E {};\n}\n}\n"
+        self.assertEqual(types(text), [("mimo", "A"), ("mimo", "C"), ("mimo::cli", "E")])
 
     def test_option_words_are_compared_in_parsing_alone(self):
         compared = [path for path in product_files() if COMPARED.search(text_of(path))]

@@ -64,11 +64,11 @@ RowOrder Order(const Drawn& d, int64_t chunks, std::mt19937* random) {
   return OrderOfRows(profiles, Shape(d, false), Shape(d, true));
 }
 
-struct Tally {
+struct SaturationTally {
   int right = 0, open = 0, wrong = 0;
 };
-Tally Try(const Drawn& d, int rounds, uint32_t seed) {
-  Tally tally;
+SaturationTally Try(const Drawn& d, int rounds, uint32_t seed) {
+  SaturationTally tally;
   std::mt19937 random(seed);
   for (int i = 0; i < rounds; ++i)
     for (int64_t chunks : {1, 2, 4}) {
@@ -101,7 +101,7 @@ TEST(RowOrder, SmallContrastIsEnoughWhateverTheSize) {
           d.layers = layers;
           d.heads = heads;
           d.contrast = contrast;
-          const Tally tally = Try(d, 2, 7);
+          const SaturationTally tally = Try(d, 2, 7);
           const int possible = 3 * 2;
           EXPECT_EQ(tally.right, possible) << noise << " " << layers << " " << heads << " " << contrast;
         }
@@ -131,7 +131,7 @@ TEST(RowOrder, WithoutContrastNothingIsDecidedWhateverElseDiffers) {
         Drawn d = all[i];
         d.layers = layers;
         d.heads = heads;
-        const Tally tally = Try(d, Rounds(), 11);
+        const SaturationTally tally = Try(d, Rounds(), 11);
         EXPECT_EQ(tally.wrong, 0) << i << " layers " << layers << " heads " << heads;
       }
 }
@@ -153,7 +153,7 @@ TEST(RowOrder, LayersTellTogetherWhatNoneTellsAlone) {
   d.layers = 6;
   d.contrast = 1.1;
   d.noise = 0.14;
-  const Tally tally = Try(d, 20, 3);
+  const SaturationTally tally = Try(d, 20, 3);
   EXPECT_EQ(tally.wrong, 0);
   EXPECT_GE(tally.right, 45);  // of 60
   d.noise = 1.2 / std::sqrt(2);  // six octaves, 256 columns: 1.4 nats

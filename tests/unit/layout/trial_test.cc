@@ -206,12 +206,12 @@ TEST(TrialTest, DamageContradictsNothingThatIsTrue) {
 }
 
 TEST(TallyTest, ToleratesDamageAndNothingElse) {
-  EXPECT_TRUE((Tally{1000, 10}).Holds());
-  EXPECT_TRUE((Tally{0, 0}).Holds());
-  EXPECT_FALSE((Tally{1000, 60}).Holds());
-  EXPECT_FALSE((Tally{1000, 60}).Fails());  // more than damage is, less than a wrong grid has
-  EXPECT_TRUE((Tally{1000, 250}).Fails());
-  EXPECT_FALSE((Tally{4, 2}).Fails());  // may be chance
+  EXPECT_TRUE((SaturationTally{1000, 10}).Holds());
+  EXPECT_TRUE((SaturationTally{0, 0}).Holds());
+  EXPECT_FALSE((SaturationTally{1000, 60}).Holds());
+  EXPECT_FALSE((SaturationTally{1000, 60}).Fails());  // more than damage is, less than a wrong grid has
+  EXPECT_TRUE((SaturationTally{1000, 250}).Fails());
+  EXPECT_FALSE((SaturationTally{4, 2}).Fails());  // may be chance
 }
 
 TEST(TallyTest, BinomialTailAgreesWithSumsByHand) {

@@ -26,7 +26,7 @@ struct EdgeBytes {
   std::string bytes;
 };
 
-struct UnitResult {
+struct UnitOutcome {
   RecordedResults results;  // of the outputs that it wrote to or hashed, ascending; hashes are of its rows alone
   std::map<uint32_t, uint32_t> crcs;  // by output, in files whose container has checksums: what it adds (crc32.h)
   std::vector<ItemRead> items;        // by item
@@ -34,6 +34,6 @@ struct UnitResult {
 };
 
 // Adds to what other units came to, each once.
-void MergeInto(const UnitResult& unit, RunResults* results);
+void MergeInto(const UnitOutcome& unit, RunResults* results);
 
 }  // namespace mimo

@@ -1,8 +1,8 @@
-#include "lib/run/unit_result.h"
+#include "lib/run/unit_outcome.h"
 
 namespace mimo {
 
-void MergeInto(const UnitResult& unit, RunResults* results) {
+void MergeInto(const UnitOutcome& unit, RunResults* results) {
   for (size_t i = 0; i < unit.results.outputs.size(); ++i) {
     TensorResult& total = results->tensors[unit.results.outputs[i]];
     const TensorResult& part = unit.results.tensors[i];

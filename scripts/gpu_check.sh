@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds with CUDA on a machine that has a GPU, a compiler and CMake but neither network nor packages, and checks everything that
 # needs the GPU: unit tests, compute-sanitizer, benchmarks, and mimo-convert --device cuda against --device cpu.
-#   scripts/gpu_check.sh --prepare      where the packages are: copies the headers and three static libraries to .carry/
+#   scripts/gpu_check.sh --prepare      where the packages are: copies the headers and four libraries to .carry/
 #   scripts/gpu_check.sh [--out DIR]    on the GPU machine; logs and figures go to DIR (default build/gpu-check)
 # Exit 0 when every check passed, 1 otherwise, 2 for usage.
 # shellcheck disable=SC2317  # most functions are called through check
@@ -21,13 +21,14 @@ prepare() {
   local from
   rm -rf "$carry"
   mkdir -p "$carry/include" "$carry/share/cmake" "$carry/src"
-  for from in CLI nlohmann re2 xxhash.h xxh3.h libdeflate.h zlib.h zconf.h; do
+  for from in CLI nlohmann re2 xxhash.h xxh3.h libdeflate.h simdjson.h zlib.h zconf.h; do
     cp -RL "$(find /usr/include -maxdepth 2 -name "$from" -print -quit)" "$carry/include/"
   done
   mkdir -p "$carry/lib"
   for from in libdeflate.a libre2.a libz.a; do
     cp -L "$(find /usr/lib -name "$from" -print -quit)" "$carry/lib/"
   done
+  cp -L "$(dirname "$(find /usr/lib -name libsimdjson.so -print -quit)")"/libsimdjson.so* "$carry/lib/"  # Debian has no static one
   for from in CLI11 nlohmann_json; do
     cp -RL "/usr/share/cmake/$from" "$carry/share/cmake/"
   done

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "lib/json/bytes.h"
-#include "lib/json/scan.h"
+#include "lib/json/events.h"
 
 namespace mimo {
 namespace {
@@ -17,7 +17,6 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr int kNumberOverflow = 406;   // of the parser's exceptions
 constexpr size_t kMostOfAPlace = 200;  // bytes of a place or key in a message
 
 std::string Cut(std::string_view text) {
@@ -58,10 +57,9 @@ class KeyStack {
   std::vector<size_t> ends_;
 };
 
-// Receives what the text consists of, refuses what is beyond a limit, and hands the rest to `next`. Methods have the
-// names that nlohmann's SAX interface gives them.
+// Receives what the text consists of, refuses what is beyond a limit, and hands the rest to `next`.
 template <class Next>
-class Guard {
+class Guard final : public JsonEvents {
  public:
   Guard(std::string_view text, const std::string& path, const JsonLimits& limits, Next& next)
       : text_(text), path_(path), limits_(limits), next_(next) {}
@@ -75,49 +73,36 @@ class Guard {
       Fail(NotJson("a NUL byte at " + LineAndColumn(text_, nul + 1)));
       return *std::move(error_);
     }
-    const Scanned scanned = JsonScanner(text_, *this).Run();
-    if (scanned == Scanned::kMalformed) {
-      ErrorFinder finder(*this);
-      json::sax_parse(text_.data(), text_.data() + text_.size(), &finder);
+    const JsonEnd end = ReadJsonEvents(text_, *this);
+    if (end.kind == JsonEnd::Kind::kNoJson || end.kind == JsonEnd::Kind::kTooGreat) {
+      const std::string at = " at " + LineAndColumn(text_, end.byte);
+      Fail(end.kind == JsonEnd::Kind::kTooGreat ? Beyond("numbers that a double holds", "a greater one" + at)
+                                                : NotJson("a syntax error" + at));
     }
     if (error_) return *std::move(error_);
-    return scanned == Scanned::kWhole;
+    return end.kind == JsonEnd::Kind::kWhole;
   }
 
-  bool null() { return Value() && next_.Null(); }
-  bool boolean(bool value) { return Value() && next_.Bool(value); }
-  bool number_integer(int64_t value) { return Value() && next_.Integer(value); }
-  bool number_unsigned(uint64_t value) { return Value() && next_.Unsigned(value); }
-  bool number_float(double value, const std::string& text) {
+  bool Null() override { return Value() && next_.Null(); }
+  bool Bool(bool value) override { return Value() && next_.Bool(value); }
+  bool Integer(int64_t value) override { return Value() && next_.Integer(value); }
+  bool Unsigned(uint64_t value) override { return Value() && next_.Unsigned(value); }
+  bool Real(double value, const std::string& text) override {
     if (!Value()) return false;
     if (limits_.strict && text.find_first_of(".eE") == std::string::npos)
       return Fail(
           Beyond("integers of at most 64 bits", "an integer of " + std::to_string(text.size()) + " characters"));
     return next_.Real(value, text);
   }
-  bool string(std::string& value) {
+  bool String(std::string& value) override {
     if (!Value()) return false;
     if (value.size() <= limits_.string_bytes) return next_.String(value);
     return Fail(Beyond("strings of at most " + std::to_string(limits_.string_bytes) + " bytes",
                        "one of " + std::to_string(value.size())));
   }
-  bool binary(json::binary_t& /*value*/) { return false; }  // not in JSON
 
-  // What the scanner leaves to the library.
-  static bool odd_string(std::string_view token, std::string* value) {
-    json read = json::parse(token, nullptr, false);
-    if (!read.is_string()) return false;
-    *value = std::move(read.get_ref<std::string&>());
-    return true;
-  }
-  bool odd_number(std::string_view token, bool* goes_on) {
-    NumberAlone alone(*this);
-    *goes_on = json::sax_parse(token, &alone);
-    return !alone.too_great;
-  }
-
-  bool start_object(size_t /*count*/) { return Begin(true) && next_.BeginObject(); }
-  bool key(std::string& value) {
+  bool BeginObject() override { return Begin(true) && next_.BeginObject(); }
+  bool Key(std::string& value) override {
     if (value.size() > limits_.key_bytes)
       return Fail(Beyond("keys of at most " + std::to_string(limits_.key_bytes) + " bytes",
                          "one of " + std::to_string(value.size())));
@@ -125,7 +110,7 @@ class Guard {
     keys_.Push(value);
     return next_.Key(value);
   }
-  bool end_object() {
+  bool EndObject() override {
     const size_t first = levels_.back().first_key;
     const std::optional<std::string> key = limits_.strict ? keys_.TwiceFrom(first) : std::nullopt;
     keys_.ShrinkTo(first);
@@ -136,8 +121,8 @@ class Guard {
                       .Found("\"" + Cut(*key) + "\" twice" + At()));
     return next_.EndObject();
   }
-  bool start_array(size_t /*count*/) { return Begin(false) && next_.BeginArray(); }
-  bool end_array() {
+  bool BeginArray() override { return Begin(false) && next_.BeginArray(); }
+  bool EndArray() override {
     levels_.pop_back();
     return next_.EndArray();
   }
@@ -147,33 +132,6 @@ class Guard {
     bool object;
     size_t first_key;     // of its keys in keys_
     size_t elements = 0;  // of an array, so far
-  };
-
-  // One number on its way.
-  struct NumberAlone : nlohmann::detail::json_sax_acceptor<json> {
-    explicit NumberAlone(Guard& of) : guard(of) {}
-    Guard& guard;
-    bool too_great = false;  // for any double
-    bool number_integer(int64_t value) { return guard.number_integer(value); }
-    bool number_unsigned(uint64_t value) { return guard.number_unsigned(value); }
-    bool number_float(double value, const std::string& text) { return guard.number_float(value, text); }
-    bool parse_error(size_t /*position*/, const std::string& /*token*/,
-                     const nlohmann::detail::exception& /*problem*/) {
-      too_great = true;
-      return false;
-    }
-  };
-
-  // What the parser, which reads the text again, finds wrong in it.
-  struct ErrorFinder : nlohmann::detail::json_sax_acceptor<json> {
-    explicit ErrorFinder(Guard& of) : guard(of) { guard.Fail(NotJson("a syntax error")); }
-    Guard& guard;
-    bool parse_error(size_t position, const std::string& /*token*/, const nlohmann::detail::exception& problem) {
-      const std::string at = " at " + LineAndColumn(guard.text_, position);
-      return guard.Fail(problem.id == kNumberOverflow
-                            ? guard.Beyond("numbers that a double holds", "a greater one" + at)
-                            : NotJson("a syntax error" + at));
-    }
   };
 
   static Error NotJson(std::string found) {

@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "lib/base/status.h"
+#include "lib/json/events.h"
 
 namespace mimo {
 
@@ -49,22 +50,6 @@ using JsonPart = std::function<bool(const std::string& member, const std::string
 Result<nlohmann::json> ParseJsonParts(std::string_view text, const std::string& path, const JsonLimits& limits,
                                       const JsonPart& part);
 
-// What a document consists of, in its order. Returning false stops the reading.
-class JsonEvents {
- public:
-  virtual ~JsonEvents() = default;
-  virtual bool Null() = 0;
-  virtual bool Bool(bool value) = 0;
-  virtual bool Integer(int64_t value) = 0;  // below 0, or "-0"
-  virtual bool Unsigned(uint64_t value) = 0;
-  virtual bool Real(double value, const std::string& text) = 0;  // finite; `text` as it is written
-  virtual bool String(std::string& value) = 0;                   // may be moved from
-  virtual bool BeginObject() = 0;
-  virtual bool Key(std::string& key) = 0;  // may be moved from
-  virtual bool EndObject() = 0;
-  virtual bool BeginArray() = 0;
-  virtual bool EndArray() = 0;
-};
 // Reads a document without keeping it. False when `events` stopped the reading; errors as ParseJson. The end of an
 // object is where a key that appears twice in it is found.
 Result<bool> ParseJsonEvents(std::string_view text, const std::string& path, const JsonLimits& limits,

@@ -9,11 +9,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 MOST_LINES = 500
 OPTIONS = "to|format|qkv|source_qkv|attention|fold_value_scale|expert_codes|router_bias|dtype|recipe|on_straddle|unknown"
 COMPARED = re.compile(rf'\b(?:options_?|plan)\s*(?:\.|->)\s*(?:options\.)?(?:{OPTIONS})\s*[=!]=\s*"')
-HEAVY = re.compile(r'#include <(?:regex|re2/re2\.h|nlohmann/json\.hpp)>')
+HEAVY = re.compile(r'#include <(?:regex|re2/re2\.h|nlohmann/json\.hpp|simdjson\.h)>')
 MOST_LINES_OF_A_FUNCTION = 80
 # What reads JSON, and what writes to a terminal: each in one place.
-PARSES = re.compile(r"\b(?:sax_parse|from_(?:cbor|msgpack|ubjson|bson|bjdata))\b|(?i:json)::(?:parse|accept)\b")
-PARSER = "lib/json/parse.cc"
+PARSES = re.compile(r"\b(?:sax_parse|simdjson|from_(?:cbor|msgpack|ubjson|bson|bjdata))\b|(?i:json)::(?:parse|accept)\b")
+PARSER = "lib/json/events.cc"
 PRINTS = re.compile(r"\b(?:f|v|vf|d)?printf\s*\(|\b(?:f?puts|f?putc|putchar|fwrite|perror)\s*\(|\bstd::(?:cout|cerr|clog)\b")
 PRINTERS = ["tools/print.cc", "tools/print.h"]
 # Comments, strings, characters and directives: what has braces that are none.
@@ -157,7 +157,7 @@ class Shape(unittest.TestCase):
                          PRINTERS)
 
     def test_parsing_and_printing_are_found(self):
-        for text in ("Json::parse(x)", "nlohmann::json::accept(x)", "ordered_json::parse(", "json::sax_parse(", "J::from_cbor(x)"):
+        for text in ("Json::parse(x)", "nlohmann::json::accept(x)", "ordered_json::parse(", "json::sax_parse(", "simdjson::ondemand::parser", "J::from_cbor(x)"):
             self.assertRegex(text, PARSES)
         for text in ("std::printf(", "fprintf (stderr", "std::cerr << x", "std::fputs(", "std::puts("):
             self.assertRegex(text, PRINTS)

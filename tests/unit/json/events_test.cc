@@ -1,6 +1,6 @@
-// The scanner gives what nlohmann's parser gives, event by event, for texts that are JSON and for texts that nearly
-// are.
-#include "lib/json/scan.h"
+// simdjson, and nlohmann from where it refuses, give what nlohmann's parser gives alone, event by event, for texts that
+// are JSON and for texts that nearly are.
+#include "lib/json/events.h"
 
 #include <gtest/gtest.h>
 
@@ -15,51 +15,62 @@ namespace {
 using nlohmann::json;
 
 // Every event as a line; stops after `most`.
-struct Recorder {
-  size_t most = SIZE_MAX;
-  std::vector<std::string> lines = {};
-  bool failed = false;
+struct Recorder : JsonEvents {
+  explicit Recorder(size_t stop_after) : most(stop_after) {}
+  size_t most;
+  std::vector<std::string> lines;
 
   bool Add(std::string line) {
     lines.push_back(std::move(line));
     return lines.size() < most;
   }
-  bool null() { return Add("null"); }
-  bool boolean(bool value) { return Add(value ? "true" : "false"); }
-  bool number_integer(int64_t value) { return Add("integer " + std::to_string(value)); }
-  bool number_unsigned(uint64_t value) { return Add("unsigned " + std::to_string(value)); }
-  bool number_float(double value, const std::string& text) { return Add("float " + json(value).dump() + " " + text); }
-  bool string(std::string& value) { return Add("string " + std::move(value)); }
-  bool binary(json::binary_t& /*value*/) { return Add("binary"); }
-  static bool odd_string(std::string_view token, std::string* value) {
-    const json read = json::parse(token, nullptr, false);
-    if (!read.is_string()) return false;
-    *value = read.get<std::string>();
-    return true;
-  }
-  bool odd_number(std::string_view token, bool* goes_on) {
-    Recorder alone;
-    if (!json::sax_parse(token, &alone)) return false;
-    *goes_on = Add(alone.lines.at(0));
-    return true;
-  }
-  bool start_object(size_t count) { return Add("{" + std::to_string(count)); }
-  bool key(std::string& value) { return Add("key " + std::move(value)); }
-  bool end_object() { return Add("}"); }
-  bool start_array(size_t count) { return Add("[" + std::to_string(count)); }
-  bool end_array() { return Add("]"); }
-  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception&) {
+  bool Null() override { return Add("null"); }
+  bool Bool(bool value) override { return Add(value ? "true" : "false"); }
+  bool Integer(int64_t value) override { return Add("integer " + std::to_string(value)); }
+  bool Unsigned(uint64_t value) override { return Add("unsigned " + std::to_string(value)); }
+  bool Real(double value, const std::string& text) override { return Add("real " + json(value).dump() + " " + text); }
+  bool String(std::string& value) override { return Add("string " + std::move(value)); }
+  bool BeginObject() override { return Add("{"); }
+  bool Key(std::string& value) override { return Add("key " + std::move(value)); }
+  bool EndObject() override { return Add("}"); }
+  bool BeginArray() override { return Add("["); }
+  bool EndArray() override { return Add("]"); }
+};
+
+// What nlohmann alone makes of the same text.
+struct Library {
+  explicit Library(Recorder& to) : out(to) {}
+  Recorder& out;
+  bool failed = false;
+  size_t byte = 0;
+
+  bool null() { return out.Null(); }
+  bool boolean(bool value) { return out.Bool(value); }
+  bool number_integer(int64_t value) { return out.Integer(value); }
+  bool number_unsigned(uint64_t value) { return out.Unsigned(value); }
+  bool number_float(double value, const std::string& text) { return out.Real(value, text); }
+  bool string(std::string& value) { return out.String(value); }
+  bool binary(json::binary_t& /*value*/) { return out.Add("binary"); }
+  bool start_object(size_t /*count*/) { return out.BeginObject(); }
+  bool key(std::string& value) { return out.Key(value); }
+  bool end_object() { return out.EndObject(); }
+  bool start_array(size_t /*count*/) { return out.BeginArray(); }
+  bool end_array() { return out.EndArray(); }
+  bool parse_error(size_t position, const std::string& /*token*/, const nlohmann::detail::exception& /*problem*/) {
     failed = true;
+    byte = position;
     return false;
   }
 };
 
 void ExpectSame(const std::string& text, size_t most = SIZE_MAX) {
-  Recorder want{.most = most}, got{.most = most};
-  const bool whole = json::sax_parse(text.data(), text.data() + text.size(), &want);
-  const Scanned scanned = JsonScanner(std::string_view(text), got).Run();
-  EXPECT_EQ(scanned == Scanned::kWhole, whole) << text;
-  EXPECT_EQ(scanned == Scanned::kMalformed, want.failed) << text;
+  Recorder want(most), got(most);
+  Library library(want);
+  const bool whole = json::sax_parse(text.data(), text.data() + text.size(), &library);
+  const JsonEnd end = ReadJsonEvents(text, got);
+  EXPECT_EQ(end.kind == JsonEnd::Kind::kWhole, whole) << text;
+  EXPECT_EQ(end.kind == JsonEnd::Kind::kStopped, !whole && !library.failed) << text;
+  EXPECT_EQ(end.byte, library.byte) << text;
   EXPECT_EQ(got.lines, want.lines) << text;
 }
 
@@ -69,6 +80,7 @@ const std::vector<std::string>& Documents() {
       R"({"__metadata__":{"format":"pt"},"model.norm.weight":{"dtype":"BF16","shape":[4096],"data_offsets":[0,8192]}})",
       R"([0, -0, 1, -1, 10, 999999999999999999, 1000000000000000000, 9223372036854775807, -9223372036854775808])",
       R"([18446744073709551615, 18446744073709551616, -9223372036854775809, 1e5, 1E+5, 1.5e-3, 0.25, 0e0, 1e308])",
+      R"({"": "", "\n\"\\\/": ["plain text of more than sixteen bytes", "\b\f\r\t\"", "grüß 😀 ~", 3.5e-7, null]})",
       R"(["", "plain text of more than sixteen bytes", "\u00e9\n\"\\\/", "\ud83d\ude00", "gr\u00fc\u00df", "grüß 😀 ~"])",
       "\xEF\xBB\xBF [ true , false , null , [ ] , { } , [ [ [ ] ] ] , { \"a\" : { \"b\" : [ { } ] } } ] \t\r\n",
       R"("alone")",
@@ -82,14 +94,14 @@ const std::vector<std::string>& Documents() {
   return documents;
 }
 
-TEST(JsonScanner, GivesTheEventsThatTheLibraryGives) {
+TEST(ReadJsonEvents, GivesTheEventsThatTheLibraryGives) {
   for (const std::string& text : Documents()) {
     ExpectSame(text);
     for (size_t most = 1; most < 12; ++most) ExpectSame(text, most);
   }
 }
 
-TEST(JsonScanner, RefusesWhatTheLibraryRefuses) {
+TEST(ReadJsonEvents, RefusesWhatTheLibraryRefuses) {
   for (const char* text : {"",
                            " ",
                            "[",
@@ -161,7 +173,7 @@ TEST(JsonScanner, RefusesWhatTheLibraryRefuses) {
     ExpectSame(text);
 }
 
-TEST(JsonScanner, AgreesAboutDocumentsWithAFewBytesChanged) {
+TEST(ReadJsonEvents, AgreesAboutDocumentsWithAFewBytesChanged) {
   std::mt19937 random(14);
   const std::string bytes = "\"\\{}[]:,0123456789.-+eEtrufalsn \n\t\x01\x1f\x7f\x80\xC3\xA9\xFF";
   const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
@@ -177,6 +189,25 @@ TEST(JsonScanner, AgreesAboutDocumentsWithAFewBytesChanged) {
     }
     if (text.find('\0') != std::string::npos) continue;
     ExpectSame(text);
+    if (HasFailure()) return;
+  }
+}
+
+// Digits, points and exponents of every length, so that both ways to a double are gone.
+TEST(ReadJsonEvents, AgreesAboutNumbers) {
+  std::mt19937 random(15);
+  const auto digits = [&](size_t most) {
+    std::string out;
+    for (size_t n = 1 + random() % most; n > 0; --n) out += static_cast<char>('0' + random() % 10);
+    return out;
+  };
+  for (int i = 0; i < 20000; ++i) {
+    std::string number = random() % 4 == 0 ? "-" : "";
+    number += random() % 4 == 0 ? "0" : std::string(1, static_cast<char>('1' + random() % 9)) + digits(22);
+    if (random() % 2 == 0) number += "." + (random() % 4 == 0 ? std::string(1 + random() % 24, '0') : digits(24));
+    if (random() % 3 == 0) number += (random() % 2 == 0 ? "e-" : "E") + digits(3);
+    ExpectSame("[" + number + " ]");
+    ExpectSame("{\"a\":" + number + "}");
     if (HasFailure()) return;
   }
 }

@@ -14,6 +14,23 @@ const TextFile* TextOf(const Plan& plan, std::string_view name) {
   return nullptr;
 }
 
+// Fused attention under one scale whose rows had several: scales per tensor that differ (those that are equal are
+// moved).
+void JudgeJoinedScales(const Plan& plan, Verdict* verdict) {
+  std::vector<std::string> layers;
+  for (const FuseGroup& group : plan.groups) {
+    const bool joins = std::any_of(group.cells.begin(), group.cells.end(), [&](const CellRow& cell) {
+      const std::vector<int64_t>& shape = plan.outputs[cell.scale_output].shape;
+      return !cell.moved && std::all_of(shape.begin(), shape.end(), [](int64_t n) { return n == 1; });
+    });
+    if (joins && group.straddling_blocks > 0) layers.push_back(group.label);
+  }
+  if (!layers.empty())
+    verdict->Add("fp8.joined_scales", Examples(layers),
+                 "one scale for all rows in place of those of q, k and v, in " + Counted(layers.size(), "layer"),
+                 layers.size());
+}
+
 }  // namespace
 
 Result<Catalogue> CatalogueOfPlan(const Catalogue& stored, const Plan& plan) {
@@ -46,18 +63,21 @@ Result<Catalogue> CatalogueOfPlan(const Catalogue& stored, const Plan& plan) {
 }
 
 Result<Verdict> JudgePlan(const Checkpoint& checkpoint, const Plan& plan) {
+  Verdict verdict;
+  JudgeJoinedScales(plan, &verdict);
   const bool filtered = !plan.options.include.empty() || !plan.options.exclude.empty() || !plan.options.ranks.empty();
   const bool tensor_files = std::all_of(plan.files.begin(), plan.files.end(),
                                         [](const PlanFile& file) { return file.container == &SafetensorsContainer(); });
-  if (filtered || !tensor_files) return Verdict();
+  if (filtered || !tensor_files) return verdict;
   MIMO_ASSIGN_OR_RETURN(Catalogue catalogue, CatalogueOfPlan(checkpoint.stored, plan));
   const Form& form = FormOfStored(catalogue);
-  if (!form.traits().declares) return Verdict();
+  if (!form.traits().declares) return verdict;
   MIMO_ASSIGN_OR_RETURN(const std::optional<View> view, form.Show(catalogue));
   const Catalogue& shown = view ? view->catalogue : catalogue;
   MIMO_ASSIGN_OR_RETURN(const Inventory inventory, TakeInventory(shown));
-  return view ? JudgeDeclaredModules(shown, inventory, Subject::kOutput)
-              : JudgeDeclared(shown, inventory, {}, Subject::kOutput);
+  verdict.Append(view ? JudgeDeclaredModules(shown, inventory, Subject::kOutput)
+                      : JudgeDeclared(shown, inventory, {}, Subject::kOutput));
+  return verdict;
 }
 
 }  // namespace mimo

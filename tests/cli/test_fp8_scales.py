@@ -208,6 +208,29 @@ class Kept(Scales):
                 x, y = (np.asarray(t[name][1], np.float64) for t in (a, b))
                 self.assertGreater((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()), 0.95, name)
 
+    def test_tensor_scales_that_differ_and_become_one_are_said(self):
+        """Named are the layers whose three scales differ, as the files say, and where nothing is rounded there is nothing."""
+        source = self.source("source", lambda weight: form("tensor", equal=".layers.0." in weight), "v2-flash",
+                             pattern=(0, 1, 1))
+        stored = container.read_directory(source)
+        layers = sorted({n.rsplit(".", 2)[0] for n in stored if n.endswith(".q_proj.weight_scale")})
+        differ = [layer for layer in layers
+                  if len({stored[f"{layer}.{p}_proj.weight_scale"][1].tobytes() for p in "qkv"}) > 1]
+        self.assertTrue(0 < len(differ) < len(layers), layers)
+
+        def findings(out, *options):
+            run = self.run_tool("mimo-convert", source, self.at(out), "--json", *options)
+            return [f for f in json.loads(run.stdout)["findings"] if f["id"] == "fp8.joined_scales"]
+        said, = findings("fused", "--qkv", "fused:4")
+        self.assertEqual((said["severity"], said["count"]), ("warning", len(differ)))
+        self.assertEqual(said["place"], ", ".join(differ))
+        text = self.run_tool("mimo-convert", source, self.at("again"), "--qkv", "fused:4").stderr
+        self.assertIn("warning fp8.joined_scales: " + differ[0], text)
+        for i, options in enumerate((("--max-shard-size", "1MB"), ("--qkv", "fused:4", "--on-straddle", "bf16"),
+                                     ("--qkv", "fused:4", "--include", r"layers\.0\."), ("--dtype", "bf16"))):
+            self.assertEqual(findings(f"o{i}", *options), [], options)
+        self.run_tool("mimo-convert", source, self.at("no"), "--qkv", "fused:4", "--lossless", code=1)
+
     def test_input_scales_become_one_only_where_they_are_equal(self):
         source = self.source("source", form("tensor", input=True, equal=True), "v2-flash")
         fp8_scales.breakage.replace(source, "model.layers.1.self_attn.k_proj.input_scale",

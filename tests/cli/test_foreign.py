@@ -347,8 +347,8 @@ class Foreign(ToolCase):
 class Prefixes(ToolCase):
     """Names under a prefix are read, and what is written has the released ones."""
 
-    def both(self, rename, *options, edit=None, variant="v2.5"):
-        source, _ = checkpoints.ours(variant, **checkpoints.TINY)
+    def both(self, rename, *options, edit=None, variant="v2.5", **size):
+        source, _ = checkpoints.ours(variant, **dict(checkpoints.TINY, **size))
         box = Box(source)
         if edit:
             edit(box)
@@ -380,6 +380,24 @@ class Prefixes(ToolCase):
 
     def test_head_inside(self):
         self.both(lambda n: "model.language_model." + n.removeprefix("model."), "--dtype", "bf16", "--qkv", "split")
+
+    def test_model_inside(self):
+        self.both(lambda n: "model.text_model." + n.removeprefix("model.") if n.startswith("model.") else n, "--qkv", "split")
+
+    def test_towers_beside(self):
+        """Towers under the names that other classes give them, and a head inside of the model."""
+        def renamed(*pairs):
+            def change(name):
+                for released, stored in pairs:
+                    if name.startswith(released):
+                        return stored + name.removeprefix(released)
+                return name.replace("model.", "model.language_model.", 1) if name.startswith("model.") else name
+            return change
+        for pairs in ((("visual.", "model.visual."),), (("visual.", "vision_tower."),), (("lm_head.", "model.lm_head."),),
+                      (("visual.", "model.vision_tower."), ("audio_encoder.", "model.audio_encoder."),
+                       ("speech_embeddings.", "model.speech_embeddings."))):
+            with self.subTest(pairs):
+                self.both(renamed(*pairs), "--dtype", "bf16", "--qkv", "split", towers=True)
 
     def test_kept_as_it_is(self):
         """Nothing but names changes, and that is a change of every file."""

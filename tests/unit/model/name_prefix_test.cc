@@ -3,6 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
+#include "lib/json/parse.h"
+#include "schemas/embedded.h"
+
 namespace mimo {
 namespace {
 
@@ -93,6 +98,69 @@ TEST_F(NamePrefixTest, ModulesOfTheConfigFollow) {
   Names();
   EXPECT_EQ(catalogue_.config.text.find("language_model"), std::string::npos) << catalogue_.config.text;
   EXPECT_NE(catalogue_.config.text.find("re:^model\\\\.layers.*gate$"), std::string::npos) << catalogue_.config.text;
+}
+
+// Rows of the table, as they are used: a name as it is stored, and that of the release. Beside the stored one is a
+// layer under the first prefix, where the row alone would not say that there are prefixes.
+struct Row {
+  const char *from, *to, *stored, *released;
+};
+constexpr Row kPrefixes[] = {
+    {"model.language_model.", "model.", "model.language_model.layers.1.mlp.gate.weight",
+     "model.layers.1.mlp.gate.weight"},
+    {"language_model.", "", "language_model.model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+    {"base_model.model.", "", "base_model.model.model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+    {"_orig_mod.", "", "_orig_mod.model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+    {"module.", "", "module.model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+    {"transformer.", "", "transformer.model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+    {"text_model.", "", "text_model.model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+    {"model.text_model.", "model.", "model.text_model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+    {"model.model.", "model.", "model.model.layers.1.mlp.gate.weight", "model.layers.1.mlp.gate.weight"},
+};
+constexpr Row kRenamed[] = {
+    {"vision_tower.", "visual.", "vision_tower.blocks.0.norm1.weight", "visual.blocks.0.norm1.weight"},
+    {"model.visual.", "visual.", "model.visual.blocks.0.norm1.weight", "visual.blocks.0.norm1.weight"},
+    {"model.vision_tower.", "visual.", "model.vision_tower.blocks.0.norm1.weight", "visual.blocks.0.norm1.weight"},
+    {"model.audio_encoder.", "audio_encoder.", "model.audio_encoder.projection.0.weight",
+     "audio_encoder.projection.0.weight"},
+    {"model.speech_embeddings.", "speech_embeddings.", "model.speech_embeddings.0.weight",
+     "speech_embeddings.0.weight"},
+    {"model.lm_head.", "lm_head.", "model.lm_head.weight", "lm_head.weight"},
+};
+
+TEST_F(NamePrefixTest, EveryPrefixOfTheTable) {
+  for (const Row& row : kPrefixes) {
+    SetUp();
+    catalogue_.arrays.clear();
+    Add(row.stored);
+    EXPECT_EQ(Names(), std::vector<std::string>{row.released}) << row.from;
+  }
+}
+
+TEST_F(NamePrefixTest, EveryNameBesideThem) {
+  for (const Row& row : kRenamed) {
+    SetUp();
+    catalogue_.arrays.clear();
+    Add("model.language_model.layers.0.input_layernorm.weight", {4});
+    Add(row.stored);
+    EXPECT_EQ(Names().back(), row.released) << row.from;
+  }
+}
+
+// A row that no test names could be lost without a word.
+TEST(NamePrefixes, AreThoseOfThisTest) {
+  const EmbeddedFile* file = kEmbeddedFiles;
+  while (file->path != nullptr && std::string_view(file->path) != "foreign.json") ++file;
+  ASSERT_NE(file->path, nullptr);
+  const auto table = ParseJson<nlohmann::json>(file->content, "foreign.json");
+  ASSERT_TRUE(table.ok());
+  const auto rows = [](const auto& named) {
+    nlohmann::json list = nlohmann::json::array();
+    for (const Row& row : named) list.push_back({{"from", row.from}, {"to", row.to}});
+    return list;
+  };
+  EXPECT_EQ(table.value().at("prefixes"), rows(kPrefixes));
+  EXPECT_EQ(table.value().at("renamed"), rows(kRenamed));
 }
 
 TEST(IsReadUnderPrefix, KnowsWhatIsRead) {

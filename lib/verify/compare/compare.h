@@ -15,7 +15,7 @@
 namespace mimo {
 
 struct CompareOptions {
-  bool within_codec = false;                  // half a step of the coarser codec apart is near enough
+  bool within_codec = false;                  // half a step of the coarser side apart is near enough
   std::vector<Threshold> thresholds;          // and so is this SQNR, of tensors of these roles
   std::vector<std::string> include, exclude;  // patterns on tensor names, and "carried/NAME" of what travels along
   size_t explained = 256;                     // how many differing tensors are looked at again, to say how they differ

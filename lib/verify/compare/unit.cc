@@ -31,6 +31,23 @@ void AddDiffering(const float* a, const float* b, int64_t row, int64_t cols, Fig
   }
 }
 
+enum class Fit : uint8_t { kWithin, kClipped, kBeyond };
+
+// Whether `made`, a value of `codec` under `multiplier`, is what `other` was rounded to.
+Fit FitOf(Codec codec, float made, float multiplier, float other) {
+  const auto fits = [&](float value) {
+    // Scales are rounded to FP32, and so are products with them.
+    const double slack = std::abs(static_cast<double>(value)) * 0x1p-21;
+    return std::abs(static_cast<double>(made) - value) <= HalfStep(codec, made, multiplier, value) + slack;
+  };
+  const auto via_bf16 = [](float value) { return kernels::Bf16ToFloat(kernels::Bf16FromFloat(value)); };
+  if (fits(other)) return Fit::kWithin;
+  // What computes in BF16 rounds its quotients to that before they become codes.
+  const float rounded = via_bf16(other);
+  if (fits(rounded) || (multiplier != 0 && fits(via_bf16(rounded / multiplier) * multiplier))) return Fit::kWithin;
+  return IsClipped(codec, made, multiplier, other) ? Fit::kClipped : Fit::kBeyond;
+}
+
 }  // namespace
 
 Figures& Figures::operator+=(const Figures& other) {
@@ -48,6 +65,7 @@ Figures& Figures::operator+=(const Figures& other) {
 
 struct UnitComparer::Scratch {
   std::vector<float> a, b, multipliers;
+  std::vector<Fit> fits;
 };
 
 UnitComparer::UnitComparer(const ValueRows& a, const ValueRows& b) : a_(a), b_(b) {
@@ -154,34 +172,35 @@ Status UnitComparer::Measure(const RowsInMemory& a, const RowsInMemory& b, int64
   return CountBeyond(a, b, row, rows, scratch, &result->figures);
 }
 
+// Either side may have been made from the other, and of two grids either may be the coarser one at a value: it is near
+// enough when it is for one of them. So the order of the two does not matter.
 Status UnitComparer::CountBeyond(const RowsInMemory& a, const RowsInMemory& b, int64_t row, int64_t rows,
                                  Scratch* scratch, Figures* figures) const {
-  const RowsInMemory& coarse = coarser_is_b_ ? b : a;
-  const std::vector<float>& made = coarser_is_b_ ? scratch->b : scratch->a;
-  const std::vector<float>& other = coarser_is_b_ ? scratch->a : scratch->b;
-  scratch->multipliers.resize(scratch->a.size());
-  const kernels::Target into{Codec::kFp32, scratch->multipliers.data(), ColumnBytes(Codec::kFp32, a_.cols())};
-  if (auto made_it = coarse.rows.MakeMultipliers(coarse.buffer, coarse.pieces, row, rows, into); !made_it.ok())
-    return made_it.TakeError();
-  for (size_t i = 0; i < static_cast<size_t>(rows * a_.cols()); ++i) {
-    if (SameValue(made[i], other[i])) continue;
-    const double apart = std::abs(static_cast<double>(made[i]) - other[i]);
-    const auto fits = [&](float value) {
-      // Scales are rounded to FP32, and so are products with them.
-      const double slack = std::abs(static_cast<double>(value)) * 0x1p-21;
-      return std::abs(static_cast<double>(made[i]) - value) <=
-             HalfStep(*coarser_, made[i], scratch->multipliers[i], value) + slack;
-    };
-    if (!std::isfinite(apart)) continue;  // counted as such
-    if (fits(other[i])) continue;
-    const auto via_bf16 = [](float value) { return kernels::Bf16ToFloat(kernels::Bf16FromFloat(value)); };
-    const float rounded = via_bf16(other[i]), multiplier = scratch->multipliers[i];
-    // What computes in BF16 rounds its quotients to that before they become codes.
-    if (fits(rounded) || (multiplier != 0 && fits(via_bf16(rounded / multiplier) * multiplier))) continue;
-    if (IsClipped(*coarser_, made[i], scratch->multipliers[i], other[i]))
-      ++figures->clipped;
-    else
-      ++figures->beyond;
+  const auto elements = static_cast<size_t>(rows * a_.cols());
+  scratch->fits.assign(elements, Fit::kBeyond);
+  // The coarser codec first: it explains nearly all, and then the other's scales are not read.
+  for (const bool of_b : {coarser_is_b_, !coarser_is_b_}) {
+    const RowsInMemory& side = of_b ? b : a;
+    const std::vector<float>&made = of_b ? scratch->b : scratch->a, &other = of_b ? scratch->a : scratch->b;
+    scratch->multipliers.resize(scratch->a.size());
+    const kernels::Target into{Codec::kFp32, scratch->multipliers.data(), ColumnBytes(Codec::kFp32, a_.cols())};
+    if (auto made_it = side.rows.MakeMultipliers(side.buffer, side.pieces, row, rows, into); !made_it.ok())
+      return made_it.TakeError();
+    bool all_fit = true;
+    for (size_t i = 0; i < elements; ++i) {
+      Fit& fit = scratch->fits[i];
+      if (fit == Fit::kWithin) continue;
+      if (SameValue(made[i], other[i]) || !std::isfinite(made[i] - static_cast<double>(other[i])))
+        fit = Fit::kWithin;  // what is finite in one side alone is counted as such
+      else
+        fit = std::min(fit, FitOf(*side.rows.stored_as(), made[i], scratch->multipliers[i], other[i]));
+      all_fit = all_fit && fit == Fit::kWithin;
+    }
+    if (all_fit) return {};
+  }
+  for (size_t i = 0; i < elements; ++i) {
+    figures->clipped += scratch->fits[i] == Fit::kClipped;
+    figures->beyond += scratch->fits[i] == Fit::kBeyond;
   }
   return {};
 }

@@ -15,7 +15,7 @@ enum class Equality : uint8_t {
   kBytes,    // one codec, the same codes under the same scales
   kValues,   // the same values, decoded to FP32
   kRounded,  // the same values once those of the finer side are rounded to what the other is stored in
-  kWithin,   // every value within half a step of the coarser codec of the other
+  kWithin,   // every value within half a step of the other, by the side whose step is the larger there
   kDifferent,
 };
 inline constexpr Words<Equality, 5> kEqualities{{{Equality::kBytes, "bytes"},
@@ -28,7 +28,7 @@ struct Figures {
   kernels::ErrorSums sums;                    // x is A, y is B
   uint64_t differing = 0;                     // elements of other bits; NaN is NaN, and 0 is -0
   uint64_t non_finite = 0;                    // elements that are finite in one side alone
-  uint64_t beyond = 0;                        // elements that are more than half a step apart
+  uint64_t beyond = 0;                        // elements that are more than half a step of either side apart
   uint64_t clipped = 0;                       // elements that are, for their scale ends below them
   int64_t first_row = -1, first_col = -1;     // of the first that differs
   Figures& operator+=(const Figures& other);  // those of later rows

@@ -25,7 +25,7 @@ class Corruptions(case.ToolCase):
     def base(self, name):
         with self.making:
             if name not in self.bases:
-                self.bases[name] = corruptions.Base(name)
+                self.bases[name] = corruptions.base_of(name)
             return self.bases[name]
 
     def compare(self, base, work, name, codes=(1,)):
@@ -89,7 +89,7 @@ class Corruptions(case.ToolCase):
                     self.assertFalse(lines, "\n".join(lines[:12]))
 
     def test_what_is_not_edited_is_the_same(self):
-        for name in corruptions.BASES:
+        for name in (*corruptions.BASES, *corruptions.MINIMAX_BASES):
             with self.subTest(name):
                 base = self.base(name)
                 self.assertEqual(self.compare(base, corruptions.Work(base), name, (0,)), [])

@@ -4,6 +4,7 @@ import re
 import numpy as np
 
 from harness import corruptions as c
+from harness import minimax_corruptions
 from harness.corruptions import Corruption
 from judge.directory import INDEX
 from reference import codecs
@@ -567,4 +568,4 @@ TRAVELLING = [
                one("tokenizer.json", "carried.tokenizer"), ""),
 ]
 
-TABLE = ROWS + SCALES + LAYERS + VALUES + DOCUMENTS + OTHERS + TRAVELLING
+TABLE = ROWS + SCALES + LAYERS + VALUES + DOCUMENTS + OTHERS + TRAVELLING + minimax_corruptions.TABLE

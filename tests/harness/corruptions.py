@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import checkpoints, compare, edited, tools
 from judge.directory import INDEX
-from reference import codecs, container, decode, layouts
+from reference import codecs, container, decode, layouts, minimax
 
 # name; base: one of BASES; edit(Work); expect: {regular expression on the place: kind, or several that are right};
 # damage: "same" tensors too, "others" alone (an edit that is no larger than the damage would be), or "" for none.
@@ -69,6 +69,34 @@ class Base:
         if name in THEMSELVES:
             self.directory = self.edited
         self.state = (RankState if name == "ranks" else edited.State)(self.edited, self.layout)
+
+
+# What is edited: as in BASES.
+MINIMAX_SIZE = dict(layers=3, hidden=512, experts=8, heads=16, kv_heads=4, intermediate=512, vocab=320)
+MINIMAX_BASES = {"minimax": False, "minimax-decoded": True,
+                 "minimax-ranks": ("--dtype", "bf16", "--to", "vllm", "--format", "sharded-state", "--tp", "8")}
+
+
+class MiniMaxBase:
+    """The same of another family: Q, K and V apart, experts' w1, w2 and w3, norms of Q and K over all heads."""
+
+    def __init__(self, name):
+        made = MINIMAX_BASES[name]
+        self.directory = os.path.join(checkpoints.root(), name + "-source")
+        self.tensors = minimax.make_checkpoint(self.directory, **MINIMAX_SIZE)
+        self.layout, self.config = "independent", compare.load_json(self.directory, "config.json")
+        self.values = {n: minimax.values(self.tensors, n) for n in self.tensors if not n.endswith("_scale_inv")}
+        self.edited = os.path.join(checkpoints.root(), name) if made else self.directory
+        if made is True:
+            minimax.write(self.edited, minimax.decoded(self.tensors), minimax.config_of(**MINIMAX_SIZE, quantized=False))
+        elif made:
+            result = tools.run("mimo-convert", self.directory, self.edited, *made)
+            assert result.code == 0, tools.describe(result)
+        self.state = (RankState if name == "minimax-ranks" else edited.State)(self.edited, self.layout)
+
+
+def base_of(name):
+    return (MiniMaxBase if name in MINIMAX_BASES else Base)(name)
 
 
 class RankState(edited.State):

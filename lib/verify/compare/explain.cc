@@ -11,6 +11,7 @@
 #include "lib/verify/compare/elements.h"
 #include "lib/verify/compare/fused_replicas.h"
 #include "lib/verify/compare/moved_columns.h"
+#include "lib/verify/compare/moved_heads.h"
 #include "lib/verify/compare/moved_rows.h"
 #include "lib/verify/compare/scales.h"
 #include "lib/verify/compare/share_out.h"
@@ -43,6 +44,8 @@ class Explainer {
     std::vector<float> x, y;
     MIMO_RETURN_IF_ERROR(ReadVectors(a_, *pair.a, b_, *pair.b, &x, &y));
     PlaceFinding finding = FindVectorRule(x, y);
+    if (finding.kind.empty())
+      finding = FindVectorHeads(x, y, HeadSize(a_.checkpoint().catalogue().config, pair.a->rows.array().id));
     if (finding.kind.empty()) {
       MIMO_ASSIGN_OR_RETURN(finding, FindCounterpart(a_, b_, pair));
     }

@@ -6,6 +6,8 @@
 #include "lib/layout/decide.h"
 #include "lib/layout/row_map.h"
 #include "lib/model/names.h"
+#include "lib/model/role_groups.h"
+#include "lib/verify/compare/moved_heads.h"
 
 namespace mimo {
 namespace {
@@ -49,26 +51,42 @@ std::pair<int64_t, size_t> MostCommon(const std::vector<int64_t>& values) {
   return most;
 }
 
+constexpr std::string_view kTowerGate = ".gate_proj.", kTowerUp = ".up_proj.";
+
+// Whether two tensors of one layer, and expert, are parts of one attention or of one gate and up.
+bool GoTogether(Role role, Role other) {
+  if (role == other) return false;
+  if (IsAttentionProjection(role)) return IsAttentionProjection(other);
+  return (IsGate(role) || IsUp(role)) && PartnerOf(role) == other;
+}
+
+bool IsUpHalf(const LogicalTensor& tensor) {
+  const Role role = tensor.rows.array().id.role;
+  return IsTower(role) ? tensor.name.find(kTowerUp) != std::string::npos : IsUp(role);
+}
+
 }  // namespace
 
 std::vector<const LogicalTensor*> NeighboursOf(const LogicalCheckpoint& a, const LogicalTensor& tensor) {
-  constexpr std::array<std::string_view, 3> kAttention = {".q_proj.", ".k_proj.", ".v_proj."};
-  constexpr std::array<std::string_view, 2> kMlp = {".gate_proj.", ".up_proj."};
+  const TensorId& id = tensor.rows.array().id;
   std::vector<const LogicalTensor*> found;
-  const auto look = [&](const auto& parts) {
-    for (const std::string_view part : parts) {
-      const size_t at = tensor.name.find(part);
-      if (at == std::string::npos) continue;
-      for (const std::string_view other : parts) {
-        if (other == part) continue;
-        const LogicalTensor* there =
-            a.Find(tensor.name.substr(0, at) + std::string(other) + tensor.name.substr(at + part.size()));
-        if (there != nullptr && there->rows.cols() == tensor.rows.cols()) found.push_back(there);
-      }
-    }
+  const auto take = [&](const LogicalTensor* there) {
+    if (there != nullptr && there != &tensor && there->rows.cols() == tensor.rows.cols()) found.push_back(there);
   };
-  look(kAttention);
-  look(kMlp);
+  if (IsTower(id.role)) {  // whose parts have no roles, and go by their names
+    constexpr std::array<std::string_view, 2> kHalves = {kTowerGate, kTowerUp};
+    for (const std::string_view part : kHalves)
+      if (const size_t at = tensor.name.find(part); at != std::string::npos)
+        for (const std::string_view other : kHalves)
+          take(a.Find(tensor.name.substr(0, at) + std::string(other) + tensor.name.substr(at + part.size())));
+    return found;
+  }
+  for (const LogicalTensor& other : a.tensors()) {
+    TensorId there = other.rows.array().id;
+    if (!GoTogether(id.role, there.role)) continue;
+    there.role = id.role;
+    if (there == id) take(&other);
+  }
   return found;
 }
 
@@ -83,10 +101,7 @@ Result<const MovedRows::Sketches*> MovedRows::SketchOf(const LogicalTensor& tens
 }
 
 int64_t MovedRows::HeadRows(const TensorId& id) const {
-  const ModelConfig& config = a_.checkpoint().catalogue().config;
-  if (id.role != Role::kAttnQ && id.role != Role::kAttnK && id.role != Role::kAttnV) return 0;
-  const AttentionShape& shape = config.attention_of(id.layer, id.mtp);
-  return id.role == Role::kAttnV ? shape.v_head_dim : shape.head_dim;
+  return HeadSize(a_.checkpoint().catalogue().config, id);
 }
 
 PlaceFinding MovedRows::InItself(const LogicalTensor& tensor, const std::vector<Match>& matches, size_t looked) const {
@@ -105,15 +120,7 @@ PlaceFinding MovedRows::InItself(const LogicalTensor& tensor, const std::vector<
         ++whole;
         heads[match.row / head] = match.from / head;
       }
-    if (whole * 10 >= matches.size() * 9) {
-      std::string moves;
-      size_t shown = 0;
-      for (const auto& [here, there] : heads)
-        if (++shown <= 4) moves += (moves.empty() ? "" : ", ") + std::to_string(here) + " is " + std::to_string(there);
-      const bool two = heads.size() == 2 && heads.begin()->first == heads.rbegin()->second &&
-                       heads.begin()->second == heads.rbegin()->first;
-      return {two ? "heads.swapped" : "heads.permuted", "head " + moves + (shown > 4 ? ", ..." : "") + "; " + share, 0};
-    }
+    if (whole * 10 >= matches.size() * 9) return FindingOfHeads(heads, share);
     const bool in_heads = std::all_of(matches.begin(), matches.end(),
                                       [head](const Match& match) { return match.row / head == match.from / head; });
     if (in_heads)
@@ -186,9 +193,7 @@ PlaceFinding MovedRows::InOthers(const LogicalTensor& tensor, const std::vector<
     return {"rows.gate-up-exchanged", "these are the rows of " + most->first->name + "; " + share, 0};
   // Of gate and up one after the other: where a row stands here, and where it came from.
   const int64_t half = tensor.rows.rows();
-  const auto place = [half](const LogicalTensor& of_row, int64_t row) {
-    return row + (of_row.name.find(".up_proj.") != std::string::npos ? half : 0);
-  };
+  const auto place = [half](const LogicalTensor& of_row, int64_t row) { return row + (IsUpHalf(of_row) ? half : 0); };
   for (int64_t turn = 1; turn <= half / 2; turn *= 2) {
     // Where rows `turn` of gate, `turn` of up and so on have that of a place in [all of gate; all of up].
     const auto in_turns = [&](int64_t at) { return at % half / turn * 2 * turn + at / half * turn + at % turn; };

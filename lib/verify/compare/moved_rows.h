@@ -12,8 +12,7 @@
 
 namespace mimo {
 
-// What is stored beside a tensor of A under names that differ in one word: the other projections of its attention, or
-// the other half of its MLP.
+// The other projections of a tensor's attention, or the other half of its gate and up, in A.
 std::vector<const LogicalTensor*> NeighboursOf(const LogicalCheckpoint& a, const LogicalTensor& tensor);
 
 class MovedRows {

@@ -60,7 +60,10 @@ Result<StorageChooser> StorageChooser::Make(const Catalogue& catalogue, const Pl
 }
 
 Result<StoredAs> StorageChooser::Wanted(const Weight& weight, const TensorId& id, const std::string& name) {
-  if (recipe_ != nullptr) return matcher_->Match(id, name);
+  if (recipe_ != nullptr) {
+    const TensorRule* rule = catalogue_->table->RuleOf(id);
+    return matcher_->Match(id, name, rule != nullptr && rule->quantized());
+  }
   // The router decides which experts run: --dtype leaves it as it is stored.
   if (weight.storage == Storage::kPlain && (id.role == Role::kRouter || id.role == Role::kRouterBias))
     return StoredAs::kKeep;

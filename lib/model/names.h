@@ -117,7 +117,8 @@ struct TensorRule {
   std::string storage;
   std::string fuse;  // engines run tensors of one layer and expert with equal `fuse` as one: they share global scales
   bool unlisted = false;  // releases have it unquantized and do not list it among what they ignore
-  bool pinned() const { return storage == "f32" || storage == "router"; }  // casts of the rest leave it alone
+  bool quantized() const { return storage == "linear" || storage == "expert"; }  // by releases that quantize
+  bool pinned() const { return storage == "f32" || storage == "router"; }        // casts of the rest leave it alone
 };
 // "dense", "moe", "shared", "sinks", "fused", "split", "untied": conditions that need no flag.
 bool IsStructural(std::string_view condition);

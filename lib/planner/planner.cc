@@ -8,6 +8,7 @@
 #include "lib/forms/hf/cache_scales.h"
 #include "lib/forms/registry/registry.h"
 #include "lib/forms/strays.h"
+#include "lib/model/family.h"
 #include "lib/plan/output_names.h"
 #include "lib/plan/plan_json.h"
 #include "lib/planner/resolve.h"
@@ -140,6 +141,7 @@ Result<Plan> MakePlan(const Catalogue& catalogue, const Inventory& inventory, co
   const Like* like = viewed == nullptr ? nullptr : viewed->like;
   PlanOptions completed = options;
   completed.qkv = ResolveAuto(options, inventory, viewed != nullptr);
+  if (completed.recipe) completed.recipe = RecipeOfFamily(*completed.recipe, catalogue.config.family->name);
   const Form& form = FormOfOutput(like != nullptr, &completed);
   MIMO_ASSIGN_OR_RETURN(StorageChooser chooser, StorageChooser::Make(catalogue, completed));
   const Catalogue& stored = viewed == nullptr ? catalogue : viewed->stored;

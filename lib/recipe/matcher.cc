@@ -27,12 +27,13 @@ RecipeMatcher::RecipeMatcher(const Recipe& recipe) : recipe_(recipe), matched_(r
   for (const RecipeRule& rule : recipe.rules) names_.push_back(Pattern::Make(rule.names).value());
 }
 
-StoredAs RecipeMatcher::Match(const TensorId& id, const std::string& name) {
+StoredAs RecipeMatcher::Match(const TensorId& id, const std::string& name, bool released) {
   for (size_t i = 0; i < recipe_.rules.size(); ++i) {
     const RecipeRule& rule = recipe_.rules[i];
     if (!RolesMatch(rule, id.role)) continue;
     if (rule.mtp && *rule.mtp != id.mtp) continue;
     if (!rule.names.empty() && !names_[i].FoundIn(name)) continue;
+    if (rule.released && !released) continue;
     matched_[i] = 1;
     return rule.to;
   }
@@ -49,6 +50,7 @@ Status RecipeMatcher::CheckAllMatched() const {
     if (rule.mtp) e.found += std::string(e.found.empty() ? "" : "; ") + (*rule.mtp ? "MTP only" : "no MTP");
     if (!rule.names.empty()) e.found += (e.found.empty() ? "names " : "; names ") + rule.names;
     if (e.found.empty()) e.found = "any projection";
+    if (rule.released) e.found += "; as released";
     e.found += " -> " + std::string(WordOf(kStoredAs, rule.to));
     e.advice = "correct the rule, remove it, or say \"optional\": true in it";
     return e;

@@ -16,9 +16,10 @@ class RecipeMatcher {
  public:
   // The recipe is valid (ParseRecipe) and outlives the matcher.
   explicit RecipeMatcher(const Recipe& recipe);
-  // `name` is that of the weight in the output, ending in ".weight" whatever the dialect calls its codes. Not for
-  // tensors of one dimension, to which no rule applies.
-  StoredAs Match(const TensorId& id, const std::string& name);
+  // `name` is that of the weight in the output, ending in ".weight" whatever the dialect calls its codes; `released`:
+  // the family's quantized releases quantize it (TensorRule::quantized). Not for tensors of one dimension, to which no
+  // rule applies.
+  StoredAs Match(const TensorId& id, const std::string& name, bool released);
   // kUsage naming the first rule, not optional, that never matched anything.
   Status CheckAllMatched() const;
 

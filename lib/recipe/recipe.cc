@@ -1,5 +1,7 @@
 #include "lib/recipe/recipe.h"
 
+#include <algorithm>
+
 #include "lib/recipe/codec_words.h"
 #include "lib/recipe/recipe_words.h"
 
@@ -38,6 +40,20 @@ kernels::Encoding EncodingOf(const Recipe& recipe, StoredAs stored_as) {
       break;
   }
   return encoding;
+}
+
+Recipe RecipeOfFamily(Recipe recipe, const std::string& family) {
+  const auto names = [&](const RecipeEngine& engine) { return std::ranges::count(engine.models, family) > 0; };
+  std::vector<RecipeEngine> engines;
+  for (const RecipeEngine& engine : recipe.engines) {
+    const bool told = std::ranges::any_of(
+        recipe.engines, [&](const RecipeEngine& other) { return other.name == engine.name && names(other); });
+    if (told ? !names(engine) : !engine.models.empty()) continue;
+    engines.push_back(engine);
+    engines.back().models.clear();
+  }
+  recipe.engines = std::move(engines);
+  return recipe;
 }
 
 }  // namespace mimo

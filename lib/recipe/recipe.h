@@ -27,14 +27,17 @@ struct RecipeRule {
   std::string names;        // a Pattern, found anywhere in the name of the output's tensor; "": any name
   StoredAs to = StoredAs::kKeep;
   bool optional = false;  // may match nothing, as for parts that not every model has
+  bool released = false;  // only weights that the family's quantized releases quantize, as its description says
   bool operator==(const RecipeRule&) const = default;
 };
 
-// An engine that the recipe was made for, and what is known of it.
+// An engine that the recipe was made for, and what is known of it. Of an engine the entries that name a family hold for
+// it, and where there is none the ones that name no family.
 struct RecipeEngine {
-  std::string name;      // "vllm", "sglang", "tensorrt-llm", "transformers" ...
-  std::string status;    // "loads", "unproven", "refuses"
-  std::string evidence;  // why we think so
+  std::string name;                      // "vllm", "sglang", "tensorrt-llm", "transformers" ...
+  std::string status;                    // "loads", "unproven", "refuses"
+  std::string evidence;                  // why we think so
+  std::vector<std::string> models = {};  // families (schemas/models); empty: any other
   bool operator==(const RecipeEngine&) const = default;
 };
 
@@ -69,6 +72,8 @@ Result<Recipe> ParseRecipe(const std::string& text, const std::string& path);
 Result<std::vector<std::pair<std::string, float>>> ParseInputScales(const std::string& text, const std::string& path);
 // A recipe as canonical JSON: what a plan and a manifest record. ParseRecipe of it gives an equal recipe.
 std::string RecipeJson(const Recipe& recipe);
+// The recipe for models of a family: what it says of engines is of this family alone. What is stored is the same.
+Recipe RecipeOfFamily(Recipe recipe, const std::string& family);
 // A recipe of schemas/recipes/ by name, or a file when the name has a '/' or ends in ".json".
 Result<Recipe> FindRecipe(FileSystem& fs, const std::string& name);
 std::vector<std::string> RecipeNames();  // of schemas/recipes/, ascending

@@ -160,12 +160,13 @@ class RecipeReader {
       const std::string where = "rules[" + std::to_string(recipe_.rules.size()) + "].";
       if (!entry.is_object())
         return Fail(UsageError("a rule is an object").Expected("{\"roles\": [...], \"to\": ...}").Found(Shown(entry)));
-      Only(entry, where, {"roles", "mtp", "names", "to", "optional"});
+      Only(entry, where, {"roles", "mtp", "names", "to", "optional", "released"});
       RecipeRule rule;
       ReadTarget(entry, where, &rule);
       ReadRoles(entry, where, &rule);
       if (Find(entry, "mtp") != nullptr) rule.mtp = Bool(entry, where, "mtp", false);
       rule.optional = Bool(entry, where, "optional", false);
+      rule.released = Bool(entry, where, "released", false);
       if (Find(entry, "names") != nullptr) rule.names = Text(entry, where, "names", true);
       if (const Result<Pattern> pattern = Pattern::Make(rule.names); !pattern.ok())
         Fail(UsageError("bad pattern in \"" + where + "names\"")
@@ -208,7 +209,7 @@ class RecipeReader {
       if (!entry.is_object())
         return Fail(
             UsageError("an engine is an object").Expected("{\"name\": ..., \"status\": ...}").Found(Shown(entry)));
-      Only(entry, where, {"name", "status", "evidence"});
+      Only(entry, where, {"name", "status", "evidence", "models"});
       RecipeEngine engine;
       engine.name = Text(entry, where, "name", true);
       engine.status = Text(entry, where, "status", true);
@@ -217,7 +218,18 @@ class RecipeReader {
         Fail(UsageError("bad value of \"" + where + "status\"")
                  .Expected("loads, unproven or refuses")
                  .Found("\"" + engine.status + "\""));
+      ReadModels(entry, where, &engine);
       recipe_.engines.push_back(std::move(engine));
+    }
+  }
+
+  void ReadModels(const Json& entry, const std::string& where, RecipeEngine* engine) {
+    const Json* models = List(entry, where, "models", false);
+    if (models == nullptr) return;
+    if (models->empty()) BadValue(where, "models", "at least one family, or no such key", *models);
+    for (const Json& name : *models) {
+      if (!name.is_string()) return BadValue(where, "models", "names of families", name);
+      engine->models.push_back(name.get<std::string>());
     }
   }
 
@@ -311,6 +323,7 @@ Json RuleJson(const RecipeRule& rule) {
   if (!rule.names.empty()) json["names"] = rule.names;
   json["to"] = WordOf(kStoredAs, rule.to);
   if (rule.optional) json["optional"] = true;
+  if (rule.released) json["released"] = true;
   return json;
 }
 
@@ -348,8 +361,10 @@ std::string RecipeJson(const Recipe& recipe) {
   json["rules"] = Json::array();
   for (const RecipeRule& rule : recipe.rules) json["rules"].push_back(RuleJson(rule));
   if (!recipe.engines.empty()) json["engines"] = Json::array();
-  for (const RecipeEngine& engine : recipe.engines)
+  for (const RecipeEngine& engine : recipe.engines) {
     json["engines"].push_back({{"name", engine.name}, {"status", engine.status}, {"evidence", engine.evidence}});
+    if (!engine.models.empty()) json["engines"].back()["models"] = engine.models;
+  }
   if (recipe.nvfp4_rule != defaults.nvfp4_rule) json["nvfp4_rule"] = WordOf(kScaleRules, recipe.nvfp4_rule);
   if (recipe.mx_rule != defaults.mx_rule) json["mx_rule"] = WordOf(kScaleRules, recipe.mx_rule);
   if (recipe.mx_ties != defaults.mx_ties) json["mx_ties"] = WordOf(kTies, recipe.mx_ties);

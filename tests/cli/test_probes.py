@@ -403,14 +403,13 @@ class Glm4(ProbeCase):
                 self.check_nvfp4(model, self.write(model))
 
     def test_block_fp8(self):
-        """Shared experts go with the dense MLP; the MTP layer's o_proj is not what the recipe names."""
+        """Shared experts go with the dense MLP, and the MTP layer's o_proj with what its releases quantize."""
         for options in self.VARIANTS:
             with self.subTest(**options):
                 self.setUp()
                 model = Glm4Moe(**options)
-                behind = f"model.layers.{model.layers}."
                 self.check_fp8(model, self.write(model), lambda m: m == "lm_head" or (
-                    m.endswith("_proj") and not m.endswith("eh_proj") and m != behind + "self_attn.o_proj"))
+                    m.endswith("_proj") and not m.endswith("eh_proj")))
 
     def test_recipes_tell_gate_and_up_of_shared_experts_apart(self):
         model = Glm4Moe()

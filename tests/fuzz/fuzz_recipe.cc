@@ -18,6 +18,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   mimo::TensorId id;
   id.role = static_cast<mimo::Role>(size % static_cast<size_t>(mimo::Role::kUnknown));
   id.mtp = size % 2 == 0;
-  (void)matcher.Match(id, "model.layers.0.mlp.experts.1.up_proj.weight");
+  (void)matcher.Match(id, "model.layers.0.mlp.experts.1.up_proj.weight", size % 3 == 0);
   return 0;
 }

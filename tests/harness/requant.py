@@ -32,6 +32,8 @@ ROLES = (("embed", r"model\.embed_tokens"), ("lm_head", r"lm_head"), ("attn.q", 
          ("expert.down", r".*\.experts\.\d+\.down_proj"), ("mlp.gate", r".*\.mlp\.gate_proj"),
          ("mlp.up", r".*\.mlp\.up_proj"),
          ("mlp.down", r".*\.mlp\.down_proj"), ("mtp.eh_proj", r"model\.mtp\..*\.eh_proj"))
+# What the releases quantize: not o_proj.
+QUANTIZED = re.compile(r".*\.(self_attn\.(q|k|v|qkv)_proj|mlp\.(experts\.\d+\.)?(gate|up|down)_proj)")
 ATTENTION = {"attn.q", "attn.k", "attn.v", "attn.qkv"}
 
 
@@ -58,6 +60,8 @@ def target_of(rules, module):
         if "mtp" in rule and rule["mtp"] != mtp:
             continue
         if rule.get("names") and not re.search(rule["names"], module + ".weight"):
+            continue
+        if rule.get("released") and not QUANTIZED.fullmatch(module):
             continue
         return rule["to"]
     return "keep"

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "lib/base/durable_file.h"
+#include "lib/model/family.h"
 #include "lib/recipe/matcher.h"
 #include "lib/recipe/recipe_words.h"
 #include "tests/faults/scratch_directory.h"
@@ -185,12 +186,13 @@ TEST(Recipe, TheFirstRuleThatMatchesDecides) {
                   {{}, false, "layers\\.1\\.self_attn", StoredAs::kBf16, false},
                   {{Role::kAttnQ, Role::kExpertUp}, {}, "", StoredAs::kMxfp8, false}};
   RecipeMatcher matcher(recipe);
-  EXPECT_EQ(matcher.Match(Id(Role::kAttnK, true), "model.mtp.layers.1.self_attn.k_proj.weight"), StoredAs::kFp16);
-  EXPECT_EQ(matcher.Match(Id(Role::kAttnK), "model.layers.1.self_attn.k_proj.weight"), StoredAs::kBf16);
-  EXPECT_EQ(matcher.Match(Id(Role::kAttnK), "model.layers.11.self_attn.k_proj.weight"), StoredAs::kMxfp8);
-  EXPECT_EQ(matcher.Match(Id(Role::kAttnO), "model.layers.1.self_attn.o_proj.weight"), StoredAs::kBf16);
-  EXPECT_EQ(matcher.Match(Id(Role::kAttnO), "model.layers.2.self_attn.o_proj.weight"), StoredAs::kKeep);
-  EXPECT_EQ(matcher.Match(Id(Role::kExpertGate), "gate"), StoredAs::kKeep);
+  EXPECT_EQ(matcher.Match(Id(Role::kAttnK, true), "model.mtp.layers.1.self_attn.k_proj.weight", false),
+            StoredAs::kFp16);
+  EXPECT_EQ(matcher.Match(Id(Role::kAttnK), "model.layers.1.self_attn.k_proj.weight", false), StoredAs::kBf16);
+  EXPECT_EQ(matcher.Match(Id(Role::kAttnK), "model.layers.11.self_attn.k_proj.weight", false), StoredAs::kMxfp8);
+  EXPECT_EQ(matcher.Match(Id(Role::kAttnO), "model.layers.1.self_attn.o_proj.weight", false), StoredAs::kBf16);
+  EXPECT_EQ(matcher.Match(Id(Role::kAttnO), "model.layers.2.self_attn.o_proj.weight", false), StoredAs::kKeep);
+  EXPECT_EQ(matcher.Match(Id(Role::kExpertGate), "gate", false), StoredAs::kKeep);
   EXPECT_TRUE(matcher.CheckAllMatched().ok());
 }
 
@@ -204,11 +206,11 @@ TEST(Recipe, OnlyARuleThatNamesItTouchesARouterAnEmbeddingOrATower) {
     const bool vector = name == "attn.sink" || name.ends_with("_bias") || name.ends_with("_norm");
     const bool projection = name == "lm_head" || (name.starts_with("attn.") && !vector) || name.starts_with("mlp.") ||
                             name.starts_with("expert.") || name.starts_with("shared.");
-    EXPECT_EQ(any.Match(Id(role), "x"), projection ? StoredAs::kNvfp4 : StoredAs::kKeep) << name;
+    EXPECT_EQ(any.Match(Id(role), "x", false), projection ? StoredAs::kNvfp4 : StoredAs::kKeep) << name;
   }
   recipe.rules = {{{Role::kRouter, Role::kEmbed, Role::kMtpEhProj, Role::kVision}, {}, "", StoredAs::kBf16, false}};
   RecipeMatcher named(recipe);
-  for (Role role : recipe.rules[0].roles) EXPECT_EQ(named.Match(Id(role), "x"), StoredAs::kBf16);
+  for (Role role : recipe.rules[0].roles) EXPECT_EQ(named.Match(Id(role), "x", false), StoredAs::kBf16);
 }
 
 TEST(Recipe, ARuleThatDecidesNothingIsAnError) {
@@ -217,13 +219,70 @@ TEST(Recipe, ARuleThatDecidesNothingIsAnError) {
   recipe.rules = {{{Role::kExpertUp}, {}, "", StoredAs::kNvfp4, false},
                   {{Role::kExpertUp}, {}, "experts", StoredAs::kBf16, false}};  // hidden by the first
   RecipeMatcher matcher(recipe);
-  matcher.Match(Id(Role::kExpertUp), "model.layers.1.mlp.experts.0.up_proj.weight");
+  matcher.Match(Id(Role::kExpertUp), "model.layers.1.mlp.experts.0.up_proj.weight", false);
   const Status status = matcher.CheckAllMatched();
   ASSERT_FALSE(status.ok());
   EXPECT_EQ(status.error().code, ErrorCode::kUsage);
   EXPECT_NE(status.error().Message().find("rule 2 of the recipe mine"), std::string::npos) << status.error().Message();
   recipe.rules[1].optional = true;
   EXPECT_TRUE(matcher.CheckAllMatched().ok());
+}
+
+TEST(Recipe, ARuleOfWhatReleasesQuantizeLeavesTheRest) {
+  Recipe recipe;
+  recipe.rules = {{{Role::kAttnO}, {}, "", StoredAs::kFp8, false, true},
+                  {{Role::kAttnO}, {}, "", StoredAs::kBf16, false}};
+  RecipeMatcher matcher(recipe);
+  EXPECT_EQ(matcher.Match(Id(Role::kAttnO), "x", true), StoredAs::kFp8);
+  EXPECT_EQ(matcher.Match(Id(Role::kAttnO), "x", false), StoredAs::kBf16);
+  const auto all = FindRecipe(PosixFileSystem(), "fp8-all");
+  ASSERT_TRUE(all.ok());
+  RecipeMatcher of_all(all.value());
+  EXPECT_EQ(of_all.Match(Id(Role::kAttnO), "x", true), StoredAs::kFp8);
+  EXPECT_EQ(of_all.Match(Id(Role::kAttnO, true), "x", true), StoredAs::kFp8);
+  EXPECT_EQ(of_all.Match(Id(Role::kAttnO), "x", false), StoredAs::kKeep);
+}
+
+TEST(Recipe, WhatIsKnownOfEnginesIsOfTheFamily) {
+  const auto recipe = ParseRecipe(R"({"name": "x", "rules": [{"to": "fp8"}], "engines": [
+      {"name": "a", "status": "loads", "evidence": "one", "models": ["m", "n"]},
+      {"name": "a", "status": "unproven", "evidence": "any"},
+      {"name": "b", "status": "refuses", "evidence": "all"},
+      {"name": "c", "status": "loads", "evidence": "another", "models": ["k"]}]})",
+                                  "x");
+  ASSERT_TRUE(recipe.ok()) << recipe.error().Message();
+  EXPECT_EQ(RecipeJson(ParseRecipe(RecipeJson(recipe.value()), "again").value()), RecipeJson(recipe.value()));
+  const auto told = [&](const std::string& family) {
+    std::string text;
+    for (const RecipeEngine& engine : RecipeOfFamily(recipe.value(), family).engines)
+      text += engine.name + ":" + engine.evidence + (engine.models.empty() ? " " : "? ");
+    return text;
+  };
+  EXPECT_EQ(told("m"), "a:one b:all ");
+  EXPECT_EQ(told("k"), "a:any b:all c:another ");
+  EXPECT_EQ(told("else"), "a:any b:all ");
+  const Recipe once = RecipeOfFamily(recipe.value(), "m");
+  EXPECT_EQ(RecipeJson(RecipeOfFamily(once, "m")), RecipeJson(once));
+}
+
+TEST(Recipe, TheBuiltInOnesSpeakOfEveryEngineToEveryFamilyThatThereIs) {
+  const auto families = Family::All();
+  ASSERT_TRUE(families.ok());
+  for (const std::string& name : RecipeNames()) {
+    const Recipe recipe = FindRecipe(PosixFileSystem(), name).value();
+    for (const RecipeEngine& engine : recipe.engines)
+      for (const std::string& model : engine.models) EXPECT_TRUE(Family::Get(model).ok()) << name << ": " << model;
+    for (const Family* family : *families.value()) {
+      std::vector<std::string> engines;
+      for (const RecipeEngine& engine : RecipeOfFamily(recipe, family->name).engines) {
+        engines.push_back(engine.name);
+        EXPECT_TRUE(family->name == "mimo_v2" || engine.evidence.find("MiMo") == std::string::npos)
+            << name << " of " << family->name << ": " << engine.evidence;
+      }
+      EXPECT_EQ(engines, (std::vector<std::string>{"vllm", "sglang", "tensorrt-llm"}))
+          << name << " of " << family->name;
+    }
+  }
 }
 
 TEST(Recipe, EncodingsCarryTheOptionsOfTheirCodecOnly) {
@@ -335,7 +394,7 @@ TEST(Recipe, TheBuiltInOnesStoreWhatTheySay) {
         if (mtp && (RoleName(role).starts_with("expert.") || role == Role::kLmHead)) continue;
         const bool attention = role == Role::kAttnQ || role == Role::kAttnK || role == Role::kAttnV;
         const auto it = roles.find({attention && mtp ? Role::kAttnQkv : role, mtp});
-        EXPECT_EQ(matcher.Match(Id(role, mtp), "name"), it == roles.end() ? K : it->second)
+        EXPECT_EQ(matcher.Match(Id(role, mtp), "name", false), it == roles.end() ? K : it->second)
             << want.recipe << " " << RoleName(role) << (mtp ? " of MTP" : "");
       }
     }

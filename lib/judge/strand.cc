@@ -122,6 +122,10 @@ Status StrandReader::Begin(const Strand& strand) {
     source.global_divides = weight->global_divides;
     source.block_rows = weight->block_rows;
     source.block_cols = weight->block_cols;
+    if (!HasBlockGrid(weight->storage)) continue;
+    const StoredArray& stored = view_.catalogue.arrays[weight->scale];
+    source.scale_type = stored.dtype;
+    source.scales_in_a_row = weight->per_row() && stored.shape.size() == 1;
   }
   if (strand.map == nullptr || strand.weights[0]->storage != Storage::kFp8Block || strand.weights[0]->per_row())
     return {};

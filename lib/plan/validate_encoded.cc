@@ -68,8 +68,9 @@ class EncodedChecker {
     if (e.period < 0 || (e.period > 0 && (!HasCells(e) || rows % e.period != 0)))
       return Bad("period of an encoded weight").Tensor(codes.name).Expected("a divisor of its rows").Found(e.period);
     const int64_t scale_rows = HasCells(e) ? BlockRowsOf(rows, e) : rows;
+    const bool narrow = HasCells(e) && scales.dtype == DType::kBF16;
     if (BitsPerElement(codes.dtype) != 8 ||
-        BitsPerElement(scales.dtype) != BitsPerElement(*ScaleTypeOf(e.encoding.codec)) ||
+        (!narrow && BitsPerElement(scales.dtype) != BitsPerElement(*ScaleTypeOf(e.encoding.codec))) ||
         (!HasCells(e) && columns % column_group != 0) || !Within(e.scale_row, scale_rows, scales.rows()) ||
         Columns(scales.shape) != CeilDiv(columns, column_group))
       return Bad("scales of an encoded weight")
@@ -90,7 +91,7 @@ class EncodedChecker {
       return Bad("kept scales").Tensor(Codes(e).name).Expected("a source of the plan").Found("another");
     const StoredArray& keep = subject_.ArrayOf(e.keep);
     const bool bytes = keep.dtype == DType::kU8 || keep.dtype == DType::kF8E8M0;
-    const bool fits = HasCells(e) ? keep.dtype == DType::kF32 : e.encoding.codec == Codec::kMxfp4 && bytes;
+    const bool fits = HasCells(e) ? keep.dtype == Scales(e).dtype : e.encoding.codec == Codec::kMxfp4 && bytes;
     if (fits && e.rows == 0 && keep.shape == Scales(e).shape) return {};
     return Bad("kept scales")
         .Tensor(keep.name)

@@ -4,6 +4,7 @@
 #include "lib/decode/row_bytes.h"
 #include "lib/decode/row_runs.h"
 #include "lib/run/assembled_rows.h"
+#include "lib/run/bf16_scales.h"
 #include "lib/run/encode_strips.h"
 
 namespace mimo {
@@ -92,7 +93,9 @@ class GroupEncoder {
       work.keep = reinterpret_cast<const uint8_t*>(buffer_.Row(weight.keep, made_scales.first));
     }
     work.errors = errors ? delta.errors.data() : nullptr;
-    MIMO_ASSIGN_OR_RETURN(kernels::EncodeCounts counts, backend.Encode(work));
+    const bool narrow = job.plan.outputs[weight.scales].dtype == DType::kBF16;
+    MIMO_ASSIGN_OR_RETURN(kernels::EncodeCounts counts,
+                          narrow ? EncodeUnderBf16Scales(work, backend) : backend.Encode(work));
     counts.anomalies += odd_[i];
     delta.counts.encoded_blocks = counts.blocks;
     delta.counts.exact_blocks = counts.exact_blocks;

@@ -69,11 +69,11 @@ class LikePlanner {
     return w.storage == Storage::kPlain ? ValueCodecOf(catalogue_.arrays[w.array].dtype) : std::nullopt;
   }
 
-  // Scales that can be kept or made anew: F32, of blocks or of rows that are rows.
+  // Scales that can be kept or made anew: F32 or BF16, of blocks or of rows that are rows.
   bool CanMakeFp8(const Weight& w) const {
     const StoredArray &codes = catalogue_.arrays[w.array], &scale = catalogue_.arrays[w.scale];
-    return codes.dtype == DType::kF8E4M3 && scale.dtype == DType::kF32 && scale.shape.size() == 2 && w.input == kNone &&
-           !w.per_tensor();
+    return codes.dtype == DType::kF8E4M3 && (scale.dtype == DType::kF32 || scale.dtype == DType::kBF16) &&
+           scale.shape.size() == 2 && w.input == kNone && !w.per_tensor();
   }
 
   // How the reference stores a weight of codes, and in which arrays.
@@ -162,20 +162,23 @@ class LikePlanner {
     request.target = BuildQkvMap(like_.layout, shape, w.block_rows);
     if (const auto codec = Values(w)) {
       request.decode = *codec;
-    } else if (IsReleasedFp8(catalogue_, w) && Values(from)) {
+    } else if (w.in_blocks() && CanMakeFp8(w) && Values(from)) {
       std::array<uint32_t, 3> keep = {kNone, kNone, kNone};
       for (size_t i = 0; i < keep.size() && !options_.fresh_scales; ++i)
         if (const uint32_t weight = ref.in_order()[i]; weight != kNone)
           keep[i] = draft_.Source(like_.reference.weights[weight].scale);
       const kernels::Encoding encoding = EncodingOf(w);
-      if (!encoding.power_of_two) {
+      const bool narrow = catalogue_.arrays[w.scale].dtype != DType::kF32;
+      if (!encoding.power_of_two && !narrow) {
         request.quantize = keep;
         request.block_cols = w.block_cols;
       } else if (like_.layout.kind != QkvKind::kSplit) {  // no block lies across arrays
         request.encode = {encoding, ArraysOf(w), {}, keep};
       } else {
-        return CannotMake(w, "blocks across K and V under scales that are powers of two,");
+        return CannotMake(
+            w, "blocks across K and V under scales that are " + std::string(narrow ? "BF16," : "powers of two,"));
       }
+      CountNarrow(w);
     } else {
       return CannotMake(w, "attention");
     }
@@ -215,9 +218,14 @@ class LikePlanner {
     request.encoding = EncodingOf(w);
     request.arrays = ArraysOf(w);
     if (!options_.fresh_scales) request.keep = draft_.Source(w.scale);
+    CountNarrow(w);
     request.pieces.push_back({draft_.DecodedSource(from), 0, 0, w.rows});
     draft_.AddEncoded(request, w.array);
     return {};
+  }
+
+  void CountNarrow(const Weight& w) {
+    narrow_scales_ += w.storage == Storage::kFp8Block && catalogue_.arrays[w.scale].dtype == DType::kBF16;
   }
 
   Status PlanPlain(const Weight& w, const Weight& from, const std::string& name) {
@@ -332,6 +340,10 @@ class LikePlanner {
     if (moved_ > 0)
       notes->push_back(std::to_string(moved_) +
                        " of them are in these codecs in the run: codes and scales are the run's");
+    if (narrow_scales_ > 0)
+      notes->push_back(
+          "the reference stores scales of " + std::to_string(narrow_scales_) +
+          " weights in BF16: those that are made anew are rounded up to it, and codes are made under them");
     if (narrow_routers_ + narrow_biases_ > 0)
       notes->push_back("router weights of " + std::to_string(narrow_routers_) + " and biases of " +
                        std::to_string(narrow_biases_) +
@@ -353,6 +365,7 @@ class LikePlanner {
   std::unordered_map<std::string, uint32_t> run_of_;  // weight of the run by name
   std::set<std::string> graft_notes_;
   uint64_t from_run_ = 0, moved_ = 0, grafted_ = 0;
+  uint64_t narrow_scales_ = 0;                       // of weights (attention counts by layer)
   uint64_t narrow_routers_ = 0, narrow_biases_ = 0;  // BF16 of the run for F32 of the reference
 };
 

@@ -3,6 +3,7 @@ shape, dtype and byte against numpy (tests/reference/minimax_forms.py): a scale 
 projection as BF16, experts turned over and stacked under their 128x128 grid, routers, biases and norms as they are;
 and that it comes back, experts exactly where no code lost a bit.
 """
+import json
 import os
 import unittest
 
@@ -46,6 +47,14 @@ class Directories(NeuronCase):
             out = self.neuron(source)
             self.assertGreater(self.check(source, out).lost, 0, "the fixture has codes that lose a bit")
             self.run_tool("mimo-verify", "check", out)
+
+    def test_inspect_says_what_its_script_does(self):
+        source = minimax_case.ours(**SMALL).directory
+        found = {e["id"]: e for e in json.loads(self.run_tool("mimo-inspect", source, "--json").stdout)["engines"]}
+        self.assertEqual({o["outcome"] for o in found["nxdi"]["outcomes"] if 4 % o["tp"] == 0}, {"requantizes"})
+        mxfp4 = self.convert(source, "mxfp4", "--recipe", "mxfp4-experts")
+        found = {e["id"]: e for e in json.loads(self.run_tool("mimo-inspect", mxfp4, "--json").stdout)["engines"]}
+        self.assertEqual({o["outcome"] for o in found["nxdi"]["outcomes"]}, {"refuses"})
 
     def test_published_rule_of_expert_codes(self):
         for source in self.each(minimax_case.SIZES[:2]):

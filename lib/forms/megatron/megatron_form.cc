@@ -59,9 +59,13 @@ Result<MegatronForm> ParseMegatronForm(std::string_view text) {
       tensor.f32 = row.value("dtype", "") == "F32";
       form.tensors_.push_back(std::move(tensor));
     }
-    for (const Json& row : table.at("extra_state"))
-      form.modules_.push_back(
-          {row.at("name"), row.value("when", ""), row.value("mtp", false), row.value("experts", false)});
+    for (const Json& row : table.at("extra_state")) {
+      MegatronModule module{
+          row.at("name"), row.value("when", ""), row.value("mtp", false), row.value("experts", false), {}};
+      if (row.contains("of") && !(module.of = RoleFromName(row.at("of").get<std::string>())))
+        return BadTable("an unknown role").Found(module.pattern);
+      form.modules_.push_back(std::move(module));
+    }
   } catch (const Json::exception& problem) {
     return BadTable("malformed table").Found(problem.what());
   }
@@ -74,7 +78,7 @@ void MegatronForm::Index() {
   for (size_t i = 0; i < tensors_.size(); ++i) by_pattern_.emplace(tensors_[i].pattern, i);
 }
 
-// Modules stay: which are asked for follows from the layers that a model has.
+// Modules stay but for norms of one head: which are asked for follows from the layers that a model has.
 MegatronForm MegatronForm::Of(const Family& family) const {
   const std::vector<TensorRule>& rules = family.table.rules();
   const auto lacks = [&](const MegatronTensor& tensor) {
@@ -87,11 +91,16 @@ MegatronForm MegatronForm::Of(const Family& family) const {
   };
   MegatronForm of = *this;
   std::erase_if(of.tensors_, lacks);
+  const auto of_one_head = [&](Role role, bool mtp) {
+    return std::any_of(rules.begin(), rules.end(), [&](const TensorRule& rule) {
+      return rule.role == role && rule.mtp == mtp && rule.shape == std::vector<std::string>{"head_dim"};
+    });
+  };
   for (MegatronTensor& tensor : of.tensors_)  // a norm of one head, not of all, is whole on every rank
-    if (tensor.cut == Cut::kQHeads || tensor.cut == Cut::kKvHeads)
-      for (const TensorRule& rule : rules)
-        if (rule.role == tensor.of[0] && rule.mtp == tensor.mtp && rule.shape == std::vector<std::string>{"head_dim"})
-          tensor.cut = Cut::kReplicated;
+    if ((tensor.cut == Cut::kQHeads || tensor.cut == Cut::kKvHeads) && of_one_head(tensor.of[0], tensor.mtp))
+      tensor.cut = Cut::kReplicated;
+  std::erase_if(of.modules_,
+                [&](const MegatronModule& module) { return module.of && !of_one_head(*module.of, module.mtp); });
   of.Index();
   return of;
 }

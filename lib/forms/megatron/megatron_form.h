@@ -35,6 +35,8 @@ struct MegatronModule {
   std::string when;  // "", "moe", "dense" or "sinks"
   bool mtp = false;
   bool experts = false;  // one object per expert
+  // Only in families whose tensors of this role are norms of one head.
+  std::optional<Role> of;
 };
 
 // A name of a stored tensor, in any of the formats.

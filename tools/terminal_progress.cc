@@ -1,12 +1,15 @@
 // The progress line of the commands (MakeProgress of cli.h).
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "lib/base/checked.h"
 #include "tools/cli.h"
@@ -30,18 +33,41 @@ std::string FormatDuration(double seconds) {
   return text;
 }
 
+// "2026-01-31T12:03:10Z", which begins a line in a log.
+std::string Clockface() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts = {};
+  ::gmtime_r(&now, &parts);
+  char text[32];
+  return std::string(text, std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts));
+}
+
+// Columns that a redrawn line may take without wrapping.
+size_t ColumnsOf(int fd) {
+  struct winsize size = {};
+  const bool told = ::ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
+  return told ? static_cast<size_t>(size.ws_col) - 1 : 79;
+}
+
 // Advance() only adds; a thread that finds the lock taken leaves the drawing to its holder.
 class TerminalProgress : public ProgressObserver {
  public:
   explicit TerminalProgress(bool terminal) : terminal_(terminal) {}
 
-  void Start(uint64_t total_bytes) override {
+  void Start(uint64_t total_bytes) override { StartFrom({total_bytes}); }
+
+  void StartFrom(const ProgressTotals& totals) override {
     std::lock_guard<std::mutex> lock(mutex_);
-    total_ = total_bytes;
-    done_ = 0;
-    tenth_ = 0;
+    totals_ = totals;
+    done_ = totals.bytes_before;
+    units_ = totals.units_before;
+    files_ = totals.files_before;
+    tenth_ = Tenths(done_);
     start_ = last_draw_ = Clock::now();
   }
+
+  void UnitDone() override { ++units_; }
+  void FileDone() override { ++files_; }
 
   void Advance(uint64_t bytes) override {
     const uint64_t done = done_.fetch_add(bytes) + bytes;
@@ -53,40 +79,54 @@ class TerminalProgress : public ProgressObserver {
     if (!due) return;
     tenth_ = Tenths(done);
     last_draw_ = now;
+    drew_ = true;
     Draw(done, now);
   }
 
   void Step(const char* what) override {
     std::lock_guard<std::mutex> lock(mutex_);
     EndLine();
-    Print(stderr, "%s\n", what);
+    Print(stderr, "%s%s\n", terminal_ ? "" : Clockface() + " ", what);
   }
 
   void Finish() override {
     std::lock_guard<std::mutex> lock(mutex_);
-    const Clock::time_point now = Clock::now();
-    if (terminal_ || tenth_ > 0) Draw(done_, now);
+    if (terminal_ || drew_) Draw(done_, Clock::now());
     EndLine();
   }
 
  private:
   int Tenths(uint64_t done) const {
-    return total_ == 0 ? 10 : static_cast<int>(10.0 * static_cast<double>(done) / static_cast<double>(total_));
+    return totals_.bytes == 0 ? 10
+                              : static_cast<int>(10.0 * static_cast<double>(done) / static_cast<double>(totals_.bytes));
   }
 
+  // What there is to say, the most telling first; as much of it as fits on the line.
   void Draw(uint64_t done, Clock::time_point now) {
     const double seconds = std::chrono::duration<double>(now - start_).count();
-    const double rate = seconds > 0 ? static_cast<double>(done) / seconds : 0;
-    const double fraction = total_ == 0 ? 1.0 : std::min(1.0, static_cast<double>(done) / static_cast<double>(total_));
-    std::string line = FormatBytes(done) + " of " + FormatBytes(total_);
-    char text[96];
-    std::snprintf(text, sizeof text, " (%.0f %%), ", 100 * fraction);
-    line += text;
-    line += FormatBytes(static_cast<uint64_t>(rate)) + "/s";
+    const uint64_t since = done - std::min(done, totals_.bytes_before);
+    const double rate = seconds > 0 ? static_cast<double>(since) / seconds : 0;
+    const double total = static_cast<double>(totals_.bytes);
+    const double fraction = totals_.bytes == 0 ? 1.0 : std::min(1.0, static_cast<double>(done) / total);
+    char percent[16];
+    std::snprintf(percent, sizeof percent, "%.0f %%", 100 * fraction);
+    std::vector<std::string> said{percent, FormatBytes(static_cast<uint64_t>(rate)) + "/s"};
     if (fraction < 1 && rate > 0)
-      line += ", " + FormatDuration(static_cast<double>(total_ - done) / rate) + " left";
-    else
-      line += ", " + FormatDuration(seconds);
+      said.push_back(FormatDuration(static_cast<double>(totals_.bytes - done) / rate) + " left");
+    said.push_back(FormatDuration(seconds));
+    said.push_back(FormatBytes(done) + " of " + FormatBytes(totals_.bytes));
+    const auto count = [&](const char* what, uint64_t n, uint64_t of) {
+      if (of > 0) said.push_back(std::string(what) + " " + std::to_string(n) + "/" + std::to_string(of));
+    };
+    count("files", files_, totals_.files);
+    count("units", units_, totals_.units);
+    const size_t columns = terminal_ ? ColumnsOf(STDERR_FILENO) : SIZE_MAX;
+    std::string line = terminal_ ? "" : Clockface() + " ";
+    for (size_t i = 0; i < said.size(); ++i) {
+      const std::string more = (i > 0 ? ", " : "") + said[i];
+      if (line.size() + more.size() > columns) break;
+      line += more;
+    }
     Print(stderr, terminal_ ? "\r%s\033[K" : "%s\n", line);
     drawn_ = terminal_;
   }
@@ -98,9 +138,10 @@ class TerminalProgress : public ProgressObserver {
 
   const bool terminal_;
   std::mutex mutex_;
-  std::atomic<uint64_t> done_{0};
-  uint64_t total_ = 0;
+  std::atomic<uint64_t> done_{0}, units_{0}, files_{0};
+  ProgressTotals totals_;
   int tenth_ = 0;       // last tenth that was printed
+  bool drew_ = false;   // a line was printed since the start
   bool drawn_ = false;  // the terminal's cursor stands in our line
   Clock::time_point start_{}, last_draw_{};
 };

@@ -35,7 +35,7 @@ Status CarriedFiles::Prepare(RunResults* results) {
 
 uint64_t CarriedFiles::progress_bytes() const {
   uint64_t bytes = 0;
-  for (const CarriedResult& file : *carried_) bytes += file.bytes * (!file.linked ? 2 : options_.hash_linked ? 1 : 0);
+  for (const CarriedResult& file : *carried_) bytes += !file.linked || options_.hash_linked ? file.bytes : 0;
   return bytes;
 }
 
@@ -69,7 +69,7 @@ Result<Hash128> CarriedFiles::Copy(const std::string& name, const std::string& r
       MIMO_RETURN_IF_ERROR(out->WriteAt(at, part));
       counts->written += part.size();
     }
-    if (options_.progress != nullptr) options_.progress->Advance(part.size() * (out ? 2 : 1));
+    if (options_.progress != nullptr) options_.progress->Advance(part.size());
     at += part.size();
   }
   if (out) {

@@ -33,7 +33,7 @@ class CarriedFiles {
 
   // Makes the directories that the files go to, and a place in `results` for each. Before any is taken.
   Status Prepare(RunResults* results);
-  // Bytes that will be read and written.
+  // Bytes that will be copied or hashed.
   uint64_t progress_bytes() const;
 
   // A file that nobody else has taken, as an index into Plan::carried; nullopt when none is left. From any thread.

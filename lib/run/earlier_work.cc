@@ -164,9 +164,30 @@ std::vector<uint32_t> EarlierWork::Left(uint32_t first, uint32_t end) const {
   for (uint32_t u = first; u < end; ++u) {
     const Unit& unit = run_.units.list[u];
     if (recorded_[u] != 0 || IsDone(unit.file_group)) continue;
-    if (ProgressOf(run_.job, unit, run_.loader) > 0) left.push_back(u);
+    if (mimo::ProgressOf(run_.job, unit, run_.loader) > 0) left.push_back(u);
   }
   return left;
+}
+
+ProgressTotals EarlierWork::ProgressOf(uint32_t first, uint32_t end) const {
+  ProgressTotals totals;
+  const std::vector<uint32_t> left = Left(first, end);
+  for (uint32_t u = first; u < end; ++u) {
+    const Unit& unit = run_.units.list[u];
+    const bool before = recorded_[u] != 0 || IsDone(unit.file_group);
+    if (!before && !std::binary_search(left.begin(), left.end(), u)) continue;
+    totals.bytes += unit.output_bytes;
+    totals.bytes_before += before ? unit.output_bytes : 0;
+    ++totals.units;
+    totals.units_before += before ? 1 : 0;
+  }
+  if (run_.options.part) return totals;
+  for (size_t f = 0; f < run_.plan.files.size(); ++f) {
+    if (run_.results.linked[f] != 0) continue;
+    ++totals.files;
+    totals.files_before += IsDone(run_.plan.files[f].file_group) ? 1 : 0;
+  }
+  return totals;
 }
 
 Result<std::vector<size_t>> EarlierWork::Uncompared(size_t first, size_t end) const {

@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "lib/base/progress.h"
 #include "lib/run/run_state.h"
 
 namespace mimo {
@@ -35,6 +36,9 @@ class EarlierWork {
   std::vector<uint8_t> open() const;
   // Units of [first, end) that are to be made, ascending: neither recorded nor without anything to do.
   std::vector<uint32_t> Left(uint32_t first, uint32_t end) const;
+  // Bytes of output, units and files of [first, end), and how many of them are there. Units without anything to do, and
+  // files that are linked, are none.
+  ProgressTotals ProgressOf(uint32_t first, uint32_t end) const;
   // Entries of Plan::equal of [first, end) that no part has compared, ascending.
   Result<std::vector<size_t>> Uncompared(size_t first, size_t end) const;
 

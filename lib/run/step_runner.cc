@@ -155,17 +155,30 @@ Status StepRunner::Make() {
   keeper_.emplace(run_, left_, threads_);
   if (!part) MIMO_RETURN_IF_ERROR(keeper_->FinishEmpty(earlier_.open()));
   lanes_.emplace(run_.job, run_.loader, run_.units.list, left_, step_bytes_, memory_bytes_, threads_);
-  if (run_.options.progress != nullptr) {
-    uint64_t total = part ? 0 : carried_.progress_bytes();
-    for (const uint32_t u : left_) total += ProgressOf(run_.job, run_.units.list[u], run_.loader);
-    run_.options.progress->Start(total);
-  }
+  StartProgress();
   Status run = workers_.Run([this](int i) { return i < threads_ ? Work(i) : keeper_->Serve(); }, [this] { Wake(); });
   if (run_.options.progress != nullptr) run_.options.progress->Finish();
   if (run.ok() && !keeper_->complete()) run = IoError("units of the output were not made").File(run_.options.output);
   run_.report.units_made = left_.size();
   run_.report.units_left -= left_.size();
+  if (!run.ok() && run.error().code == ErrorCode::kInterrupted) return run.TakeError().Found(WhatStays());
   return run;
+}
+
+// "12 of 40 units (3.2 GB) are on the disk and stay".
+std::string StepRunner::WhatStays() const {
+  const ProgressTotals totals = earlier_.ProgressOf(share_.first, share_.second);
+  const auto [units, bytes] = keeper_->kept();
+  return std::to_string(totals.units_before + units) + " of " + std::to_string(totals.units) + " units (" +
+         FormatBytes(totals.bytes_before + bytes) + ") are on the disk and stay";
+}
+
+// In bytes of output: of this share, what was made before among them.
+void StepRunner::StartProgress() {
+  if (run_.options.progress == nullptr) return;
+  ProgressTotals totals = earlier_.ProgressOf(share_.first, share_.second);
+  if (!run_.options.part) totals.bytes += carried_.progress_bytes();
+  run_.options.progress->StartFrom(totals);
 }
 
 Status StepRunner::MakeBackends() {
@@ -242,13 +255,14 @@ Status StepRunner::RunStep(UnitRun& unit, const Step& step, Backend& backend, bo
   if (!run_.options.allow_anomalies) MIMO_RETURN_IF_ERROR(CheckAnomalies(result));
   if (run_.plan.options.lossless) MIMO_RETURN_IF_ERROR(CheckExact(result));
   MIMO_ASSIGN_OR_RETURN(const uint64_t written, WriteOut(run_, unit, result));
-  if (run_.options.progress != nullptr) run_.options.progress->Advance(step.progress_bytes);
   {
     const std::lock_guard lock(run_.mutex);
     run_.report.bytes_read += read;
     run_.report.bytes_written += written;
   }
-  *last = unit.Add(step, result, files);
+  uint64_t progress = 0;
+  *last = unit.Add(step, result, files, &progress);
+  if (run_.options.progress != nullptr) run_.options.progress->Advance(progress);
   return {};
 }
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "lib/base/file_system.h"
@@ -41,6 +43,8 @@ class StepRunner {
   Status PrepareFiles();
   Status Compare();
   Status CheckNothingLeft() const;
+  void StartProgress();
+  std::string WhatStays() const;
   Status MakeBackends();
   Status Work(int index);
   Status CarryFiles();

@@ -1,6 +1,7 @@
 #include "lib/run/unit_keeper.h"
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -76,6 +77,11 @@ bool UnitKeeper::complete() const {
   return open_groups_ == 0;
 }
 
+std::pair<uint64_t, uint64_t> UnitKeeper::kept() const {
+  const std::lock_guard lock(mutex_);
+  return {kept_, kept_bytes_};
+}
+
 Status UnitKeeper::Keep(UnitRun& unit) {
   MIMO_RETURN_IF_ERROR(WriteScalars(unit));
   UnitOutcome result = unit.Fold();
@@ -89,18 +95,28 @@ Status UnitKeeper::Keep(UnitRun& unit) {
   const uint32_t file_group = unit.unit().file_group;
   // The last one needs no record of its own: that of its file group follows at once. A part leaves file groups to
   // whoever joins.
-  const auto left = [&](uint32_t less) {
-    const std::lock_guard lock(mutex_);
-    return left_in_[file_group] -= less;
-  };
   const bool part = run_.own_pages.has_value();
-  if (part || left(0) > 1) MIMO_RETURN_IF_ERROR(Record(unit, result));
-  if (left(1) > 0) return {};
+  if (part || LeftIn(file_group) > 1) MIMO_RETURN_IF_ERROR(Record(unit, result));
+  if (run_.options.progress != nullptr) run_.options.progress->UnitDone();
+  if (Kept(unit.unit()) > 0) return {};
   if (!part) MIMO_RETURN_IF_ERROR(FinishFileGroup(file_group));
   const std::lock_guard lock(mutex_);
   --open_groups_;
   changed_.notify_all();
   return {};
+}
+
+uint32_t UnitKeeper::LeftIn(uint32_t file_group) const {
+  const std::lock_guard lock(mutex_);
+  return left_in_[file_group];
+}
+
+// How many are left in its file group now.
+uint32_t UnitKeeper::Kept(const Unit& unit) {
+  const std::lock_guard lock(mutex_);
+  ++kept_;
+  kept_bytes_ += unit.output_bytes;
+  return --left_in_[unit.file_group];
 }
 
 // Global and input scales, whose weights are made in any order.
@@ -151,6 +167,7 @@ Status UnitKeeper::FinishFileGroup(uint32_t file_group) {
     MIMO_RETURN_IF_ERROR(run_.files.Finish(run_.plan.files[f], *file));
     file.reset();
     MIMO_RETURN_IF_ERROR(run_.writers.Drop(f));
+    if (run_.options.progress != nullptr) run_.options.progress->FileDone();
   }
   MIMO_RETURN_IF_ERROR(SyncDirectories(run_.partial.fs(), run_.partial.files(), names));
   for (const uint32_t f : files_read_[file_group]) MIMO_RETURN_IF_ERROR(CheckUnchanged(run_.fs, run_.catalogue, f));

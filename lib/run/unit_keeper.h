@@ -7,7 +7,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
-#include <set>
+#include <utility>
 #include <vector>
 
 #include "lib/run/run_state.h"
@@ -34,10 +34,14 @@ class UnitKeeper {
   void Cancel();
   // Whether every unit that was left has been kept.
   bool complete() const;
+  // Units that have been kept, and their bytes of output.
+  std::pair<uint64_t, uint64_t> kept() const;
 
  private:
   Status KeepOne(bool* any);
   Status Keep(UnitRun& unit);
+  uint32_t LeftIn(uint32_t file_group) const;
+  uint32_t Kept(const Unit& unit);
   Status WriteScalars(UnitRun& unit);
   Status Record(UnitRun& unit, const UnitOutcome& result);
   Status FinishFileGroup(uint32_t file_group);
@@ -50,7 +54,8 @@ class UnitKeeper {
   std::condition_variable changed_;
   std::deque<std::shared_ptr<UnitRun>> waiting_;
   std::vector<uint32_t> left_in_;  // by file group: units that are not on the disk
-  uint32_t open_groups_ = 0;       // file groups that had some, and are not complete
+  uint64_t kept_ = 0, kept_bytes_ = 0;
+  uint32_t open_groups_ = 0;  // file groups that had some, and are not complete
   bool cancelled_ = false;
 };
 

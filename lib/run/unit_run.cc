@@ -40,7 +40,7 @@ void UnitRun::AddScalars(const StepResult& written) {
   AddOutputs(written);
 }
 
-bool UnitRun::Add(const Step& step, const StepResult& result, const std::vector<uint32_t>& files) {
+bool UnitRun::Add(const Step& step, const StepResult& result, const std::vector<uint32_t>& files, uint64_t* progress) {
   const std::lock_guard lock(mutex_);
   files_read_.insert(files.begin(), files.end());
   AddOutputs(result);
@@ -70,7 +70,13 @@ bool UnitRun::Add(const Step& step, const StepResult& result, const std::vector<
     --measure.running;
     measured_.notify_all();
   }
-  return --running_ == 0 && !next_;
+  const bool last = --running_ == 0 && !next_;
+  const double share =
+      static_cast<double>(step.progress_bytes) / static_cast<double>(std::max<uint64_t>(1, unit_.cost));
+  const uint64_t left = unit_.output_bytes - told_;
+  *progress = last ? left : std::min(left, static_cast<uint64_t>(share * static_cast<double>(unit_.output_bytes)));
+  told_ += *progress;
+  return last;
 }
 
 void UnitRun::AddCrc(uint32_t output, uint32_t crc) {

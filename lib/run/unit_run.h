@@ -34,7 +34,8 @@ class UnitRun {
   // A step that nobody else has; nullopt when there is none left.
   std::optional<Step> Take();
   // `step` is done, and what it made is written; `files` of the catalogue were read. True when it was the last one.
-  bool Add(const Step& step, const StepResult& result, const std::vector<uint32_t>& files);
+  // `progress`: bytes of Unit::output_bytes that count as made with it; those of all steps are all.
+  bool Add(const Step& step, const StepResult& result, const std::vector<uint32_t>& files, uint64_t* progress);
 
   // What bytes that are written add to the CRC-32 of an output.
   void AddCrc(uint32_t output, uint32_t crc);
@@ -76,6 +77,7 @@ class UnitRun {
   bool begun_ = false;
   std::optional<Step> next_;  // cut in advance, so that the last step is known to be it
   uint32_t running_ = 0;
+  uint64_t told_ = 0;  // of Unit::output_bytes
   bool cancelled_ = false;
   std::map<Share, Measure> measures_;
   std::condition_variable measured_;

@@ -307,7 +307,7 @@ void WriteSeed(const std::string& folder, uint8_t how, const std::string& text) 
 void WriteSeeds(const std::string& folder) {
   Output output;
   PartialDirectory partial(*output.claim);
-  PartialDirectory::Publication publication{ThePlan().digest, true, false, {}, {}};
+  PartialDirectory::Publication publication{ThePlan().digest, true, false, {}, {}, {}};
   for (const std::string& name : mimo::PublicationOrder(ThePlan())) {
     partial.TakeNote(name, output.Written(partial.FilePath(name)));
     publication.files.emplace_back(name, *partial.NoteOf(name));
@@ -336,7 +336,7 @@ void WriteSeeds(const std::string& folder) {
     Require(partial.WriteRecord(ThePlan(), how >> 5, results).ok());
     WriteSeed(folder, how, output.Get("records/000" + std::to_string(how >> 5) + ".json"));
   }
-  PartialDirectory::State state{ThePlan().digest, "1", true, true, {{"a.safetensors", 10, {7, 101}}}};
+  PartialDirectory::State state{ThePlan().digest, "1", true, true, {{"a.safetensors", 10, {7, 101}}}, {}};
   Require(partial.Start(ThePlan(), state).ok());
   WriteSeed(folder, 0, output.Get("state.json"));
 }

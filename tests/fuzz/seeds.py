@@ -90,6 +90,7 @@ def main(tools, folder):
     seeds = Seeds(tools, folder)
     seeds.words()
     seeds.own("fuzz_partial")
+    seeds.own("fuzz_units")
     with tempfile.TemporaryDirectory() as scratch:
         for preset in ("mimo-v2-flash", "mimo-v2.5", "mimo-v2.6-flash"):
             source, out = os.path.join(scratch, preset), os.path.join(scratch, preset + "-out")

@@ -122,7 +122,7 @@ TEST(Lanes, HandOutEveryStepOnce) {
   for (const int workers : {1, 3, 7}) {
     Lanes lanes(job, loader, units, numbers, 2'000, 1 << 30, workers);
     std::set<uint32_t> homes, complete;
-    uint64_t progress = 0;
+    uint64_t progress = 0, output = 0;
     for (int round = 0, idle = 0; idle < workers; ++round) {
       const auto work = lanes.Take(round % workers);
       if (!work) {
@@ -131,11 +131,14 @@ TEST(Lanes, HandOutEveryStepOnce) {
       }
       if (round < std::min(workers, 3)) homes.insert(work->unit->unit().home);
       progress += work->step.progress_bytes;
-      if (work->unit->Add(work->step, {}, {})) EXPECT_TRUE(complete.insert(work->unit->number()).second);
+      uint64_t bytes = 0;
+      if (work->unit->Add(work->step, {}, {}, &bytes)) EXPECT_TRUE(complete.insert(work->unit->number()).second);
+      output += bytes;
     }
     EXPECT_EQ(homes.size(), static_cast<size_t>(std::min(workers, 3)));  // there are three files
     EXPECT_EQ(complete.size(), units.size());
     EXPECT_EQ(progress, MeasureJob(job).progress_bytes);
+    EXPECT_EQ(output, job.plan.payload_bytes);
   }
 }
 

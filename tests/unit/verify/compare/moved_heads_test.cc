@@ -6,6 +6,7 @@
 #include <random>
 
 #include "lib/model/config.h"
+#include "lib/model/family.h"
 #include "lib/model/names.h"
 
 namespace mimo {
@@ -58,6 +59,9 @@ TEST(FindVectorHeads, ValuesOfNoHeadAreNone) {
 
 TEST(HeadSize, IsOfWhatLiesByHeads) {
   ModelConfig config;
+  config.family = Family::Get("mimo_v2").value();
+  config.layers = 1;
+  config.windowed = config.moe = {0};
   config.global.head_dim = 192;
   config.global.v_head_dim = 128;
   TensorId id;

@@ -23,6 +23,7 @@
 #include "tools/batch_job.h"
 #include "tools/cli.h"
 #include "tools/finding_report.h"
+#include "tools/forecast_report.h"
 #include "tools/like.h"
 #include "tools/part_flags.h"
 #include "tools/plan_flags.h"
@@ -49,7 +50,8 @@ struct Arguments : PlanFlags {
   bool copy = false;
   const CLI::Option* link_option = nullptr;
   const CLI::Option* restarts_option = nullptr;
-  std::string part;
+  std::string part, rates;
+  std::optional<Rates> rates_read;
   std::vector<std::string> min_sqnr;
   std::string report;
   std::optional<RequestedFile> plan_out_file, report_file;  // once checked
@@ -127,7 +129,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
                   "takes OUT over from the one before");
   a.restarts_option =
       run->add_option("--restart-count", a.run.job.restarts, "how often the job was requeued (default: likewise)");
-  run->add_flag("--dry-run", a.dry_run, "print the plan and stop");
+  run->add_flag("--dry-run", a.dry_run, "print the plan, and what a run would meet in OUT and make, and stop");
+  run->add_option("--rates", a.rates,
+                  "READ,WRITE in bytes per second (5GB,3GB): --dry-run says how long this process takes at least");
   run->add_option("--plan-out", a.plan_out, "write the plan as JSON");
   run->add_option("--plan", a.plan_in, "run exactly this plan (of --plan-out, for this checkpoint)");
   cli::AddCommonOptions(app, a.common, kExamples);
@@ -156,7 +160,11 @@ Status ReadThresholds(Arguments& a) {
 
 // Which share of the conversion is this process's.
 Status ReadShare(Arguments& a) {
-  if (a.part.empty() || a.dry_run || (a.run.join && !a.typed.contains("--part"))) return {};
+  if (!a.rates.empty()) {
+    MIMO_ASSIGN_OR_RETURN(a.rates_read, ParseRates(a.rates));
+  }
+  if (a.part.empty() || (a.run.join && !a.typed.contains("--part"))) return {};
+  if (a.dry_run && a.part.starts_with("auto")) return {};  // whichever it would be
   if (a.run.join) return UsageError("contradicting options").Expected("--part or --join").Found("both");
   if (!a.report.empty())
     return UsageError("--report is of the whole output, and this makes a part of it")
@@ -379,11 +387,20 @@ int Convert(Arguments& a) {
     document["findings"] = cli::FindingsJson(verdict.value());
   }
   if (a.dry_run || a.run.output.empty()) {
+    std::optional<Forecast> forecast;
+    if (!a.run.output.empty()) {
+      Result<Forecast> made = ForecastRun(fs, checkpoint.stored, *plan, a.run);
+      if (!made.ok()) return fail(made.error());
+      forecast = std::move(*made);
+      document["forecast"] = ForecastJson(*forecast, a.rates_read);
+    }
     if (a.common.json)
       cli::PrintJson(cli::JsonText(document));
     else if (!a.common.quiet)
       PrintPlanReport(plan_report);
-    return 0;
+    if (!forecast) return 0;
+    if (!a.common.json && !a.common.quiet) PrintForecast(a.run.output, *forecast, a.rates_read);
+    return forecast->refusal ? cli::PrintError(kName, *forecast->refusal, false) : 0;
   }
   if (!a.common.json && a.common.verbose) PrintPlanReport(plan_report);
   if (a.target.to_option->count() > 0 && LeavesAllAsItIs(*plan) && !a.common.quiet)

@@ -4,6 +4,9 @@
 #include <cinttypes>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "lib/base/checked.h"
 #include "lib/run/memory_budget.h"
@@ -24,6 +27,22 @@ uint64_t GroupsReadTwice(const PlanReport& r, const PlanSummary& s) {
   const uint64_t memory = r.memory_bytes != 0 ? r.memory_bytes : DefaultMemoryBytes();
   return static_cast<uint64_t>(std::count_if(s.shared_group_bytes.begin(), s.shared_group_bytes.end(),
                                              [&](uint64_t bytes) { return bytes > memory; }));
+}
+
+// Layers with straddling blocks; those that are alike in one line, in the order of the first of each kind.
+std::vector<std::pair<LayerSummary, std::vector<std::string>>> EqualLayers(const std::vector<LayerSummary>& layers) {
+  std::vector<std::pair<LayerSummary, std::vector<std::string>>> kinds;
+  for (const LayerSummary& layer : layers) {
+    if (layer.straddling_blocks == 0) continue;
+    const auto alike = std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) {
+      return kind.first.blocks == layer.blocks && kind.first.straddling_blocks == layer.straddling_blocks;
+    });
+    if (alike == kinds.end())
+      kinds.push_back({layer, {layer.label}});
+    else
+      alike->second.push_back(layer.label);
+  }
+  return kinds;
 }
 
 }  // namespace
@@ -95,11 +114,14 @@ void PrintPlanReport(const PlanReport& r) {
              s.files_unchanged, FormatBytes(s.bytes_unchanged));
   cli::Print(stdout, "bytes       read %s, write %s; largest fuse group %s\n", FormatBytes(s.bytes_read),
              FormatBytes(s.bytes_written), FormatBytes(s.largest_group_bytes));
-  for (const LayerSummary& layer : s.relayouts)
-    if (layer.straddling_blocks > 0)
-      cli::Print(stdout, "straddles   %s: %" PRIu64 " of %" PRIu64 " blocks are re-quantized (%s)\n", layer.label,
-                 layer.straddling_blocks, layer.blocks,
-                 plan.options.fresh_scales ? "fresh scales" : "the best of the source's scales and a fresh one");
+  const char* scales = plan.options.fresh_scales ? "fresh scales" : "the best of the source's scales and a fresh one";
+  for (const auto& [layer, labels] : EqualLayers(s.relayouts)) {
+    const std::string which = labels.size() == 1 ? labels[0]
+                                                 : labels.front() + " to " + labels.back() + ", " +
+                                                       std::to_string(labels.size()) + " alike, each";
+    cli::Print(stdout, "straddles   %s: %" PRIu64 " of %" PRIu64 " blocks are re-quantized (%s)\n", which,
+               layer.straddling_blocks, layer.blocks, scales);
+  }
   if (!s.relayouts.empty() && plan.straddling_blocks == 0)
     cli::Print(stdout, "straddles   none: codes and scales are moved\n");
   if (const uint64_t twice = GroupsReadTwice(r, s); twice > 0)

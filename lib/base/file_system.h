@@ -116,6 +116,10 @@ class FileSystem {
   virtual Status SyncDirectory(const std::string& path) = 0;
   virtual Result<std::string> RealPath(const std::string& path) = 0;  // of an existing path
   virtual Result<uint64_t> FreeBytes(const std::string& path) = 0;    // available to this user
+  // What kind of file system holds `path`, in the words of mount(8) ("ext4", "nfs", "lustre"); "" where that is not known.
+  virtual Result<std::string> KindOf(const std::string& /*path*/) { return std::string(); }
+  // Whether this user may make files in a directory, as far as its permissions tell.
+  virtual bool MayWrite(const std::string& /*directory*/) { return true; }
   // What a symbolic link says, as it stands there; nullopt where `path` is none, or nothing.
   virtual Result<std::optional<std::string>> ReadLink(const std::string& path) = 0;
   // Opens a regular file for locking; kKeep makes it when there is none, kExisting does not. Never follows a link.

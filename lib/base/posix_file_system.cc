@@ -3,6 +3,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -20,6 +21,14 @@
 
 namespace mimo {
 namespace {
+
+// Numbers of statfs(2).
+constexpr std::pair<uint32_t, const char*> kKinds[] = {
+    {0xEF53, "ext4"},         {0x58465342, "xfs"},   {0x9123683E, "btrfs"},  {0x01021994, "tmpfs"},
+    {0x794C7630, "overlay"},  {0x6969, "nfs"},       {0x0BD00BD0, "lustre"}, {0x47504653, "gpfs"},
+    {0x19830326, "beegfs"},   {0x00C36400, "ceph"},  {0xFF534D42, "cifs"},   {0xFE534D42, "smb2"},
+    {0x65735546, "fuse"},     {0x2FC12FC1, "zfs"},   {0xF2F52010, "f2fs"},   {0x01021997, "9p"},
+    {0x6A656A63, "virtiofs"}, {0x7461636F, "ocfs2"}, {0x01161970, "gfs2"}};
 
 struct CloseDirectory {
   void operator()(DIR* directory) const { ::closedir(directory); }
@@ -261,6 +270,22 @@ class Posix final : public FileSystem {
     const auto ask = [&] { return rooted() ? ::fstatvfs(root_.get(), &info) : ::statvfs(path.c_str(), &info); };
     if (Uninterrupted(ask) != 0) return OsError("cannot ask for free space", Shown(path), errno);
     return CheckedMul(info.f_bavail, info.f_frsize).value_or(UINT64_MAX);
+  }
+
+  Result<std::string> KindOf(const std::string& path) override {
+    MIMO_RETURN_IF_ERROR(CheckPath(path));
+    struct statfs info = {};
+    const auto ask = [&] { return rooted() ? ::fstatfs(root_.get(), &info) : ::statfs(path.c_str(), &info); };
+    if (Uninterrupted(ask) != 0) return OsError("cannot ask for the file system", Shown(path), errno);
+    for (const auto& [magic, name] : kKinds)
+      if (static_cast<uint32_t>(info.f_type) == magic) return std::string(name);
+    return std::string();
+  }
+
+  bool MayWrite(const std::string& directory) override {
+    return CheckPath(directory).ok() &&
+           ::faccessat(rooted() ? root_.get() : AT_FDCWD, directory.empty() ? "." : directory.c_str(), W_OK | X_OK,
+                       AT_EACCESS) == 0;
   }
 
   Result<std::unique_ptr<FileSystem>> Beneath(const std::string& root) override {

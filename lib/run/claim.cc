@@ -50,6 +50,12 @@ Status OutputClaim::CheckFree(FileSystem& fs, const RunOptions& options) {
   return CheckOthers(*files, options, Others::kPartsOfAnotherCount);
 }
 
+Result<std::unique_ptr<OutputClaim>> OutputClaim::LookAt(FileSystem& fs, const RunOptions& options) {
+  std::unique_ptr<OutputClaim> claim(new OutputClaim(fs, options));
+  MIMO_ASSIGN_OR_RETURN(claim->files_, fs.Beneath(options.output));
+  return claim;
+}
+
 Result<std::unique_ptr<OutputClaim>> OutputClaim::Take(FileSystem& fs, const RunOptions& options) {
   std::unique_ptr<OutputClaim> claim(new OutputClaim(fs, options));
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(options.output));

@@ -18,6 +18,8 @@ class OutputClaim {
   // held: of all of it, or of options.part, beside other parts of as many. kIo where another run holds it, or for a
   // part parts of another number. `fs` and `options` outlive the claim.
   static Result<std::unique_ptr<OutputClaim>> Take(FileSystem& fs, const RunOptions& options);
+  // OUT without a lease, for those who only look: nothing may be done in it. It is a directory.
+  static Result<std::unique_ptr<OutputClaim>> LookAt(FileSystem& fs, const RunOptions& options);
   // The error that Take would give now, where OUT is a directory that somebody holds. Changes nothing.
   static Status CheckFree(FileSystem& fs, const RunOptions& options);
 

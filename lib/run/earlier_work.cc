@@ -10,6 +10,19 @@
 
 namespace mimo {
 
+uint64_t SpaceNeeded(const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+                     const std::vector<uint8_t>& done) {
+  uint64_t needed = 0;
+  for (const PlanFile& file : plan.files)
+    if (!(options.link != LinkMode::kCopy && file.unchanged) && done[file.file_group] == 0) needed += file.bytes;
+  for (const TextFile& text : plan.texts) needed += text.content.size();
+  for (const CarriedFile& file : catalogue.carried) {
+    if (CarriedFiles::Links(file.name, options)) continue;
+    if (std::find(plan.carried.begin(), plan.carried.end(), file.name) != plan.carried.end()) needed += file.bytes;
+  }
+  return needed;
+}
+
 Status EarlierWork::Load() {
   MIMO_RETURN_IF_ERROR(LoadGroups());
   // What is made in this run starts from zero; tensors that are linked and not read keep no hash.
@@ -115,18 +128,15 @@ Status EarlierWork::Prepare() {
   return records_units ? SyncDirectories(run_.partial.fs(), run_.partial.files(), made) : Status();
 }
 
-Status EarlierWork::CheckSpace() const {
-  uint64_t needed = 0;
-  for (size_t f = 0; f < run_.plan.files.size(); ++f)
-    if (run_.results.linked[f] == 0 && !IsDone(run_.plan.files[f].file_group)) needed += run_.plan.files[f].bytes;
+uint64_t EarlierWork::SpaceLeft() const {
+  uint64_t needed = SpaceNeeded(run_.catalogue, run_.plan, run_.options, done_);
   for (size_t u = 0; u < recorded_.size(); ++u)
     if (recorded_[u] != 0) needed -= std::min(needed, run_.units.list[u].output_bytes);
-  for (const TextFile& text : run_.plan.texts) needed += text.content.size();
-  for (const CarriedFile& file : run_.catalogue.carried) {
-    if (CarriedFiles::Links(file.name, run_.options)) continue;
-    const auto& carried = run_.plan.carried;
-    if (std::find(carried.begin(), carried.end(), file.name) != carried.end()) needed += file.bytes;
-  }
+  return needed;
+}
+
+Status EarlierWork::CheckSpace() const {
+  const uint64_t needed = SpaceLeft();
   MIMO_ASSIGN_OR_RETURN(const uint64_t available, run_.partial.fs().FreeBytes(kPartialDirectory));
   if (needed <= available) return {};
   return IoError("not enough free space for the output")

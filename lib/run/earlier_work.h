@@ -11,6 +11,10 @@
 
 namespace mimo {
 
+// Bytes that the files of an output will take, beside those of file groups that are `done` (by number).
+uint64_t SpaceNeeded(const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
+                     const std::vector<uint8_t>& done);
+
 class EarlierWork {
  public:
   // `run` outlives it.
@@ -36,6 +40,8 @@ class EarlierWork {
   std::vector<uint8_t> open() const;
   // Units of [first, end) that are to be made, ascending: neither recorded nor without anything to do.
   std::vector<uint32_t> Left(uint32_t first, uint32_t end) const;
+  // Bytes that are still to be taken of the file system.
+  uint64_t SpaceLeft() const;
   // Bytes of output, units and files of [first, end), and how many of them are there. Units without anything to do, and
   // files that are linked, are none.
   ProgressTotals ProgressOf(uint32_t first, uint32_t end) const;

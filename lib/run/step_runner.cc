@@ -83,14 +83,18 @@ Status StepRunner::CheckMemory(const Units& units, const RunOptions& options) {
       .Advice("raise --memory");
 }
 
+void StepRunner::Prepare(const Plan& plan, const RunOptions& options, RunResults* results) {
+  results->tensors.assign(plan.outputs.size(), {});
+  results->groups.assign(plan.groups.size(), {});
+  results->linked.assign(plan.files.size(), 0);
+  for (size_t f = 0; f < plan.files.size(); ++f)
+    results->linked[f] = options.link != LinkMode::kCopy && plan.files[f].unchanged ? 1 : 0;
+}
+
 Status StepRunner::Prepare() {
   RunResults& results = run_.results;
   RunReport& report = run_.report;
-  results.tensors.assign(run_.plan.outputs.size(), {});
-  results.groups.assign(run_.plan.groups.size(), {});
-  results.linked.assign(run_.plan.files.size(), 0);
-  for (size_t f = 0; f < run_.plan.files.size(); ++f)
-    results.linked[f] = run_.options.link != LinkMode::kCopy && run_.plan.files[f].unchanged ? 1 : 0;
+  Prepare(run_.plan, run_.options, &results);
   results.checksums = report.checksums = run_.checks.counts();
   report.unverified = run_.checks.Unverified();
   report.threads = threads_;
@@ -100,7 +104,7 @@ Status StepRunner::Prepare() {
   left_ = earlier_.Left(share_.first, share_.second);
   report.units = all;
   report.units_left = earlier_.Left(0, all).size();
-  if (run_.options.join) MIMO_RETURN_IF_ERROR(CheckNothingLeft());
+  if (run_.options.join && !left_.empty()) return NotMade(run_.options, run_.units, left_);
   return MakeBackends();
 }
 
@@ -126,12 +130,11 @@ Status StepRunner::PrepareFiles() {
   return {};
 }
 
-Status StepRunner::CheckNothingLeft() const {
-  if (left_.empty()) return {};
+Error StepRunner::NotMade(const RunOptions& options, const Units& units, const std::vector<uint32_t>& left) {
   return IoError("units of the output are not made yet")
-      .File(run_.options.output)
-      .Expected(std::to_string(run_.units.list.size()) + " units")
-      .Found(std::to_string(left_.size()) + " missing, from unit " + std::to_string(left_.front()) + " on")
+      .File(options.output)
+      .Expected(std::to_string(units.list.size()) + " units")
+      .Found(std::to_string(left.size()) + " missing, from unit " + std::to_string(left.front()) + " on")
       .Advice("run the parts that have not ended well again, then join; or make the rest in one run with --resume");
 }
 

@@ -33,6 +33,11 @@ class StepRunner {
   // kUsage when the memory budget is below what a single row needs. Reads and writes nothing.
   static Status CheckMemory(const Units& units, const RunOptions& options);
 
+  // What results begin with.
+  static void Prepare(const Plan& plan, const RunOptions& options, RunResults* results);
+  // That units are not made which a join needs.
+  static Error NotMade(const RunOptions& options, const Units& units, const std::vector<uint32_t>& left);
+
   // Takes over what earlier runs and other parts have made, and makes the files of the rest.
   Status Prepare();
   // Compares replicas, then makes what is not made; on success `results` and `report` are complete but for publication.
@@ -42,7 +47,6 @@ class StepRunner {
  private:
   Status PrepareFiles();
   Status Compare();
-  Status CheckNothingLeft() const;
   void StartProgress();
   std::string WhatStays() const;
   Status MakeBackends();

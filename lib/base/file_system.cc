@@ -2,6 +2,14 @@
 
 namespace mimo {
 
+Status ReadableFile::UseDirect() {
+  return IoError("this file has no direct I/O").Advice("use --io auto or --io buffered");
+}
+
+Status WritableFile::UseDirect() {
+  return IoError("this file has no direct I/O").Advice("use --io auto or --io buffered");
+}
+
 Result<std::string> ReadWholeFile(FileSystem& fs, const std::string& path, uint64_t limit) {
   MIMO_ASSIGN_OR_RETURN(auto file, fs.OpenForRead(path));
   if (file->size() > limit) {

@@ -47,6 +47,8 @@ class ReadableFile {
   // Fills `out` from `offset`. Short reads are continued; end of file before `out` is full is kBadInput ("truncated").
   virtual Status ReadAt(uint64_t offset, std::span<std::byte> out) const = 0;
   virtual uint64_t size() const = 0;
+  // Reads past the page cache from now on. kIo where that cannot be: all stays as it was. Before others share the file.
+  virtual Status UseDirect();
   // Of the open file, now; of what is no file of a file system, its size alone.
   virtual Result<FileInfo> Info() const {
     FileInfo info;
@@ -61,10 +63,17 @@ class WritableFile {
   virtual ~WritableFile() = default;
   virtual Status WriteAt(uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status Truncate(uint64_t size) = 0;  // sets the length; new bytes are zeros (a hole where supported)
-  virtual Status SetMode(uint32_t mode) = 0;   // permission bits, as they are: the umask has no say
-  virtual Status Sync() = 0;                   // data and length reach stable storage
-  virtual Result<FileInfo> Info() const = 0;   // of the open file, whatever its name has become
-  virtual Status Close() = 0;                  // idempotent; the destructor closes without reporting
+  // Writes past the page cache from now on, whole blocks that nobody else writes to. kIo where that cannot be: all
+  // stays as it was. Before others share the file.
+  virtual Status UseDirect();
+  // Asks for the blocks of its length (fallocate); a file system that cannot is none the worse. kIo: no space.
+  virtual Status Allocate() { return {}; }
+  // Lets what was written in this range go to the disk, without waiting for it.
+  virtual void StartWriting(uint64_t /*offset*/, uint64_t /*bytes*/) {}
+  virtual Status SetMode(uint32_t mode) = 0;  // permission bits, as they are: the umask has no say
+  virtual Status Sync() = 0;                  // data and length reach stable storage
+  virtual Result<FileInfo> Info() const = 0;  // of the open file, whatever its name has become
+  virtual Status Close() = 0;                 // idempotent; the destructor closes without reporting
 };
 
 enum class OpenMode : uint8_t {
@@ -116,7 +125,8 @@ class FileSystem {
   virtual Status SyncDirectory(const std::string& path) = 0;
   virtual Result<std::string> RealPath(const std::string& path) = 0;  // of an existing path
   virtual Result<uint64_t> FreeBytes(const std::string& path) = 0;    // available to this user
-  // What kind of file system holds `path`, in the words of mount(8) ("ext4", "nfs", "lustre"); "" where that is not known.
+  // What kind of file system holds `path`, in the words of mount(8) ("ext4", "nfs", "lustre"); "" where that is not
+  // known.
   virtual Result<std::string> KindOf(const std::string& /*path*/) { return std::string(); }
   // Whether this user may make files in a directory, as far as its permissions tell.
   virtual bool MayWrite(const std::string& /*directory*/) { return true; }

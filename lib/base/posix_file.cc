@@ -10,8 +10,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <limits>
+#include <optional>
 #include <utility>
 
+#include "lib/base/direct_io.h"
 #include "lib/base/os_error.h"
 
 namespace mimo {
@@ -20,6 +22,7 @@ namespace {
 constexpr uint64_t kMaxOffset = static_cast<uint64_t>(std::numeric_limits<off_t>::max());
 // Linux moves at most a little under 2 GiB per call; asking for less keeps every request whole.
 constexpr uint64_t kMaxRequest = uint64_t{1} << 30;
+constexpr uint64_t kLeastDirectBytes = 64 << 10;  // less goes by the page cache
 constexpr size_t kMaxLockBytes = 64 << 10;
 
 // The system refuses a request whose end off_t cannot say.
@@ -54,6 +57,7 @@ class PosixReadableFile final : public ReadableFile {
   PosixReadableFile(std::string path, int fd, uint64_t size) : path_(std::move(path)), fd_(fd), size_(size) {}
 
   Status ReadAt(uint64_t offset, std::span<std::byte> out) const override {
+    if (direct_ && out.size() >= kLeastDirectBytes) return direct_->Read(offset, out);
     size_t done = 0;
     while (done < out.size()) {
       const uint64_t position = offset + done;
@@ -72,12 +76,18 @@ class PosixReadableFile final : public ReadableFile {
 
   uint64_t size() const override { return size_; }
 
+  Status UseDirect() override {
+    MIMO_ASSIGN_OR_RETURN(direct_, DirectFile::Of(fd_.get(), false, path_));
+    return {};
+  }
+
   Result<FileInfo> Info() const override { return InfoOfOpen(fd_.get(), path_); }
 
  private:
   const std::string path_;
   const Descriptor fd_;
   const uint64_t size_;
+  std::optional<DirectFile> direct_;
 };
 
 class PosixWritableFile final : public WritableFile {
@@ -85,19 +95,33 @@ class PosixWritableFile final : public WritableFile {
   PosixWritableFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
 
   Status WriteAt(uint64_t offset, std::span<const std::byte> data) override {
-    size_t done = 0;
-    while (done < data.size()) {
-      const uint64_t position = offset + done;
-      if (position >= kMaxOffset || position < offset) return OsError("cannot write", path_, EFBIG);
-      const ssize_t n = Uninterrupted([&] {
-        return ::pwrite(fd_.get(), data.data() + done, RequestSize(data.size() - done, position),
-                        static_cast<off_t>(position));
-      });
-      if (n < 0) return OsError("cannot write", path_, errno);
-      if (n == 0) return OsError("cannot write", path_, ENOSPC);
-      done += static_cast<size_t>(n);
-    }
+    if (!direct_ || data.size() < kLeastDirectBytes) return WriteBuffered(offset, data);
+    // Pages at the ends are others' too: the page cache puts them together.
+    const uint64_t end = offset + data.size();
+    const uint64_t first = (offset + kDirectBlock - 1) / kDirectBlock * kDirectBlock,
+                   last = end / kDirectBlock * kDirectBlock;
+    MIMO_RETURN_IF_ERROR(WriteBuffered(offset, data.first(first - offset)));
+    MIMO_RETURN_IF_ERROR(direct_->Write(first, data.subspan(first - offset, last - first)));
+    return WriteBuffered(last, data.last(end - last));
+  }
+
+  Status UseDirect() override {
+    MIMO_ASSIGN_OR_RETURN(direct_, DirectFile::Of(fd_.get(), true, path_));
     return {};
+  }
+
+  Status Allocate() override {
+    MIMO_ASSIGN_OR_RETURN(const FileInfo info, Info());
+    if (info.size == 0 ||
+        Uninterrupted([&] { return ::fallocate(fd_.get(), 0, 0, static_cast<off_t>(info.size)); }) == 0)
+      return {};
+    return errno == ENOSPC || errno == EDQUOT || errno == EFBIG ? Status(OsError("cannot allocate", path_, errno))
+                                                                : Status();
+  }
+
+  void StartWriting(uint64_t offset, uint64_t bytes) override {
+    static_cast<void>(
+        ::sync_file_range(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes), SYNC_FILE_RANGE_WRITE));
   }
 
   Status Truncate(uint64_t size) override {
@@ -122,6 +146,7 @@ class PosixWritableFile final : public WritableFile {
   Result<FileInfo> Info() const override { return InfoOfOpen(fd_.get(), path_); }
 
   Status Close() override {
+    direct_.reset();
     const int fd = fd_.Release();
     if (fd < 0) return {};
     // Not repeated on EINTR: the descriptor is gone either way. Deferred write errors are reported here.
@@ -130,8 +155,25 @@ class PosixWritableFile final : public WritableFile {
   }
 
  private:
+  Status WriteBuffered(uint64_t offset, std::span<const std::byte> data) {
+    size_t done = 0;
+    while (done < data.size()) {
+      const uint64_t position = offset + done;
+      if (position >= kMaxOffset || position < offset) return OsError("cannot write", path_, EFBIG);
+      const ssize_t n = Uninterrupted([&] {
+        return ::pwrite(fd_.get(), data.data() + done, RequestSize(data.size() - done, position),
+                        static_cast<off_t>(position));
+      });
+      if (n < 0) return OsError("cannot write", path_, errno);
+      if (n == 0) return OsError("cannot write", path_, ENOSPC);
+      done += static_cast<size_t>(n);
+    }
+    return {};
+  }
+
   const std::string path_;
   Descriptor fd_;
+  std::optional<DirectFile> direct_;
 };
 
 class PosixLockFile final : public LockFile {

@@ -122,6 +122,8 @@ Result<Plan> MakePlanOf(Planning p) {
   NoteCacheScales(&p, plan);
   plan.notes = std::move(p.notes);
   FinishPlan(p, dropped, &plan);
+  // What a plan that is read must hold to, one that is made does: should the planner be wrong, nothing is written.
+  MIMO_RETURN_IF_ERROR(ValidatePlan(p.stored, plan));
   return plan;
 }
 

@@ -182,8 +182,11 @@ class StoredReader {
       const int64_t row_in = row_begin - f.row, col_in = col_begin - f.col * per;
       part.source_row = f.stored_row + (turned ? col_in : row_in);
       part.source_col = f.stored_col * per + (turned ? row_in : col_in);
-      const bool whole = !turned && !turns && part.cols == RowElements(output->shape) && part.source_col == 0 &&
-                         part.cols == RowElements(stored_.arrays[f.array].shape) * per && part.target_col == 0;
+      // An encoded output of 4-bit codes has two values to an element too.
+      const int64_t of_output = planned_ == Transform::kEncode && IsPacked(output->target_codec) ? 2 : 1;
+      const bool whole = !turned && !turns && part.cols == RowElements(output->shape) * of_output &&
+                         part.cols == RowElements(stored_.arrays[f.array].shape) * per && part.source_col == 0 &&
+                         part.target_col == 0;
       if (whole) part.cols = 0;
       pieces->push_back(part);
     }

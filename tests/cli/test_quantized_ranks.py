@@ -235,6 +235,24 @@ class QuantizedRanks(ToolCase):
                 twice = self.convert(back, "twice-" + recipe, "--to", "hf", "--qkv", "fused:4", "--recipe", recipe)
                 self.assert_same_tensors(twice, once, recipe)
 
+    def test_experts_of_ranks_are_quantized_as_those_of_the_checkpoint(self):
+        """Codes and scales of experts were moved into the ranks, so what is made of them is the same, byte for byte: also at TP 2, where
+        the columns of a rank's down projection are as many as the bytes of a row of 4-bit codes."""
+        source, _ = checkpoints.ours("v2.5", **WIDTHS)
+        for dtype in ("nvfp4", "mxfp4", "mxfp8"):
+            expected = container.read_directory(self.convert(source, dtype, "--dtype", dtype))
+            for tp in (1, 2, 4, 8):
+                with self.subTest(dtype, tp=tp):
+                    cut = self.at(f"ranks{tp}")
+                    if not os.path.exists(cut):
+                        self.convert(source, f"ranks{tp}", "--to", "vllm", "--format", "sharded-state", "--tp", tp)
+                    found = container.read_directory(self.convert(cut, f"{dtype}-{tp}", "--to", "hf", "--dtype", dtype))
+                    experts = [name for name in expected if ".experts." in name]
+                    self.assertGreater(len(experts), 20)
+                    for name in experts:
+                        self.assertEqual(found[name][0], expected[name][0], name)
+                        np.testing.assert_array_equal(found[name][1], expected[name][1], name)
+
     def test_a_part_of_an_array_of_a_rank_is_refused(self):
         """A stack without one expert would hold zeros in its place."""
         source, _ = checkpoints.ours("v2.5", **WIDTHS)

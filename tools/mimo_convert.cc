@@ -62,6 +62,9 @@ struct Arguments : PlanFlags {
 constexpr Words<LinkMode, 4> kLinkModes{
     {{LinkMode::kCopy, "none"}, {LinkMode::kHard, "hard"}, {LinkMode::kSym, "sym"}, {LinkMode::kReflink, "reflink"}}};
 
+constexpr Words<IoMode, 3> kIoModes{
+    {{IoMode::kAuto, "auto"}, {IoMode::kDirect, "direct"}, {IoMode::kBuffered, "buffered"}}};
+
 constexpr char kExamples[] =
     "Examples:\n"
     "  mimo-convert CKPT CKPT-BF16 --dtype bf16 --qkv split               what transformers, Megatron-Bridge and any "
@@ -99,6 +102,9 @@ void AddOptions(CLI::App& app, Arguments& a) {
       "--hash-values", a.hash_values,
       "hash the values of what was written too, into the manifest: what mimo-verify manifest OUT would print");
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
+  cli::AddWord(
+      *run, "--io", a.run.io, kIoModes,
+      cli::WordsAnd(kIoModes, "auto goes past the page cache (O_DIRECT) where memory could not hold the files anyway"));
   run->add_option("--threads", a.run.threads, "worker threads (default: one per CPU that it may use)")
       ->check(CLI::Range(0, 4096));
   cli::AddSize(app, "--memory", a.run.memory_bytes,

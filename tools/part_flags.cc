@@ -21,10 +21,10 @@ namespace {
 
 // Options that say how a part is run, and nothing of what is made.
 const std::set<std::string>& OfOneProcess() {
-  static const std::set<std::string> names{"help",        "version", "json",   "quiet",        "verbose",
-                                           "no-progress", "part",    "join",   "threads",      "memory",
-                                           "device",      "report",  "resume", "plan-out",     "overwrite",
-                                           "force",       "dry-run", "job-id", "restart-count"};
+  static const std::set<std::string> names{"help",    "version", "json",         "quiet",    "verbose",   "no-progress",
+                                           "part",    "join",    "threads",      "memory",   "device",    "io",
+                                           "report",  "rates",   "resume",       "plan-out", "overwrite", "force",
+                                           "dry-run", "job-id",  "restart-count"};
   return names;
 }
 

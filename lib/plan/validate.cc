@@ -104,10 +104,13 @@ class Validator {
           output.pieces.size() != 1 || output.pieces[0].source == kNone || output.pieces[0].cols != 0)
         return Bad("centred values").Tensor(output.name).Expected("an F32 row, moved whole").Found("another output");
     } else if (output.adjust == Adjust::kAsIs || scales) {
-      const bool values =
-          transform == Transform::kConvert || (transform == Transform::kMove && output.dtype == DType::kF32);
+      const bool moves = transform == Transform::kMove || transform == Transform::kTranspose;
+      const bool values = transform == Transform::kConvert || (moves && output.dtype == DType::kF32);
       if (scales && !values)
-        return Bad("factor").Tensor(output.name).Expected("values that are moved or converted").Found("another output");
+        return Bad("factor")
+            .Tensor(output.name)
+            .Expected("values that are moved, transposed or converted")
+            .Found("another output");
     } else if ((transform != Transform::kMove && transform != Transform::kTranspose) ||
                output.dtype != DType::kF8E4M3) {
       return Bad("adjusted codes")

@@ -7,12 +7,13 @@
 namespace mimo {
 
 Lanes::Lanes(const Job& job, PartLoader& loader, const std::vector<Unit>& units, const std::vector<uint32_t>& numbers,
-             uint64_t limit, uint64_t shared_limit, int workers)
+             uint64_t limit, uint64_t shared_limit, int workers, int most_units)
     : job_(job),
       loader_(loader),
       units_(units),
       limit_(limit),
       shared_limit_(shared_limit),
+      most_units_(static_cast<size_t>(most_units)),
       workers_(static_cast<size_t>(workers)) {
   for (const uint32_t number : numbers) lanes_[units[number].home].waiting.push_back(number);
 }
@@ -38,7 +39,7 @@ std::shared_ptr<UnitRun> Lanes::Choose(Worker& worker) {
   const std::lock_guard lock(mutex_);
   if (cancelled_) return nullptr;
   if (worker.unit != nullptr) return worker.unit;
-  const uint32_t lane = FreestLane(worker);
+  const uint32_t lane = begun_.size() < most_units_ ? FreestLane(worker) : kNone;
   Leave(worker);
   if (lane != kNone) {
     std::deque<uint32_t>& waiting = lanes_.at(lane).waiting;

@@ -24,9 +24,10 @@ class Lanes {
   };
 
   // References outlive it; `numbers` are those of the units to make, ascending, `limit` and `shared_limit` as for
-  // StepCutter. Workers are numbered from 0 below `workers`.
+  // StepCutter. Workers are numbered from 0 below `workers`; no more than `most_units` are begun and not handed out
+  // whole: further workers help with those.
   Lanes(const Job& job, PartLoader& loader, const std::vector<Unit>& units, const std::vector<uint32_t>& numbers,
-        uint64_t limit, uint64_t shared_limit, int workers);
+        uint64_t limit, uint64_t shared_limit, int workers, int most_units);
 
   // What `worker` does next; nullopt when nothing is left to begin or to help with.
   std::optional<Work> Take(int worker);
@@ -53,6 +54,7 @@ class Lanes {
   const std::vector<Unit>& units_;
   const uint64_t limit_;
   const uint64_t shared_limit_;
+  const size_t most_units_;
 
   std::mutex mutex_;                             // guards all below
   std::map<uint32_t, Lane> lanes_;               // by the file in which their units begin

@@ -17,6 +17,9 @@ namespace mimo {
 class ValueHasher;
 
 enum class LinkMode : uint8_t { kCopy, kHard, kSym, kReflink };
+// How tensor files are read and written. kAuto: past the page cache (O_DIRECT) where it is of no use, because what is
+// read or written is more than half of the memory that the process may use, and the file system can.
+enum class IoMode : uint8_t { kAuto, kDirect, kBuffered };
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 
 // What a user may do about a worker that stopped.
@@ -28,6 +31,7 @@ struct RunOptions {
   bool hash_linked = false;         // read linked files too, for their hashes
   DeviceChoice device = DeviceChoice::kAuto;
   int cuda_device = 0;
+  IoMode io = IoMode::kAuto;
   int threads = 0;                         // 0: one per CPU that the process may use (lib/base/machine.h)
   uint64_t memory_bytes = 0;               // budget for data in flight; 0: DefaultMemoryBytes()
   bool overwrite = false;                  // replace what OUT holds, once the new output is complete

@@ -5,6 +5,7 @@
 
 #include "lib/base/real_path.h"
 #include "lib/run/publish.h"
+#include "lib/run/run_state.h"
 #include "lib/run/sources.h"
 
 namespace mimo {
@@ -16,7 +17,12 @@ constexpr uint64_t kHeaderChunk = 1 << 20;
 
 OutputFiles::OutputFiles(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options,
                          PartialDirectory& partial)
-    : fs_(fs), catalogue_(catalogue), plan_(plan), options_(options), partial_(partial) {}
+    : fs_(fs),
+      catalogue_(catalogue),
+      plan_(plan),
+      options_(options),
+      partial_(partial),
+      allocates_(WantsDirect(catalogue, plan, options).second) {}
 
 Status OutputFiles::Make(const PlanFile& file, bool linked) {
   const std::string path = partial_.FilePath(file.name);
@@ -30,6 +36,7 @@ Status OutputFiles::Make(const PlanFile& file, bool linked) {
   }
   MIMO_ASSIGN_OR_RETURN(const auto out, fs.OpenForWrite(path, OpenMode::kCreateNew));
   MIMO_RETURN_IF_ERROR(out->Truncate(file.bytes));
+  if (allocates_) MIMO_RETURN_IF_ERROR(out->Allocate());
   MIMO_ASSIGN_OR_RETURN(const FileInfo info, out->Info());
   partial_.TakeNote(file.name, WrittenFileOf(info));
   if (!file.HasHeaderOfSource()) {

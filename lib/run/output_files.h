@@ -36,6 +36,7 @@ class OutputFiles {
   const Plan& plan_;
   const RunOptions& options_;
   PartialDirectory& partial_;
+  const bool allocates_;  // blocks in advance: what is written past the page cache finds them
 };
 
 }  // namespace mimo

@@ -1,5 +1,8 @@
 #include "lib/run/run_state.h"
 
+#include <tuple>
+
+#include "lib/base/machine.h"
 #include "lib/run/sources.h"
 
 namespace mimo {
@@ -21,6 +24,16 @@ Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& opti
   return job;
 }
 
+std::pair<bool, bool> WantsDirect(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
+  if (options.io != IoMode::kAuto) return {options.io == IoMode::kDirect, options.io == IoMode::kDirect};
+  uint64_t read = 0, written = 0;
+  for (const CatalogueFile& file : catalogue.files) read += file.bytes;
+  for (const PlanFile& file : plan.files) written += file.bytes;
+  const uint64_t parts = options.part ? options.part->count : 1;
+  const uint64_t enough = UsableMemory() / 2;
+  return {read / parts > enough, written / parts > enough};
+}
+
 uint64_t UnitBytes(const RunOptions& options) {
   return options.unit_bytes != 0 ? options.unit_bytes : kUnitBytes;
 }
@@ -36,16 +49,32 @@ RunState::RunState(FileSystem& file_system, const Catalogue& from, const Plan& o
       files(file_system, from, of, asked, into),
       job(MakeJob(from, of, asked)),
       readers(
-          kOpenReaders, [this](uint32_t file) { return OpenUnchanged(fs, catalogue, file); },
-          [](ReadableFile&) { return Status(); }),
+          kOpenReaders, [this](uint32_t file) { return OpenSource(file); }, [](ReadableFile&) { return Status(); }),
       writers(
-          kOpenWriters, [this](uint32_t file) { return files.OpenAgain(plan.files[file]); },
+          kOpenWriters, [this](uint32_t file) { return OpenOutput(file); },
           [](WritableFile& file) { return file.Close(); }),
       completion(of),
       checks(job),
       loader(job, UnitBytes(asked)),
       records(into, of, cut, UnitBytes(asked)),
       results(made),
-      report(told) {}
+      report(told) {
+  std::tie(direct_reads, direct_writes) = WantsDirect(from, of, asked);
+}
+
+// Where it was only a wish, what has no direct I/O is read and written as files are.
+Result<std::unique_ptr<ReadableFile>> RunState::OpenSource(uint32_t file) {
+  MIMO_ASSIGN_OR_RETURN(auto opened, OpenUnchanged(fs, catalogue, file));
+  if (!direct_reads) return opened;
+  if (Status s = opened->UseDirect(); !s.ok() && options.io == IoMode::kDirect) return s.TakeError();
+  return opened;
+}
+
+Result<std::unique_ptr<WritableFile>> RunState::OpenOutput(uint32_t file) {
+  MIMO_ASSIGN_OR_RETURN(auto opened, files.OpenAgain(plan.files[file]));
+  if (!direct_writes) return opened;
+  if (Status s = opened->UseDirect(); !s.ok() && options.io == IoMode::kDirect) return s.TakeError();
+  return opened;
+}
 
 }  // namespace mimo

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "lib/base/file_system.h"
@@ -35,6 +37,8 @@ struct RunState {
   PartialDirectory& partial;
   OutputFiles files;
   Job job;
+  Result<std::unique_ptr<ReadableFile>> OpenSource(uint32_t file);
+  Result<std::unique_ptr<WritableFile>> OpenOutput(uint32_t file);
   HandleCache<ReadableFile> readers;  // by file of the catalogue
   HandleCache<WritableFile> writers;  // by file of the plan
   Completion completion;
@@ -44,11 +48,16 @@ struct RunState {
   // Of a part: the pages that it alone writes to, by (file, begin); other bytes go into records as edges. None
   // otherwise: all is written.
   std::optional<std::vector<FileRange>> own_pages;
+  bool direct_reads = false;  // past the page cache
+  bool direct_writes = false;
 
   std::mutex mutex;  // guards the two below while workers run
   RunResults& results;
   RunReport& report;
 };
+
+// Whether tensor files are read and written past the page cache under `options`, as far as their sizes tell.
+std::pair<bool, bool> WantsDirect(const Catalogue& catalogue, const Plan& plan, const RunOptions& options);
 
 // Every output of the plan with what is to become of it under `options`.
 Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& options);

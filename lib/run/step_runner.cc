@@ -17,6 +17,8 @@ namespace mimo {
 namespace {
 
 constexpr uint64_t kStepBytes = 4 << 20;  // large requests, and little enough to stay in the cache between passes
+// Where requests go to the disk itself: one step is read and one written while one is computed.
+constexpr int kStepsInFlight = 3;
 constexpr uint64_t kLargeStepBytes = 96 << 20;
 
 int Threads(const RunOptions& options) {
@@ -68,12 +70,13 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
       share_(options.part ? UnitsOfPart(units.list, *options.part)
                           : std::pair(uint32_t{0}, static_cast<uint32_t>(units.list.size()))),
       threads_(Threads(options)),
+      workers_of_steps_(run_.direct_reads || run_.direct_writes ? threads_ * kStepsInFlight : threads_),
       memory_bytes_(Memory(options)),
-      step_bytes_(std::min(kStepBytes, memory_bytes_ / static_cast<uint64_t>(threads_))),
+      step_bytes_(std::min(kStepBytes, memory_bytes_ / static_cast<uint64_t>(workers_of_steps_))),
       buffer_bytes_(BufferBytes(run_.job, memory_bytes_, threads_)),
       budget_(memory_bytes_, buffer_bytes_),
       carried_(fs, catalogue, plan, options, partial),
-      workers_(threads_ > 1 ? threads_ + 1 : 1, kStoppedAdvice) {}
+      workers_(workers_of_steps_ > 1 ? workers_of_steps_ + 1 : 1, kStoppedAdvice) {}
 
 Status StepRunner::CheckMemory(const Units& units, const RunOptions& options) {
   if (units.largest_row_bytes <= Memory(options)) return {};
@@ -155,11 +158,13 @@ Status StepRunner::Make() {
     MIMO_RETURN_IF_ERROR(earlier_.WriteEdges());
     MIMO_RETURN_IF_ERROR(carried_.Prepare(&run_.results));
   }
-  keeper_.emplace(run_, left_, threads_);
+  keeper_.emplace(run_, left_, workers_of_steps_);
   if (!part) MIMO_RETURN_IF_ERROR(keeper_->FinishEmpty(earlier_.open()));
-  lanes_.emplace(run_.job, run_.loader, run_.units.list, left_, step_bytes_, memory_bytes_, threads_);
+  lanes_.emplace(run_.job, run_.loader, run_.units.list, left_, step_bytes_, memory_bytes_, workers_of_steps_,
+                 threads_);
   StartProgress();
-  Status run = workers_.Run([this](int i) { return i < threads_ ? Work(i) : keeper_->Serve(); }, [this] { Wake(); });
+  Status run =
+      workers_.Run([this](int i) { return i < workers_of_steps_ ? Work(i) : keeper_->Serve(); }, [this] { Wake(); });
   if (run_.options.progress != nullptr) run_.options.progress->Finish();
   if (run.ok() && !keeper_->complete()) run = IoError("units of the output were not made").File(run_.options.output);
   run_.report.units_made = left_.size();
@@ -191,7 +196,7 @@ Status StepRunner::MakeBackends() {
                                                     memory_bytes_ / static_cast<uint64_t>(4 * threads_)));
     if (i == 0) run_.report.device = backend->name();
     if (i == 0 && run_.report.device.starts_with("cpu")) choice = DeviceChoice::kCpu;
-    backends_.push_back(std::move(backend));
+    backends_.Add(std::move(backend));
   }
   return {};
 }
@@ -227,13 +232,13 @@ Status StepRunner::Work(int index) {
     std::optional<Lanes::Work> work = lanes_->Take(index);
     if (!work) break;
     bool last = false;
-    MIMO_RETURN_IF_ERROR(RunStep(*work->unit, work->step, *backends_[static_cast<size_t>(index)], &last));
+    MIMO_RETURN_IF_ERROR(RunStep(*work->unit, work->step, &last));
     if (last) MIMO_RETURN_IF_ERROR(keeper_->Add(std::move(work->unit)));
   }
   return workers_.stopped() ? Status() : keeper_->Drain();
 }
 
-Status StepRunner::RunStep(UnitRun& unit, const Step& step, Backend& backend, bool* last) {
+Status StepRunner::RunStep(UnitRun& unit, const Step& step, bool* last) {
   kernels::Measured measured;
   EncodeRequest request;
   request.errors = run_.options.measure_errors;
@@ -254,7 +259,7 @@ Status StepRunner::RunStep(UnitRun& unit, const Step& step, Backend& backend, bo
     read += extent.bytes;
     if (files.empty() || files.back() != extent.file) files.push_back(extent.file);
   }
-  MIMO_ASSIGN_OR_RETURN(const StepResult result, work.Transform(buffer.data(), backend, request));
+  MIMO_ASSIGN_OR_RETURN(const StepResult result, work.Transform(buffer.data(), *BackendPool::Loan(backends_), request));
   if (!run_.options.allow_anomalies) MIMO_RETURN_IF_ERROR(CheckAnomalies(result));
   if (run_.plan.options.lossless) MIMO_RETURN_IF_ERROR(CheckExact(result));
   MIMO_ASSIGN_OR_RETURN(const uint64_t written, WriteOut(run_, unit, result));

@@ -13,7 +13,7 @@
 #include "lib/base/status.h"
 #include "lib/base/workers.h"
 #include "lib/results/manifest.h"
-#include "lib/run/backend.h"
+#include "lib/run/backend_pool.h"
 #include "lib/run/carry.h"
 #include "lib/run/earlier_work.h"
 #include "lib/run/lanes.h"
@@ -52,7 +52,7 @@ class StepRunner {
   Status MakeBackends();
   Status Work(int index);
   Status CarryFiles();
-  Status RunStep(UnitRun& unit, const Step& step, Backend& backend, bool* last);
+  Status RunStep(UnitRun& unit, const Step& step, bool* last);
   Status CheckAnomalies(const StepResult& result) const;
   Status CheckExact(const StepResult& result) const;
   void Wake();
@@ -61,14 +61,15 @@ class StepRunner {
   EarlierWork earlier_;
   std::pair<uint32_t, uint32_t> share_;  // units [first, end) that are this run's to make
   std::vector<uint32_t> left_;           // those of them that are not made
-  const int threads_;
+  const int threads_;                    // that compute
+  const int workers_of_steps_;           // more, where they wait for disks
   const uint64_t memory_bytes_;
   const uint64_t step_bytes_;
   const uint64_t buffer_bytes_;
   MemoryBudget budget_;
   CarriedFiles carried_;
   Workers workers_;
-  std::vector<std::unique_ptr<Backend>> backends_;  // one per worker
+  BackendPool backends_;  // one per thread
   std::optional<Lanes> lanes_;
   std::optional<UnitKeeper> keeper_;
 };

@@ -120,7 +120,7 @@ TEST(Lanes, HandOutEveryStepOnce) {
   std::vector<uint32_t> numbers(units.size());
   for (uint32_t u = 0; u < units.size(); ++u) numbers[u] = u;
   for (const int workers : {1, 3, 7}) {
-    Lanes lanes(job, loader, units, numbers, 2'000, 1 << 30, workers);
+    Lanes lanes(job, loader, units, numbers, 2'000, 1 << 30, workers, workers);
     std::set<uint32_t> homes, complete;
     uint64_t progress = 0, output = 0;
     for (int round = 0, idle = 0; idle < workers; ++round) {

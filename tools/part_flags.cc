@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -63,36 +62,48 @@ class Launchers {
     return Checked({(id - least) / step, count, Shown({"SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"})});
   }
 
-  // The places that launchers of processes tell, the innermost first.
+  // The places that launchers of processes tell, the innermost first. Whoever starts one process per node, which then
+  // starts others, tells the place of a node: that of torchrun's agent, or of a daemon of MPI.
   Result<std::vector<Standing>> Processes() const {
     std::vector<Standing> places;
-    // Of torchrun that a step of Slurm or MPI starts once per node, its own numbers count and theirs are those of
-    // nodes.
     MIMO_ASSIGN_OR_RETURN(const auto torch, Ranked("RANK", "WORLD_SIZE"));
-    if (torch) places.push_back(*torch);
     std::optional<Standing> nodes;
     if (torch) {
+      places.push_back(*torch);
       MIMO_ASSIGN_OR_RETURN(nodes, Ranked("GROUP_RANK", "GROUP_WORLD_SIZE"));
     }
+    const auto add = [&](Standing place) {
+      const bool node = nodes && nodes->index == place.index && (!place.count || nodes->count == place.count);
+      if (!node) places.push_back(std::move(place));
+    };
+    bool mpi = false;
     for (const auto& [rank, size] :
-         std::array<std::pair<const char*, const char*>, 3>{{{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"},
-                                                             {"PMI_RANK", "PMI_SIZE"},
-                                                             {"SLURM_PROCID", "SLURM_STEP_NUM_TASKS"}}}) {
-      // In a batch script SLURM_PROCID is 0, and says nothing: only a step has tasks.
-      if (std::string_view(rank) == "SLURM_PROCID" && !environment_("SLURM_STEP_ID")) continue;
-      MIMO_ASSIGN_OR_RETURN(const auto place, Ranked(rank, size));
-      if (!place) continue;
-      if (nodes && nodes->index == place->index && nodes->count == place->count) continue;
-      places.push_back(*place);
+         {std::pair("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), std::pair("PMI_RANK", "PMI_SIZE")}) {
+      MIMO_ASSIGN_OR_RETURN(auto place, Ranked(rank, size));
+      mpi |= place.has_value();
+      if (place) add(std::move(*place));
+    }
+    if (IsStep()) {
+      MIMO_ASSIGN_OR_RETURN(auto place, Ranked("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"));
+      const bool daemon = mpi && environment_("SLURM_STEP_NUM_NODES") == environment_("SLURM_STEP_NUM_TASKS");
+      if (place && !(daemon && places.back().count >= place->count)) add(std::move(*place));
     }
     if (environment_("JOB_COMPLETION_INDEX")) {
       MIMO_ASSIGN_OR_RETURN(const uint32_t index, Number("JOB_COMPLETION_INDEX"));
-      places.push_back({index, std::nullopt, Shown({"JOB_COMPLETION_INDEX"})});
+      add({index, std::nullopt, Shown({"JOB_COMPLETION_INDEX"})});
     }
     return places;
   }
 
  private:
+  // In a batch script SLURM_PROCID is 0 and says nothing: only a step has tasks. One that was submitted from within a
+  // step still has that one's variables, but its number of tasks is its own.
+  bool IsStep() const {
+    if (!environment_("SLURM_STEP_ID")) return false;
+    const auto tasks = environment_("SLURM_NTASKS");
+    return !tasks || tasks == environment_("SLURM_STEP_NUM_TASKS");
+  }
+
   Result<uint32_t> Number(const char* name) const {
     const auto text = environment_(name);
     const auto number = text ? NumberOf(*text) : std::nullopt;
@@ -173,6 +184,10 @@ Result<PartChoice> Detect(std::optional<uint32_t> count, const Environment& envi
     return UsageError("--part auto: the launcher does not say how many parts there are")
         .Expected("--part auto/N, N the completions of the job")
         .Found(place.by);
+  if (place.index >= *place.count)
+    return UsageError("--part auto/N: the launcher has started more parts than N")
+        .Expected("N = the completions of the job")
+        .Found("N = " + std::to_string(*place.count) + ", " + place.by);
   return PartChoice{{place.index, *place.count}, place.by};
 }
 

@@ -117,6 +117,27 @@ class Health(ToolCase):
         said = self.run_tool("mimo-convert", made, self.at("said"), "--copy")
         self.assertIn("health.input_scale_differs", said.stderr)
 
+    def test_rank_files_hold_what_no_engine_reads(self):
+        """Input scales of NVFP4 that nothing uses are NaN or 1 in the state of an engine; those in use are judged there."""
+        source, _ = checkpoints.ours("v2.5", **dict(checkpoints.TINY, heads=8, intermediate=256, moe_intermediate=256))
+        ranks = ("--to", "vllm", "--format", "sharded-state", "--tp", "2", "--ep", "1")
+        for name, options in (("weights", ()), ("both", ("--w4a4", "--input-scale", "0.25"))):
+            made = self.convert(source, name, "--recipe", "nvfp4-mlp", *options, "--qkv", "fused:2")
+            out = self.convert(made, name + "-ranks", *ranks)
+            os.remove(os.path.join(out, "mimo-manifest.json"))
+            odd = [n for file in container.tensor_files(out) for n, (d, a) in container.read(os.path.join(out, file)).items()
+                   if n.endswith("input_scale") and d == "BF16" and (np.asarray(a) == 0x7FC0).all()]
+            self.assertEqual(bool(odd), name == "weights")
+            self.assertEqual(self.findings(out), {}, name)
+        for file in container.tensor_files(out):
+            path = os.path.join(out, file)
+            tensors = {n: (d, np.array(a)) for n, (d, a) in container.read(path).items()}
+            for n, (d, a) in tensors.items():
+                if n == "model.layers.1.input_layernorm.weight":
+                    a[3] = 0x7FC0
+            container.write(path, tensors, container.read_header(path)[1])
+        self.assertEqual(sorted(self.findings(out, code=3)), ["health.non_finite"])
+
     def test_globals_of_zero_or_nan(self):
         for value in (0.0, np.nan):
             def break_global(name, dtype, array):

@@ -322,6 +322,20 @@ void ReadQuantization(Fields fields, ModelConfig& config) {
   config.block_cols = fields.IntegerOf("weight_block_size[1]", (*block)[1], 1, kMaxNumber).value_or(1);
 }
 
+// True, or a list of the names that it holds for.
+void ReadCacheVectors(Fields* fields, LayoutMarker* marker) {
+  const Json* value = fields->Find("cache_vectors");
+  if (value == nullptr) return;
+  const bool names =
+      value->is_array() && std::all_of(value->begin(), value->end(), [](const Json& name) { return name.is_string(); });
+  if (names)
+    marker->cache_vector_names = value->get<std::vector<std::string>>();
+  else if (value->is_boolean())
+    marker->cache_vectors = value->get<bool>();
+  else
+    fields->Fail("cache_vectors", "true, false or a list of names", Shown(*value));
+}
+
 void ReadMarker(Fields fields, ModelConfig& config) {
   LayoutMarker marker;
   if (fields.Integer("version", 0) != 1) {
@@ -350,7 +364,7 @@ void ReadMarker(Fields fields, ModelConfig& config) {
   marker.folded = fields.String("folded_value_scale");
   marker.recoded = fields.Bool("recoded");
   marker.router = DTypeFromName(fields.String("router"));
-  marker.cache_vectors = fields.Bool("cache_vectors");
+  ReadCacheVectors(&fields, &marker);
   if (const Json* source = fields.Object("source")) {
     Fields inner = fields.Inner(*source, "source.");
     const std::string made_from = inner.String("qkv");

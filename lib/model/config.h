@@ -56,10 +56,11 @@ struct LayoutMarker {
   int64_t tp = 0, ep = 0;                        // sharded-state: its ranks
   std::optional<ExpertCodes> expert_codes = {};  // nxdi
   bool centred = false;                          // router biases lack their mean (RouterBias::kCentred)
-  std::string folded = {};           // where attention_value_scale went: a word of kFoldIntos, kept as it was read
-  bool cache_vectors = false;        // sharded-state: the source's scales of the KV cache are of shape [1], here []
-  std::optional<DType> router = {};  // sharded-state, torch_dist: what the source's router was widened from
-  bool recoded = false;              // weights are not in the codecs that the source had
+  std::string folded = {};     // where attention_value_scale went: a word of kFoldIntos, kept as it was read
+  bool cache_vectors = false;  // sharded-state: the source's scales of the KV cache are of shape [1], here []
+  std::vector<std::string> cache_vector_names = {};  // where only some of them are: these
+  std::optional<DType> router = {};         // sharded-state, torch_dist: what the source's router was widened from
+  bool recoded = false;                     // weights are not in the codecs that the source had
   std::optional<MarkedLayout> source = {};  // what it was made from
   std::optional<UnpaddedDimensions> unpadded = {};
 };

@@ -131,6 +131,70 @@ class Layouts(KvCase):
         self.assertEqual(len(scales(self.convert(source, "kept", "--qkv", "keep"))), 7)
 
 
+class Shapes(KvCase):
+    """Some tools store [] and others [1], and a merge of two has both: each scale keeps its own shape."""
+    size = dict(TINY, intermediate=256)
+    RANKS = ("--to", "vllm", "--format", "sharded-state", "--tp", "2", "--ep", "2")
+
+    def mixed(self, place, name="source", kinds="kv"):
+        """-> (directory, {(layer prefix, kind): (bits, shape)}): vectors and scalars in turns."""
+        source, values = self.source(name, place=place, kinds=kinds)
+        expected = {key: np.asarray(bits).reshape((1,) if i % 2 else ()) for i, (key, bits) in enumerate(values.items())}
+        self.replace(source, {p + NAMES[place][kind]: ("F32", bits) for (p, kind), bits in expected.items()})
+        return source, expected
+
+    def check_shapes(self, directory, expected, place):
+        found = scales(directory)
+        self.assertEqual({n: (d, a.shape, a.tobytes()) for n, (d, a) in found.items()},
+                         {p + NAMES[place][kind]: ("F32", bits.shape, bits.tobytes())
+                          for (p, kind), bits in expected.items()})
+
+    def test_every_layout_keeps_them(self):
+        for place, apart in (("fused", "split"), ("split", "split"), ("attention", "attention")):
+            with self.subTest(place):
+                self.setUp()
+                source, expected = self.mixed(place)
+                self.check_shapes(self.convert(source, "kept", "--max-shard-size", "1MB"), expected, place)
+                self.check_shapes(self.convert(source, "split", "--qkv", "split"), expected, apart)
+                self.check_shapes(self.convert(source, "values", "--dtype", "bf16", "--qkv", "split"), expected, apart)
+                back = self.convert(self.at("split"), "back", "--qkv", "fused")
+                self.check_shapes(back, expected, "fused" if place == "split" else place)
+                self.check_shapes(self.convert(source, "like", "--like", source), expected, place)
+
+    def test_rank_files_give_them_back(self):
+        for place in ("fused", "split", "attention"):
+            for index in (True, False):
+                with self.subTest(place=place, index=index):
+                    self.setUp()
+                    source, expected = self.mixed(place)
+                    ranks = self.convert(source, "ranks", *self.RANKS)
+                    if not index:    # then names are those beside fused attention, and shapes are known all the same
+                        os.remove(os.path.join(ranks, "mimo-source", "model.safetensors.index.json"))
+                    again = self.convert(ranks, "again", "--to", "hf")
+                    self.check_shapes(again, expected, place if index else "fused")
+                    # And those of the rank files that these are made into once more.
+                    ranks = self.convert(again, "ranks-again", *self.RANKS)
+                    self.check_shapes(self.convert(ranks, "last", "--to", "hf"), expected, place if index else "fused")
+
+    def test_what_has_no_place_in_a_state_keeps_them(self):
+        source, expected = self.mixed("fused")
+        ranks = self.convert(source, "ranks", *self.RANKS, "--dtype", "bf16")
+        rest = {n: v for n, v in container.read(os.path.join(ranks, "hf-rest.safetensors")).items() if is_scale(n)}
+        self.assertEqual({n: a.shape for n, (_, a) in rest.items()},
+                         {p + NAMES["fused"][kind]: bits.shape for (p, kind), bits in expected.items()})
+        self.check_shapes(self.convert(ranks, "back", "--to", "hf"), expected, "split")
+
+
+    def test_a_marker_is_true_or_names(self):
+        source, expected = self.mixed("fused")
+        ranks = self.convert(source, "ranks", *self.RANKS)
+        marked = compare.load_json(ranks, "config.json")["mimo_layout"]["cache_vectors"]
+        self.assertEqual(sorted(marked), sorted(p + NAMES["fused"][kind] for (p, kind), b in expected.items() if b.shape))
+        for odd in ("yes", [1], {}):
+            self.config(ranks, lambda c: c["mimo_layout"].update(cache_vectors=odd))
+            self.assertIn("cache_vectors", self.run_tool("mimo-inspect", ranks, code=3).stderr)
+
+
 class Types(KvCase):
     def test_they_outlive_every_type_of_weights(self):
         """They are of the cache: kept bit for bit, and what declares them stays where the output has a place for it."""

@@ -125,6 +125,7 @@ class DirectoryDescriber {
       marker.expert_codes.reset();
       marker.router.reset();
       marker.cache_vectors = false;
+      marker.cache_vector_names.clear();
       marker.recoded |= !chooser_.keeps() || target_.decodes || options_.on_straddle == StraddlePolicy::kBf16;
       if (!marker.source && !traits_.plain) marker.source = MarkOf(p_.layout.layout);
       if (!traits_.plain && target_.resizes(config_) && !marker.unpadded) marker.unpadded = Unpadded();

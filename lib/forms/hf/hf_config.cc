@@ -36,6 +36,7 @@ ordered_json Marker(const HfDescription& d) {
   if (m.centred) marker["router_bias"] = WordOf(kRouterBiases, RouterBias::kCentred);
   if (m.router) marker["router"] = DTypeName(*m.router);
   if (m.cache_vectors) marker["cache_vectors"] = true;
+  if (!m.cache_vector_names.empty()) marker["cache_vectors"] = m.cache_vector_names;
   if (m.recoded) marker["recoded"] = true;
   if (!m.folded.empty()) marker["folded_value_scale"] = m.folded;
   if (m.source) {

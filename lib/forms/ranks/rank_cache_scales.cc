@@ -103,12 +103,24 @@ Result<std::set<std::string>> FilledCacheScales(FileSystem& fs, const Catalogue&
 }
 
 ShownCacheScales::ShownCacheScales(const Catalogue& stored) : table_(*stored.table) {
+  if (const auto& marker = stored.config.marker) {
+    all_vectors_ = marker->cache_vectors;
+    for (const std::string& name : marker->cache_vector_names) {
+      const TensorId id = table_.Identify(name);
+      vectors_.emplace(id.mtp, id.layer, id.role);
+    }
+  }
   if (!stored.origin || !stored.origin->index) return;
   for (const auto& [tensor, file] : stored.origin->index->weight_map) {
     if (!tensor.ends_with("_scale") || table_.CacheScaleOf(tensor) == nullptr) continue;
     const TensorId id = table_.Identify(tensor);
     origin_.emplace(std::tuple(id.mtp, id.layer, id.role), tensor);
   }
+}
+
+bool ShownCacheScales::WasVector(const TensorId& id) const {
+  return all_vectors_ || vectors_.contains({id.mtp, id.layer, id.role}) ||
+         (id.role != Role::kCacheQ && vectors_.contains({id.mtp, id.layer, Role::kCacheKv}));
 }
 
 std::optional<StoredArray> ShownCacheScales::Show(const RankConstant& constant, int32_t layer) const {

@@ -55,9 +55,13 @@ class ShownCacheScales {
   // Name and id of what the constant of a layer holds: as the index of the origin has it, else beside fused attention.
   // nullopt: the origin has one scale for keys and values, which another constant shows.
   std::optional<StoredArray> Show(const RankConstant& constant, int32_t layer) const;
+  // Whether it had the shape [1] there.
+  bool WasVector(const TensorId& id) const;
 
  private:
   const ModelTable& table_;
+  bool all_vectors_ = false;
+  std::set<std::tuple<bool, int32_t, Role>> vectors_;
   std::map<std::tuple<bool, int32_t, Role>, std::string> origin_;
 };
 

@@ -373,7 +373,7 @@ class RankViewer {
       const StoredArray& first = stored_.arrays[arrays[0]];
       array->dtype = first.dtype;
       array->shape = first.shape;
-      if (config_.marker && config_.marker->cache_vectors && array->shape.empty()) array->shape = {1};
+      if (array->shape.empty() && names.WasVector(array->id)) array->shape = {1};
       for (const uint32_t i : arrays) view_.constants[i] = 0;
       for (size_t r = 1; r < arrays.size(); ++r) view_.replicas.push_back({arrays[0], arrays[r], 0, 0, 1});
       const Fragment whole = WholeOf(*array, arrays[0]);

@@ -97,11 +97,12 @@ void ShardedStateForm::Amend(const Planning& p, HfDescription* description) cons
   description->marker.ep = std::max<int64_t>(p.options.ep, 1);
   description->marker.table = p.target.table;
   if (RouterIsBf16(p) && p.catalogue.config.router_dtype != "bfloat16") description->marker.router = DType::kBF16;
-  const std::vector<CacheScale>& scales = p.inventory.cache_scales;
-  description->marker.cache_vectors =
-      !scales.empty() && std::all_of(scales.begin(), scales.end(), [&](const CacheScale& scale) {
-        return p.catalogue.arrays[scale.array].shape.size() == 1;
-      });
+  std::vector<std::string> vectors;
+  for (const CacheScale& scale : p.inventory.cache_scales)
+    if (const StoredArray& array = p.catalogue.arrays[scale.array]; array.shape.size() == 1)
+      vectors.push_back(array.name);
+  description->marker.cache_vectors = !vectors.empty() && vectors.size() == p.inventory.cache_scales.size();
+  if (!description->marker.cache_vectors) description->marker.cache_vector_names = std::move(vectors);
 }
 
 }  // namespace mimo

@@ -22,7 +22,7 @@ import numpy as np
 
 from harness import compare, megatron_case, rl_step, torch_dist
 from harness.megatron_case import TINY, MegatronCase
-from reference import container
+from reference import codecs, container
 
 FIGURES = re.compile(r"descent: (\d+) heads, strips and vectors, (\d+) values compared, least cosine (-?[\d.]+)")
 LAYER = "model.layers.1."  # of experts; layer 0 is dense
@@ -192,6 +192,47 @@ class SplitRuns(DescentCase):
                 run = self.run_with(changed)
                 self.refused(run, finding, *words)
                 self.judged(run, "--allow-divergence")  # nothing else finds it
+
+    def blended(self, values, cosine):
+        """Of the same norm, under this cosine to `values`, in every piece of a row that may be compared."""
+        noise = np.random.default_rng(5).standard_normal(values.shape)
+        noise -= values * (noise * values).sum(-1, keepdims=True) / (values * values).sum(-1, keepdims=True)
+        noise *= np.sqrt((values * values).sum(-1, keepdims=True) / (noise * noise).sum(-1, keepdims=True))
+        return cosine * values + np.sqrt(1 - cosine * cosine) * noise
+
+    def with_strip(self, name, change):
+        """{name: the tensor with change(rows 32 to 63)}, which gets them in pieces of 128 columns."""
+        values = codecs.f32_from_bf16(self.array(name)).astype(np.float64)
+        pieces = values[32:64].reshape(32, -1, 128)
+        values[32:64] = change(pieces).reshape(32, -1)
+        return {name: codecs.bf16_from_f32(values.astype(np.float32))}
+
+    def test_a_cosine_of_a_half_is_the_least(self):
+        gate = EXPERT.format(2, "gate")
+        for cosine, code in ((0.52, 0), (0.48, 3)):
+            run = self.run_with(self.with_strip(gate, lambda pieces: self.blended(pieces, cosine)))
+            result = self.judged(run, code=code)
+            if code:
+                self.assertIn("rows 32 to 63", result.stderr)
+
+    def test_what_is_small_in_the_reference_may_be_anything(self):
+        """Below a 64th of the norm that rows have there on average."""
+        gate = EXPERT.format(2, "gate")
+        usual = np.sqrt((codecs.f32_from_bf16(self.array(gate)).astype(np.float64) ** 2).mean())
+        for share, code in ((1 / 90, 0), (1 / 45, 3)):
+            def small(pieces):
+                return pieces * share * usual / np.sqrt((pieces ** 2).mean(-1, keepdims=True))
+            reference = self.run_with(self.with_strip(gate, small))
+            shutil.rmtree(self.at("reference"), ignore_errors=True)
+            os.rename(reference, self.at("reference"))
+            run = self.run_with(self.with_strip(gate, lambda pieces: -small(pieces)))
+            result = self.run_tool("mimo-convert", run, "--to", "hf", "--like", self.at("reference"), "--dry-run", code=code)
+            if code:
+                self.assertIn("rows 32 to 63", result.stderr)
+
+    def test_vectors_of_a_few_values_may_move_as_a_whole(self):
+        sinks = LAYER + "self_attn.attention_sink_bias"
+        self.judged(self.run_with({sinks: self.array(sinks) ^ np.array(0x8000, self.array(sinks).dtype)}))
 
     def test_what_is_let_through_is_recorded(self):
         run = self.run_with(self.swapped(EXPERT.format(0, "up"), EXPERT.format(3, "up")))

@@ -87,7 +87,11 @@ Result<Choice> StorageChooser::Choose(const Weight& weight, const TensorId& id, 
   const std::optional<Codec> codec = CodecOf(wanted);
   if (!codec && weight.per_row() && catalogue_->arrays[weight.scale].id.part == Part::kRowScale)
     return Choice::Plain(Codec::kBf16);  // Neuron's, which no other reader knows
-  if (!codec) return Kept(weight);
+  if (!codec) {
+    keeps_row_matrices_ |= recipe_ != nullptr && dialect_ == Dialect::kModelOpt && weight.per_row() &&
+                           catalogue_->arrays[weight.scale].shape.size() == 2;
+    return Kept(weight);
+  }
   if (!IsValueCodec(*codec)) return Encoded(weight, wanted, name);
   Choice choice;
   choice.codec = *codec;

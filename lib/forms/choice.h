@@ -51,6 +51,9 @@ class StorageChooser {
   bool keeps() const { return recipe_ == nullptr && dtype_ == DTypeChoice::kKeep; }
   // Of the output. Without a recipe, that of the source.
   Dialect dialect() const { return dialect_; }
+  // Whether weights were kept whose scales of rows lie as no reader of the dialect is known to take them: [rows, 1]
+  // under ModelOpt's names.
+  bool keeps_row_matrices() const { return keeps_row_matrices_; }
 
   // For weight `id` of the output, called `name` and made from `weight`. kUsage when what the rules ask for cannot be.
   Result<Choice> Choose(const Weight& weight, const TensorId& id, const std::string& name);
@@ -70,6 +73,7 @@ class StorageChooser {
   const Catalogue* catalogue_;
   DTypeChoice dtype_;
   bool narrows_ = false;
+  bool keeps_row_matrices_ = false;
   Dialect dialect_ = Dialect::kNative;
   const Recipe* recipe_ = nullptr;  // of the options
   std::unique_ptr<RecipeMatcher> matcher_;

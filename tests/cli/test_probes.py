@@ -435,6 +435,16 @@ class Glm4(ProbeCase):
                 quantized = "shared_experts.gate_proj" in name or ("down_proj" in name and ".experts." not in name)
                 self.assertEqual(dtype == "F8_E4M3", quantized, name)
 
+    def test_scales_of_rows_under_the_names_of_modelopt(self):
+        """They stay [rows, 1], which is said where readers are known to want [rows]."""
+        model = Glm4Moe(fp8="row")
+        source = self.write(model)
+        for options, said in ((("--recipe", "nvfp4-experts"), True), (("--recipe", "nvfp4"), False),
+                              (("--recipe", "nvfp4-experts", "--dialect", "compressed-tensors"), False), (("--copy",), False)):
+            with self.subTest(options=options):
+                result = self.run_tool("mimo-convert", source, self.at("-".join(options)), *options)
+                self.assertEqual("scales of [rows, 1]" in result.stderr, said, result.stderr)
+
     def test_readers_ask_for_shared_gate_and_up_as_one(self):
         model = Glm4Moe(fp8="block")
         out = self.convert(self.write(model), "nvfp4", "--recipe", "nvfp4")

@@ -45,6 +45,10 @@ void Form::Note(Planning* p) const {
       engines += (engines.empty() ? "" : ", ") + engine.name + " " + engine.status;
     notes.push_back("recipe " + recipe->name + ": " + engines + " (docs/recipes.md says why)");
   }
+  if (p->chooser.keeps_row_matrices())
+    notes.push_back(
+        "FP8 with a scale per row keeps scales of [rows, 1], where ModelOpt and its readers have [rows]: --dialect "
+        "compressed-tensors describes what is stored (docs/recipes.md)");
   if (target.resizes(p->catalogue.config) && options.pad) {
     const ModelConfig& m = target.model;
     notes.push_back("zeros added for TP " + std::to_string(options.tp) + ": " + std::to_string(m.global.heads) +

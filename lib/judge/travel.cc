@@ -55,18 +55,19 @@ void JudgeCacheScales(const Catalogue& stored, const Inventory& inventory, Verdi
                  Counted(inventory.cache_scales.size(), "scale") + ", and no kv_cache_scheme",
                  inventory.cache_scales.size());
   std::set<int32_t> keys, values;
-  std::set<std::tuple<bool, int32_t, Role>> seen;
+  std::map<std::tuple<bool, int32_t, Role>, std::string> seen;
   std::vector<std::string> twice;
   for (const CacheScale& scale : inventory.cache_scales) {
-    if (!seen.insert({scale.id.mtp, scale.id.layer, scale.id.role}).second)
-      twice.push_back(std::string(scale.id.mtp ? "mtp " : "") + std::to_string(scale.id.layer));
+    const std::string& name = stored.arrays[scale.array].name;
+    const auto [first, fresh] = seen.try_emplace({scale.id.mtp, scale.id.layer, scale.id.role}, name);
+    if (!fresh) twice.push_back(first->second + " beside " + name);
     if (scale.id.mtp) continue;
     if (scale.id.role == Role::kCacheK || scale.id.role == Role::kCacheKv) keys.insert(scale.id.layer);
     if (scale.id.role == Role::kCacheV || scale.id.role == Role::kCacheKv) values.insert(scale.id.layer);
   }
   if (!twice.empty())
-    verdict->Add("travel.two_cache_scales", "layers " + Examples(twice),
-                 "two k_scale or two v_scale, under different names", twice.size());
+    verdict->Add("travel.two_cache_scales", Examples(twice),
+                 "two scales of the KV cache of one layer and kind, under different names", twice.size());
   JudgeGaps(stored, keys, values, verdict);
 }
 

@@ -10,8 +10,9 @@ namespace mimo {
 
 class ScratchDirectory {
  public:
-  ScratchDirectory() {
-    path_ = (std::filesystem::temp_directory_path() / "mimo-test-XXXXXX").string();
+  ScratchDirectory() : ScratchDirectory(std::filesystem::temp_directory_path().string()) {}
+  explicit ScratchDirectory(const std::string& parent) {
+    path_ = (std::filesystem::path(parent) / "mimo-test-XXXXXX").string();
     if (::mkdtemp(path_.data()) == nullptr) path_.clear();
   }
   ~ScratchDirectory() {

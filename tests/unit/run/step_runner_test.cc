@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "lib/base/machine.h"
+#include "tests/faults/faulty_file_system.h"
 #include "tests/unit/run/model.h"
 
 namespace mimo {
@@ -35,6 +37,39 @@ TEST(StepRunner, AStopLeavesAPartialOutputThatResumes) {
   stop = 0;
   options.resume = true;
   EXPECT_TRUE(Convert(model, options).ok());
+}
+
+// Files of a file system without direct I/O: an error where it was asked for, and nothing where it was a wish.
+TEST(StepRunner, DirectIoThatIsNotThereIsAnError) {
+  const lab::Model model;
+  FaultyFileSystem fs(PosixFileSystem());  // whose files have none
+  RunOptions options;
+  options.output = model.checkpoint.output();
+  options.io = IoMode::kDirect;
+  const auto refused = RunPlan(fs, model.catalogue(), model.plan(), options);
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kIo);
+  EXPECT_NE(refused.error().advice.find("--io"), std::string::npos);
+  options.resume = true;
+  options.io = IoMode::kAuto;
+  EXPECT_TRUE(RunPlan(fs, model.catalogue(), model.plan(), options).ok());
+}
+
+TEST(StepRunner, AutoGoesPastThePageCacheWhereMemoryIsTooSmall) {
+  const lab::Model model;
+  RunOptions options;
+  EXPECT_EQ(WantsDirect(model.catalogue(), model.plan(), options), std::pair(false, false));
+  Catalogue large = model.catalogue();
+  large.files[0].bytes = uint64_t{1} << 50;
+  EXPECT_EQ(WantsDirect(large, model.plan(), options), std::pair(true, false));
+  Plan plan = model.plan();
+  plan.files[0].bytes = uint64_t{1} << 50;
+  EXPECT_EQ(WantsDirect(model.catalogue(), plan, options), std::pair(false, true));
+  options.part = RunPart{0, 1u << 16};  // each has a little of it
+  plan.files[0].bytes = UsableMemory();
+  EXPECT_EQ(WantsDirect(model.catalogue(), plan, options), std::pair(false, false));
+  options.io = IoMode::kBuffered;
+  EXPECT_EQ(WantsDirect(large, plan, options), std::pair(false, false));
 }
 
 TEST(StepRunner, BadInputNamesTheTensorAndLeavesNothing) {

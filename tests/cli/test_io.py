@@ -1,0 +1,76 @@
+"""Proves that --io changes no byte: past the page cache and through it, on one thread and on many, in one process and in parts, with
+--resume of what the other has begun; and that a file system without direct I/O is an error where it was asked for, and none where it
+was a wish.
+"""
+import os
+import shutil
+import tempfile
+import unittest
+
+from harness import checkpoints, tools
+from harness.case import ToolCase
+
+CONVERSIONS = (("--dtype", "bf16", "--qkv", "split"), ("--recipe", "nvfp4-experts"),
+               ("--to", "vllm", "--format", "sharded-state", "--tp", "2"), ("--to", "megatron"))
+
+
+def has_direct_io(directory):
+    with tempfile.NamedTemporaryFile(dir=directory) as file:
+        try:
+            os.close(os.open(file.name, os.O_RDONLY | os.O_DIRECT))
+            return True
+        except OSError:
+            return False
+
+
+class Io(ToolCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.made, _ = checkpoints.ours("v2.5", hidden=512, experts=4, moe_intermediate=256, intermediate=1024, pattern=(0, 1), vocab=2048,
+                                       towers=False)
+
+    def setUp(self):
+        super().setUp()
+        self.disk = tempfile.mkdtemp(prefix="mimo-io-", dir="/var/tmp")
+        self.addCleanup(shutil.rmtree, self.disk, ignore_errors=True)
+        self.source = os.path.join(self.disk, "source")
+        shutil.copytree(self.made, self.source)
+
+    def test_same_bytes(self):
+        if not has_direct_io(self.disk):
+            self.skipTest("/var/tmp has no direct I/O")
+        for options in CONVERSIONS:
+            with self.subTest(" ".join(options)):
+                def run(name, *how):
+                    out = os.path.join(self.disk, name)
+                    shutil.rmtree(out, ignore_errors=True)
+                    self.run_tool("mimo-convert", self.source, out, *options, "--no-progress", *how)
+                    return out
+
+                buffered = run("buffered", "--io", "buffered")
+                for threads in ("1", "2", "7"):
+                    self.assert_same_trees(buffered, run("direct", "--io", "direct", "--threads", threads))
+                small = run("small", "--io", "direct", "--memory", "8MiB", "--unit-size", "200KB")
+                self.assert_same_trees(buffered, small)
+                self.assert_same_trees(buffered, run("auto"))
+                parts = os.path.join(self.disk, "parts")
+                shutil.rmtree(parts, ignore_errors=True)
+                for index, io in enumerate(("direct", "buffered", "direct")):
+                    self.run_tool("mimo-convert", self.source, parts, *options, "--no-progress", "--unit-size", "200KB", "--io", io,
+                                  "--part", f"{index}/3")
+                self.run_tool("mimo-convert", "--join", parts, "--io", "direct", "--no-progress")
+                self.assert_same_trees(buffered, parts)
+
+    def test_memory_has_no_direct_io(self):
+        if not os.path.isdir("/dev/shm") or has_direct_io("/dev/shm"):
+            self.skipTest("memory is no file system here, or has direct I/O")
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+            out = os.path.join(memory, "out")
+            result = self.run_tool("mimo-convert", self.source, out, "--copy", "--io", "direct", "--no-progress", code=4)
+            self.assertIn("--io auto or --io buffered", result.stderr)
+            self.run_tool("mimo-convert", self.source, out, "--copy", "--resume", "--no-progress")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -73,6 +73,7 @@ ordered_json ForecastJson(const Forecast& f, const std::optional<Rates>& rates) 
                        {"may_write", f.may_write},
                        {"free_bytes", f.free_bytes},
                        {"needed_bytes", f.needed_bytes},
+                       {"fits", f.fits()},
                        {"files_linked", f.files_linked},
                        {"linked_bytes", f.linked_bytes},
                        {"units", {{"all", f.totals.units}, {"there", f.totals.units_before}}},

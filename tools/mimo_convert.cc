@@ -21,6 +21,7 @@
 #include "lib/verify/logical/output_hasher.h"
 #include "tools/asked.h"
 #include "tools/batch_job.h"
+#include "tools/bench_command.h"
 #include "tools/cli.h"
 #include "tools/finding_report.h"
 #include "tools/forecast_report.h"
@@ -83,6 +84,8 @@ constexpr char kExamples[] =
     "  mimo-convert CKPT OUT --qkv fused --dry-run                          what would happen, without writing a byte\n"
     "  srun -n 16 mimo-convert CKPT OUT --to vllm --tp 8 --part auto        on 16 nodes; then, once: mimo-convert "
     "--join OUT\n"
+    "  mimo-convert bench CKPT OUT                                          what this machine reads, writes and "
+    "computes\n"
     "Exit codes: 0 done, 1 a required property does not hold, 2 usage, 3 bad input, 4 I/O, 5 device, 130/143 "
     "interrupted.";
 
@@ -406,6 +409,8 @@ int Convert(Arguments& a) {
       PrintPlanReport(plan_report);
     if (!forecast) return 0;
     if (!a.common.json && !a.common.quiet) PrintForecast(a.run.output, *forecast, a.rates_read);
+    if (!forecast->fits())
+      cli::PrintWarning(kName, "the run would be refused now: not enough free space for the output", a.common);
     return forecast->refusal ? cli::PrintError(kName, *forecast->refusal, false) : 0;
   }
   if (!a.common.json && a.common.verbose) PrintPlanReport(plan_report);
@@ -460,6 +465,7 @@ int Join(const mimo::Arguments& joined, const std::vector<std::string>& words) {
 }
 
 int Run(const std::vector<std::string>& words) {
+  if (words.size() > 1 && words[1] == "bench") return mimo::RunBench(words);
   mimo::Arguments arguments;
   CLI::App app{"Converts checkpoints of " + mimo::KnownFamilies(false) +
                    ": dequantize, split or fuse QKV, re-shard files; exactly, in one pass.",

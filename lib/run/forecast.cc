@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "lib/base/checked.h"
 #include "lib/run/claim.h"
 #include "lib/run/earlier_work.h"
 #include "lib/run/executor.h"
@@ -40,11 +39,6 @@ class Forecaster {
     MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(options_.output));
     if (info && info->kind == FileKind::kDirectory) MIMO_RETURN_IF_ERROR(LookAtOutput(first, end));
     if (forecast_.state == Forecast::State::kNew || forecast_.state == Forecast::State::kOther) FromNothing(first, end);
-    if (forecast_.needed_bytes > forecast_.free_bytes && forecast_.state != Forecast::State::kComplete)
-      Refuse(IoError("not enough free space for the output")
-                 .File(options_.output)
-                 .Expected(FormatBytes(forecast_.needed_bytes))
-                 .Found(FormatBytes(forecast_.free_bytes)));
     return std::move(forecast_);
   }
 

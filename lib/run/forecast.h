@@ -21,7 +21,7 @@ struct Forecast {
     kOther,     // holds something else, which --overwrite would replace
   };
   State state = State::kNew;
-  std::optional<Error> refusal;  // why the run would not begin
+  std::optional<Error> refusal;  // why the run would not begin, but for space, which comes and goes
   std::string file_system;       // FileSystem::KindOf
   bool may_write = true;
   uint64_t free_bytes = 0;
@@ -31,6 +31,7 @@ struct Forecast {
   uint64_t read_bytes = 0;  // about what is left to read and to write, of this share
   uint64_t written_bytes = 0;
   uint64_t largest_unit_bytes = 0;  // of output
+  bool fits() const { return state == State::kComplete || needed_bytes <= free_bytes; }
 };
 
 // Looks at options.output, and changes nothing. kIo. What the run itself would say is Forecast::refusal.

@@ -92,6 +92,18 @@ class DryRun(ToolCase):
         self.assertIn("memory", self.forecast(self.at("new"), "--memory", "1kB", code=2)["refusal"]["message"])
         self.run_tool("mimo-convert", self.source, out, *OPTIONS, "--dry-run", "--rates", "5GB", code=2)
 
+    def test_space_that_is_not_there_is_said(self):
+        """A plan is made wherever it is asked for; space comes and goes."""
+        sparse = self.at("sparse")
+        self.run_tool("mimo-synth", "mimo-v2.5-pro", sparse, "--sparse", "--quiet")
+        result = self.run_tool("mimo-convert", sparse, self.at("out"), *OPTIONS[:4], "--dry-run", "--json")
+        told = json.loads(result.stdout)["forecast"]
+        free = os.statvfs(self.at())
+        self.assertEqual(told["fits"], told["needed_bytes"] <= told["free_bytes"])
+        self.assertLess(abs(told["free_bytes"] - free.f_bavail * free.f_frsize), 1 << 30)
+        if not told["fits"]:
+            self.assertIn("not enough free space", result.stderr)
+
     def test_equal_layers_are_one_line(self):
         source, _ = checkpoints.ours("v2.5", pattern=(0, 0, 0, 1), mtp=0, towers=False, experts=2)
         text = self.run_tool("mimo-convert", source, "--qkv", "fused:8", "--dry-run").stdout

@@ -21,7 +21,7 @@ format() {
     git ls-files '*.cc' '*.h' '*.cu' | xargs clang-format --dry-run -Werror
   fi
   if have shellcheck; then
-    git ls-files '*.sh' .ci/run | xargs shellcheck
+    git ls-files '*.sh' '*.sbatch' .ci/run | xargs shellcheck
   fi
 }
 

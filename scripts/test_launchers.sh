@@ -74,8 +74,8 @@ declare -A jobs=(
 source_of() { [[ $1 == like ]] && echo "$work/run" || echo "$work/ckpt"; }
 
 make_sources() {
-  mimo-synth mimo-v2.5 "$work/ckpt" --layers 3 --experts 8 --hidden 1024 --moe-intermediate 1024 --intermediate 1024 \
-    --vocab 8192 --no-towers --quiet
+  mimo-synth mimo-v2.5 "$work/ckpt" --layers 2 --experts 4 --hidden 1024 --moe-intermediate 512 --intermediate 512 \
+    --vocab 4096 --no-towers --quiet
   mimo-convert "$work/ckpt" "$work/run" --to megatron --quiet 2>/dev/null
   local job
   for job in "${!jobs[@]}"; do
@@ -115,7 +115,7 @@ SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge.sock
+AuthInfo=socket=$dir/munge.sock,cred_expire=5
 CryptoType=crypto/munge
 SlurmctldPort=16817
 SlurmdPort=16818
@@ -132,7 +132,7 @@ JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,requeue_delay=1
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
@@ -178,7 +178,7 @@ submit() { # [--array] NAME JOB OUT: parts and join -> their ids
   fi
   # shellcheck disable=SC2086  # words
   MIMO_CONVERT_UNIT_SIZE=$unit "$root/scripts/slurm/submit.sh" "${flags[@]}" --parts 4 --sbatch --cpus-per-task=2 \
-    --sbatch --mem=1G --sbatch "--output=$work/log-$1-$2-%j.txt" "$(source_of "$2")" "$3" ${jobs[$2]} 2>"$work/submit.log" ||
+    --sbatch --ntasks-per-node=4 --sbatch --mem=1G --sbatch "--output=$work/log-$1-$2-%j.txt" "$(source_of "$2")" "$3" ${jobs[$2]} 2>"$work/submit.log" ||
     { cat "$work/submit.log" >&2; return 1; }
 }
 
@@ -193,9 +193,23 @@ slurm_steps() {
   done
 }
 
+# The process that has the lease of a part of 4.
+kill_part() {
+  local lease=$work/out/.mimo-partial/parts/$1-of-4.json pid
+  for _ in {1..100}; do
+    pid=$(grep -o '"pid": [0-9]*' "$lease" 2>/dev/null | grep -o '[0-9]*') || true
+    if [[ -n $pid ]]; then
+      kill -KILL "$pid" 2>/dev/null
+      return
+    fi
+    sleep 0.02
+  done
+  return 1
+}
+
 # Elements are killed, requeued by us and by themselves, and told to stop, while others go on.
 slurm_arrays() {
-  local job ids began element
+  local job ids began
   for job in "${!jobs[@]}"; do
     began=$SECONDS
     read -ra ids <<<"$(unit=200000 submit --array array "$job" "$work/out")"
@@ -206,9 +220,8 @@ slurm_arrays() {
       sleep 0.02
     done
     scontrol requeue "${ids[0]}_1" 2>/dev/null || seen "element 1 had ended before it could be requeued"
-    element=$(squeue -h -o %A -j "${ids[0]}_2" 2>/dev/null || true)
-    scancel --signal=KILL "${ids[0]}_3" 2>/dev/null || seen "element 3 had ended before it could be killed"
-    scancel --signal=TERM "${element:-${ids[0]}_2}" 2>/dev/null || seen "element 2 had ended before it could be stopped"
+    scancel --signal=TERM "${ids[0]}_2" 2>/dev/null || seen "element 2 had ended before it could be stopped"
+    kill_part 3 || seen "element 3 had ended before it could be killed"
     wait_for "${ids[@]}" || fail "array: $job: $(tail -qn 2 "$work"/log-array-"$job"-*)"
     seen "queued again: $(cat "$work"/log-array-"$job"-*.txt | grep -c 'queued again') by their script;" \
       "restarts: $(scontrol show job "${ids[0]}" | grep -o 'Restarts=[0-9]*' | tr '\n' ' ')"

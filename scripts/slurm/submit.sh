@@ -12,7 +12,6 @@ usage() {
 
 here=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 size=$here/../job_size.py
-[[ -f $size ]] || size=$here/job_size.py
 job=steps form=slurm sizes=() words=()
 while (($#)); do
   case $1 in

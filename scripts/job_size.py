@@ -73,7 +73,8 @@ def main():
     parser.add_argument("--rate", type=float, default=500)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
-    if not arguments.command or arguments.minutes <= 0 or arguments.rate <= 0 or (arguments.parts or 1) < 1:
+    numbers = (arguments.minutes, arguments.rate, 1 if arguments.parts is None else arguments.parts)
+    if not arguments.command or min(numbers) <= 0:
         parser.error("CKPT is missing, or a number is not positive")
     memory, plan = budget(arguments.command)
     print(shown(choose(plan, memory, arguments.parts, arguments.minutes, arguments.rate), arguments.form))

@@ -193,6 +193,16 @@ slurm_steps() {
   done
 }
 
+# Until somebody has made a unit.
+wait_for_units() {
+  for _ in {1..3000}; do
+    if compgen -G "$work/out/.mimo-partial/units/*.json" >/dev/null; then
+      return
+    fi
+    sleep 0.02
+  done
+}
+
 # The process that has the lease of a part of 4.
 kill_part() {
   local lease=$work/out/.mimo-partial/parts/$1-of-4.json pid
@@ -213,12 +223,7 @@ slurm_arrays() {
   for job in "${!jobs[@]}"; do
     began=$SECONDS
     read -ra ids <<<"$(unit=200000 submit --array array "$job" "$work/out")"
-    for _ in {1..400}; do
-      if compgen -G "$work/out/.mimo-partial/units/*.json" >/dev/null; then
-        break
-      fi
-      sleep 0.02
-    done
+    wait_for_units
     scontrol requeue "${ids[0]}_1" 2>/dev/null || seen "element 1 had ended before it could be requeued"
     scancel --signal=TERM "${ids[0]}_2" 2>/dev/null || seen "element 2 had ended before it could be stopped"
     kill_part 3 || seen "element 3 had ended before it could be killed"
@@ -265,14 +270,9 @@ END
 # Out of time: --signal tells parts to stop, the job queues itself, and goes on.
 slurm_time() {
   local ids began=$SECONDS
-  unit=20000 submit step values "$work/out" >"$work/ids"
+  unit=100000 submit step values "$work/out" >"$work/ids"
   read -ra ids <"$work/ids"
-  for _ in {1..400}; do
-    if compgen -G "$work/out/.mimo-partial/units/*.json" >/dev/null; then
-      break
-    fi
-    sleep 0.02
-  done
+  wait_for_units
   scancel --signal=TERM "${ids[0]}" # what Slurm does itself, 120 s before the end
   wait_for "${ids[@]}" || fail "out of time: $(tail -qn 3 "$work"/log-step-values-*)"
   seen "$(grep -h 'queued again' "$work/log-step-values-${ids[0]}.txt" || echo 'ended before it could be stopped')"
@@ -339,7 +339,7 @@ torchrun() {
   cat >"$work/once.sh" <<END
 #!/bin/bash
 if [[ \$RANK == 2 && \$TORCHELASTIC_RESTART_COUNT == 0 ]]; then sleep 0.5; exit 4; fi
-exec mimo-convert $work/ckpt $work/out ${jobs[values]} --part auto --unit-size 20000 --threads 1 --no-progress
+exec mimo-convert $work/ckpt $work/out ${jobs[values]} --part auto --unit-size 100000 --threads 1 --no-progress
 END
   chmod +x "$work/once.sh"
   began=$SECONDS

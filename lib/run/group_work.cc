@@ -14,24 +14,25 @@
 #include "lib/run/turns.h"
 
 namespace mimo {
-namespace {
-
-constexpr size_t kListedGroups = 16;
-constexpr int64_t kGridRows = 128;  // pieces of a bundle begin where block grids usually do
 
 // Rows [row, row + rows) of a bundle, or a transposed unit.
-struct Item {
-  uint32_t index = 0;  // into Items::bundles, or Items::turns
+struct GroupItem {
+  uint32_t index = 0;  // into GroupItems::bundles, or GroupItems::turns
   bool turn = false;
   int64_t row = 0;
   int64_t rows = 0;
 };
 
-struct Items {
+struct GroupItems {
   std::vector<RowStrip> bundles;
   std::vector<TurnUnit> turns;
-  std::vector<Item> list;
+  std::vector<GroupItem> list;
 };
+
+namespace {
+
+constexpr size_t kListedGroups = 16;
+constexpr int64_t kGridRows = 128;  // pieces of a bundle begin where block grids usually do
 
 Job AllOf(const Job& job) {
   return {job.catalogue, job.plan, std::vector<OutputMode>(job.plan.outputs.size(), OutputMode::kWrite)};
@@ -53,7 +54,7 @@ class Places {
   const Job& job_;
 };
 
-Places PlacesOf(const Job& job, const Items& items, const Item& item) {
+Places PlacesOf(const Job& job, const GroupItems& items, const GroupItem& item) {
   Places places(job);
   if (item.turn) {
     for (const TurnRows& rows : items.turns[item.index].targets) places.Add(rows.output, rows.row, rows.rows);
@@ -72,9 +73,9 @@ RowStrip PieceOf(const RowStrip& bundle, int64_t row, int64_t rows) {
   return piece;
 }
 
-Items ListItems(const Job& job, uint32_t group, uint64_t item_bytes) {
+GroupItems ListItems(const Job& job, uint32_t group, uint64_t item_bytes) {
   const Job all = AllOf(job);
-  Items items;
+  GroupItems items;
   items.bundles = BundlesOf(all, group);
   items.turns = TurnsOf(all, group);
   for (uint32_t b = 0; b < items.bundles.size(); ++b) {
@@ -88,9 +89,9 @@ Items ListItems(const Job& job, uint32_t group, uint64_t item_bytes) {
     for (int64_t row = 0; row < rows; row += step) items.list.push_back({b, false, row, std::min(step, rows - row)});
   }
   for (uint32_t t = 0; t < items.turns.size(); ++t) items.list.push_back({t, true, 0, 0});
-  std::vector<std::pair<std::pair<uint32_t, uint64_t>, Item>> placed;
+  std::vector<std::pair<std::pair<uint32_t, uint64_t>, GroupItem>> placed;
   placed.reserve(items.list.size());
-  for (const Item& item : items.list) placed.emplace_back(PlacesOf(job, items, item).first, item);
+  for (const GroupItem& item : items.list) placed.emplace_back(PlacesOf(job, items, item).first, item);
   std::stable_sort(placed.begin(), placed.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   for (size_t i = 0; i < placed.size(); ++i) items.list[i] = placed[i].second;
   return items;
@@ -151,11 +152,11 @@ bool IsCut(const Job& job, uint32_t group) {
 }
 
 std::vector<ItemSize> ItemsOf(const Job& job, uint32_t group, uint64_t item_bytes) {
-  const Items items = ListItems(job, group, item_bytes);
+  const GroupItems items = ListItems(job, group, item_bytes);
   const Job all = AllOf(job);
   std::vector<ItemSize> sizes;
   sizes.reserve(items.list.size());
-  for (const Item& item : items.list) {
+  for (const GroupItem& item : items.list) {
     const Places places = PlacesOf(job, items, item);
     ItemSize size{places.bytes, 0, 0, places.first.first};
     if (item.turn) {
@@ -175,7 +176,7 @@ std::vector<ItemSize> ItemsOf(const Job& job, uint32_t group, uint64_t item_byte
 struct PartLoader::Known {
   struct Slot {
     std::once_flag once;
-    Items items;
+    GroupItems items;
   };
   std::mutex mutex;
   std::list<std::pair<uint32_t, std::shared_ptr<Slot>>> groups;  // the last asked for first
@@ -204,7 +205,7 @@ GroupWork PartLoader::Load(const UnitPart& part) {
   std::call_once(slot->once, [&] { slot->items = ListItems(job_, part.group, item_bytes_); });
   GroupWork work;
   for (uint32_t i = part.first; i < part.end; ++i) {
-    const Item& item = slot->items.list[i];
+    const GroupItem& item = slot->items.list[i];
     if (item.turn) {
       TurnUnit unit = slot->items.turns[item.index];
       if (DropSkipped(job_, &unit)) work.turns.push_back(std::move(unit));

@@ -11,6 +11,9 @@
 #include "lib/verify/compare/local_step.h"
 
 namespace mimo {
+
+enum class ValueFit : uint8_t { kWithin, kClipped, kBeyond };
+
 namespace {
 
 constexpr int64_t kStripElements = 32 << 10;  // both sides as FP32 stay in the cache
@@ -31,21 +34,19 @@ void AddDiffering(const float* a, const float* b, int64_t row, int64_t cols, Fig
   }
 }
 
-enum class Fit : uint8_t { kWithin, kClipped, kBeyond };
-
 // Whether `made`, a value of `codec` under `multiplier`, is what `other` was rounded to.
-Fit FitOf(Codec codec, float made, float multiplier, float other) {
+ValueFit FitOf(Codec codec, float made, float multiplier, float other) {
   const auto fits = [&](float value) {
     // Scales are rounded to FP32, and so are products with them.
     const double slack = std::abs(static_cast<double>(value)) * 0x1p-21;
     return std::abs(static_cast<double>(made) - value) <= HalfStep(codec, made, multiplier, value) + slack;
   };
   const auto via_bf16 = [](float value) { return kernels::Bf16ToFloat(kernels::Bf16FromFloat(value)); };
-  if (fits(other)) return Fit::kWithin;
+  if (fits(other)) return ValueFit::kWithin;
   // What computes in BF16 rounds its quotients to that before they become codes.
   const float rounded = via_bf16(other);
-  if (fits(rounded) || (multiplier != 0 && fits(via_bf16(rounded / multiplier) * multiplier))) return Fit::kWithin;
-  return IsClipped(codec, made, multiplier, other) ? Fit::kClipped : Fit::kBeyond;
+  if (fits(rounded) || (multiplier != 0 && fits(via_bf16(rounded / multiplier) * multiplier))) return ValueFit::kWithin;
+  return IsClipped(codec, made, multiplier, other) ? ValueFit::kClipped : ValueFit::kBeyond;
 }
 
 }  // namespace
@@ -65,7 +66,7 @@ Figures& Figures::operator+=(const Figures& other) {
 
 struct UnitComparer::Scratch {
   std::vector<float> a, b, multipliers;
-  std::vector<Fit> fits;
+  std::vector<ValueFit> fits;
 };
 
 UnitComparer::UnitComparer(const ValueRows& a, const ValueRows& b) : a_(a), b_(b) {
@@ -177,7 +178,7 @@ Status UnitComparer::Measure(const RowsInMemory& a, const RowsInMemory& b, int64
 Status UnitComparer::CountBeyond(const RowsInMemory& a, const RowsInMemory& b, int64_t row, int64_t rows,
                                  Scratch* scratch, Figures* figures) const {
   const auto elements = static_cast<size_t>(rows * a_.cols());
-  scratch->fits.assign(elements, Fit::kBeyond);
+  scratch->fits.assign(elements, ValueFit::kBeyond);
   // The coarser codec first: it explains nearly all, and then the other's scales are not read.
   for (const bool of_b : {coarser_is_b_, !coarser_is_b_}) {
     const RowsInMemory& side = of_b ? b : a;
@@ -188,19 +189,19 @@ Status UnitComparer::CountBeyond(const RowsInMemory& a, const RowsInMemory& b, i
       return made_it.TakeError();
     bool all_fit = true;
     for (size_t i = 0; i < elements; ++i) {
-      Fit& fit = scratch->fits[i];
-      if (fit == Fit::kWithin) continue;
+      ValueFit& fit = scratch->fits[i];
+      if (fit == ValueFit::kWithin) continue;
       if (SameValue(made[i], other[i]) || !std::isfinite(made[i] - static_cast<double>(other[i])))
-        fit = Fit::kWithin;  // what is finite in one side alone is counted as such
+        fit = ValueFit::kWithin;  // what is finite in one side alone is counted as such
       else
         fit = std::min(fit, FitOf(*side.rows.stored_as(), made[i], scratch->multipliers[i], other[i]));
-      all_fit = all_fit && fit == Fit::kWithin;
+      all_fit = all_fit && fit == ValueFit::kWithin;
     }
     if (all_fit) return {};
   }
   for (size_t i = 0; i < elements; ++i) {
-    figures->clipped += scratch->fits[i] == Fit::kClipped;
-    figures->beyond += scratch->fits[i] == Fit::kBeyond;
+    figures->clipped += scratch->fits[i] == ValueFit::kClipped;
+    figures->beyond += scratch->fits[i] == ValueFit::kBeyond;
   }
   return {};
 }

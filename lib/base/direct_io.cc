@@ -15,7 +15,7 @@
 namespace mimo {
 namespace {
 
-constexpr size_t kBounceBytes = 1 << 20;  // of each thread; stays in the cache between the two copies
+constexpr size_t kBounceBytes = 512 << 10;  // of each thread; stays in the cache between the two copies
 
 struct Freer {
   void operator()(void* memory) const { std::free(memory); }

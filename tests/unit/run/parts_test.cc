@@ -411,10 +411,16 @@ TEST_F(Parts, AnyCallMayFail) {
         fs.SetFault(fault);
         const auto failed = run(fs);
         ASSERT_FALSE(failed.ok() && how > 0) << where;
-        if (!failed.ok()) ASSERT_EQ(failed.error().code, ErrorCode::kIo) << where << failed.error().Message();
+        if (!failed.ok()) {
+          ASSERT_EQ(failed.error().code, ErrorCode::kIo) << where << failed.error().Message();
+        }
         fs.SetFault({});
-        if (how == 2) ASSERT_TRUE(fs.DropUnsynced(PowerLoss{n % 3 != 0, n % 2 != 0}).ok()) << where;
-        if (stdfs::exists(options_.output + "/mimo-manifest.json")) ASSERT_EQ(stage, 2) << where;
+        if (how == 2) {
+          ASSERT_TRUE(fs.DropUnsynced(PowerLoss{n % 3 != 0, n % 2 != 0}).ok()) << where;
+        }
+        if (stdfs::exists(options_.output + "/mimo-manifest.json")) {
+          ASSERT_EQ(stage, 2) << where;
+        }
         // A join that failed is repeated. Parts have work again only where power was lost amid renames.
         bool joined = false;
         if (stage == 2) {

@@ -58,7 +58,9 @@ TEST(Units, AreOfTheSizeThatWasAskedForUnlessRowsOrGridsAreLarger) {
       EXPECT_TRUE(whole || row) << bytes << ": " << unit.output_bytes;
     }
     EXPECT_EQ(total, job.plan.payload_bytes);
-    if (bytes == 5'000) EXPECT_GT(units.list.size(), 20u);
+    if (bytes == 5'000) {
+      EXPECT_GT(units.list.size(), 20u);
+    }
   }
 }
 
@@ -132,7 +134,9 @@ TEST(Lanes, HandOutEveryStepOnce) {
       if (round < std::min(workers, 3)) homes.insert(work->unit->unit().home);
       progress += work->step.progress_bytes;
       uint64_t bytes = 0;
-      if (work->unit->Add(work->step, {}, {}, &bytes)) EXPECT_TRUE(complete.insert(work->unit->number()).second);
+      if (work->unit->Add(work->step, {}, {}, &bytes)) {
+        EXPECT_TRUE(complete.insert(work->unit->number()).second);
+      }
       output += bytes;
     }
     EXPECT_EQ(homes.size(), static_cast<size_t>(std::min(workers, 3)));  // there are three files

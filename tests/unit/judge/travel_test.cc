@@ -38,6 +38,7 @@ TEST(JudgeTravel, ScalesOfTheCacheAndWhatDeclaresThem) {
   Catalogue stored;
   stored.config.family = Family::Get("mimo_v2").value();
   stored.config.layers = 2;
+  for (const char* name : {"a", "b"}) stored.arrays.emplace_back().name = name;
   Inventory inventory;
   EXPECT_TRUE(Ids(JudgeTravel(stored, &inventory, {})).empty());
   stored.kv_cache = {R"({"num_bits":8})", "config.json: x", false};
@@ -53,6 +54,11 @@ TEST(JudgeTravel, ScalesOfTheCacheAndWhatDeclaresThem) {
   EXPECT_EQ(Ids(JudgeTravel(stored, &inventory, {})), std::vector<std::string>{"travel.cache_scale_gaps"});
   inventory.cache_scales.push_back({0, {Role::kCacheV, Part::kWeight, false, 1, -1}});
   EXPECT_TRUE(Ids(JudgeTravel(stored, &inventory, {})).empty());
+  inventory.cache_scales.push_back({1, {Role::kCacheV, Part::kWeight, false, 1, -1}});
+  const Verdict twice = JudgeTravel(stored, &inventory, {});
+  ASSERT_EQ(Ids(twice), std::vector<std::string>{"travel.two_cache_scales"});
+  EXPECT_EQ(twice.findings()[0].place, "a beside b");
+  inventory.cache_scales.pop_back();
   stored.kv_cache = {};
   EXPECT_EQ(Ids(JudgeTravel(stored, &inventory, {})), std::vector<std::string>{"travel.undeclared_cache_scales"});
 }

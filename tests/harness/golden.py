@@ -16,8 +16,9 @@ tree    digest of all that the row left in HERE, by name, kind and bytes; null w
 text    digest of stdout and stderr
 
 What is taken out before hashing, because it may change while no conversion does: the version of the tool in plans and
-manifests, and the hash of a manifest's text, which has it; seconds, throughput and device of what is printed; the folder; the last digits of "sqnr_db", a logarithm of
-the C library's; the words with which the command line's parser refuses an option, which are that library's.
+manifests, and the hash of a manifest's text, which has it; seconds, throughput and device of what is printed; the folder, its file
+system and the space there; the last digits of "sqnr_db", a logarithm of the C library's; the words with which the command line's
+parser refuses an option, which are that library's.
 """
 import concurrent.futures
 import hashlib
@@ -50,7 +51,11 @@ VARYING = ((re.compile(rb'("seconds": ?)[0-9.e+-]+'), rb"\g<1>0"),
            (re.compile(rb'("device": ?)"cpu [^"]*"'), rb'\1"cpu"'),
            (re.compile(rb" in [0-9.]+ s \([^()]*/s\) on cpu \([a-z0-9]+\)$", re.M), b" in S"),
            (re.compile(rb"^(mimo-[a-z]+: error: ).*(see mimo-[a-z]+ --help)$", re.M), rb"\1\2"),
-           (re.compile(rb", [0-9.]+ s$", re.M), b", S"))
+           (re.compile(rb", [0-9.]+ s$", re.M), b", S"),
+           (re.compile(rb"^(run {9}.*) on [a-z0-9]+(: .*)$", re.M), rb"\1\2"),
+           (re.compile(rb"^(space .* of the )\S+ \S+( that are free)$", re.M), rb"\1\2"),
+           (re.compile(rb'("file_system": ?)"[^"]*"'), rb'\1""'),
+           (re.compile(rb'("free_bytes": ?)[0-9]+'), rb"\g<1>0"))
 
 Outcome = namedtuple("Outcome", "row found seconds")
 

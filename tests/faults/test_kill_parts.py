@@ -6,6 +6,7 @@ each worker, one that waits for its record and one whose record is being written
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -107,6 +108,10 @@ class KilledParts(ToolCase):
         units = self.THREADS + 2 if self.THREADS > 1 else 1
         self.assertLess(self.twice(data, runs), killed * units * self.UNIT + 64 * PAGE)
 
+    def recorded(self):
+        units = os.path.join(self.partial, "units")
+        return sum(bool(re.fullmatch(r"\d{6}\.json", name)) for name in os.listdir(units)) if os.path.isdir(units) else 0
+
     def run_parts(self):
         """Every part once more, one after the other. -> their figures"""
         runs = []
@@ -127,8 +132,10 @@ class KilledParts(ToolCase):
             with self.subTest(turn=turn):
                 now = self.kill([self.start("--part", f"{i}/{self.COUNT}") for i in range(self.COUNT)])
                 self.assert_nothing_published(self.out)
-                data = data_in(os.path.join(self.partial, "files"))
+                data, recorded = data_in(os.path.join(self.partial, "files")), self.recorded()
                 runs = self.run_parts()
+                self.assertEqual(runs[0]["units"]["resumed"], recorded, "what was recorded is not made again")
+                self.assertEqual(sum(run["units"]["made"] for run in runs), runs[0]["units"]["all"] - recorded)
                 self.assert_nothing_published(self.out)
                 joined = self.document(self.run_tool("mimo-convert", "--join", self.out, "--json", "--no-progress"))
                 self.expect_whole()

@@ -67,6 +67,7 @@ class KilledParts(ToolCase):
         self.reference = self.at("reference")
         done = self.document(self.run_tool("mimo-convert", self.source, self.reference, *self.options, "--json", "--no-progress"))
         self.written = done["run"]["bytes_written"]
+        self.groups = done["plan"]["files"]["groups"]
         self.random = random.Random(17)
         self.out = self.at("out")
         self.partial = os.path.join(self.out, ".mimo-partial")
@@ -157,20 +158,26 @@ class KilledParts(ToolCase):
                 self.expect_whole()
             shutil.rmtree(self.out, ignore_errors=True)
 
+    def joined(self):
+        """How far a join is: records of file groups, the list of what to publish, names that are in place."""
+        records, publish = os.path.join(self.partial, "records"), os.path.join(self.partial, "publish.json")
+        try:
+            done = len(os.listdir(records)) if os.path.isdir(records) else 0
+            return done + 4 * os.path.exists(publish) + 2 * (len(os.listdir(self.out)) - 1)
+        except OSError:
+            return 0
+
     def test_joins_are_killed_and_run_again(self):
-        self.run_parts()
-        began = time.monotonic()
-        self.run_tool("mimo-convert", "--join", self.out)
-        seconds = time.monotonic() - began
         killed = 0
         for turn in range(ROUNDS):
             with self.subTest(turn=turn):
-                shutil.rmtree(self.out)
                 self.run_parts()
-                for _ in range(3):
+                for moment in sorted(self.random.random() for _ in range(3)):
                     join = tools.start("mimo-convert", "--join", self.out)
+                    most = self.groups + 4 + 2 * len(os.listdir(self.reference))
+                    while join.poll() is None and self.joined() < moment * most:
+                        pass
                     number = self.random.choice((signal.SIGKILL, signal.SIGTERM))
-                    time.sleep(self.random.random() * seconds)
                     join.send_signal(number)
                     _, stderr = join.communicate(timeout=300)
                     self.assertIn(join.returncode, (0, -number, 128 + number), stderr[-800:])
@@ -179,6 +186,7 @@ class KilledParts(ToolCase):
                         self.expect_whole()
                 self.run_tool("mimo-convert", "--join", self.out)
                 self.expect_whole()
+            shutil.rmtree(self.out)
         self.assertGreater(killed, ROUNDS // 2, "hardly a join was killed in time")
 
     def test_one_run_is_killed_and_resumed(self):

@@ -1,8 +1,6 @@
 // mimo-convert CKPT OUT: plan and run a conversion.
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "lib/base/checked.h"
@@ -447,37 +445,20 @@ namespace {
 
 int Run(const std::vector<std::string>& words);
 
-// The words beside OUT; files that they name are those of this directory, which need not be that of the parts.
-std::vector<std::string> MoreThanOut(const mimo::Arguments& joined, const std::vector<std::string>& words) {
-  const std::pair<std::string, const std::string&> files[] = {{"--report", joined.report},
-                                                              {"--plan-out", joined.plan_out}};
-  std::vector<std::string> more;
-  for (size_t i = 1; i < words.size(); ++i) {
-    const std::string name = words[i].substr(0, words[i].find('='));
-    const bool file = std::any_of(std::begin(files), std::end(files), [&](const auto& f) { return f.first == name; });
-    if (file) {
-      if (name == words[i]) ++i;
-    } else if (words[i] != joined.checkpoint) {
-      more.push_back(words[i]);
-    }
-  }
-  for (const auto& [name, path] : files) {
-    std::error_code ignored;
-    if (!path.empty()) more.push_back(name + "=" + std::filesystem::absolute(path, ignored).string());
-  }
-  return more;
-}
-
 // mimo-convert --join OUT: what the parts were asked is asked again.
 int Join(const mimo::Arguments& joined, const std::vector<std::string>& words) {
   if (mimo::IsCompleteOutput(joined.checkpoint)) {
+    if (const mimo::Status gone = mimo::RemoveRemains(mimo::PosixFileSystem(), joined.checkpoint); !gone.ok())
+      return mimo::cli::PrintError(mimo::kName, gone.error(), joined.common.json);
     if (joined.common.json)
       mimo::cli::PrintJson("{\"joined\": \"before\"}");
     else if (!joined.common.quiet)
       mimo::cli::Print(stdout, "%s: complete already\n", joined.checkpoint);
     return 0;
   }
-  const auto arguments = mimo::JoinArguments(mimo::PosixFileSystem(), joined.checkpoint, MoreThanOut(joined, words));
+  const auto more =
+      mimo::MoreThanOut(joined.checkpoint, {{"--report", joined.report}, {"--plan-out", joined.plan_out}}, words);
+  const auto arguments = mimo::JoinArguments(mimo::PosixFileSystem(), joined.checkpoint, more);
   if (!arguments.ok()) return mimo::cli::PrintError(mimo::kName, arguments.error(), joined.common.json);
   std::vector<std::string> again{words[0]};
   again.insert(again.end(), arguments.value().begin(), arguments.value().end());

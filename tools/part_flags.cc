@@ -13,6 +13,7 @@
 #include "lib/base/os_error.h"
 #include "lib/base/real_path.h"
 #include "lib/model/file_names.h"
+#include "lib/owner/lease.h"
 #include "lib/run/executor.h"
 
 namespace mimo {
@@ -253,7 +254,32 @@ bool IsCompleteOutput(const std::string& output) {
     const auto info = PosixFileSystem().Stat(JoinPath(output, name));
     return info.ok() && info.value().has_value();
   };
-  return there(kManifestName) && !there(kPartialDirectory);
+  if (!there(kManifestName)) return false;
+  if (!there(kPartialDirectory)) return true;
+  // A join that was killed at its very end leaves its lease.
+  const auto names = PosixFileSystem().List(JoinPath(output, kPartialDirectory));
+  return names.ok() && std::all_of(names.value().begin(), names.value().end(),
+                                   [](const std::string& name) { return BelongsToLease(kLeaseName, name); });
+}
+
+std::vector<std::string> MoreThanOut(const std::string& output,
+                                     const std::vector<std::pair<std::string, std::string>>& files,
+                                     const std::vector<std::string>& words) {
+  std::vector<std::string> more;
+  for (size_t i = 1; i < words.size(); ++i) {
+    const std::string name = words[i].substr(0, words[i].find('='));
+    const bool file = std::any_of(files.begin(), files.end(), [&](const auto& f) { return f.first == name; });
+    if (file) {
+      if (name == words[i]) ++i;
+    } else if (words[i] != output) {
+      more.push_back(words[i]);
+    }
+  }
+  for (const auto& [name, path] : files) {
+    std::error_code ignored;
+    if (!path.empty()) more.push_back(name + "=" + std::filesystem::absolute(path, ignored).string());
+  }
+  return more;
 }
 
 Result<std::vector<std::string>> JoinArguments(FileSystem& fs, const std::string& output,

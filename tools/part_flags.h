@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "lib/base/file_system.h"
@@ -34,8 +35,15 @@ Result<PartChoice> ReadPart(const std::string& text, const Environment& environm
 std::vector<std::string> CommandOf(const CLI::App& app, const std::set<std::string>& typed,
                                    const std::string& checkpoint);
 
-// Whether a directory holds an output that is complete and published.
+// Whether a directory holds an output that is complete and published, and nothing more to do but to remove what is left
+// of how it was made (RemoveRemains).
 bool IsCompleteOutput(const std::string& output);
+
+// The words of a join beside OUT. Options of `files` name files: as seen from this directory, which need not be that of
+// the parts.
+std::vector<std::string> MoreThanOut(const std::string& output,
+                                     const std::vector<std::pair<std::string, std::string>>& files,
+                                     const std::vector<std::string>& words);
 
 // The arguments for joining the parts in `output`: those that RunOptions::command kept there, then `more`. Sets the
 // variables that it kept, where they are not set, and goes to the directory that relative names are of. kUsage where

@@ -206,6 +206,19 @@ Result<std::vector<std::string>> CommandOfParts(FileSystem& fs, const std::strin
   return publication ? std::move(publication->command) : command;
 }
 
+Status RemoveRemains(FileSystem& fs, const std::string& output) {
+  RunOptions options;
+  options.output = output;
+  MIMO_ASSIGN_OR_RETURN(const auto there, fs.Stat(JoinPath(output, kPartialDirectory)));
+  if (!there) return {};
+  MIMO_ASSIGN_OR_RETURN(const auto claim, OutputClaim::Take(fs, options));
+  PartialDirectory partial(*claim);
+  MIMO_ASSIGN_OR_RETURN(const auto names, claim->files().List(kPartialDirectory));
+  const bool leases = std::all_of(names.begin(), names.end(), [](const std::string& name) { return IsOfLeases(name); });
+  if (leases) MIMO_RETURN_IF_ERROR(partial.Remove());
+  return claim->Release(false);
+}
+
 Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
   const auto start = std::chrono::steady_clock::now();
   auto report = Execution(fs, catalogue, plan, options).Run();

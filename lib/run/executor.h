@@ -27,6 +27,10 @@ Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan
 // RunOptions::command of the parts of which OUT holds what they made; empty where there is none. kIo.
 Result<std::vector<std::string>> CommandOfParts(FileSystem& fs, const std::string& output);
 
+// Removes what a publication that was stopped at its very end has left beside a complete output: no more than leases of
+// the dead. Where there is more, nothing is removed. kIo, also where somebody is at work.
+Status RemoveRemains(FileSystem& fs, const std::string& output);
+
 // The checks of RunPlan on OUT that need no plan: call them before planning or a dry run, to fail early.
 Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptions& options);
 

@@ -150,6 +150,22 @@ class Joins(PartsCase):
         self.join("out", cwd=self.tmp)
         self.expect_whole()
 
+    def test_a_join_that_died_at_its_very_end(self):
+        """All is published, and the lease is left: of whoever removed the rest."""
+        self.make("0/2", "1/2")
+        self.join(self.out)
+        partial = os.path.join(self.out, ".mimo-partial")
+        for lease in None, {"host": os.uname().nodename, "pid": 1, "token": "0" * 32, "format": "mimo-lease", "version": 1,
+                            "started": "", "renewed": ""}:
+            os.mkdir(partial)
+            if lease:
+                with open(os.path.join(partial, "lease.json"), "w") as f:
+                    json.dump(lease, f)
+                os.utime(f.name, (1, 1))                                  # stale
+            self.assertEqual(json.loads(self.join(self.out, "--json").stdout), {"joined": "before"})
+            self.expect_whole()
+            self.assertFalse(os.path.exists(partial))
+
     def test_takes_the_whole_command_in_the_place_of_part(self):
         self.make("0/2", "1/2")
         self.run_tool("mimo-convert", self.source(), self.out, *self.OPTIONS, *UNITS, "--join")

@@ -351,6 +351,27 @@ LogicalHashOptions HasherOptions(const RunOptions& run) {
   return options;
 }
 
+// What a dry run says: the plan, and what would become of the run that was typed.
+int ShowPlan(const Arguments& a, const Catalogue& catalogue, const Plan& plan, const PlanReport& report,
+             ordered_json document) {
+  std::optional<Forecast> forecast;
+  if (!a.run.output.empty()) {
+    Result<Forecast> made = ForecastRun(PosixFileSystem(), catalogue, plan, a.run);
+    if (!made.ok()) return cli::PrintError(kName, made.error(), a.common.json);
+    forecast = std::move(*made);
+    document["forecast"] = ForecastJson(*forecast, a.rates_read);
+  }
+  if (a.common.json)
+    cli::PrintJson(cli::JsonText(document));
+  else if (!a.common.quiet)
+    PrintPlanReport(report);
+  if (!forecast) return 0;
+  if (!a.common.json && !a.common.quiet) PrintForecast(a.run.output, *forecast, a.rates_read);
+  if (!forecast->fits())
+    cli::PrintWarning(kName, "the run would be refused now: not enough free space for the output", a.common);
+  return forecast->refusal ? cli::PrintError(kName, *forecast->refusal, false) : 0;
+}
+
 int Convert(Arguments& a) {
   FileSystem& fs = PosixFileSystem();
   const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common.json); };
@@ -395,24 +416,7 @@ int Convert(Arguments& a) {
     document["plan"] = std::move(*plan_json);
     document["findings"] = cli::FindingsJson(verdict.value());
   }
-  if (a.dry_run || a.run.output.empty()) {
-    std::optional<Forecast> forecast;
-    if (!a.run.output.empty()) {
-      Result<Forecast> made = ForecastRun(fs, checkpoint.stored, *plan, a.run);
-      if (!made.ok()) return fail(made.error());
-      forecast = std::move(*made);
-      document["forecast"] = ForecastJson(*forecast, a.rates_read);
-    }
-    if (a.common.json)
-      cli::PrintJson(cli::JsonText(document));
-    else if (!a.common.quiet)
-      PrintPlanReport(plan_report);
-    if (!forecast) return 0;
-    if (!a.common.json && !a.common.quiet) PrintForecast(a.run.output, *forecast, a.rates_read);
-    if (!forecast->fits())
-      cli::PrintWarning(kName, "the run would be refused now: not enough free space for the output", a.common);
-    return forecast->refusal ? cli::PrintError(kName, *forecast->refusal, false) : 0;
-  }
+  if (a.dry_run || a.run.output.empty()) return ShowPlan(a, checkpoint.stored, *plan, plan_report, std::move(document));
   if (!a.common.json && a.common.verbose) PrintPlanReport(plan_report);
   if (a.target.to_option->count() > 0 && LeavesAllAsItIs(*plan) && !a.common.quiet)
     cli::Print(stderr, "%s: note: the source is what --to asks for already: OUT is a copy of its tensors\n", kName);

@@ -16,10 +16,10 @@ inline constexpr char kManifestName[] = "mimo-manifest.json";  // without it an 
 inline constexpr char kPartialDirectory[] = ".mimo-partial";
 // What else it keeps in OUT while it runs begins so; no file of an output does.
 inline constexpr char kOwnPrefix[] = ".mimo-";
-inline constexpr char kLeaseName[] = ".mimo-partial/lease.json";    // who writes into an output
+inline constexpr char kLeaseName[] = ".mimo-partial/lease.json";       // who writes into an output
 inline constexpr char kPartLeasesDirectory[] = ".mimo-partial/parts";  // or which parts of a run do
 inline constexpr char kStartLeaseName[] = ".mimo-partial/start.json";  // which of them begins it
-inline constexpr char kOriginDirectory[] = "mimo-source/";        // what the source said, for the way back
+inline constexpr char kOriginDirectory[] = "mimo-source/";             // what the source said, for the way back
 inline constexpr char kOriginConfigName[] = "mimo-source/config.json";
 inline constexpr char kOriginIndexName[] = "mimo-source/model.safetensors.index.json";
 // In config.json (schemas/layout_marker.schema.json) and in the headers of tensor files.

@@ -231,10 +231,15 @@ Result<bool> Lease::AcquireOnce(Refusal* refusal) {
   MIMO_RETURN_IF_ERROR(directory_.CreateDirectories(folder));
   auto opened = directory_.OpenLock(name_, OpenMode::kKeep);
   if (!opened.ok()) {
-    // Its folder goes with a lease that is given back.
+    // Its folder goes with a lease that is given back, and comes with the next: what is there now may be another.
     MIMO_ASSIGN_OR_RETURN(const auto there, directory_.Stat(folder));
-    if (there) return opened.TakeError();
-    return false;
+    if (!there) return false;
+    opened = directory_.OpenLock(name_, OpenMode::kKeep);
+    if (!opened.ok()) {
+      MIMO_ASSIGN_OR_RETURN(const auto still, directory_.Stat(folder));
+      if (still) return opened.TakeError();
+      return false;
+    }
   }
   file_ = std::move(opened.value());
   const LockFile::Lock lock = file_->TryLock();

@@ -158,7 +158,7 @@ Status StepRunner::Make() {
     MIMO_RETURN_IF_ERROR(earlier_.WriteEdges());
     MIMO_RETURN_IF_ERROR(carried_.Prepare(&run_.results));
   }
-  keeper_.emplace(run_, left_, workers_of_steps_);
+  keeper_.emplace(run_, left_);
   if (!part) MIMO_RETURN_IF_ERROR(keeper_->FinishEmpty(earlier_.open()));
   lanes_.emplace(run_.job, run_.loader, run_.units.list, left_, step_bytes_, memory_bytes_, workers_of_steps_,
                  threads_);

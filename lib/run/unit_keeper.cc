@@ -10,11 +10,8 @@
 
 namespace mimo {
 
-UnitKeeper::UnitKeeper(RunState& run, const std::vector<uint32_t>& left, int workers)
-    : run_(run),
-      most_waiting_(workers > 1 ? 1 : 0),
-      files_read_(FilesReadBy(run.catalogue, run.plan)),
-      left_in_(run.plan.file_groups, 0) {
+UnitKeeper::UnitKeeper(RunState& run, const std::vector<uint32_t>& left)
+    : run_(run), files_read_(FilesReadBy(run.catalogue, run.plan)), left_in_(run.plan.file_groups, 0) {
   for (const uint32_t u : left)
     if (left_in_[run.units.list[u].file_group]++ == 0) ++open_groups_;
 }
@@ -25,44 +22,44 @@ Status UnitKeeper::FinishEmpty(const std::vector<uint8_t>& wanted) {
   return {};
 }
 
+// One is kept beside the work at a time: so no more units are begun and not on the disk than there are workers, and
+// one.
 Status UnitKeeper::Add(std::shared_ptr<UnitRun> unit) {
   {
     const std::lock_guard lock(mutex_);
-    waiting_.push_back(std::move(unit));
-    if (waiting_.size() <= most_waiting_) {
+    if (cancelled_) return {};
+    if (served_ && waiting_ == nullptr && !serving_) {
+      waiting_ = std::move(unit);
       changed_.notify_all();
       return {};
     }
-  }
-  bool any = false;
-  return KeepOne(&any);
-}
-
-Status UnitKeeper::KeepOne(bool* any) {
-  std::shared_ptr<UnitRun> unit;
-  {
-    const std::lock_guard lock(mutex_);
-    *any = !waiting_.empty() && !cancelled_;
-    if (!*any) return {};
-    unit = std::move(waiting_.front());
-    waiting_.pop_front();
   }
   return Keep(*unit);
 }
 
 Status UnitKeeper::Drain() {
-  for (bool any = true; any;) MIMO_RETURN_IF_ERROR(KeepOne(&any));
-  return {};
+  std::shared_ptr<UnitRun> unit;
+  {
+    const std::lock_guard lock(mutex_);
+    if (cancelled_) return {};
+    unit = std::move(waiting_);
+  }
+  return unit != nullptr ? Keep(*unit) : Status();
 }
 
 Status UnitKeeper::Serve() {
   while (true) {
+    std::shared_ptr<UnitRun> unit;
     {
       std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return !waiting_.empty() || open_groups_ == 0 || cancelled_; });
-      if (waiting_.empty() || cancelled_) return {};
+      served_ = true;
+      serving_ = false;
+      changed_.wait(lock, [&] { return waiting_ != nullptr || open_groups_ == 0 || cancelled_; });
+      if (waiting_ == nullptr || cancelled_) return {};
+      unit = std::move(waiting_);
+      serving_ = true;
     }
-    MIMO_RETURN_IF_ERROR(Drain());
+    MIMO_RETURN_IF_ERROR(Keep(*unit));
   }
 }
 

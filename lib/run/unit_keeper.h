@@ -4,7 +4,6 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -18,8 +17,8 @@ namespace mimo {
 class UnitKeeper {
  public:
   // `run` outlives it. `left` are the units that will be made; file groups that have none of them and are not `done`
-  // are complete but for their files: see FinishEmpty. With one worker nobody serves.
-  UnitKeeper(RunState& run, const std::vector<uint32_t>& left, int workers);
+  // are complete but for their files: see FinishEmpty.
+  UnitKeeper(RunState& run, const std::vector<uint32_t>& left);
 
   // Completes file groups for which no unit is left, among those that `wanted` says (by file group).
   Status FinishEmpty(const std::vector<uint8_t>& wanted);
@@ -38,7 +37,6 @@ class UnitKeeper {
   std::pair<uint64_t, uint64_t> kept() const;
 
  private:
-  Status KeepOne(bool* any);
   Status Keep(UnitRun& unit);
   uint32_t LeftIn(uint32_t file_group) const;
   uint32_t Kept(const Unit& unit);
@@ -47,12 +45,13 @@ class UnitKeeper {
   Status FinishFileGroup(uint32_t file_group);
 
   RunState& run_;
-  const size_t most_waiting_;                            // more than so many are kept by those who bring them
   const std::vector<std::vector<uint32_t>> files_read_;  // by file group: files of the checkpoint
 
   mutable std::mutex mutex_;  // guards all below
   std::condition_variable changed_;
-  std::deque<std::shared_ptr<UnitRun>> waiting_;
+  std::shared_ptr<UnitRun> waiting_;
+  bool served_ = false;            // somebody is in Serve
+  bool serving_ = false;           // and keeps a unit
   std::vector<uint32_t> left_in_;  // by file group: units that are not on the disk
   uint64_t kept_ = 0, kept_bytes_ = 0;
   uint32_t open_groups_ = 0;  // file groups that had some, and are not complete

@@ -1,6 +1,6 @@
 """Proves that parts and joins may be killed anywhere: SIGKILL and SIGTERM of parts that run side by side, and of joins, at
 random moments leave nothing published; whoever is run again makes what is missing, and a join ends with the bytes of an
-undisturbed run. What a kill loses is bounded: at most threads + 2 units per process are begun and not recorded, one for
+undisturbed run. What a kill loses is bounded: at most threads + 1 units per process are begun and not recorded, one for
 each worker, one that waits for its record and one whose record is being written; of one thread it is one.
 """
 import json
@@ -106,7 +106,7 @@ class KilledParts(ToolCase):
     def expect_little_lost(self, data, runs, killed):
         """Units of these checkpoints are no larger than --unit-size. Some pages on both sides of what was lost count whole,
         and files that travel along are copied again."""
-        units = self.THREADS + 2 if self.THREADS > 1 else 1
+        units = self.THREADS + 1 if self.THREADS > 1 else 1
         self.assertLess(self.twice(data, runs), killed * units * self.UNIT + 64 * PAGE)
 
     def recorded(self):

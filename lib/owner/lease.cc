@@ -192,21 +192,27 @@ Result<std::unique_ptr<Lease>> Lease::Take(FileSystem& directory, const std::str
   return lease;
 }
 
+// Whoever looks at a lease has its lock for a moment: a lock that is taken is looked at again.
 Status Lease::CheckFree(FileSystem& directory, const std::string& name, const LeaseOwner& owner,
                         const LeaseTimes& times) {
-  MIMO_ASSIGN_OR_RETURN(const auto there, directory.Stat(name));
-  if (!there) return {};
-  auto opened = directory.OpenLock(name, OpenMode::kExisting);
-  if (!opened.ok()) {
-    MIMO_ASSIGN_OR_RETURN(const auto still, directory.Stat(name));
-    return still ? Status(opened.TakeError()) : Status();  // given back meanwhile
+  const Clock::time_point until = Clock::now() + times.retry;
+  while (true) {
+    MIMO_ASSIGN_OR_RETURN(const auto there, directory.Stat(name));
+    if (!there) return {};
+    auto opened = directory.OpenLock(name, OpenMode::kExisting);
+    if (!opened.ok()) {
+      MIMO_ASSIGN_OR_RETURN(const auto still, directory.Stat(name));
+      return still ? Status(opened.TakeError()) : Status();  // given back meanwhile
+    }
+    const std::unique_ptr<LockFile> file = std::move(opened.value());
+    const LockFile::Lock lock = file->TryLock();
+    MIMO_ASSIGN_OR_RETURN(const std::string text, file->Read());
+    MIMO_ASSIGN_OR_RETURN(const FileInfo info, file->Info());
+    MIMO_ASSIGN_OR_RETURN(const Refusal refusal, WhyNot(directory, name, Parse(text), lock, info, owner, times));
+    if (refusal.who.empty()) return {};
+    if (lock != LockFile::Lock::kTaken || Clock::now() >= until) return Held(directory, name, refusal, times);
+    std::this_thread::sleep_for(kPoll);
   }
-  const std::unique_ptr<LockFile> file = std::move(opened.value());
-  const LockFile::Lock lock = file->TryLock();
-  MIMO_ASSIGN_OR_RETURN(const std::string text, file->Read());
-  MIMO_ASSIGN_OR_RETURN(const FileInfo info, file->Info());
-  MIMO_ASSIGN_OR_RETURN(const Refusal refusal, WhyNot(directory, name, Parse(text), lock, info, owner, times));
-  return refusal.who.empty() ? Status() : Status(Held(directory, name, refusal, times));
 }
 
 Status Lease::Acquire() {

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <thread>
+#include <vector>
 
 #include "tests/faults/faulty_file_system.h"
 #include "tests/faults/forwarding_file_system.h"
@@ -126,6 +128,20 @@ TEST_F(LeaseTest, OfADeadProcessOfThisHostIsTakenOverAtOnce) {
   Abandon(here_);
   EXPECT_TRUE(Lease::CheckFree(*files_, kName, here_, times_).ok());
   EXPECT_TRUE(Take(here_).ok());
+}
+
+// Each who looks has the lock for a moment; the others do not take that for an owner.
+TEST_F(LeaseTest, OfADeadProcessIsFreeForAllWhoLookAtOnce) {
+  Abandon(here_);
+  times_.retry = seconds(5);
+  std::atomic<int> refused = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 8; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 50; ++i) refused += Lease::CheckFree(*files_, kName, here_, times_).ok() ? 0 : 1;
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(refused, 0);
 }
 
 TEST_F(LeaseTest, OfAnotherHostIsTakenOverWhenItIsStale) {

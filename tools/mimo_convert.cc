@@ -110,7 +110,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
       cli::WordsAnd(kIoModes, "auto goes past the page cache (O_DIRECT) where memory could not hold the files anyway"));
   run->add_option("--threads", a.run.threads, "worker threads (default: one per CPU that it may use)")
       ->check(CLI::Range(0, 4096));
-  cli::AddSize(app, "--memory", a.run.memory_bytes,
+  cli::AddSize(*run, "--memory", a.run.memory_bytes,
                "budget for data in flight (default: min(8 GiB, a quarter of the memory that it may use))");
   run->add_flag("--overwrite", a.run.overwrite, "replace what OUT holds once the new output is complete");
   run->add_flag("--force", a.run.force,
@@ -130,7 +130,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
       "I/N: make share I (from 0) of N beside processes that make the others; auto: as Slurm, MPI, torchrun "
       "or an Indexed Job of Kubernetes (auto/N) says. Nothing is published until --join");
   run->add_flag("--join", a.run.join, "publish what parts have made in OUT, once all have ended; OUT alone will do");
-  cli::AddSize(app, "--unit-size", a.run.unit_bytes,
+  cli::AddSize(*run, "--unit-size", a.run.unit_bytes,
                "output that is recorded at a time, and that a stop may lose per worker (default: 256 MiB); all parts "
                "need the same");
   run->add_option("--job-id", a.run.job.id,

@@ -106,7 +106,7 @@ class Forecaster {
   Status LookAtPartial(PartialDirectory& partial, uint32_t first, uint32_t end) {
     RunResults results;
     RunReport report;
-    StepRunner::Prepare(plan_, options_, &results);
+    StepRunner::StartResults(plan_, options_, &results);
     RunState run(fs_, catalogue_, plan_, units_, options_, partial, results, report);
     EarlierWork earlier(run);
     if (Status s = earlier.Load(); !s.ok()) {

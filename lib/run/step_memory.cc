@@ -130,14 +130,4 @@ JobSize MeasureGroup(const Job& job, uint32_t g) {
   return size;
 }
 
-JobSize MeasureJob(const Job& job) {
-  JobSize size;
-  for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
-    const JobSize group = MeasureGroup(job, g);
-    size.progress_bytes += group.progress_bytes;
-    size.largest_unit_bytes = std::max(size.largest_unit_bytes, group.largest_unit_bytes);
-  }
-  return size;
-}
-
 }  // namespace mimo

@@ -86,7 +86,7 @@ Status StepRunner::CheckMemory(const Units& units, const RunOptions& options) {
       .Advice("raise --memory");
 }
 
-void StepRunner::Prepare(const Plan& plan, const RunOptions& options, RunResults* results) {
+void StepRunner::StartResults(const Plan& plan, const RunOptions& options, RunResults* results) {
   results->tensors.assign(plan.outputs.size(), {});
   results->groups.assign(plan.groups.size(), {});
   results->linked.assign(plan.files.size(), 0);
@@ -97,7 +97,7 @@ void StepRunner::Prepare(const Plan& plan, const RunOptions& options, RunResults
 Status StepRunner::Prepare() {
   RunResults& results = run_.results;
   RunReport& report = run_.report;
-  Prepare(run_.plan, run_.options, &results);
+  StartResults(run_.plan, run_.options, &results);
   results.checksums = report.checksums = run_.checks.counts();
   report.unverified = run_.checks.Unverified();
   report.threads = threads_;

@@ -34,7 +34,7 @@ class StepRunner {
   static Status CheckMemory(const Units& units, const RunOptions& options);
 
   // What results begin with.
-  static void Prepare(const Plan& plan, const RunOptions& options, RunResults* results);
+  static void StartResults(const Plan& plan, const RunOptions& options, RunResults* results);
   // That units are not made which a join needs.
   static Error NotMade(const RunOptions& options, const Units& units, const std::vector<uint32_t>& left);
 

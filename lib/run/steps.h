@@ -125,13 +125,12 @@ uint32_t DirectSource(const Job& job, const RowStrip& strip, const RowTarget& ta
 // Whether a strip decodes rows of its source `index`, so that their scales are needed.
 bool DecodesSource(const Job& job, const RowStrip& strip, size_t index);
 
-// What a job or a group of it comes to, before it starts.
+// What a group comes to, before it starts.
 struct JobSize {
   uint64_t progress_bytes = 0;
   uint64_t largest_unit_bytes = 0;  // of a single row, cell row or unit: the least memory that will do
 };
 JobSize MeasureGroup(const Job& job, uint32_t group);
-JobSize MeasureJob(const Job& job);
 
 // Hands out the steps of parts of groups, in their order. Not thread-safe.
 class StepCutter {

@@ -18,17 +18,6 @@ from harness.case import ToolCase
 ROUNDS = int(os.environ.get("MIMO_KILL_ROUNDS", "13"))  # per class
 
 
-def bytes_in(directory):
-    total = 0
-    for root, _, files in os.walk(directory):
-        for file in files:
-            try:
-                total += os.lstat(os.path.join(root, file)).st_blocks * 512
-            except OSError:
-                pass
-    return total
-
-
 class Killed(ToolCase):
     OPTIONS = ("--dtype", "bf16", "--qkv", "split", "--max-shard-size", "6MB", "--threads", "1", "--memory", "64MiB")
 
@@ -43,7 +32,7 @@ class Killed(ToolCase):
         began = time.monotonic()
         self.reference = self.convert(self.source, "reference", *self.OPTIONS)
         self.seconds = time.monotonic() - began
-        self.size = bytes_in(self.reference)
+        self.size = tools.blocks_in(self.reference)
         self.random = random.Random(20)
         self.out = self.at("out")
 
@@ -52,7 +41,7 @@ class Killed(ToolCase):
         process = tools.start("mimo-convert", self.source, self.out, *self.OPTIONS, *flags)
         deadline = time.monotonic() + (abs(moment) * self.seconds if moment < 0 else 60)
         while process.poll() is None and time.monotonic() < deadline:
-            if moment >= 0 and bytes_in(self.out) >= moment * self.size:
+            if moment >= 0 and tools.blocks_in(self.out) >= moment * self.size:
                 break
             time.sleep(0.001)
         if process.poll() is None:
@@ -213,7 +202,7 @@ class KilledWhileHashingValues(Killed):
         self.assert_same_trees(bare, self.out)
         shutil.rmtree(self.out)
         process = tools.start("mimo-convert", self.source, self.out, *plain)
-        while process.poll() is None and bytes_in(self.out) < 0.5 * self.size:
+        while process.poll() is None and tools.blocks_in(self.out) < 0.5 * self.size:
             time.sleep(0.001)
         process.kill()
         process.communicate()

@@ -19,17 +19,6 @@ ROUNDS = int(os.environ.get("MIMO_KILL_ROUNDS", "4"))  # per test
 PAGE = 4096
 
 
-def blocks_in(directory):
-    total = 0
-    for root, _, files in os.walk(directory):
-        for file in files:
-            try:
-                total += os.lstat(os.path.join(root, file)).st_blocks * 512
-            except OSError:
-                pass
-    return total
-
-
 def data_in(directory):
     """Bytes of the files below that are no holes."""
     total = 0
@@ -85,7 +74,7 @@ class KilledParts(ToolCase):
         waiting = waiting or [(0.4 * most, 0)]
         number = {}
         while waiting and any(process.poll() is None for process in processes):
-            if blocks_in(self.out) < waiting[0][0] * self.written:
+            if tools.blocks_in(self.out) < waiting[0][0] * self.written:
                 time.sleep(0.001)
                 continue
             _, i = waiting.pop(0)

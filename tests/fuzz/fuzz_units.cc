@@ -16,14 +16,11 @@
 #include "lib/run/partial.h"
 #include "lib/run/unit_records.h"
 #include "tests/fuzz/memory_file_system.h"
+#include "tests/fuzz/own_seeds.h"
 
 namespace {
 
 using mimo::PartialDirectory;
-
-void Require(bool condition) {
-  if (!condition) std::abort();
-}
 
 constexpr char kOut[] = "out";
 constexpr uint64_t kUnitBytes = 64;
@@ -183,14 +180,7 @@ void WriteSeeds(const std::string& folder) {
 }  // namespace
 
 extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  constexpr std::string_view kSeeds = "--seeds=";
-  for (int i = 1; i < *argc; ++i) {
-    const std::string_view argument = (*argv)[i];
-    if (!argument.starts_with(kSeeds)) continue;
-    WriteSeeds(std::string(argument.substr(kSeeds.size())));
-    std::exit(0);
-  }
-  return 0;
+  return WriteSeedsIfAsked(*argc, *argv, WriteSeeds);
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

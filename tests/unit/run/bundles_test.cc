@@ -179,7 +179,7 @@ TEST(Rectangles, RandomTilingsAreMadeElementByElementWhateverTheMemoryAndThreads
     std::vector<Bytes> expected;
     for (uint32_t o = 0; o < plan.outputs.size(); ++o) expected.push_back(model.Output(o));
     const Job job{catalogue, plan, std::vector<OutputMode>(plan.outputs.size(), OutputMode::kWrite)};
-    const uint64_t least = MeasureJob(job).largest_unit_bytes;
+    const uint64_t least = lab::MeasureJob(job).largest_unit_bytes;
     for (const uint64_t memory : {uint64_t{64} << 20, 3 * least, least}) {
       for (const int threads : {1, 3}) {
         RunOptions options;
@@ -214,7 +214,7 @@ TEST(Rectangles, EverySourceRowIsReadOnceHoweverFinelyCut) {
     const RandomPlan random(seed);
     const Plan& plan = random.builder.plan;
     const Job job{random.checkpoint.catalogue, plan, std::vector<OutputMode>(plan.outputs.size(), OutputMode::kWrite)};
-    const JobSize size = MeasureJob(job);
+    const JobSize size = lab::MeasureJob(job);
     for (const uint64_t limit : {uint64_t{1} << 30, 2 * size.largest_unit_bytes, uint64_t{1}}) {
       std::set<std::tuple<uint32_t, uint32_t, int64_t>> read, turned;  // (file group, source, row)
       uint64_t progress = 0;
@@ -354,7 +354,7 @@ TEST(Rectangles, AnomaliesAreCountedInTheColumnsThatHoldThemHoweverRowsAreCut) {
   RunOptions options;
   options.output = checkpoint.output();
   options.allow_anomalies = true;
-  for (const uint64_t memory : {uint64_t{1} << 20, MeasureJob(job).largest_unit_bytes}) {
+  for (const uint64_t memory : {uint64_t{1} << 20, lab::MeasureJob(job).largest_unit_bytes}) {
     options.memory_bytes = memory;
     options.threads = 2;
     options.overwrite = std::filesystem::exists(options.output);

@@ -339,7 +339,7 @@ TEST(Keep, EqualsTheModelWhateverTheMemoryAndTheThreads) {
   for (const int threads : {1, 4}) {
     for (const uint64_t memory : {uint64_t{0}, uint64_t{1} << 20, uint64_t{300'000}}) {
       const KeepModel model;
-      const uint64_t least = MeasureJob(model.AllOf()).largest_unit_bytes;
+      const uint64_t least = lab::MeasureJob(model.AllOf()).largest_unit_bytes;
       const RunOptions options = OptionsFor(model, threads, memory == 0 ? least : memory);
       const auto report = RunPlan(PosixFileSystem(), model.checkpoint.catalogue, model.builder.plan, options);
       ASSERT_TRUE(report.ok()) << report.error().Message();
@@ -366,7 +366,7 @@ struct StopAfterARecord : ProgressObserver {
 
 TEST(Keep, CountsSurviveAnInterruption) {
   const KeepModel model;
-  RunOptions options = OptionsFor(model, 1, MeasureJob(model.AllOf()).largest_unit_bytes);
+  RunOptions options = OptionsFor(model, 1, lab::MeasureJob(model.AllOf()).largest_unit_bytes);
   StopAfterARecord observer(options.output);
   options.progress = &observer;
   options.stop = &observer.stop;
@@ -407,7 +407,7 @@ TEST(Keep, WithoutScalesToKeepAllAreFresh) {
 TEST(Keep, MemoryIsAccountedFor) {
   const KeepModel model;
   const Job job = model.AllOf();
-  const uint64_t least = MeasureJob(job).largest_unit_bytes;
+  const uint64_t least = lab::MeasureJob(job).largest_unit_bytes;
   for (const uint64_t limit : {uint64_t{1}, least, 2 * least, uint64_t{1} << 30}) {
     PartLoader loader(job, UINT64_MAX);
     StepCutter cutter(job, loader, limit, limit, lab::AllParts(job.plan));
@@ -417,7 +417,7 @@ TEST(Keep, MemoryIsAccountedFor) {
       EXPECT_LE(StepWork(job, *step, step->memory_bytes).buffer_bytes(), step->memory_bytes);
       progress += step->progress_bytes;
     }
-    EXPECT_EQ(progress, MeasureJob(job).progress_bytes);
+    EXPECT_EQ(progress, lab::MeasureJob(job).progress_bytes);
   }
 }
 

@@ -197,7 +197,7 @@ TEST(Encode, EveryRowIsMadeOnceAndMeasuredBeforeIt) {
         for (uint32_t w = 0; w < model.builder.plan.groups[g].encoded.size(); ++w)
           EXPECT_EQ((next[{g, w}]), model.builder.plan.outputs[model.builder.plan.groups[g].encoded[w].codes].rows());
       EXPECT_EQ(measured.empty(), group_limit > 60'000);
-      EXPECT_EQ(progress, MeasureJob(job).progress_bytes);
+      EXPECT_EQ(progress, lab::MeasureJob(job).progress_bytes);
     }
   }
 }

@@ -169,6 +169,17 @@ inline std::vector<UnitPart> AllParts(const Plan& plan) {
   return parts;
 }
 
+// What all groups come to.
+inline JobSize MeasureJob(const Job& job) {
+  JobSize size;
+  for (uint32_t g = 0; g < job.plan.groups.size(); ++g) {
+    const JobSize group = MeasureGroup(job, g);
+    size.progress_bytes += group.progress_bytes;
+    size.largest_unit_bytes = std::max(size.largest_unit_bytes, group.largest_unit_bytes);
+  }
+  return size;
+}
+
 // Builds a plan; call Finish once.
 class PlanBuilder {
  public:

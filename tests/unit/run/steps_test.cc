@@ -18,7 +18,7 @@ Job MakeJob(const lab::Model& model) {
 TEST(Steps, EveryRowAndCellIsMadeOnceWithinTheLimit) {
   const lab::Model model;
   const Job job = MakeJob(model);
-  const JobSize size = MeasureJob(job);
+  const JobSize size = lab::MeasureJob(job);
   for (const uint64_t limit : {uint64_t{1} << 30, uint64_t{50'000}, size.largest_unit_bytes, uint64_t{1}}) {
     std::vector<std::set<int64_t>> rows(model.plan().outputs.size());
     std::set<std::pair<uint32_t, uint32_t>> cells;

@@ -141,7 +141,7 @@ TEST(Lanes, HandOutEveryStepOnce) {
     }
     EXPECT_EQ(homes.size(), static_cast<size_t>(std::min(workers, 3)));  // there are three files
     EXPECT_EQ(complete.size(), units.size());
-    EXPECT_EQ(progress, MeasureJob(job).progress_bytes);
+    EXPECT_EQ(progress, lab::MeasureJob(job).progress_bytes);
     EXPECT_EQ(output, job.plan.payload_bytes);
   }
 }

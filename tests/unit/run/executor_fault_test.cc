@@ -324,6 +324,29 @@ TEST_F(Faults, UnitsOfAnotherSizeAreMadeAgain) {
   EXPECT_EQ(lab::Tree(options_.output), expected_);
 }
 
+// A record stands for the unit that it names, not for the one whose place it is put in.
+TEST_F(Faults, ARecordInThePlaceOfAnotherCountsForNothing) {
+  options_.unit_bytes = kSmallUnits;
+  FaultyFileSystem fs(PosixFileSystem());
+  Fault fault;
+  fault.only = Operation::kRead;
+  fault.from_then_on = true;
+  const std::string units = options_.output + "/.mimo-partial/units/";
+  for (fault.at = 1;; ++fault.at) {
+    Reset(false);
+    fs.SetFault(fault);
+    ASSERT_FALSE(Convert(fs).ok());
+    if (stdfs::exists(units + "000002.json")) break;
+  }
+  ASSERT_FALSE(stdfs::exists(units + "000003.json"));
+  stdfs::copy_file(units + "000002.json", units + "000003.json");
+  options_.resume = true;
+  auto report = Convert(PosixFileSystem());
+  ASSERT_TRUE(report.ok()) << report.error().Message();
+  EXPECT_EQ(report->units_resumed, 3u);
+  EXPECT_EQ(lab::Tree(options_.output), expected_);
+}
+
 TEST(Resume, AnomaliesThatWereAllowedMustBeAllowedAgain) {
   lab::Random random(3);
   lab::Checkpoint checkpoint;

@@ -24,6 +24,7 @@ esac
 declare -A package_of_header=(
   [CLI/CLI.hpp]=libcli11-dev [nlohmann/json.hpp]=nlohmann-json3-dev [xxhash.h]=libxxhash-dev [libdeflate.h]=libdeflate-dev
   [zlib.h]=zlib1g-dev [re2/re2.h]=libre2-dev [simdjson.h]=libsimdjson-dev
+  [liburing.h]=liburing-dev
 )
 if [[ $part != tools ]]; then
   package_of+=([python3]=python3 [git]=git)

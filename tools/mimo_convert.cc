@@ -63,8 +63,10 @@ struct Arguments : PlanFlags {
 constexpr Words<LinkMode, 4> kLinkModes{
     {{LinkMode::kCopy, "none"}, {LinkMode::kHard, "hard"}, {LinkMode::kSym, "sym"}, {LinkMode::kReflink, "reflink"}}};
 
-constexpr Words<IoMode, 3> kIoModes{
-    {{IoMode::kAuto, "auto"}, {IoMode::kDirect, "direct"}, {IoMode::kBuffered, "buffered"}}};
+constexpr Words<IoMode, 4> kIoModes{{{IoMode::kAuto, "auto"},
+                                     {IoMode::kDirect, "direct"},
+                                     {IoMode::kDirectSingle, "direct-single"},
+                                     {IoMode::kBuffered, "buffered"}}};
 
 constexpr char kExamples[] =
     "Examples:\n"
@@ -107,7 +109,8 @@ void AddOptions(CLI::App& app, Arguments& a) {
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
   cli::AddWord(
       *run, "--io", a.run.io, kIoModes,
-      cli::WordsAnd(kIoModes, "auto goes past the page cache (O_DIRECT) where memory could not hold the files anyway"));
+      cli::WordsAnd(kIoModes, "auto goes past the page cache (O_DIRECT) where memory could not hold the files anyway; "
+                              "direct-single does without io_uring"));
   run->add_option("--threads", a.run.threads, "worker threads (default: one per CPU that it may use)")
       ->check(CLI::Range(0, 4096));
   cli::AddSize(*run, "--memory", a.run.memory_bytes,

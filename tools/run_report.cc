@@ -51,6 +51,8 @@ ordered_json RunReportJson(const RunReport& r, bool verbose) {
   json["device"] = r.device;
   json["threads"] = r.threads;
   json["memory_bytes"] = r.memory_bytes;
+  const auto io = [](bool direct) { return direct ? "direct" : "buffered"; };
+  json["io"] = {{"read", io(r.read_direct)}, {"write", io(r.written_direct)}, {"io_uring", r.queued}};
   const kernels::Anomalies& n = r.anomalies;
   json["anomalies"] = {{"nan_codes", n.nan_codes},
                        {"infinities", n.infinities},

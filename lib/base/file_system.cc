@@ -2,11 +2,11 @@
 
 namespace mimo {
 
-Status ReadableFile::UseDirect() {
+Status ReadableFile::UseDirect(DirectMode) {
   return IoError("this file has no direct I/O").Advice("use --io auto or --io buffered");
 }
 
-Status WritableFile::UseDirect() {
+Status WritableFile::UseDirect(DirectMode) {
   return IoError("this file has no direct I/O").Advice("use --io auto or --io buffered");
 }
 

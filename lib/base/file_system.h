@@ -40,6 +40,10 @@ inline FileStamp StampOf(const FileInfo& info) {
   return {info.mtime_ns, info.inode};
 }
 
+// How requests past the page cache are made: several of a thread at a time where the system can (io_uring), or one by one.
+enum class DirectMode : uint8_t { kQueued, kSingle };
+class DirectFile;
+
 // Positional reads; const and safe to share between threads.
 class ReadableFile {
  public:
@@ -47,8 +51,11 @@ class ReadableFile {
   // Fills `out` from `offset`. Short reads are continued; end of file before `out` is full is kBadInput ("truncated").
   virtual Status ReadAt(uint64_t offset, std::span<std::byte> out) const = 0;
   virtual uint64_t size() const = 0;
-  // Reads past the page cache from now on. kIo where that cannot be: all stays as it was. Before others share the file.
-  virtual Status UseDirect();
+  // Has ReadAll (transfers.h) read past the page cache from now on. kIo where that cannot be: all stays as it was. Before
+  // others share the file.
+  virtual Status UseDirect(DirectMode mode);
+  // What ReadAll then reads by; null otherwise.
+  virtual const DirectFile* direct() const { return nullptr; }
   // Of the open file, now; of what is no file of a file system, its size alone.
   virtual Result<FileInfo> Info() const {
     FileInfo info;
@@ -63,9 +70,11 @@ class WritableFile {
   virtual ~WritableFile() = default;
   virtual Status WriteAt(uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status Truncate(uint64_t size) = 0;  // sets the length; new bytes are zeros (a hole where supported)
-  // Writes past the page cache from now on, whole blocks that nobody else writes to. kIo where that cannot be: all
-  // stays as it was. Before others share the file.
-  virtual Status UseDirect();
+  // Has WriteAll (transfers.h) write past the page cache from now on, whole blocks that nobody else writes to. kIo where
+  // that cannot be: all stays as it was. Before others share the file.
+  virtual Status UseDirect(DirectMode mode);
+  // What WriteAll then writes by; null otherwise.
+  virtual const DirectFile* direct() const { return nullptr; }
   // Asks for the blocks of its length (fallocate); a file system that cannot is none the worse. kIo: no space.
   virtual Status Allocate() { return {}; }
   // Lets what was written in this range go to the disk, without waiting for it.

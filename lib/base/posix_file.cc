@@ -22,7 +22,6 @@ namespace {
 constexpr uint64_t kMaxOffset = static_cast<uint64_t>(std::numeric_limits<off_t>::max());
 // Linux moves at most a little under 2 GiB per call; asking for less keeps every request whole.
 constexpr uint64_t kMaxRequest = uint64_t{1} << 30;
-constexpr uint64_t kLeastDirectBytes = 64 << 10;  // less goes by the page cache
 constexpr size_t kMaxLockBytes = 64 << 10;
 
 // The system refuses a request whose end off_t cannot say.
@@ -57,7 +56,6 @@ class PosixReadableFile final : public ReadableFile {
   PosixReadableFile(std::string path, int fd, uint64_t size) : path_(std::move(path)), fd_(fd), size_(size) {}
 
   Status ReadAt(uint64_t offset, std::span<std::byte> out) const override {
-    if (direct_ && out.size() >= kLeastDirectBytes) return direct_->Read(offset, out);
     size_t done = 0;
     while (done < out.size()) {
       const uint64_t position = offset + done;
@@ -76,10 +74,11 @@ class PosixReadableFile final : public ReadableFile {
 
   uint64_t size() const override { return size_; }
 
-  Status UseDirect() override {
-    MIMO_ASSIGN_OR_RETURN(direct_, DirectFile::Of(fd_.get(), false, path_));
+  Status UseDirect(DirectMode mode) override {
+    MIMO_ASSIGN_OR_RETURN(direct_, DirectFile::Of(fd_.get(), false, path_, mode));
     return {};
   }
+  const DirectFile* direct() const override { return direct_ ? &*direct_ : nullptr; }
 
   Result<FileInfo> Info() const override { return InfoOfOpen(fd_.get(), path_); }
 
@@ -95,20 +94,26 @@ class PosixWritableFile final : public WritableFile {
   PosixWritableFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
 
   Status WriteAt(uint64_t offset, std::span<const std::byte> data) override {
-    if (!direct_ || data.size() < kLeastDirectBytes) return WriteBuffered(offset, data);
-    // Pages at the ends are others' too: the page cache puts them together.
-    const uint64_t end = offset + data.size();
-    const uint64_t first = (offset + kDirectBlock - 1) / kDirectBlock * kDirectBlock,
-                   last = end / kDirectBlock * kDirectBlock;
-    MIMO_RETURN_IF_ERROR(WriteBuffered(offset, data.first(first - offset)));
-    MIMO_RETURN_IF_ERROR(direct_->Write(first, data.subspan(first - offset, last - first)));
-    return WriteBuffered(last, data.last(end - last));
-  }
-
-  Status UseDirect() override {
-    MIMO_ASSIGN_OR_RETURN(direct_, DirectFile::Of(fd_.get(), true, path_));
+    size_t done = 0;
+    while (done < data.size()) {
+      const uint64_t position = offset + done;
+      if (position >= kMaxOffset || position < offset) return OsError("cannot write", path_, EFBIG);
+      const ssize_t n = Uninterrupted([&] {
+        return ::pwrite(fd_.get(), data.data() + done, RequestSize(data.size() - done, position),
+                        static_cast<off_t>(position));
+      });
+      if (n < 0) return OsError("cannot write", path_, errno);
+      if (n == 0) return OsError("cannot write", path_, ENOSPC);
+      done += static_cast<size_t>(n);
+    }
     return {};
   }
+
+  Status UseDirect(DirectMode mode) override {
+    MIMO_ASSIGN_OR_RETURN(direct_, DirectFile::Of(fd_.get(), true, path_, mode));
+    return {};
+  }
+  const DirectFile* direct() const override { return direct_ ? &*direct_ : nullptr; }
 
   Status Allocate() override {
     MIMO_ASSIGN_OR_RETURN(const FileInfo info, Info());
@@ -155,22 +160,6 @@ class PosixWritableFile final : public WritableFile {
   }
 
  private:
-  Status WriteBuffered(uint64_t offset, std::span<const std::byte> data) {
-    size_t done = 0;
-    while (done < data.size()) {
-      const uint64_t position = offset + done;
-      if (position >= kMaxOffset || position < offset) return OsError("cannot write", path_, EFBIG);
-      const ssize_t n = Uninterrupted([&] {
-        return ::pwrite(fd_.get(), data.data() + done, RequestSize(data.size() - done, position),
-                        static_cast<off_t>(position));
-      });
-      if (n < 0) return OsError("cannot write", path_, errno);
-      if (n == 0) return OsError("cannot write", path_, ENOSPC);
-      done += static_cast<size_t>(n);
-    }
-    return {};
-  }
-
   const std::string path_;
   Descriptor fd_;
   std::optional<DirectFile> direct_;

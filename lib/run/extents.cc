@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "lib/base/direct_io.h"
+
 namespace mimo {
 
 namespace {
@@ -18,16 +20,17 @@ void Extents::Add(uint32_t file, uint64_t begin, uint64_t bytes) {
   ranges_.push_back({file, begin, bytes, 0});
 }
 
-void Extents::Place(uint64_t base, uint64_t max_gap, uint64_t limit) {
+void Extents::Place(uint64_t base, uint64_t max_gap, uint64_t limit, bool whole_blocks) {
   std::sort(ranges_.begin(), ranges_.end(), [](const Extent& a, const Extent& b) {
     return std::tie(a.file, a.begin, a.bytes) < std::tie(b.file, b.begin, b.bytes);
   });
-  Merge(base, max_gap);
-  if (end_ - base > limit && max_gap > 0) Merge(base, 0);
+  Merge(base, max_gap, whole_blocks);
+  if (end_ - base > limit && max_gap > 0) Merge(base, 0, whole_blocks);
+  if (end_ - base > limit && whole_blocks) Merge(base, 0, false);
   ranges_.clear();
 }
 
-void Extents::Merge(uint64_t base, uint64_t max_gap) {
+void Extents::Merge(uint64_t base, uint64_t max_gap, bool whole_blocks) {
   extents_.clear();
   for (const Extent& range : ranges_) {
     if (!extents_.empty() && extents_.back().file == range.file &&
@@ -40,8 +43,14 @@ void Extents::Merge(uint64_t base, uint64_t max_gap) {
   }
   end_ = base;
   for (Extent& extent : extents_) {
-    extent.offset = end_ + (extent.begin - end_) % kAlignment;
-    end_ = extent.offset + extent.bytes;
+    extent.whole_blocks = whole_blocks && extent.bytes >= kLeastDirectBytes;
+    if (extent.whole_blocks) {
+      extent.offset = UpToBlock(end_) + extent.begin % kDirectBlock;
+      end_ = UpToBlock(extent.offset + extent.bytes);
+    } else {
+      extent.offset = end_ + (extent.begin - end_) % kAlignment;
+      end_ = extent.offset + extent.bytes;
+    }
   }
 }
 

@@ -3,13 +3,17 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <new>
 
 #include "kernels/convert.h"
 #include "kernels/encode.h"
+#include "lib/base/direct_io.h"
 #include "lib/base/hash.h"
+#include "lib/base/transfers.h"
 #include "lib/base/workers.h"
 
 namespace mimo {
@@ -57,9 +61,15 @@ class Measurement {
     return static_cast<double>(total) / std::max(Since(start), 1e-6);
   }
 
-  static std::unique_ptr<std::byte[]> Memory(uint64_t bytes) {
-    auto memory = std::make_unique_for_overwrite<std::byte[]>(bytes);
-    for (uint64_t i = 0; i < bytes; ++i) memory[i] = static_cast<std::byte>((i * 2654435761u) >> 11 & 0x7B);
+  struct Freer {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  // Whole blocks, of which `bytes` are filled.
+  static std::unique_ptr<std::byte, Freer> Memory(uint64_t bytes) {
+    std::unique_ptr<std::byte, Freer> memory(
+        static_cast<std::byte*>(std::aligned_alloc(kDirectBlock, UpToBlock(bytes))));
+    if (memory == nullptr) throw std::bad_alloc();
+    for (uint64_t i = 0; i < bytes; ++i) memory.get()[i] = static_cast<std::byte>((i * 2654435761u) >> 11 & 0x7B);
     return memory;
   }
 
@@ -84,16 +94,18 @@ class Measurement {
     std::vector<std::unique_ptr<ReadableFile>> files;
     for (const CatalogueFile& file : catalogue_.files) {
       MIMO_ASSIGN_OR_RETURN(auto opened, fs_.OpenForRead(catalogue_.PathOf(file)));
-      if (direct && !opened->UseDirect().ok()) return 0.0;
+      if (direct && !opened->UseDirect(DirectMode::kQueued).ok()) return 0.0;
       files.push_back(std::move(opened));
     }
     std::atomic<size_t> next = 0;
     return Together([&](int) -> Result<uint64_t> {
-      const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kRequest);
+      const auto buffer = Memory(kRequest);
       uint64_t read = 0;
       for (size_t i = next++; i < places.size(); i = next++) {
-        MIMO_RETURN_IF_ERROR(files[places[i].file]->ReadAt(places[i].at, {buffer.get(), places[i].bytes}));
-        read += places[i].bytes;
+        const auto& [file, at, bytes] = places[i];
+        const ReadRequest request{files[file].get(), at, {buffer.get(), bytes}, true};
+        MIMO_RETURN_IF_ERROR(ReadAll({&request, 1}));
+        read += bytes;
       }
       return read;
     });
@@ -108,12 +120,14 @@ class Measurement {
       const auto buffer = Memory(kRequest);
       MIMO_ASSIGN_OR_RETURN(const auto file, fs_.OpenForWrite(names[static_cast<size_t>(index)], OpenMode::kTruncate));
       MIMO_RETURN_IF_ERROR(file->Truncate(share));
-      if (direct && !(file->Allocate().ok() && file->UseDirect().ok())) {
+      if (direct && !(file->Allocate().ok() && file->UseDirect(DirectMode::kQueued).ok())) {
         possible = false;
         return uint64_t{0};
       }
-      for (uint64_t at = 0; at < share; at += kRequest)
-        MIMO_RETURN_IF_ERROR(file->WriteAt(at, {buffer.get(), kRequest}));
+      for (uint64_t at = 0; at < share; at += kRequest) {
+        const WriteRequest request{file.get(), at, {buffer.get(), kRequest}};
+        MIMO_RETURN_IF_ERROR(WriteAll({&request, 1}));
+      }
       MIMO_RETURN_IF_ERROR(file->Sync());
       MIMO_RETURN_IF_ERROR(file->Close());
       return share;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "lib/base/file_system.h"
 #include "lib/base/progress.h"
 #include "lib/owner/lease.h"
 #include "lib/results/errors.h"
@@ -19,7 +20,15 @@ class ValueHasher;
 enum class LinkMode : uint8_t { kCopy, kHard, kSym, kReflink };
 // How tensor files are read and written. kAuto: past the page cache (O_DIRECT) where it is of no use, because what is
 // read or written is more than half of the memory that the process may use, and the file system can.
-enum class IoMode : uint8_t { kAuto, kDirect, kBuffered };
+// kDirect: always, with requests of a thread under way together where the system can (io_uring). kDirectSingle: always,
+// one request of a thread at a time.
+enum class IoMode : uint8_t { kAuto, kDirect, kDirectSingle, kBuffered };
+constexpr bool IsDirect(IoMode mode) {
+  return mode == IoMode::kDirect || mode == IoMode::kDirectSingle;
+}
+constexpr DirectMode DirectModeOf(IoMode mode) {
+  return mode == IoMode::kDirectSingle ? DirectMode::kSingle : DirectMode::kQueued;
+}
 enum class DeviceChoice : uint8_t { kAuto, kCpu, kCuda };
 
 // What a user may do about a worker that stopped.

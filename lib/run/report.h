@@ -33,6 +33,9 @@ struct RunReport {
   double seconds = 0;
   int threads = 0;            // workers that were asked for; 0 where the output was complete before
   uint64_t memory_bytes = 0;  // the budget; likewise
+  bool read_direct = false;   // tensor files, past the page cache
+  bool written_direct = false;
+  bool queued = false;  // with requests of a thread under way together (io_uring)
   std::string device;         // "cpu (avx2)", the GPU's name, or "none" where the output was complete before
 };
 

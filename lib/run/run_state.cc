@@ -2,6 +2,7 @@
 
 #include <tuple>
 
+#include "lib/base/direct_io.h"
 #include "lib/base/machine.h"
 #include "lib/run/sources.h"
 
@@ -25,7 +26,8 @@ Job MakeJob(const Catalogue& catalogue, const Plan& plan, const RunOptions& opti
 }
 
 std::pair<bool, bool> WantsDirect(const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {
-  if (options.io != IoMode::kAuto) return {options.io == IoMode::kDirect, options.io == IoMode::kDirect};
+  const bool asked = IsDirect(options.io);
+  if (options.io != IoMode::kAuto) return {asked, asked};
   uint64_t read = 0, written = 0;
   for (const CatalogueFile& file : catalogue.files) read += file.bytes;
   for (const PlanFile& file : plan.files) written += file.bytes;
@@ -66,15 +68,24 @@ RunState::RunState(FileSystem& file_system, const Catalogue& from, const Plan& o
 Result<std::unique_ptr<ReadableFile>> RunState::OpenSource(uint32_t file) {
   MIMO_ASSIGN_OR_RETURN(auto opened, OpenUnchanged(fs, catalogue, file));
   if (!direct_reads) return opened;
-  if (Status s = opened->UseDirect(); !s.ok() && options.io == IoMode::kDirect) return s.TakeError();
+  if (Status s = opened->UseDirect(DirectModeOf(options.io)); !s.ok() && IsDirect(options.io)) return s.TakeError();
+  Tell(opened->direct(), &report.read_direct);
   return opened;
 }
 
 Result<std::unique_ptr<WritableFile>> RunState::OpenOutput(uint32_t file) {
   MIMO_ASSIGN_OR_RETURN(auto opened, files.OpenAgain(plan.files[file]));
   if (!direct_writes) return opened;
-  if (Status s = opened->UseDirect(); !s.ok() && options.io == IoMode::kDirect) return s.TakeError();
+  if (Status s = opened->UseDirect(DirectModeOf(options.io)); !s.ok() && IsDirect(options.io)) return s.TakeError();
+  Tell(opened->direct(), &report.written_direct);
   return opened;
+}
+
+void RunState::Tell(const DirectFile* file, bool* direct) {
+  if (file == nullptr) return;
+  const std::lock_guard lock(mutex);
+  *direct = true;
+  report.queued = report.queued || (file->mode() == DirectMode::kQueued && HasRequestQueue());
 }
 
 }  // namespace mimo

@@ -39,6 +39,7 @@ struct RunState {
   Job job;
   Result<std::unique_ptr<ReadableFile>> OpenSource(uint32_t file);
   Result<std::unique_ptr<WritableFile>> OpenOutput(uint32_t file);
+  void Tell(const DirectFile* file, bool* direct);  // into the report
   HandleCache<ReadableFile> readers;  // by file of the catalogue
   HandleCache<WritableFile> writers;  // by file of the plan
   Completion completion;
@@ -48,7 +49,7 @@ struct RunState {
   // Of a part: the pages that it alone writes to, by (file, begin); other bytes go into records as edges. None
   // otherwise: all is written.
   std::optional<std::vector<FileRange>> own_pages;
-  bool direct_reads = false;  // past the page cache
+  bool direct_reads = false;  // past the page cache, where the file system can
   bool direct_writes = false;
 
   std::mutex mutex;  // guards the two below while workers run

@@ -35,12 +35,12 @@ void StepLayout::AddRoom(uint64_t bytes) {
   room_bytes_ = rooms_.back() + bytes;
 }
 
-void StepLayout::Place(uint64_t limit) {
-  outputs_.Place(0, 0, 0);
+void StepLayout::Place(uint64_t limit, DirectSides direct) {
+  outputs_.Place(0, 0, limit, direct.writes);
   const uint64_t first = Aligned(outputs_.end());
   for (uint64_t& room : rooms_) room += room == kNoRoom ? 0 : first;
   const uint64_t made = room_bytes_ == 0 ? outputs_.end() : first + room_bytes_;
-  sources_.Place(made, kMaxGap, limit > made ? limit - made : 0);
+  sources_.Place(made, kMaxGap, limit > made ? limit - made : 0, direct.reads);
 }
 
 const std::byte* StepBuffer::Row(uint32_t source, int64_t row) const {

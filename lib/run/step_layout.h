@@ -13,6 +13,12 @@
 
 namespace mimo {
 
+// What goes past the page cache, of a buffer that begins at a block (lib/base/direct_io.h).
+struct DirectSides {
+  bool reads = false;
+  bool writes = false;
+};
+
 // Told what is needed, then placed once.
 class StepLayout final : public Needs {
  public:
@@ -22,8 +28,8 @@ class StepLayout final : public Needs {
   void ReadScales(uint32_t source, int64_t row, int64_t rows) override;
   void Make(uint32_t output, int64_t row, int64_t rows) override;
   void AddRoom(uint64_t bytes) override;
-  // `limit` bounds what coalescing of reads may add.
-  void Place(uint64_t limit);
+  // `limit` bounds what coalescing of reads and whole blocks may add.
+  void Place(uint64_t limit, DirectSides direct = {});
 
   const std::vector<Extent>& reads() const { return sources_.list(); }
   uint64_t buffer_bytes() const { return sources_.end(); }

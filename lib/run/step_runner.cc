@@ -6,6 +6,7 @@
 
 #include "lib/base/checked.h"
 #include "lib/base/machine.h"
+#include "lib/base/transfers.h"
 #include "lib/recipe/encoding_text.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/replicas.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr uint64_t kStepBytes = 4 << 20;  // large requests, and little enough to stay in the cache between passes
 // Where requests go to the disk itself: one step is read and one written while one is computed.
 constexpr int kStepsInFlight = 3;
+constexpr uint64_t kMostBlockBytes = 512 << 10;
 constexpr uint64_t kLargeStepBytes = 96 << 20;
 
 int Threads(const RunOptions& options) {
@@ -50,6 +52,12 @@ uint64_t BufferBytes(const Job& job, uint64_t memory, int threads) {
   return std::min(bytes, memory / static_cast<uint64_t>(threads));
 }
 
+// What reading and writing whole blocks may add to the buffer of a step, where memory has room for it.
+uint64_t BlockBytes(const RunState& run, uint64_t memory, uint64_t buffer, int workers) {
+  if (!run.direct_reads && !run.direct_writes) return 0;
+  return memory / static_cast<uint64_t>(workers) >= buffer + kMostBlockBytes ? kMostBlockBytes : 0;
+}
+
 // No memory; or the run has failed elsewhere, and this is lost to the first error.
 Error Stopped(uint64_t bytes) {
   return IoError("no memory for a step of " + std::to_string(bytes) + " bytes").Advice(kStoppedAdvice);
@@ -74,7 +82,8 @@ StepRunner::StepRunner(FileSystem& fs, const Catalogue& catalogue, const Plan& p
       memory_bytes_(Memory(options)),
       step_bytes_(std::min(kStepBytes, memory_bytes_ / static_cast<uint64_t>(workers_of_steps_))),
       buffer_bytes_(BufferBytes(run_.job, memory_bytes_, threads_)),
-      budget_(memory_bytes_, buffer_bytes_),
+      block_bytes_(BlockBytes(run_, memory_bytes_, buffer_bytes_, workers_of_steps_)),
+      budget_(memory_bytes_, buffer_bytes_ + block_bytes_),
       carried_(fs, catalogue, plan, options, partial),
       workers_(workers_of_steps_ > 1 ? workers_of_steps_ + 1 : 1, kStoppedAdvice) {}
 
@@ -246,19 +255,12 @@ Status StepRunner::RunStep(UnitRun& unit, const Step& step, bool* last) {
     if (!unit.WaitForMeasure(step, &measured)) return Stopped(0);
     request.measured = &measured;
   }
-  const StepWork work(run_.job, step, std::max(step_bytes_, step.memory_bytes));
+  const StepWork work(run_.job, step, std::max(step_bytes_, step.memory_bytes) + block_bytes_,
+                      {run_.direct_reads, run_.direct_writes});
   const Buffer buffer = budget_.Acquire(work.buffer_bytes());
   if (!buffer) return Stopped(work.buffer_bytes());
-  uint64_t read = 0;
   std::vector<uint32_t> files;
-  for (const Extent& extent : work.reads()) {
-    MIMO_ASSIGN_OR_RETURN(const auto file, run_.readers.Get(extent.file));
-    const std::span data(buffer.data() + extent.offset, extent.bytes);
-    MIMO_RETURN_IF_ERROR(file->ReadAt(extent.begin, data));
-    MIMO_RETURN_IF_ERROR(run_.checks.Add(step.file_group, unit.number(), extent.file, extent.begin, data));
-    read += extent.bytes;
-    if (files.empty() || files.back() != extent.file) files.push_back(extent.file);
-  }
+  MIMO_ASSIGN_OR_RETURN(const uint64_t read, ReadSources(unit, step, work, buffer.data(), &files));
   MIMO_ASSIGN_OR_RETURN(const StepResult result, work.Transform(buffer.data(), *BackendPool::Loan(backends_), request));
   if (!run_.options.allow_anomalies) MIMO_RETURN_IF_ERROR(CheckAnomalies(result));
   if (run_.plan.options.lossless) MIMO_RETURN_IF_ERROR(CheckExact(result));
@@ -272,6 +274,29 @@ Status StepRunner::RunStep(UnitRun& unit, const Step& step, bool* last) {
   *last = unit.Add(step, result, files, &progress);
   if (run_.options.progress != nullptr) run_.options.progress->Advance(progress);
   return {};
+}
+
+// The bytes that were read, and the numbers of the files.
+Result<uint64_t> StepRunner::ReadSources(UnitRun& unit, const Step& step, const StepWork& work, std::byte* buffer,
+                                         std::vector<uint32_t>* files) {
+  std::vector<std::shared_ptr<ReadableFile>> open;
+  std::vector<ReadRequest> requests;
+  for (const Extent& extent : work.reads()) {
+    if (files->empty() || files->back() != extent.file) {
+      files->push_back(extent.file);
+      MIMO_ASSIGN_OR_RETURN(auto file, run_.readers.Get(extent.file));
+      open.push_back(std::move(file));
+    }
+    requests.push_back({open.back().get(), extent.begin, {buffer + extent.offset, extent.bytes}, extent.whole_blocks});
+  }
+  MIMO_RETURN_IF_ERROR(ReadAll(requests));
+  uint64_t read = 0;
+  for (const Extent& extent : work.reads()) {
+    const std::span data(buffer + extent.offset, extent.bytes);
+    MIMO_RETURN_IF_ERROR(run_.checks.Add(step.file_group, unit.number(), extent.file, extent.begin, data));
+    read += extent.bytes;
+  }
+  return read;
 }
 
 Status StepRunner::CheckAnomalies(const StepResult& result) const {

@@ -53,6 +53,8 @@ class StepRunner {
   Status Work(int index);
   Status CarryFiles();
   Status RunStep(UnitRun& unit, const Step& step, bool* last);
+  Result<uint64_t> ReadSources(UnitRun& unit, const Step& step, const StepWork& work, std::byte* buffer,
+                               std::vector<uint32_t>* files);
   Status CheckAnomalies(const StepResult& result) const;
   Status CheckExact(const StepResult& result) const;
   void Wake();
@@ -66,6 +68,7 @@ class StepRunner {
   const uint64_t memory_bytes_;
   const uint64_t step_bytes_;
   const uint64_t buffer_bytes_;
+  const uint64_t block_bytes_;  // more, where requests are of whole blocks
   MemoryBudget budget_;
   CarriedFiles carried_;
   Workers workers_;

@@ -6,12 +6,12 @@
 
 namespace mimo {
 
-StepWork::StepWork(const Job& job, const Step& step, uint64_t limit) : step_(step), layout_(job) {
+StepWork::StepWork(const Job& job, const Step& step, uint64_t limit, DirectSides direct) : step_(step), layout_(job) {
   for (const RowStrip& strip : step.strips) PlaceStrip(strip, &layout_);
   for (const CellJob& cell : step.cells) PlaceCell(job.plan.groups[cell.group].cells[cell.cell], &layout_);
   for (const TurnUnit& unit : step.turns) PlaceTurn(unit, &layout_);
   for (const EncodeStrip& strip : step.encodes) PlaceEncode(strip, step.pass, &layout_);
-  layout_.Place(limit);
+  layout_.Place(limit, direct);
 }
 
 Result<StepResult> StepWork::Transform(std::byte* data, Backend& backend, const EncodeRequest& request) const {

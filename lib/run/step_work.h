@@ -16,8 +16,8 @@ namespace mimo {
 
 class StepWork {
  public:
-  // Both outlive it. `limit` bounds what coalescing of reads may add.
-  StepWork(const Job& job, const Step& step, uint64_t limit);
+  // Both outlive it. `limit` bounds what coalescing of reads and whole blocks may add.
+  StepWork(const Job& job, const Step& step, uint64_t limit, DirectSides direct = {});
 
   const std::vector<Extent>& reads() const { return layout_.reads(); }
   uint64_t buffer_bytes() const { return layout_.buffer_bytes(); }

@@ -1,13 +1,16 @@
-"""Proves that --io changes no byte: past the page cache and through it, on one thread and on many, in one process and in parts, with
+"""Proves that --io changes no byte: past the page cache and through it, with io_uring and without, where the system forbids it and where
+it takes it away, on one thread and on many, in one process and in parts, with
 --resume of what the other has begun; and that a file system without direct I/O is an error where it was asked for, and none where it
 was a wish.
 """
+import json
 import os
 import shutil
+import subprocess
 import tempfile
 import unittest
 
-from harness import checkpoints, tools
+from harness import checkpoints, seccomp, tools
 from harness.case import ToolCase
 
 CONVERSIONS = (("--dtype", "bf16", "--qkv", "split"), ("--recipe", "nvfp4-experts"),
@@ -51,6 +54,7 @@ class Io(ToolCase):
                 buffered = run("buffered", "--io", "buffered")
                 for threads in ("1", "2", "7"):
                     self.assert_same_trees(buffered, run("direct", "--io", "direct", "--threads", threads))
+                self.assert_same_trees(buffered, run("single", "--io", "direct-single"))
                 small = run("small", "--io", "direct", "--memory", "8MiB", "--unit-size", "200KB")
                 self.assert_same_trees(buffered, small)
                 self.assert_same_trees(buffered, run("auto"))
@@ -61,6 +65,29 @@ class Io(ToolCase):
                                   "--part", f"{index}/3")
                 self.run_tool("mimo-convert", "--join", parts, "--io", "direct", "--no-progress")
                 self.assert_same_trees(buffered, parts)
+
+    def convert_forbidding(self, name, *calls):
+        """With an error in place of these system calls, as containers do. The output and the report."""
+        out = os.path.join(self.disk, name)
+        command = [os.path.join(tools.BIN, "mimo-convert"), self.source, out, *CONVERSIONS[0], "--io", "direct", "--no-progress", "--json"]
+        result = subprocess.run(command, preexec_fn=lambda: seccomp.forbid(calls), capture_output=True, text=True, timeout=600)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return out, json.loads(result.stdout)["run"]
+
+    def test_system_without_io_uring(self):
+        if not has_direct_io(self.disk):
+            self.skipTest("/var/tmp has no direct I/O")
+        if not seccomp.available():
+            self.skipTest("no system calls can be forbidden here")
+        allowed, report = self.convert_forbidding("allowed")
+        self.assertEqual((report["io"]["read"], report["io"]["write"]), ("direct", "direct"))
+        had = report["io"]["io_uring"]
+        forbidden, report = self.convert_forbidding("forbidden", seccomp.IO_URING_SETUP)
+        self.assertEqual(report["io"], {"read": "direct", "write": "direct", "io_uring": False})
+        self.assert_same_trees(allowed, forbidden)
+        taken, report = self.convert_forbidding("taken", seccomp.IO_URING_ENTER)
+        self.assertEqual(report["io"]["io_uring"], had)    # it was there to begin with
+        self.assert_same_trees(allowed, taken)
 
     def test_memory_has_no_direct_io(self):
         if not os.path.isdir("/dev/shm") or has_direct_io("/dev/shm"):

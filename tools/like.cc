@@ -18,22 +18,6 @@ struct Attempt {
   Verdict verdict;
 };
 
-Result<Attempt> Try(FileSystem& fs, const std::string& root, OpenOptions source, const LikeFlags& flags, int threads,
-                    const MakesPlan& make) {
-  Attempt attempt;
-  MIMO_ASSIGN_OR_RETURN(Checkpoint reference,
-                        OpenCheckpoint(fs, flags.reference, {.allow_anomalies = source.allow_anomalies}));
-  source.like = &reference.stored;
-  source.without_broken_mtp = true;  // the reference has them whole
-  MIMO_ASSIGN_OR_RETURN(Checkpoint run, OpenCheckpoint(fs, root, source));
-  MIMO_RETURN_IF_ERROR(CheckOrders(flags, run));
-  MIMO_ASSIGN_OR_RETURN(attempt.merged, MergeLike(std::move(run), std::move(reference)));
-  MIMO_ASSIGN_OR_RETURN(attempt.plan, make(attempt.merged));
-  MIMO_ASSIGN_OR_RETURN(attempt.descent, CompareDescent(fs, attempt.merged, threads));
-  MIMO_ASSIGN_OR_RETURN(attempt.verdict, JudgeDescent(fs, attempt.merged, attempt.descent));
-  return attempt;
-}
-
 bool Descends(const Attempt& attempt) {
   return attempt.verdict.CountOf(Severity::kError) == 0;
 }
@@ -42,6 +26,80 @@ void AddNote(Plan* plan, std::string note) {  // a plan that was read may have i
   if (std::find(plan->notes.begin(), plan->notes.end(), note) == plan->notes.end())
     plan->notes.push_back(std::move(note));
 }
+
+// How much of a run is compared before its plan is used.
+enum class Extent : uint8_t { kAll, kOrderOfGateUp };
+
+class Attempts {
+ public:
+  Attempts(FileSystem& fs, const std::string& root, const LikeFlags& flags, int threads, const MakesPlan& make,
+           Extent extent)
+      : fs_(fs), root_(root), flags_(flags), threads_(threads), make_(make), extent_(extent) {}
+
+  // The run as its arguments say, or under the other order of gate and up where only that descends.
+  Result<Attempt> Make(OpenOptions source) const {
+    MIMO_ASSIGN_OR_RETURN(Attempt attempt, Try(source));
+    const View& view = *attempt.merged.view;
+    if (Descends(attempt) || !view.said_gate_up || source.gate_up.experts) return attempt;
+    const GateUpOrder other = view.experts_order == *view.said_gate_up ? GateUpOrder{} : *view.said_gate_up;
+    source.gate_up.experts = other;
+    MIMO_ASSIGN_OR_RETURN(Attempt second, Try(source));
+    if (!Descends(second)) return attempt;
+    AddNote(&second.plan, "gate and up of experts lie as " + other.ToString() +
+                              ": so they descend from the reference, whatever the saved arguments say");
+    return second;
+  }
+
+ private:
+  Result<Attempt> Try(OpenOptions source) const {
+    Attempt attempt;
+    MIMO_ASSIGN_OR_RETURN(Checkpoint reference,
+                          OpenCheckpoint(fs_, flags_.reference, {.allow_anomalies = source.allow_anomalies}));
+    source.like = &reference.stored;
+    source.without_broken_mtp = true;  // the reference has them whole
+    MIMO_ASSIGN_OR_RETURN(Checkpoint run, OpenCheckpoint(fs_, root_, source));
+    MIMO_RETURN_IF_ERROR(CheckOrders(flags_, run));
+    MIMO_ASSIGN_OR_RETURN(attempt.merged, MergeLike(std::move(run), std::move(reference)));
+    MIMO_ASSIGN_OR_RETURN(attempt.plan, make_(attempt.merged));
+    if (extent_ == Extent::kAll) {
+      MIMO_ASSIGN_OR_RETURN(attempt.descent, CompareDescent(fs_, attempt.merged, threads_));
+    } else {
+      attempt.descent = PairsOfDescent(attempt.merged);
+      const bool asks = attempt.merged.view->said_gate_up.has_value();
+      const std::vector<size_t> pairs = asks ? PairsOfGateUp(attempt.descent) : std::vector<size_t>();
+      MIMO_RETURN_IF_ERROR(CompareDescent(fs_, attempt.merged, pairs, threads_, &attempt.descent));
+    }
+    MIMO_ASSIGN_OR_RETURN(attempt.verdict, JudgeDescent(fs_, attempt.merged, attempt.descent));
+    return attempt;
+  }
+
+  FileSystem& fs_;
+  const std::string& root_;
+  const LikeFlags& flags_;
+  const int threads_;
+  const MakesPlan& make_;
+  const Extent extent_;
+};
+
+class DescentGuard final : public SourceGuard {
+ public:
+  DescentGuard(FileSystem& fs, const Checkpoint& merged, Descent pairs, int threads)
+      : fs_(fs), merged_(merged), pairs_(std::move(pairs)), threads_(threads) {}
+
+  size_t entries() const override { return pairs_.pairs.size(); }
+  Status Check(const std::vector<size_t>& entries) override {
+    Descent descent = pairs_;
+    MIMO_RETURN_IF_ERROR(CompareDescent(fs_, merged_, entries, threads_, &descent));
+    MIMO_ASSIGN_OR_RETURN(const Verdict verdict, JudgeDescent(fs_, merged_, descent));
+    return verdict.ToStatus();
+  }
+
+ private:
+  FileSystem& fs_;
+  const Checkpoint& merged_;
+  const Descent pairs_;  // none compared
+  const int threads_;
+};
 
 std::string FiguresOf(const Descent& descent) {
   char least[32];
@@ -91,18 +149,7 @@ Status CheckOrders(const LikeFlags& flags, const Checkpoint& checkpoint) {
 Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags, int threads,
                       const MakesPlan& make, Checkpoint* merged, std::string* figures) {
   MIMO_RETURN_IF_ERROR(TakeOrders(flags, &source));
-  MIMO_ASSIGN_OR_RETURN(Attempt attempt, Try(fs, run, source, flags, threads, make));
-  const View& view = *attempt.merged.view;
-  if (!Descends(attempt) && view.said_gate_up && !source.gate_up.experts) {
-    const GateUpOrder other = view.experts_order == *view.said_gate_up ? GateUpOrder{} : *view.said_gate_up;
-    source.gate_up.experts = other;
-    MIMO_ASSIGN_OR_RETURN(Attempt second, Try(fs, run, source, flags, threads, make));
-    if (Descends(second)) {
-      attempt = std::move(second);
-      AddNote(&attempt.plan, "gate and up of experts lie as " + other.ToString() +
-                                 ": so they descend from the reference, whatever the saved arguments say");
-    }
-  }
+  MIMO_ASSIGN_OR_RETURN(Attempt attempt, Attempts(fs, run, flags, threads, make, Extent::kAll).Make(source));
   *merged = std::move(attempt.merged);
   *figures = FiguresOf(attempt.descent);
   for (const std::string& order : flags.orders) AddNote(&attempt.plan, "gate and up are read as " + order);
@@ -110,6 +157,20 @@ Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source
   for (const Finding& finding : attempt.verdict.findings())
     AddNote(&attempt.plan,
             "--allow-divergence let through " + finding.id + ": " + finding.place + ": " + finding.evidence);
+  return std::move(attempt.plan);
+}
+
+Result<Plan> PlanShareLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags,
+                           int threads, const MakesPlan& make, Checkpoint* merged,
+                           std::unique_ptr<SourceGuard>* guard) {
+  std::string figures;
+  if (flags.allow_divergence) return PlanLike(fs, run, source, flags, threads, make, merged, &figures);
+  MIMO_RETURN_IF_ERROR(TakeOrders(flags, &source));
+  MIMO_ASSIGN_OR_RETURN(Attempt attempt, Attempts(fs, run, flags, threads, make, Extent::kOrderOfGateUp).Make(source));
+  *merged = std::move(attempt.merged);
+  for (const std::string& order : flags.orders) AddNote(&attempt.plan, "gate and up are read as " + order);
+  MIMO_RETURN_IF_ERROR(attempt.verdict.ToStatus());
+  *guard = std::make_unique<DescentGuard>(fs, *merged, PairsOfDescent(*merged), threads);
   return std::move(attempt.plan);
 }
 

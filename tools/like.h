@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "lib/base/status.h"
 #include "lib/forms/checkpoint.h"
 #include "lib/plan/plan.h"
+#include "lib/run/source_guard.h"
 #include "tools/cli.h"
 
 namespace mimo {
@@ -34,5 +36,10 @@ Status CheckOrders(const LikeFlags& flags, const Checkpoint& checkpoint);
 using MakesPlan = std::function<Result<Plan>(const Checkpoint&)>;
 Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags, int threads,
                       const MakesPlan& make, Checkpoint* merged, std::string* figures);
+// Likewise for a part or a join, which share what is to be compared out among them: here only what decides in which
+// order experts lie; the rest is for the guard. With allow_divergence all is compared here, and `guard` stays null.
+Result<Plan> PlanShareLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags,
+                           int threads, const MakesPlan& make, Checkpoint* merged,
+                           std::unique_ptr<SourceGuard>* guard);
 
 }  // namespace mimo

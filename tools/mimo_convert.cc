@@ -25,6 +25,7 @@
 #include "tools/cli.h"
 #include "tools/finding_report.h"
 #include "tools/forecast_report.h"
+#include "lib/run/source_guard.h"
 #include "tools/like.h"
 #include "tools/part_flags.h"
 #include "tools/plan_flags.h"
@@ -268,7 +269,7 @@ Status CheckLinkedFiles(const Arguments& a, const Catalogue& catalogue) {
   return {};
 }
 
-Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
+Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint, std::unique_ptr<SourceGuard>* guard) {
   FileSystem& fs = PosixFileSystem();
   OpenOptions source{.source_qkv = a.plan.source_qkv, .allow_anomalies = a.run.allow_anomalies};
   const auto make = [&](const Checkpoint& opened) -> Result<Plan> {
@@ -278,6 +279,8 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint) {
   };
   if (!a.like.reference.empty()) {
     std::string figures;
+    if (!a.part.empty() || a.run.join)
+      return PlanShareLike(fs, a.checkpoint, source, a.like, a.run.threads, make, checkpoint, guard);
     Result<Plan> plan = PlanLike(fs, a.checkpoint, source, a.like, a.run.threads, make, checkpoint, &figures);
     if (a.common.verbose && !figures.empty()) cli::Print(stderr, "%s: %s\n", kName, figures);
     return plan;
@@ -384,7 +387,8 @@ int Convert(Arguments& a) {
     if (Status s = CheckOutput(fs, a.checkpoint, a.run); !s.ok()) return fail(s.error());
   if (Status s = CheckRequestedFiles(a); !s.ok()) return fail(s.error());
   Checkpoint checkpoint;
-  Result<Plan> plan = ObtainPlan(a, &checkpoint);
+  std::unique_ptr<SourceGuard> guard;
+  Result<Plan> plan = ObtainPlan(a, &checkpoint, &guard);
   const Result<Verdict> verdict = JudgeConversion(a, checkpoint, plan);
   if (plan.ok())
     if (Status s = RefuseNothing(a, checkpoint); !s.ok()) {
@@ -428,6 +432,7 @@ int Convert(Arguments& a) {
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.run.progress = progress.get();
   if (a.hash_values) a.run.hash_values = &a.hasher.emplace(HasherOptions(a.run));
+  a.run.guard = guard.get();
   a.run.stop = cli::CatchStopSignals();
   Result<RunReport> report = RunPlan(fs, checkpoint.stored, *plan, a.run);
   if (!report.ok()) return fail(report.error());

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <mutex>
+#include <numeric>
 #include <unordered_map>
 
 #include "lib/base/checked.h"
@@ -315,22 +316,49 @@ double Likeness::cosine() const {
   return run == 0 || reference == 0 ? 0 : dot / (std::sqrt(run) * std::sqrt(reference));
 }
 
-Result<Descent> CompareDescent(FileSystem& fs, const Checkpoint& merged, int threads) {
+Descent PairsOfDescent(const Checkpoint& merged) {
   Descent descent;
   PairMaker(merged, &descent).Make();
+  return descent;
+}
+
+std::vector<size_t> PairsOfGateUp(const Descent& descent) {
+  const auto of_experts = [](const TensorId& id) {
+    return !id.mtp && (id.role == Role::kExpertGate || id.role == Role::kExpertUp);
+  };
+  int32_t first = INT32_MAX;
+  for (const StrandPair& pair : descent.pairs)
+    if (of_experts(pair.id)) first = std::min(first, pair.id.layer);
+  std::vector<size_t> found;
+  for (size_t i = 0; i < descent.pairs.size(); ++i)
+    if (of_experts(descent.pairs[i].id) && descent.pairs[i].id.layer == first) found.push_back(i);
+  return found;
+}
+
+Result<Descent> CompareDescent(FileSystem& fs, const Checkpoint& merged, int threads) {
+  Descent descent = PairsOfDescent(merged);
+  std::vector<size_t> all(descent.pairs.size());
+  std::iota(all.begin(), all.end(), size_t{0});
+  MIMO_RETURN_IF_ERROR(CompareDescent(fs, merged, all, threads, &descent));
+  return descent;
+}
+
+Status CompareDescent(FileSystem& fs, const Checkpoint& merged, const std::vector<size_t>& pairs, int threads,
+                      Descent* out) {
+  Descent& descent = *out;
   std::atomic<size_t> next = 0;
   std::mutex mutex;
   std::vector<ComparedShare> all;
   constexpr size_t kShare = 4;  // pairs that a thread takes at a time
   const auto count = std::min<size_t>(static_cast<size_t>(threads > 0 ? threads : ThreadsOfMachine()),
-                                      CeilDiv(descent.pairs.size(), kShare));
+                                      CeilDiv(pairs.size(), kShare));
   Workers workers(static_cast<int>(std::max<size_t>(count, 1)), "fewer --threads");
   const auto work = [&](int) -> Status {
     Comparer comparer(fs, merged, descent.pairs);
-    for (size_t begin = next.fetch_add(kShare); begin < descent.pairs.size() && !workers.stopped();
+    for (size_t begin = next.fetch_add(kShare); begin < pairs.size() && !workers.stopped();
          begin = next.fetch_add(kShare))
-      for (size_t i = begin; i < std::min(begin + kShare, descent.pairs.size()); ++i)
-        MIMO_RETURN_IF_ERROR(comparer.Compare(i));
+      for (size_t i = begin; i < std::min(begin + kShare, pairs.size()); ++i)
+        MIMO_RETURN_IF_ERROR(comparer.Compare(pairs[i]));
     const std::lock_guard lock(mutex);
     all.push_back(comparer.Take());
     return {};
@@ -350,7 +378,7 @@ Result<Descent> CompareDescent(FileSystem& fs, const Checkpoint& merged, int thr
   }
   std::sort(descent.divergences.begin(), descent.divergences.end(),
             [](const Divergence& a, const Divergence& b) { return a.pair < b.pair; });
-  return descent;
+  return {};
 }
 
 }  // namespace mimo

@@ -76,8 +76,15 @@ struct Descent {
   std::string least_place;
 };
 
-// Compares all that the run of a merged checkpoint has. Reads a few percent of its weights and of those of the
-// reference, on `threads` threads. Errors of reading.
+// The pairs of a merged checkpoint, of which none is compared yet. They follow from what is stored, in one order.
+Descent PairsOfDescent(const Checkpoint& merged);
+// Those of PairsOfDescent that tell in which order gate and up of the experts lie: of the first layer that has some.
+std::vector<size_t> PairsOfGateUp(const Descent& descent);
+// Compares these pairs. Reads a few percent of their weights in the run and in the reference, on `threads` threads.
+// Errors of reading.
+Status CompareDescent(FileSystem& fs, const Checkpoint& merged, const std::vector<size_t>& pairs, int threads,
+                      Descent* descent);
+// Compares all that the run has.
 Result<Descent> CompareDescent(FileSystem& fs, const Checkpoint& merged, int threads);
 
 // What is to be said of it: one finding for every cause (schemas/findings/descent.json), each with the tensor where it

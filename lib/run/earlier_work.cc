@@ -200,12 +200,12 @@ ProgressTotals EarlierWork::ProgressOf(uint32_t first, uint32_t end) const {
   return totals;
 }
 
-Result<std::vector<size_t>> EarlierWork::Uncompared(size_t first, size_t end) const {
+Result<std::vector<size_t>> EarlierWork::Unseen(UnitRecords::Looked at, size_t first, size_t end, size_t of) const {
   std::vector<size_t> left;
   if (first >= end) return left;
-  MIMO_ASSIGN_OR_RETURN(const auto compared, run_.records.LoadEqual());
+  MIMO_ASSIGN_OR_RETURN(const auto seen, run_.records.LoadLooked(at, of));
   for (size_t entry = first; entry < end; ++entry)
-    if (std::none_of(compared.begin(), compared.end(),
+    if (std::none_of(seen.begin(), seen.end(),
                      [&](const auto& range) { return range.first <= entry && entry < range.second; }))
       left.push_back(entry);
   return left;

@@ -45,8 +45,8 @@ class EarlierWork {
   // Bytes of output, units and files of [first, end), and how many of them are there. Units without anything to do, and
   // files that are linked, are none.
   ProgressTotals ProgressOf(uint32_t first, uint32_t end) const;
-  // Entries of Plan::equal of [first, end) that no part has compared, ascending.
-  Result<std::vector<size_t>> Uncompared(size_t first, size_t end) const;
+  // Entries of [first, end), of `of`, that no part has looked at, ascending.
+  Result<std::vector<size_t>> Unseen(UnitRecords::Looked at, size_t first, size_t end, size_t of) const;
 
  private:
   Status LoadGroups();

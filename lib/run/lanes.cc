@@ -15,19 +15,23 @@ Lanes::Lanes(const Job& job, PartLoader& loader, const std::vector<Unit>& units,
       shared_limit_(shared_limit),
       most_units_(static_cast<size_t>(most_units)),
       workers_(static_cast<size_t>(workers)) {
-  for (const uint32_t number : numbers) lanes_[units[number].home].waiting.push_back(number);
+  for (const uint32_t number : numbers) {
+    Lane& lane = lanes_[units[number].home];
+    lane.waiting.push_back(number);
+    lane.left += units[number].cost;
+  }
 }
 
-// The lane that the worker is in while it is alone there, else the first with the fewest workers; kNone when no unit
-// waits.
+// The lane that the worker is in while it is alone there, else, of those with the fewest workers, the one with the most
+// work, so that no long one is left to the end; kNone when no unit waits.
 uint32_t Lanes::FreestLane(const Worker& worker) const {
-  std::tuple<int, bool, uint32_t> best(INT32_MAX, true, kNone);
+  std::tuple<int, bool, uint64_t, uint32_t> best(INT32_MAX, true, 0, kNone);
   for (const auto& [file, lane] : lanes_) {
     if (lane.waiting.empty()) continue;
     const bool own = file == worker.lane;
-    best = std::min(best, std::tuple(lane.workers - (own ? 1 : 0), !own, file));
+    best = std::min(best, std::tuple(lane.workers - (own ? 1 : 0), !own, UINT64_MAX - lane.left, file));
   }
-  return std::get<2>(best);
+  return std::get<3>(best);
 }
 
 void Lanes::Leave(Worker& worker) {
@@ -45,6 +49,7 @@ std::shared_ptr<UnitRun> Lanes::Choose(Worker& worker) {
     std::deque<uint32_t>& waiting = lanes_.at(lane).waiting;
     worker.unit =
         std::make_shared<UnitRun>(job_, loader_, waiting.front(), units_[waiting.front()], limit_, shared_limit_);
+    lanes_.at(lane).left -= units_[waiting.front()].cost;
     waiting.pop_front();
     begun_.push_back(worker.unit);
     std::erase_if(running_, [](const auto& unit) { return unit.expired(); });

@@ -37,6 +37,7 @@ class Lanes {
  private:
   struct Lane {
     std::deque<uint32_t> waiting;  // numbers of units, ascending
+    uint64_t left = 0;             // cost of those
     int workers = 0;               // who are in units of it
   };
   struct Worker {

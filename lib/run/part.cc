@@ -54,6 +54,10 @@ std::pair<size_t, size_t> EqualRowsOfPart(const Plan& plan, const RunPart& part)
   return ShareOf(costs, part);
 }
 
+std::pair<size_t, size_t> EntriesOfPart(size_t count, const RunPart& part) {
+  return ShareOf(std::vector<uint64_t>(count, 1), part);
+}
+
 std::string LeaseNameOf(const RunPart& part) {
   return JoinPath(kPartLeasesDirectory, std::to_string(part.index) + kOf + std::to_string(part.count) + kExtension);
 }

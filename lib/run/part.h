@@ -29,6 +29,8 @@ std::pair<uint32_t, uint32_t> UnitsOfPart(const std::vector<Unit>& units, const 
 
 // The entries [first, end) of Plan::equal that a part compares: likewise.
 std::pair<size_t, size_t> EqualRowsOfPart(const Plan& plan, const RunPart& part);
+// The entries [first, end) of `count` of one cost (source_guard.h) that are the part's to look at.
+std::pair<size_t, size_t> EntriesOfPart(size_t count, const RunPart& part);
 
 // The lease of a part, a name in OUT; and back, nullopt for what is none.
 std::string LeaseNameOf(const RunPart& part);

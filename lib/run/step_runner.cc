@@ -10,6 +10,7 @@
 #include "lib/recipe/encoding_text.h"
 #include "lib/run/encode_strips.h"
 #include "lib/run/replicas.h"
+#include "lib/run/source_guard.h"
 #include "lib/run/step_memory.h"
 #include "lib/run/turns.h"
 #include "lib/run/write_out.h"
@@ -150,17 +151,29 @@ Error StepRunner::NotMade(const RunOptions& options, const Units& units, const s
       .Advice("run the parts that have not ended well again, then join; or make the rest in one run with --resume");
 }
 
-Status StepRunner::Compare() {
-  const auto [first, end] =
-      run_.options.part ? EqualRowsOfPart(run_.plan, *run_.options.part) : std::pair(size_t{0}, run_.plan.equal.size());
-  MIMO_ASSIGN_OR_RETURN(const std::vector<size_t> entries, earlier_.Uncompared(first, end));
-  MIMO_RETURN_IF_ERROR(
-      CompareReplicas(run_.fs, run_.catalogue, run_.plan, entries, run_.options, run_.partial.claim(), run_.report));
-  return run_.options.part && !entries.empty() ? run_.records.WriteEqual({first, end}) : Status();
+// What has to hold of the source before a unit is made, in the share of this part; a join looks at what none has seen.
+Status StepRunner::LookAtSource() {
+  using Looked = UnitRecords::Looked;
+  const auto look = [&](Looked at, size_t of, std::pair<size_t, size_t> share, const auto& check) -> Status {
+    const auto [first, end] = run_.options.part ? share : std::pair(size_t{0}, of);
+    MIMO_ASSIGN_OR_RETURN(const std::vector<size_t> entries, earlier_.Unseen(at, first, end, of));
+    MIMO_RETURN_IF_ERROR(check(entries));
+    return run_.options.part && !entries.empty() ? run_.records.WriteLooked(at, {first, end}, of) : Status();
+  };
+  const RunPart part = run_.options.part.value_or(RunPart());
+  MIMO_RETURN_IF_ERROR(look(Looked::kEqual, run_.plan.equal.size(), EqualRowsOfPart(run_.plan, part),
+                            [&](const std::vector<size_t>& entries) {
+                              return CompareReplicas(run_.fs, run_.catalogue, run_.plan, entries, run_.options,
+                                                     run_.partial.claim(), run_.report);
+                            }));
+  SourceGuard* const guard = run_.options.guard;
+  if (guard == nullptr) return {};
+  return look(Looked::kGuard, guard->entries(), EntriesOfPart(guard->entries(), part),
+              [&](const std::vector<size_t>& entries) { return entries.empty() ? Status() : guard->Check(entries); });
 }
 
 Status StepRunner::Make() {
-  MIMO_RETURN_IF_ERROR(Compare());
+  MIMO_RETURN_IF_ERROR(LookAtSource());
   const bool part = run_.options.part.has_value();
   if (run_.options.join) MIMO_RETURN_IF_ERROR(earlier_.Prepare());
   if (!part) {

@@ -46,7 +46,7 @@ class StepRunner {
 
  private:
   Status PrepareFiles();
-  Status Compare();
+  Status LookAtSource();
   void StartProgress();
   std::string WhatStays() const;
   Status MakeBackends();

@@ -14,8 +14,9 @@ namespace {
 using nlohmann::json;
 
 constexpr char kFormat[] = "mimo-unit";
-constexpr char kEqualFormat[] = "mimo-equal";
-constexpr char kEqual[] = "equal-";
+// By UnitRecords::Looked.
+constexpr const char* kLookedFormats[] = {"mimo-equal", "mimo-guard"};
+constexpr const char* kLookedNames[] = {"equal-", "guard-"};
 
 void AddItems(JsonObject& object, const std::vector<ItemRead>& items) {
   object.List("items", items, [](std::string& out, const ItemRead& item) {
@@ -239,35 +240,38 @@ Status UnitRecords::Write(uint32_t unit, const UnitOutcome& result, const std::v
   return WriteDurably(partial_.fs(), Name(unit), text);
 }
 
-Result<std::vector<UnitRecords::Entries>> UnitRecords::LoadEqual() const {
+Result<std::vector<UnitRecords::Entries>> UnitRecords::LoadLooked(Looked at, size_t of) const {
   std::vector<Entries> list;
   MIMO_ASSIGN_OR_RETURN(const auto info, partial_.fs().Stat(Directory()));
   if (!info) return list;
   MIMO_ASSIGN_OR_RETURN(const auto names, partial_.fs().List(Directory()));
   for (const std::string& name : names) {
-    if (!name.starts_with(kEqual)) continue;
+    if (!name.starts_with(kLookedNames[static_cast<size_t>(at)])) continue;
     const std::string path = JoinPath(Directory(), name);
-    MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(partial_.fs(), path, kEqualFormat));
+    MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(partial_.fs(), path, kLookedFormats[static_cast<size_t>(at)]));
     if (!document) continue;
     JsonProblems problems(path, "");
-    JsonMembers members(*document, problems, "equal");
+    JsonMembers members(*document, problems, "");
     const auto digest = HashOfHex(members.String("plan_digest"));
     const Entries entries(members.Integer<uint64_t>("begin"), members.Integer<uint64_t>("end"));
+    const bool same = members.Integer<uint64_t>("of") == of;
     members.Close();
-    if (problems.ok() && digest == plan_.digest && entries.second <= plan_.equal.size()) list.push_back(entries);
+    if (problems.ok() && digest == plan_.digest && same && entries.second <= of) list.push_back(entries);
   }
   return list;
 }
 
-Status UnitRecords::WriteEqual(const Entries& entries) const {
+Status UnitRecords::WriteLooked(Looked at, const Entries& entries, size_t of) const {
   std::string text;
   JsonObject object(text);
-  AddRecordFormat(object, kEqualFormat, plan_.digest);
+  AddRecordFormat(object, kLookedFormats[static_cast<size_t>(at)], plan_.digest);
   object.Number("begin", entries.first);
   object.Number("end", entries.second);
+  object.Number("of", of);
   object.Close();
   text += '\n';
-  const std::string name = kEqual + std::to_string(entries.first) + "-" + std::to_string(entries.second) + ".json";
+  const std::string name = kLookedNames[static_cast<size_t>(at)] + std::to_string(entries.first) + "-" +
+                           std::to_string(entries.second) + ".json";
   return WriteDurably(partial_.fs(), JoinPath(Directory(), name), text);
 }
 

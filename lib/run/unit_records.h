@@ -36,10 +36,14 @@ class UnitRecords {
                                          const std::vector<uint8_t>& linked) const;
   // Durably. Needs notes of the files of its outputs (PartialDirectory::NoteOf).
   Status Write(uint32_t unit, const UnitOutcome& result, const std::vector<uint8_t>& linked) const;
-  // units/equal-BEGIN-END.json: entries [begin, end) of Plan::equal that a part has compared.
+  // units/equal-BEGIN-END.json and units/guard-BEGIN-END.json: entries [begin, end) that a part has looked at, of `of`.
   using Entries = std::pair<size_t, size_t>;
-  Result<std::vector<Entries>> LoadEqual() const;
-  Status WriteEqual(const Entries& entries) const;
+  enum class Looked : uint8_t {
+    kEqual,  // Plan::equal
+    kGuard,  // RunOptions::guard
+  };
+  Result<std::vector<Entries>> LoadLooked(Looked at, size_t of) const;
+  Status WriteLooked(Looked at, const Entries& entries, size_t of) const;
   // Removes what is stored under these numbers, durably: before files that they vouch for are touched.
   Status Drop(const std::vector<uint32_t>& units) const;
 

@@ -193,6 +193,49 @@ class SplitRuns(DescentCase):
                 self.refused(run, finding, *words)
                 self.judged(run, "--allow-divergence")  # nothing else finds it
 
+    def test_parts_share_out_what_is_compared(self):
+        """The part whose share holds the fault refuses, and nothing can be joined."""
+        out, parts = self.at("parts"), 3
+        options = ("--to", "hf", "--like", self.fixture.directory)
+
+        def make(run):
+            shutil.rmtree(out, ignore_errors=True)
+            made = [self.run_tool("mimo-convert", run, out, *options, "--part", f"{i}/{parts}", code=(0, 3)) for i in range(parts)]
+            return [result.stderr for result in made if result.code == 3]
+
+        for name, (changed, finding, *words) in self.permutations().items():
+            with self.subTest(name):
+                refusals = make(self.run_with(changed))
+                self.assertTrue(any(all(word in said for word in (f"[{finding}]", *words)) for said in refusals), refusals)
+                self.run_tool("mimo-convert", "--join", out, code=(2, 3, 4))
+                if name in ("noise", "two V heads", "sinks of zero"):
+                    self.assertEqual(len(refusals), 1, "others have looked at it too")
+        self.assertEqual(make(self.plain), [])
+        guards = [f for f in os.listdir(os.path.join(out, ".mimo-partial", "units")) if f.startswith("guard-")]
+        self.assertEqual(len(guards), parts)
+        self.run_tool("mimo-convert", "--join", out)
+        self.assert_same_trees(self.convert(self.plain, "whole", *options), out)
+
+    def test_a_join_looks_at_what_no_part_has_seen(self):
+        out, options = self.at("parts"), ("--to", "hf", "--like", self.fixture.directory)
+        run = self.run_with(self.permutations()["noise"][0])
+        shutil.rmtree(out, ignore_errors=True)
+        for i in range(2):
+            self.run_tool("mimo-convert", self.plain, out, *options, "--part", f"{i}/2")
+        units = os.path.join(out, ".mimo-partial", "units")
+        for name in os.listdir(units):
+            if name.startswith("guard-"):
+                os.remove(os.path.join(units, name))
+        for name in os.listdir(run):                      # the run becomes another under the same times and names
+            kept, other = os.path.join(self.plain, name), os.path.join(run, name)
+            if name.endswith(".safetensors"):
+                times = os.stat(kept)
+                with open(other, "rb") as f, open(kept, "r+b") as g:
+                    g.write(f.read())
+                os.utime(kept, ns=(times.st_atime_ns, times.st_mtime_ns))
+        self.assertIn("[descent.unrelated]", self.run_tool("mimo-convert", "--join", out, code=3).stderr)
+        self.assert_nothing_published(out)
+
     def blended(self, values, cosine):
         """Of the same norm, under this cosine to `values`, in every piece of a row that may be compared."""
         noise = np.random.default_rng(5).standard_normal(values.shape)
@@ -341,6 +384,11 @@ class MegatronRuns(DescentCase):
         self.unconfigure()
         self.save(moe_mlp_glu_interleave_size=32)
         self.assertIn("plain: so they descend", self.check())
+        out = self.at("parts")
+        for i in range(3):
+            self.run_tool("mimo-convert", self.root, out, "--to", "hf", "--like", self.fixture.directory, "--part", f"{i}/3")
+        self.run_tool("mimo-convert", "--join", out)
+        self.assert_same_trees(self.at("out"), out)
 
     def test_arguments_of_another_model(self):
         for name, value in (("hidden_size", 128), ("num_layers", 4), ("num_experts", 8), ("num_attention_heads", 3),

@@ -52,6 +52,7 @@ class Killed(ToolCase):
             process.kill()
             process.communicate()
             self.fail(f"signal {number} did not end the run")
+        tools.stopped.add(process.returncode)
         self.last_stderr = stderr.decode("utf-8", "replace")
         if process.returncode != 0 and os.path.exists(os.path.join(self.out, "mimo-manifest.json")):
             # Killed after the last rename: what stands there is complete, and only .mimo-partial is still to go.

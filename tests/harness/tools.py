@@ -1,4 +1,5 @@
 """Runs the built tools ($MIMO_BIN) and reports exit code, output and, when asked, peak memory."""
+import atexit
 import os
 import signal
 import subprocess
@@ -61,6 +62,24 @@ def start(tool, *args, env=None):
     """A running process, for tests that interrupt it."""
     return subprocess.Popen([path(tool)] + [str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                             stderr=subprocess.PIPE, env=dict(environment(), **(env or {})))
+
+
+class Stopped:
+    """How many processes the tests of this run have ended by a signal; said at the end where $MIMO_KILL_ROUNDS asks for many."""
+
+    def __init__(self):
+        self.count = 0
+        if os.environ.get("MIMO_KILL_ROUNDS"):
+            atexit.register(lambda: print(f"{self.count} processes were ended by signals", file=sys.stderr))
+
+    def add(self, returncode):
+        """Of one that has ended. -> whether a signal did it"""
+        ended = returncode < 0 or returncode > 128
+        self.count += ended
+        return ended
+
+
+stopped = Stopped()
 
 
 def describe(result):

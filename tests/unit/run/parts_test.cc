@@ -10,6 +10,7 @@
 #include "lib/model/file_names.h"
 #include "lib/run/executor.h"
 #include "lib/run/part.h"
+#include "lib/run/source_guard.h"
 #include "tests/faults/faulty_file_system.h"
 #include "tests/faults/forwarding_file_system.h"
 #include "tests/unit/run/model.h"
@@ -366,6 +367,50 @@ TEST_F(Parts, ReplicasAreComparedOnce) {
   EXPECT_TRUE(Part(1, 3).ok());
   EXPECT_EQ(Part(2, 3).error().code, ErrorCode::kBadInput);
   EXPECT_FALSE(Join().ok());
+}
+
+// Every part looks at its share of what is to hold of the source, the join at what is left.
+TEST_F(Parts, TheGuardIsSharedOut) {
+  class Guard final : public SourceGuard {
+   public:
+    size_t entries() const override { return seen.size(); }
+    Status Check(const std::vector<size_t>& entries) override {
+      for (const size_t entry : entries) {
+        ++seen[entry];
+        if (entry == bad) return BadInput("entry");
+      }
+      return {};
+    }
+    std::vector<int> seen = std::vector<int>(10);
+    size_t bad = SIZE_MAX;
+  };
+  Guard guard;
+  options_.guard = &guard;
+  for (const uint32_t i : {2u, 0u, 1u}) {
+    ASSERT_TRUE(Part(i, 3).ok());
+    ASSERT_TRUE(Part(i, 3).ok());  // what is recorded is not looked at again
+  }
+  EXPECT_EQ(guard.seen, std::vector<int>(10, 1));
+  stdfs::remove(options_.output + "/.mimo-partial/units/guard-4-7.json");
+  ASSERT_TRUE(Join().ok());
+  EXPECT_EQ(guard.seen, (std::vector<int>{1, 1, 1, 1, 2, 2, 2, 1, 1, 1}));
+
+  stdfs::remove_all(options_.output);
+  guard.bad = 5;
+  EXPECT_TRUE(Part(0, 3).ok());
+  EXPECT_EQ(Part(1, 3).error().code, ErrorCode::kBadInput);
+  EXPECT_TRUE(Part(2, 3).ok());
+  EXPECT_FALSE(Join().ok());
+  guard.bad = SIZE_MAX;
+  EXPECT_TRUE(Part(1, 3).ok());
+  EXPECT_TRUE(Join().ok());
+
+  // One run looks at everything; records of a guard of other entries are none.
+  stdfs::remove_all(options_.output);
+  ASSERT_TRUE(Part(0, 1).ok());
+  guard.seen.assign(12, 0);
+  ASSERT_TRUE(Join().ok());
+  EXPECT_EQ(guard.seen, std::vector<int>(12, 1));
 }
 
 // Calls of the first part, of the second and of the join fail, or power does after them: each in turn with

@@ -117,13 +117,29 @@ class Cells {
     }
   }
 
-  void MeasureRow(const RowOf& row, uint64_t start, uint64_t end) {
-    ForPieces(row, start, end, &counts_.anomalies, [&](Cell* cell, const float* values, uint64_t, uint64_t count) {
-      cell->amax = std::max(cell->amax, encoders_.amax(values, count));
-      if (job_.keep == nullptr) return;
-      cell->all_finite &= encoders_.max32(reinterpret_cast<const uint8_t*>(values), count) < kFp32Inf;
-    });
+  // BF16 values tell how large they are as they are stored. False where not all are finite: then they are to be looked at.
+  bool MeasureBf16(const RowOf& row, uint64_t start, uint64_t end) {
     const Source& source = row.rows->source;
+    if (source.codec != Codec::kBf16) return false;
+    const uint8_t* values = static_cast<const uint8_t*>(source.data) + row.row * source.row_bytes;
+    for (size_t i = 0; i < cells_.size(); ++i) {
+      const uint64_t col = start + i * width_;
+      const uint16_t largest = encoders_.max16(values + 2 * col, std::min(width_, end - col));
+      if (largest >= kBf16Inf) return false;
+      cells_[i].amax = std::max(cells_[i].amax, FloatFromBits(uint32_t{largest} << 16));
+    }
+    return true;
+  }
+
+  void MeasureRow(const RowOf& row, uint64_t start, uint64_t end) {
+    const Source& source = row.rows->source;
+    if (!MeasureBf16(row, start, end)) {
+      ForPieces(row, start, end, &counts_.anomalies, [&](Cell* cell, const float* values, uint64_t, uint64_t count) {
+        cell->amax = std::max(cell->amax, encoders_.amax(values, count));
+        if (job_.keep == nullptr) return;
+        cell->all_finite &= encoders_.max32(reinterpret_cast<const uint8_t*>(values), count) < kFp32Inf;
+      });
+    }
     const uint8_t* bytes = static_cast<const uint8_t*>(source.scales) + row.row * source.scale_row_bytes;
     const uint8_t* packed = static_cast<const uint8_t*>(source.data) + row.row * source.row_bytes;
     for (size_t i = 0; i < cells_.size(); ++i) {

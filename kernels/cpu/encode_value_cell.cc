@@ -13,11 +13,7 @@ class ValueCell {
       : parts_(parts), cols_(cols), kernels_(KernelsFor(isa)), encoders_(EncodersFor(isa)) {}
 
   ValueCellResult Encode(const float* keep) {
-    bool all_finite = true;
-    ForStrips(&result_.anomalies, [&](const ValuePart&, uint64_t, uint64_t, size_t count) {
-      result_.amax = std::max(result_.amax, encoders_.amax(x_, count));
-      all_finite &= encoders_.max32(reinterpret_cast<const uint8_t*>(x_), count) < kFp32Inf;
-    });
+    const bool all_finite = MeasureBf16() || Measure();
     result_.kept = keep != nullptr && all_finite && Fp8ScaleFits(Encoding{}, result_.amax, *keep);
     result_.scale = result_.kept ? *keep : Fp8FreshScale(result_.amax);
     double largest = 0;
@@ -38,6 +34,31 @@ class ValueCell {
   }
 
  private:
+  // Whether all values are finite.
+  bool Measure() {
+    bool all_finite = true;
+    ForStrips(&result_.anomalies, [&](const ValuePart&, uint64_t, uint64_t, size_t count) {
+      result_.amax = std::max(result_.amax, encoders_.amax(x_, count));
+      all_finite &= encoders_.max32(reinterpret_cast<const uint8_t*>(x_), count) < kFp32Inf;
+    });
+    return all_finite;
+  }
+
+  // BF16 values tell how large they are as they are stored. False where others, or such as are not finite, are to be
+  // looked at.
+  bool MeasureBf16() {
+    for (const ValuePart& part : parts_) {
+      if (part.codec != Codec::kBf16) return false;
+      for (uint64_t row = 0; row < part.rows; ++row) {
+        const uint8_t* values = static_cast<const uint8_t*>(part.data) + row * part.row_bytes;
+        const uint16_t largest = encoders_.max16(values, cols_);
+        if (largest >= kBf16Inf) return false;
+        result_.amax = std::max(result_.amax, FloatFromBits(uint32_t{largest} << 16));
+      }
+    }
+    return true;
+  }
+
   // visit(part, row of the part, column, columns) with the values in x_.
   template <class Visit>
   void ForStrips(Anomalies* anomalies, const Visit& visit) {

@@ -39,7 +39,6 @@ Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source
 // Likewise for a part or a join, which share what is to be compared out among them: here only what decides in which
 // order experts lie; the rest is for the guard. With allow_divergence all is compared here, and `guard` stays null.
 Result<Plan> PlanShareLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags,
-                           int threads, const MakesPlan& make, Checkpoint* merged,
-                           std::unique_ptr<SourceGuard>* guard);
+                           int threads, const MakesPlan& make, Checkpoint* merged, std::unique_ptr<SourceGuard>* guard);
 
 }  // namespace mimo

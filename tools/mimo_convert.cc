@@ -18,6 +18,7 @@
 #include "lib/plan/words.h"
 #include "lib/planner/planner.h"
 #include "lib/run/executor.h"
+#include "lib/run/source_guard.h"
 #include "lib/verify/logical/output_hasher.h"
 #include "tools/asked.h"
 #include "tools/batch_job.h"
@@ -25,7 +26,6 @@
 #include "tools/cli.h"
 #include "tools/finding_report.h"
 #include "tools/forecast_report.h"
-#include "lib/run/source_guard.h"
 #include "tools/like.h"
 #include "tools/part_flags.h"
 #include "tools/plan_flags.h"
@@ -108,10 +108,10 @@ void AddOptions(CLI::App& app, Arguments& a) {
       "--hash-values", a.hash_values,
       "hash the values of what was written too, into the manifest: what mimo-verify manifest OUT would print");
   run->add_option("--device", a.device, "auto|cpu|cuda[:i]")->capture_default_str();
-  cli::AddWord(
-      *run, "--io", a.run.io, kIoModes,
-      cli::WordsAnd(kIoModes, "auto goes past the page cache (O_DIRECT) where memory could not hold the files anyway; "
-                              "direct-single does without io_uring"));
+  cli::AddWord(*run, "--io", a.run.io, kIoModes,
+               cli::WordsAnd(kIoModes,
+                             "auto goes past the page cache (O_DIRECT) where memory could not hold the files anyway; "
+                             "direct-single does without io_uring"));
   run->add_option("--threads", a.run.threads, "worker threads (default: one per CPU that it may use)")
       ->check(CLI::Range(0, 4096));
   cli::AddSize(*run, "--memory", a.run.memory_bytes,

@@ -117,7 +117,8 @@ class Cells {
     }
   }
 
-  // BF16 values tell how large they are as they are stored. False where not all are finite: then they are to be looked at.
+  // BF16 values tell how large they are as they are stored. False where not all are finite: then they are to be looked
+  // at.
   bool MeasureBf16(const RowOf& row, uint64_t start, uint64_t end) {
     const Source& source = row.rows->source;
     if (source.codec != Codec::kBf16) return false;

@@ -60,10 +60,12 @@ class Transfer {
 
   // What the call has returned, -errno on failure: whether all is done.
   Result<bool> Take(ssize_t n) {
-    if (n < 0) return OsError(piece_.writing ? "cannot write" : "cannot read", piece_.file->path(), static_cast<int>(-n));
+    if (n < 0)
+      return OsError(piece_.writing ? "cannot write" : "cannot read", piece_.file->path(), static_cast<int>(-n));
     done_ += static_cast<uint64_t>(n);
     if (done_ >= piece_.needed) {
-      if (bounce_ && !piece_.writing) std::memcpy(piece_.data, memory_ + piece_.skipped, piece_.needed - piece_.skipped);
+      if (bounce_ && !piece_.writing)
+        std::memcpy(piece_.data, memory_ + piece_.skipped, piece_.needed - piece_.skipped);
       return true;
     }
     // What came in part goes on at a block, or not at all.
@@ -121,8 +123,7 @@ class QueuedRun {
 
  private:
   bool MayBegin() const {
-    return !waiting_.empty() && !free_slots_.empty() &&
-           (waiting_.front().memory != nullptr || !free_bounces_.empty());
+    return !waiting_.empty() && !free_slots_.empty() && (waiting_.front().memory != nullptr || !free_bounces_.empty());
   }
 
   void Begin() {

@@ -40,7 +40,8 @@ inline FileStamp StampOf(const FileInfo& info) {
   return {info.mtime_ns, info.inode};
 }
 
-// How requests past the page cache are made: several of a thread at a time where the system can (io_uring), or one by one.
+// How requests past the page cache are made: several of a thread at a time where the system can (io_uring), or one by
+// one.
 enum class DirectMode : uint8_t { kQueued, kSingle };
 class DirectFile;
 
@@ -51,8 +52,8 @@ class ReadableFile {
   // Fills `out` from `offset`. Short reads are continued; end of file before `out` is full is kBadInput ("truncated").
   virtual Status ReadAt(uint64_t offset, std::span<std::byte> out) const = 0;
   virtual uint64_t size() const = 0;
-  // Has ReadAll (transfers.h) read past the page cache from now on. kIo where that cannot be: all stays as it was. Before
-  // others share the file.
+  // Has ReadAll (transfers.h) read past the page cache from now on. kIo where that cannot be: all stays as it was.
+  // Before others share the file.
   virtual Status UseDirect(DirectMode mode);
   // What ReadAll then reads by; null otherwise.
   virtual const DirectFile* direct() const { return nullptr; }
@@ -70,8 +71,8 @@ class WritableFile {
   virtual ~WritableFile() = default;
   virtual Status WriteAt(uint64_t offset, std::span<const std::byte> data) = 0;
   virtual Status Truncate(uint64_t size) = 0;  // sets the length; new bytes are zeros (a hole where supported)
-  // Has WriteAll (transfers.h) write past the page cache from now on, whole blocks that nobody else writes to. kIo where
-  // that cannot be: all stays as it was. Before others share the file.
+  // Has WriteAll (transfers.h) write past the page cache from now on, whole blocks that nobody else writes to. kIo
+  // where that cannot be: all stays as it was. Before others share the file.
   virtual Status UseDirect(DirectMode mode);
   // What WriteAll then writes by; null otherwise.
   virtual const DirectFile* direct() const { return nullptr; }

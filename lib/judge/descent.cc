@@ -350,8 +350,8 @@ Status CompareDescent(FileSystem& fs, const Checkpoint& merged, const std::vecto
   std::mutex mutex;
   std::vector<ComparedShare> all;
   constexpr size_t kShare = 4;  // pairs that a thread takes at a time
-  const auto count = std::min<size_t>(static_cast<size_t>(threads > 0 ? threads : ThreadsOfMachine()),
-                                      CeilDiv(pairs.size(), kShare));
+  const auto count =
+      std::min<size_t>(static_cast<size_t>(threads > 0 ? threads : ThreadsOfMachine()), CeilDiv(pairs.size(), kShare));
   Workers workers(static_cast<int>(std::max<size_t>(count, 1)), "fewer --threads");
   const auto work = [&](int) -> Status {
     Comparer comparer(fs, merged, descent.pairs);

@@ -13,8 +13,8 @@ struct Extent {
   uint64_t begin = 0;  // in the file
   uint64_t bytes = 0;
   uint64_t offset = 0;  // in the buffer; equal to `begin` modulo 64, so data that is aligned in the file is in memory
-  // The offset is equal to `begin` modulo kDirectBlock (lib/base/direct_io.h), and the blocks it begins and ends in hold
-  // nothing else, so that whole blocks may be read.
+  // The offset is equal to `begin` modulo kDirectBlock (lib/base/direct_io.h), and the blocks it begins and ends in
+  // hold nothing else, so that whole blocks may be read.
   bool whole_blocks = false;
 };
 
@@ -23,8 +23,9 @@ class Extents {
   // Ranges may overlap and repeat.
   void Add(uint32_t file, uint64_t begin, uint64_t bytes);
   // Merges ranges of a file that overlap or lie at most `max_gap` bytes apart, and places them from buffer offset
-  // `base` on; `whole_blocks`: where large ranges may be read or written by whole blocks of a buffer that begins at one.
-  // When the gaps would take the total above `limit`, only ranges that touch are merged; then blocks are no matter.
+  // `base` on; `whole_blocks`: where large ranges may be read or written by whole blocks of a buffer that begins at
+  // one. When the gaps would take the total above `limit`, only ranges that touch are merged; then blocks are no
+  // matter.
   void Place(uint64_t base, uint64_t max_gap, uint64_t limit, bool whole_blocks = false);
 
   const std::vector<Extent>& list() const { return extents_; }

@@ -53,7 +53,7 @@ struct RunOptions {
   bool measure_errors = false;             // of encoded weights, into the manifest
   std::vector<Threshold> thresholds;       // need measure_errors; what does not hold makes the output rejected
   ValueHasher* hash_values = nullptr;      // null: no hashes of values in the manifest
-  SourceGuard* guard = nullptr;          // null: nothing is asked of the source beyond the plan
+  SourceGuard* guard = nullptr;            // null: nothing is asked of the source beyond the plan
   bool allow_anomalies = false;            // NaN codes, bad scales, overflows: count, do not stop
   uint64_t unit_bytes = 0;                 // size of a unit (units.h); 0: kUnitBytes. All who work on one OUT have one
   ProgressObserver* progress = nullptr;    // may be null

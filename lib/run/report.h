@@ -36,7 +36,7 @@ struct RunReport {
   bool read_direct = false;   // tensor files, past the page cache
   bool written_direct = false;
   bool queued = false;  // with requests of a thread under way together (io_uring)
-  std::string device;         // "cpu (avx2)", the GPU's name, or "none" where the output was complete before
+  std::string device;   // "cpu (avx2)", the GPU's name, or "none" where the output was complete before
 };
 
 }  // namespace mimo

@@ -40,8 +40,8 @@ struct RunState {
   Result<std::unique_ptr<ReadableFile>> OpenSource(uint32_t file);
   Result<std::unique_ptr<WritableFile>> OpenOutput(uint32_t file);
   void Tell(const DirectFile* file, bool* direct);  // into the report
-  HandleCache<ReadableFile> readers;  // by file of the catalogue
-  HandleCache<WritableFile> writers;  // by file of the plan
+  HandleCache<ReadableFile> readers;                // by file of the catalogue
+  HandleCache<WritableFile> writers;                // by file of the plan
   Completion completion;
   SourceChecks checks;
   PartLoader loader;

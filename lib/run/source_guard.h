@@ -12,7 +12,8 @@ namespace mimo {
 class SourceGuard {
  public:
   virtual ~SourceGuard() = default;
-  // How much there is to look at, in entries of about the same cost; the same in every process that works on the output.
+  // How much there is to look at, in entries of about the same cost; the same in every process that works on the
+  // output.
   virtual size_t entries() const = 0;
   // Whether these entries, ascending, are as they have to be. kBadInput says what is not.
   virtual Status Check(const std::vector<size_t>& entries) = 0;

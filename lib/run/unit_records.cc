@@ -248,7 +248,8 @@ Result<std::vector<UnitRecords::Entries>> UnitRecords::LoadLooked(Looked at, siz
   for (const std::string& name : names) {
     if (!name.starts_with(kLookedNames[static_cast<size_t>(at)])) continue;
     const std::string path = JoinPath(Directory(), name);
-    MIMO_ASSIGN_OR_RETURN(const auto document, ReadRecordFile(partial_.fs(), path, kLookedFormats[static_cast<size_t>(at)]));
+    MIMO_ASSIGN_OR_RETURN(const auto document,
+                          ReadRecordFile(partial_.fs(), path, kLookedFormats[static_cast<size_t>(at)]));
     if (!document) continue;
     JsonProblems problems(path, "");
     JsonMembers members(*document, problems, "");

@@ -113,7 +113,8 @@ TEST_P(DirectIo, PartsOfAnySizeMakeTheFile) {
     for (int t = 0; t < 3; ++t)
       threads.emplace_back([&] {
         for (size_t i = next++; i < parts.size(); i = next++)
-          failed += Write(file, parts[i].first, std::span(content).subspan(parts[i].first, parts[i].second)).ok() ? 0 : 1;
+          failed +=
+              Write(file, parts[i].first, std::span(content).subspan(parts[i].first, parts[i].second)).ok() ? 0 : 1;
       });
     for (std::thread& thread : threads) thread.join();
     ASSERT_EQ(failed, 0u);
@@ -126,7 +127,8 @@ TEST_P(DirectIo, PartsOfAnySizeMakeTheFile) {
       std::vector<Place> places(random() % 40);  // more than are under way at a time
       for (Place& place : places) {
         place.at = random() % content.size();
-        place.data.resize(std::min<size_t>(random() % (random() % 4 == 0 ? 3'000'000 : 100'000), content.size() - place.at));
+        place.data.resize(
+            std::min<size_t>(random() % (random() % 4 == 0 ? 3'000'000 : 100'000), content.size() - place.at));
         place.whole_blocks = random() % 2 == 0;
       }
       ASSERT_TRUE(ReadPlaces(*reader.value(), places).ok());

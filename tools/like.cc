@@ -147,30 +147,23 @@ Status CheckOrders(const LikeFlags& flags, const Checkpoint& checkpoint) {
 }
 
 Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags, int threads,
-                      const MakesPlan& make, Checkpoint* merged, std::string* figures) {
+                      const MakesPlan& make, Checkpoint* merged, std::string* figures,
+                      std::unique_ptr<SourceGuard>* guard) {
+  const bool all = guard == nullptr || flags.allow_divergence;
   MIMO_RETURN_IF_ERROR(TakeOrders(flags, &source));
-  MIMO_ASSIGN_OR_RETURN(Attempt attempt, Attempts(fs, run, flags, threads, make, Extent::kAll).Make(source));
+  MIMO_ASSIGN_OR_RETURN(
+      Attempt attempt,
+      Attempts(fs, run, flags, threads, make, all ? Extent::kAll : Extent::kOrderOfGateUp).Make(source));
   *merged = std::move(attempt.merged);
-  *figures = FiguresOf(attempt.descent);
+  if (all)
+    *figures = FiguresOf(attempt.descent);
+  else
+    *guard = std::make_unique<DescentGuard>(fs, *merged, PairsOfDescent(*merged), threads);
   for (const std::string& order : flags.orders) AddNote(&attempt.plan, "gate and up are read as " + order);
   if (!flags.allow_divergence) MIMO_RETURN_IF_ERROR(attempt.verdict.ToStatus());
   for (const Finding& finding : attempt.verdict.findings())
     AddNote(&attempt.plan,
             "--allow-divergence let through " + finding.id + ": " + finding.place + ": " + finding.evidence);
-  return std::move(attempt.plan);
-}
-
-Result<Plan> PlanShareLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags,
-                           int threads, const MakesPlan& make, Checkpoint* merged,
-                           std::unique_ptr<SourceGuard>* guard) {
-  std::string figures;
-  if (flags.allow_divergence) return PlanLike(fs, run, source, flags, threads, make, merged, &figures);
-  MIMO_RETURN_IF_ERROR(TakeOrders(flags, &source));
-  MIMO_ASSIGN_OR_RETURN(Attempt attempt, Attempts(fs, run, flags, threads, make, Extent::kOrderOfGateUp).Make(source));
-  *merged = std::move(attempt.merged);
-  for (const std::string& order : flags.orders) AddNote(&attempt.plan, "gate and up are read as " + order);
-  MIMO_RETURN_IF_ERROR(attempt.verdict.ToStatus());
-  *guard = std::make_unique<DescentGuard>(fs, *merged, PairsOfDescent(*merged), threads);
   return std::move(attempt.plan);
 }
 

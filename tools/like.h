@@ -33,12 +33,13 @@ Status CheckOrders(const LikeFlags& flags, const Checkpoint& checkpoint);
 // says how alike they are, for people. Where the arguments of the run contradict how its experts lie, and the other
 // order descends, that one is taken, with a note in the plan. kBadInput [descent.*]: the run does not descend from the
 // reference; with allow_divergence a note of the plan for each cause.
+//
+// With `guard`, of a part or a join, which share out what is to be compared: here only what decides in which order
+// experts lie, and the rest is for the guard, which refers to `merged`. With allow_divergence all is compared here, and
+// it stays null.
 using MakesPlan = std::function<Result<Plan>(const Checkpoint&)>;
 Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags, int threads,
-                      const MakesPlan& make, Checkpoint* merged, std::string* figures);
-// Likewise for a part or a join, which share what is to be compared out among them: here only what decides in which
-// order experts lie; the rest is for the guard. With allow_divergence all is compared here, and `guard` stays null.
-Result<Plan> PlanShareLike(FileSystem& fs, const std::string& run, OpenOptions source, const LikeFlags& flags,
-                           int threads, const MakesPlan& make, Checkpoint* merged, std::unique_ptr<SourceGuard>* guard);
+                      const MakesPlan& make, Checkpoint* merged, std::string* figures,
+                      std::unique_ptr<SourceGuard>* guard);
 
 }  // namespace mimo

@@ -279,9 +279,8 @@ Result<Plan> ObtainPlan(const Arguments& a, Checkpoint* checkpoint, std::unique_
   };
   if (!a.like.reference.empty()) {
     std::string figures;
-    if (!a.part.empty() || a.run.join)
-      return PlanShareLike(fs, a.checkpoint, source, a.like, a.run.threads, make, checkpoint, guard);
-    Result<Plan> plan = PlanLike(fs, a.checkpoint, source, a.like, a.run.threads, make, checkpoint, &figures);
+    Result<Plan> plan = PlanLike(fs, a.checkpoint, source, a.like, a.run.threads, make, checkpoint, &figures,
+                                 a.part.empty() && !a.run.join ? nullptr : guard);
     if (a.common.verbose && !figures.empty()) cli::Print(stderr, "%s: %s\n", kName, figures);
     return plan;
   }

@@ -1,6 +1,6 @@
 // Shares units out among workers. The units of a lane begin in one output file: a worker stays with its unit and then
-// with its lane, new workers take lanes where nobody is, for two who write into one file wait for each other; and when
-// all units are begun, the others help with those that are left.
+// with its lane, new workers take lanes where nobody is, the longest first, for two who write into one file wait for
+// each other; and when all units are begun, the others help with those that are left.
 #pragma once
 
 #include <cstdint>

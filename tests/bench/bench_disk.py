@@ -8,7 +8,6 @@ Makes a checkpoint with mimo-synth in --directory, then in turns, --repeat times
 Files are on the disk, and out of the page cache, before each. Prints medians of wall time and of CPU time, and of the rate of the tool as a
 part of fio's within pairs. Nothing is asserted. Needs fio.
 """
-import argparse
 import json
 import os
 import resource
@@ -19,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from bench_lanes import CONVERSIONS, cpu
+from bench_lanes import CONVERSIONS, cpu, make_parser, make_source
 
 BLOCK = 4 << 20
 MODES = ("direct", "direct-single", "buffered")
@@ -86,23 +85,14 @@ def measure(args, scratch, name, source, options):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bin", default=os.environ.get("MIMO_BIN", "build/release/tools"))
-    parser.add_argument("--directory", default="/var/tmp", help="where the files are")
-    parser.add_argument("--only", action="append", choices=sorted(CONVERSIONS), help="these conversions")
+    parser = make_parser(__doc__, "/var/tmp", CONVERSIONS)
     parser.add_argument("--mode", action="append", choices=MODES, help="of --io (default: direct)")
-    parser.add_argument("--experts", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--depth", type=int, default=4, help="requests of fio under way, of each file that it writes")
-    parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     args.mode = args.mode or ["direct"]
     scratch = tempfile.mkdtemp(prefix="mimo-bench-", dir=args.directory)
     try:
-        source = os.path.join(scratch, "source")
-        subprocess.run([os.path.join(args.bin, "mimo-synth"), "mimo-v2.5", source, "--layers", "2", "--experts", str(args.experts),
-                        "--vocab", "16384", "--no-towers", "--quiet"], check=True)
+        source = make_source(args, scratch)
         results = [measure(args, scratch, name, source, options) for name, options in CONVERSIONS.items()
                    if not args.only or name in args.only]
     finally:

@@ -104,22 +104,34 @@ def measure(args, scratch, name, source, options):
             "cpu_seconds": statistics.median(t[1] for t, _ in pairs), "cpu_ratio": statistics.median(t[1] / c[1] for t, c in pairs)}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description, directory, conversions):
+    """With the options of every benchmark of conversions."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", default=os.environ.get("MIMO_BIN", "build/release/tools"))
-    parser.add_argument("--directory", default="/dev/shm", help="where the files are")
-    parser.add_argument("--only", action="append", choices=sorted([*CONVERSIONS, BACK]), help="these conversions")
+    parser.add_argument("--directory", default=directory, help="where the files are")
+    parser.add_argument("--only", action="append", choices=sorted(conversions), help="these conversions")
     parser.add_argument("--experts", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--memory", default="1GiB")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def make_source(args, scratch):
+    """Two layers of full width. -> the checkpoint"""
+    source = os.path.join(scratch, "source")
+    subprocess.run([os.path.join(args.bin, "mimo-synth"), "mimo-v2.5", source, "--layers", "2", "--experts", str(args.experts), "--vocab",
+                    "16384", "--no-towers", "--quiet"], check=True)
+    return source
+
+
+def main():
+    parser = make_parser(__doc__, "/dev/shm", [*CONVERSIONS, BACK])
+    parser.add_argument("--memory", default="1GiB")
     args = parser.parse_args()
     scratch = tempfile.mkdtemp(prefix="mimo-bench-", dir=args.directory)
     try:
-        source = os.path.join(scratch, "source")
-        subprocess.run([os.path.join(args.bin, "mimo-synth"), "mimo-v2.5", source, "--layers", "2", "--experts", str(args.experts),
-                        "--vocab", "16384", "--no-towers", "--quiet"], check=True)
+        source = make_source(args, scratch)
         results = [measure(args, scratch, name, source, options) for name, options in CONVERSIONS.items()
                    if not args.only or name in args.only]
         if not args.only or BACK in args.only:

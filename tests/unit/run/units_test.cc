@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "lib/run/lanes.h"
@@ -143,6 +144,29 @@ TEST(Lanes, HandOutEveryStepOnce) {
     EXPECT_EQ(complete.size(), units.size());
     EXPECT_EQ(progress, lab::MeasureJob(job).progress_bytes);
     EXPECT_EQ(output, job.plan.payload_bytes);
+  }
+}
+
+// So that no long one is left to the end, for all to write into.
+TEST(Lanes, BeginWithTheLongest) {
+  const lab::Model model;
+  const Job job = AllWritten(model);
+  const std::vector<Unit> units = CutUnits(job, 4'000).list;
+  PartLoader loader(job, 4'000);
+  std::vector<uint32_t> numbers(units.size());
+  std::map<uint32_t, uint64_t> costs;  // by file
+  for (uint32_t u = 0; u < units.size(); ++u) {
+    numbers[u] = u;
+    costs[units[u].home] += units[u].cost;
+  }
+  std::vector<std::pair<uint64_t, uint32_t>> longest;
+  for (const auto& [home, cost] : costs) longest.emplace_back(cost, home);
+  std::sort(longest.rbegin(), longest.rend());
+  Lanes lanes(job, loader, units, numbers, 2'000, 1 << 30, 2, 2);
+  for (int worker = 0; worker < 2; ++worker) {
+    const auto work = lanes.Take(worker);
+    ASSERT_TRUE(work);
+    EXPECT_EQ(work->unit->unit().home, longest[static_cast<size_t>(worker)].second);
   }
 }
 

@@ -22,7 +22,7 @@ constexpr char kFooter[] =
     "and removes them again.\n"
     "Exit codes: 0 done, 2 usage, 3 not a checkpoint, 4 I/O.";
 
-struct Arguments {
+struct BenchArguments {
   std::string checkpoint, output;
   MeasureOptions measure;
   cli::CommonOptions common;
@@ -57,7 +57,7 @@ std::string Rate(double bytes_per_second) {
   return bytes_per_second == 0 ? "not possible" : FormatBytes(static_cast<uint64_t>(bytes_per_second)) + "/s";
 }
 
-int Bench(const Arguments& a) {
+int Bench(const BenchArguments& a) {
   FileSystem& fs = PosixFileSystem();
   const auto fail = [&](const Error& error) { return cli::PrintError(kName, error, a.common.json); };
   const auto catalogue = OpenCatalogue(fs, a.checkpoint);
@@ -106,7 +106,7 @@ int Bench(const Arguments& a) {
 
 int RunBench(std::vector<std::string> words) {
   words.erase(words.begin() + 1);
-  Arguments a;
+  BenchArguments a;
   CLI::App app{"Measures what this machine reads, writes and computes, and says what a conversion will wait for.",
                kName};
   app.add_option("CKPT", a.checkpoint, "checkpoint directory, whose tensor files are read")->required();

@@ -28,13 +28,13 @@ void AddNote(Plan* plan, std::string note) {  // a plan that was read may have i
 }
 
 // How much of a run is compared before its plan is used.
-enum class Extent : uint8_t { kAll, kOrderOfGateUp };
+enum class HeldTo : uint8_t { kAll, kOrderOfGateUp };
 
 class Attempts {
  public:
   Attempts(FileSystem& fs, const std::string& root, const LikeFlags& flags, int threads, const MakesPlan& make,
-           Extent extent)
-      : fs_(fs), root_(root), flags_(flags), threads_(threads), make_(make), extent_(extent) {}
+           HeldTo held_to)
+      : fs_(fs), root_(root), flags_(flags), threads_(threads), make_(make), held_to_(held_to) {}
 
   // The run as its arguments say, or under the other order of gate and up where only that descends.
   Result<Attempt> Make(OpenOptions source) const {
@@ -61,7 +61,7 @@ class Attempts {
     MIMO_RETURN_IF_ERROR(CheckOrders(flags_, run));
     MIMO_ASSIGN_OR_RETURN(attempt.merged, MergeLike(std::move(run), std::move(reference)));
     MIMO_ASSIGN_OR_RETURN(attempt.plan, make_(attempt.merged));
-    if (extent_ == Extent::kAll) {
+    if (held_to_ == HeldTo::kAll) {
       MIMO_ASSIGN_OR_RETURN(attempt.descent, CompareDescent(fs_, attempt.merged, threads_));
     } else {
       attempt.descent = PairsOfDescent(attempt.merged);
@@ -78,7 +78,7 @@ class Attempts {
   const LikeFlags& flags_;
   const int threads_;
   const MakesPlan& make_;
-  const Extent extent_;
+  const HeldTo held_to_;
 };
 
 class DescentGuard final : public SourceGuard {
@@ -153,7 +153,7 @@ Result<Plan> PlanLike(FileSystem& fs, const std::string& run, OpenOptions source
   MIMO_RETURN_IF_ERROR(TakeOrders(flags, &source));
   MIMO_ASSIGN_OR_RETURN(
       Attempt attempt,
-      Attempts(fs, run, flags, threads, make, all ? Extent::kAll : Extent::kOrderOfGateUp).Make(source));
+      Attempts(fs, run, flags, threads, make, all ? HeldTo::kAll : HeldTo::kOrderOfGateUp).Make(source));
   *merged = std::move(attempt.merged);
   if (all)
     *figures = FiguresOf(attempt.descent);

@@ -36,7 +36,7 @@ std::optional<uint32_t> NumberOf(std::string_view text) {
 }
 
 // Where a process stands among others, as one launcher tells. No count: it does not say.
-struct Standing {
+struct Place {
   uint32_t index = 0;
   std::optional<uint32_t> count;
   std::string by;
@@ -47,8 +47,8 @@ class Launchers {
   explicit Launchers(const Environment& environment) : environment_(environment) {}
 
   // An element of an array; of arrays with gaps the numbers of the elements tell nothing.
-  Result<std::optional<Standing>> Array() const {
-    if (!environment_("SLURM_ARRAY_TASK_ID")) return std::optional<Standing>();
+  Result<std::optional<Place>> Array() const {
+    if (!environment_("SLURM_ARRAY_TASK_ID")) return std::optional<Place>();
     MIMO_ASSIGN_OR_RETURN(const uint32_t id, Number("SLURM_ARRAY_TASK_ID"));
     MIMO_ASSIGN_OR_RETURN(const uint32_t least, Number("SLURM_ARRAY_TASK_MIN"));
     MIMO_ASSIGN_OR_RETURN(const uint32_t most, Number("SLURM_ARRAY_TASK_MAX"));
@@ -65,15 +65,15 @@ class Launchers {
 
   // The places that launchers of processes tell, the innermost first. Whoever starts one process per node, which then
   // starts others, tells the place of a node: that of torchrun's agent, or of a daemon of MPI.
-  Result<std::vector<Standing>> Processes() const {
-    std::vector<Standing> places;
+  Result<std::vector<Place>> Processes() const {
+    std::vector<Place> places;
     MIMO_ASSIGN_OR_RETURN(const auto torch, Ranked("RANK", "WORLD_SIZE"));
-    std::optional<Standing> nodes;
+    std::optional<Place> nodes;
     if (torch) {
       places.push_back(*torch);
       MIMO_ASSIGN_OR_RETURN(nodes, Ranked("GROUP_RANK", "GROUP_WORLD_SIZE"));
     }
-    const auto add = [&](Standing place) {
+    const auto add = [&](Place place) {
       const bool node = nodes && nodes->index == place.index && (!place.count || nodes->count == place.count);
       if (!node) places.push_back(std::move(place));
     };
@@ -123,7 +123,7 @@ class Launchers {
     return text;
   }
 
-  Result<std::optional<Standing>> Checked(Standing place) const {
+  Result<std::optional<Place>> Checked(Place place) const {
     if (place.count && place.index < *place.count) return std::optional(std::move(place));
     return UsageError("--part auto: what the launcher says is no share")
         .Found(place.by)
@@ -131,8 +131,8 @@ class Launchers {
   }
 
   // nullopt unless both variables are set.
-  Result<std::optional<Standing>> Ranked(const char* rank, const char* size) const {
-    if (!environment_(rank) || !environment_(size)) return std::optional<Standing>();
+  Result<std::optional<Place>> Ranked(const char* rank, const char* size) const {
+    if (!environment_(rank) || !environment_(size)) return std::optional<Place>();
     MIMO_ASSIGN_OR_RETURN(const uint32_t index, Number(rank));
     MIMO_ASSIGN_OR_RETURN(const uint32_t count, Number(size));
     return Checked({index, count, Shown({rank, size})});
@@ -142,9 +142,9 @@ class Launchers {
 };
 
 // Of all that was told one place; those that say the same are one.
-Result<std::optional<Standing>> OnePlace(std::vector<Standing> places) {
-  if (places.empty()) return std::optional<Standing>();
-  Standing place = places[0];
+Result<std::optional<Place>> OnePlace(std::vector<Place> places) {
+  if (places.empty()) return std::optional<Place>();
+  Place place = places[0];
   for (size_t i = 1; i < places.size(); ++i) {
     const bool same =
         places[i].index == place.index && (!places[i].count || !place.count || places[i].count == place.count);
@@ -167,7 +167,7 @@ Result<PartChoice> Detect(std::optional<uint32_t> count, const Environment& envi
     return UsageError("--part auto: no launcher tells which part this is")
         .Expected("a step or an array of Slurm, MPI, torchrun, or an Indexed Job of Kubernetes")
         .Advice("name the part: --part I/N");
-  Standing place = inner ? *inner : *array;
+  Place place = inner ? *inner : *array;
   if (array && inner) {
     if (!inner->count)
       return UsageError("--part auto: launchers contradict each other")

@@ -18,7 +18,7 @@ namespace mimo {
 namespace {
 
 constexpr size_t kShownDifferences = 20;
-constexpr char kExamples[] =
+constexpr char kCheckExamples[] =
     "Examples:\n"
     "  mimo-verify check CKPT-BF16               before deployment, after a copy\n"
     "  mimo-verify check OUT --json --quiet      in CI\n"
@@ -26,7 +26,7 @@ constexpr char kExamples[] =
     "  mimo-verify check OUT --against HASHES    the model that mimo-verify manifest was asked about?\n"
     "Exit codes: 0 all holds, 1 differences, 2 usage, 3 no checkpoint, or an incomplete output, 4 I/O.";
 
-struct Arguments {
+struct CheckArguments {
   cli::CommonOptions& common;
   std::string directory = {};
   std::string against = {};  // a manifest of logical hashes
@@ -37,7 +37,7 @@ struct Arguments {
 // The values of the directory, hashed once for whoever asks.
 class Values {
  public:
-  explicit Values(const Arguments& a) : a_(a) {}
+  explicit Values(const CheckArguments& a) : a_(a) {}
 
   // Against the hashes that somebody took of a model. Nothing where none are named.
   Result<std::optional<Recognition>> Against() {
@@ -69,7 +69,7 @@ class Values {
     return {};
   }
 
-  const Arguments& a_;
+  const CheckArguments& a_;
   std::unique_ptr<LogicalCheckpoint> opened_;
   std::optional<std::vector<LogicalHash>> hashes_;
 };
@@ -82,7 +82,7 @@ nlohmann::ordered_json RecognitionJson(const Recognition& recognition) {
 }
 
 // The first differences, one per line, and the sum. The exit code.
-int PrintRecognition(const Arguments& a, const std::optional<Recognition>& recognition) {
+int PrintRecognition(const CheckArguments& a, const std::optional<Recognition>& recognition) {
   if (!recognition) return 0;
   const size_t shown = std::min(recognition->strangers.size(), kShownDifferences);
   for (size_t i = 0; i < shown && !a.common.json; ++i)
@@ -96,7 +96,7 @@ int PrintRecognition(const Arguments& a, const std::optional<Recognition>& recog
 }
 
 // Shows what there is to say; 1 where it holds errors, which --quiet does not silence.
-int Judged(const Arguments& a, const Verdict& findings) {
+int Judged(const CheckArguments& a, const Verdict& findings) {
   cli::PrintFindings(kVerifyName, findings, a.common);
   if (findings.CountOf(Severity::kError) == 0) return 0;
   if (a.common.quiet) cli::PrintError(kVerifyName, findings.ToStatus().error(), /*json=*/false);
@@ -104,7 +104,7 @@ int Judged(const Arguments& a, const Verdict& findings) {
 }
 
 // What is not as the manifest says, one per line; 1 where there is something.
-int PrintDifferences(const Arguments& a, const CheckReport& report) {
+int PrintDifferences(const CheckArguments& a, const CheckReport& report) {
   const size_t shown = std::min(report.differences.size(), kShownDifferences);
   for (size_t i = 0; i < shown; ++i)
     cli::Print(stderr, "%s: difference: %s\n", kVerifyName, report.differences[i].Line());
@@ -118,7 +118,8 @@ int PrintDifferences(const Arguments& a, const CheckReport& report) {
 }
 
 // A directory that nothing recorded: what it declares, and whether that is what it stores.
-int CheckWithoutManifest(const Arguments& a, const Verdict& findings, const std::optional<Recognition>& recognition) {
+int CheckWithoutManifest(const CheckArguments& a, const Verdict& findings,
+                         const std::optional<Recognition>& recognition) {
   if (a.common.json) {
     nlohmann::ordered_json document = {{"manifest", false}, {"findings", cli::FindingsJson(findings)}};
     if (recognition) document["against"] = RecognitionJson(*recognition);
@@ -132,7 +133,7 @@ int CheckWithoutManifest(const Arguments& a, const Verdict& findings, const std:
   return 0;
 }
 
-int Check(Arguments& a) {
+int Check(CheckArguments& a) {
   const std::unique_ptr<ProgressObserver> progress = cli::MakeProgress(a.common);
   a.options.progress = progress.get();
   const Result<DirectoryVerdict> verdict = JudgeDirectory(PosixFileSystem(), a.directory);
@@ -192,13 +193,13 @@ class CheckCommand final : public VerifyCommand {
     cli::AddSourceQkv(*check, arguments_.source_qkv, "checkpoint");
     check->add_option("--threads", arguments_.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
-    cli::AddCommonOptions(*check, arguments_.common, kExamples);
+    cli::AddCommonOptions(*check, arguments_.common, kCheckExamples);
     return check;
   }
   int Run() override { return Check(arguments_); }
 
  private:
-  Arguments arguments_;
+  CheckArguments arguments_;
 };
 
 }  // namespace

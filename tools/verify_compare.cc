@@ -10,14 +10,14 @@
 namespace mimo {
 namespace {
 
-constexpr char kExamples[] =
+constexpr char kCompareExamples[] =
     "Examples:\n"
     "  mimo-verify compare CKPT CKPT-BF16                         decoded, split, resharded: the same model?\n"
     "  mimo-verify compare CKPT OUT-NVFP4 --within-codec          every value is what rounding may make of it\n"
     "  mimo-verify compare A B --min-sqnr experts=19 --json       in CI\n"
     "Exit codes: 0 equal or within what was asked, 1 different, 2 usage, 3 not readable as checkpoints, 4 I/O.";
 
-struct Arguments {
+struct CompareArguments {
   cli::CommonOptions& common;
   std::string a = {}, b = {};
   std::vector<std::string> min_sqnr = {};
@@ -35,7 +35,7 @@ Result<std::unique_ptr<LogicalCheckpoint>> OpenBeside(const std::string& root, c
   return beside.ok() ? std::move(beside) : std::move(opened);
 }
 
-int Compare(Arguments& a) {
+int Compare(CompareArguments& a) {
   if (const Status read = cli::ReadThresholds(a.min_sqnr, &a.options); !read.ok())
     return cli::PrintError(kVerifyName, read.error(), a.common.json);
   const auto of_a = OpenBeside(a.a, a.b);
@@ -58,7 +58,7 @@ class CompareCommand final : public VerifyCommand {
   explicit CompareCommand(cli::CommonOptions& common) : arguments_{common} {}
 
   CLI::App* Add(CLI::App& app) override {
-    Arguments& a = arguments_;
+    CompareArguments& a = arguments_;
     CLI::App* compare =
         app.add_subcommand("compare", "whether two checkpoints are the same model, in whatever form and codec");
     compare->add_option("A", a.a, "a checkpoint of any form")->required();
@@ -75,13 +75,13 @@ class CompareCommand final : public VerifyCommand {
     compare->add_option("--threads", a.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
     cli::AddSize(*compare, "--memory", a.options.memory_bytes, "rows in flight (default: min(8 GiB, a quarter))");
-    cli::AddCommonOptions(*compare, a.common, kExamples);
+    cli::AddCommonOptions(*compare, a.common, kCompareExamples);
     return compare;
   }
   int Run() override { return Compare(arguments_); }
 
  private:
-  Arguments arguments_;
+  CompareArguments arguments_;
 };
 
 }  // namespace

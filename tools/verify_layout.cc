@@ -12,7 +12,7 @@
 namespace mimo {
 namespace {
 
-constexpr char kExamples[] =
+constexpr char kLayoutExamples[] =
     "Examples:\n"
     "  mimo-verify layout CKPT                                 the layout, proven from some layers of each kind\n"
     "  mimo-verify layout DOWNLOAD --all --json                every attention layer, for a script\n"
@@ -20,7 +20,7 @@ constexpr char kExamples[] =
     "Exit codes: 0 proven, 1 contradicted (by config.json, the index, our marker or --source-qkv), 2 usage,\n"
     "3 undecided or no checkpoint, 4 I/O.";
 
-struct Arguments {
+struct LayoutArguments {
   cli::CommonOptions& common;
   std::string directory = {};
   LayoutOptions options = {};
@@ -38,7 +38,7 @@ int ExitOf(const LayoutReport& report) {
   return cli::ExitCode(ErrorCode::kBadInput);
 }
 
-nlohmann::ordered_json Json(const LayoutReport& report) {
+nlohmann::ordered_json LayoutJson(const LayoutReport& report) {
   using nlohmann::ordered_json;
   ordered_json stated = ordered_json::array(), candidates = ordered_json::array();
   for (const LayoutStatement& s : report.stated)
@@ -65,7 +65,7 @@ nlohmann::ordered_json Json(const LayoutReport& report) {
 }
 
 // The verdict, what is declared, then a line of each candidate with its evidence below.
-std::string Text(const Arguments& a, const LayoutReport& report) {
+std::string Text(const LayoutArguments& a, const LayoutReport& report) {
   const std::string verdict(WordOf(kStandings, report.verdict));
   std::string text = a.directory + ": " + verdict + (report.verdict == Standing::kProven ? ": " + report.layout : "") +
                      ": " + report.reason + "\n";
@@ -101,11 +101,11 @@ std::string Text(const Arguments& a, const LayoutReport& report) {
   return text;
 }
 
-int Layout(const Arguments& a) {
+int Layout(const LayoutArguments& a) {
   const Result<LayoutReport> report = ProveLayout(PosixFileSystem(), a.directory, a.options);
   if (!report.ok()) return cli::PrintError(kVerifyName, report.error(), a.common.json);
   if (a.common.json)
-    cli::PrintJson(cli::JsonText(Json(report.value())));
+    cli::PrintJson(cli::JsonText(LayoutJson(report.value())));
   else if (!a.common.quiet)
     cli::PrintLines(Text(a, report.value()));
   return ExitOf(report.value());
@@ -125,13 +125,13 @@ class LayoutCommand final : public VerifyCommand {
                      "read every attention layer; else the first and the last of each kind");
     layout->add_option("--threads", arguments_.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
-    cli::AddCommonOptions(*layout, arguments_.common, kExamples);
+    cli::AddCommonOptions(*layout, arguments_.common, kLayoutExamples);
     return layout;
   }
   int Run() override { return Layout(arguments_); }
 
  private:
-  Arguments arguments_;
+  LayoutArguments arguments_;
 };
 
 }  // namespace

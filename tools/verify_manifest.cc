@@ -9,20 +9,20 @@
 namespace mimo {
 namespace {
 
-constexpr char kExamples[] =
+constexpr char kManifestExamples[] =
     "Examples:\n"
     "  mimo-verify manifest CKPT > CKPT.hashes.json                   once, of the vendor's original\n"
     "  mimo-verify check OUT --against CKPT.hashes.json               is this the same model, wherever it went?\n"
     "Exit codes: 0 done, 2 usage, 3 not readable as a checkpoint, 4 I/O.";
 
-struct Arguments {
+struct ManifestArguments {
   cli::CommonOptions& common;
   std::string checkpoint = {};
   std::optional<QkvWish> source_qkv = {};
   LogicalHashOptions options = {};
 };
 
-int PrintManifest(Arguments& a) {
+int PrintManifest(ManifestArguments& a) {
   const auto fail = [&](const Error& error) { return cli::PrintError(kVerifyName, error, a.common.json); };
   const auto opened = LogicalCheckpoint::Open(
       PosixFileSystem(), a.checkpoint,
@@ -41,7 +41,7 @@ class ManifestCommand final : public VerifyCommand {
   explicit ManifestCommand(cli::CommonOptions& common) : arguments_{common} {}
 
   CLI::App* Add(CLI::App& app) override {
-    Arguments& a = arguments_;
+    ManifestArguments& a = arguments_;
     CLI::App* manifest =
         app.add_subcommand("manifest", "hashes of every tensor's values, whatever the form and codec, as JSON");
     manifest->add_option("CKPT", a.checkpoint, "a checkpoint of any form")->required();
@@ -49,13 +49,13 @@ class ManifestCommand final : public VerifyCommand {
     manifest->add_option("--threads", a.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
     cli::AddSize(*manifest, "--memory", a.options.memory_bytes, "rows in flight (default: min(8 GiB, a quarter))");
-    cli::AddCommonOptions(*manifest, a.common, kExamples);
+    cli::AddCommonOptions(*manifest, a.common, kManifestExamples);
     return manifest;
   }
   int Run() override { return PrintManifest(arguments_); }
 
  private:
-  Arguments arguments_;
+  ManifestArguments arguments_;
 };
 
 }  // namespace

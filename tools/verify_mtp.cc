@@ -17,7 +17,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr char kExamples[] =
+constexpr char kMtpExamples[] =
     "Reads headers, config.json and the index, also where the checkpoint does not open: seconds, whatever the size.\n"
     "Examples:\n"
     "  mimo-verify mtp CKPT                         before speculative decoding, after an export\n"
@@ -27,7 +27,7 @@ constexpr char kExamples[] =
     "Exit codes: 0 complete and as announced (where config.json is silent: as in the releases), 1 not, 2 usage,\n"
     "3 not readable as a checkpoint, 4 I/O.";
 
-struct Arguments {
+struct MtpArguments {
   cli::CommonOptions& common;
   std::string checkpoint = {};
   MtpOptions options = {};
@@ -120,7 +120,7 @@ std::string LayerText(const MtpLayerReport& layer) {
   return text + ListedText(layer.listed);
 }
 
-void PrintReport(const Arguments& a, const MtpReport& report) {
+void PrintReport(const MtpArguments& a, const MtpReport& report) {
   std::string text = a.checkpoint + ": " + VerdictText(report) + "\n";
   const auto row = [&](std::string_view label, const std::string& line) {
     text += std::string(label) + std::string(label.size() < 10 ? 10 - label.size() : 1, ' ') + line + "\n";
@@ -144,7 +144,7 @@ void PrintReport(const Arguments& a, const MtpReport& report) {
   cli::PrintLines(text);
 }
 
-int VerifyMtpCommand(Arguments& a) {
+int VerifyMtpCommand(MtpArguments& a) {
   const Result<MtpReport> result = VerifyMtp(PosixFileSystem(), a.checkpoint, a.options);
   if (!result.ok()) return cli::PrintError(kVerifyName, result.error(), a.common.json);
   const MtpReport& report = result.value();
@@ -167,13 +167,13 @@ class MtpCommand final : public VerifyCommand {
     mtp->add_option("--like", arguments_.options.reference,
                     "REF: a checkpoint that has the layers; stands in the repair command, and lends a training "
                     "checkpoint without config.json its own");
-    cli::AddCommonOptions(*mtp, arguments_.common, kExamples);
+    cli::AddCommonOptions(*mtp, arguments_.common, kMtpExamples);
     return mtp;
   }
   int Run() override { return VerifyMtpCommand(arguments_); }
 
  private:
-  Arguments arguments_;
+  MtpArguments arguments_;
 };
 
 }  // namespace

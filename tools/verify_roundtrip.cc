@@ -11,7 +11,7 @@
 namespace mimo {
 namespace {
 
-constexpr char kExamples[] =
+constexpr char kRoundtripExamples[] =
     "Examples:\n"
     "  mimo-verify roundtrip CKPT --to vllm --tp 8                          is what vLLM would get this model, "
     "exactly?\n"
@@ -19,15 +19,15 @@ constexpr char kExamples[] =
     "  mimo-verify roundtrip CKPT --to megatron --json                      before a week of training\n"
     "Exit codes: 0 equal, or within what the plan rounds, 1 not, 2 usage, 3 bad input, 4 I/O.";
 
-struct Arguments : PlanFlags {
-  explicit Arguments(cli::CommonOptions& shared) : common(shared) {}
+struct RoundtripArguments : PlanFlags {
+  explicit RoundtripArguments(cli::CommonOptions& shared) : common(shared) {}
   cli::CommonOptions& common;
   std::string checkpoint;
   std::vector<std::string> min_sqnr;
   CompareOptions options;
 };
 
-int Roundtrip(Arguments& a) {
+int Roundtrip(RoundtripArguments& a) {
   const auto fail = [&](const Error& error) { return cli::PrintError(kVerifyName, error, a.common.json); };
   if (const Status read = cli::ReadThresholds(a.min_sqnr, &a.options); !read.ok()) return fail(read.error());
   if (const Status read = ReadPlanFlags(a); !read.ok()) return fail(read.error());
@@ -60,7 +60,7 @@ class RoundtripCommand final : public VerifyCommand {
   explicit RoundtripCommand(cli::CommonOptions& common) : arguments_(common) {}
 
   CLI::App* Add(CLI::App& app) override {
-    Arguments& a = arguments_;
+    RoundtripArguments& a = arguments_;
     CLI::App* roundtrip =
         app.add_subcommand("roundtrip", "a conversion there and back in memory: proof of equality, or bounds");
     roundtrip->add_option("CKPT", a.checkpoint, "a checkpoint of any form")->required();
@@ -69,13 +69,13 @@ class RoundtripCommand final : public VerifyCommand {
     roundtrip->add_option("--threads", a.options.threads, "threads (default: one per CPU that it may use)")
         ->check(CLI::Range(0, 4096));
     cli::AddSize(*roundtrip, "--memory", a.options.memory_bytes, "rows in flight (default: min(8 GiB, a quarter))");
-    cli::AddCommonOptions(*roundtrip, a.common, kExamples);
+    cli::AddCommonOptions(*roundtrip, a.common, kRoundtripExamples);
     return roundtrip;
   }
   int Run() override { return Roundtrip(arguments_); }
 
  private:
-  Arguments arguments_;
+  RoundtripArguments arguments_;
 };
 
 }  // namespace

@@ -36,7 +36,7 @@ Adjusted MultiplyValues(const ByteRectangle& target, float factor) {
 
 }  // namespace
 
-void Fill(const ByteRectangle& target, const std::string& element) {
+void FillElements(const ByteRectangle& target, const std::string& element) {
   for (uint64_t r = 0; r < target.rows; ++r) {
     std::byte* row = target.data + r * target.stride;
     if (element.empty()) {

@@ -19,7 +19,7 @@ struct ByteRectangle {
 };
 
 // With one element again and again; zeros when `element` is "".
-void Fill(const ByteRectangle& target, const std::string& element);
+void FillElements(const ByteRectangle& target, const std::string& element);
 
 struct Adjusted {
   kernels::Anomalies anomalies;

@@ -56,7 +56,7 @@ void MoveCell(const StepBuffer& buffer, const CellRow& cell, BlockCounts* counts
   if (MakesScales(job, cell)) {
     std::byte* made = buffer.Output(cell.scale_output, cell.scale_row);
     if (first == nullptr) {
-      Fill({made, 1, bytes, bytes}, ScaleOfOne(output.dtype));
+      FillElements({made, 1, bytes, bytes}, ScaleOfOne(output.dtype));
     } else {
       for (uint64_t b = 0; b < bytes / sizeof(float); ++b) {  // what is made is F32
         const float scale = ScaleAt(ScaleType(job, *first), scales, b, first->factor);
@@ -177,7 +177,7 @@ void MakeCell(const StepBuffer& buffer, const CellJob& which, StepResult* result
     if (segment.source != kNone) continue;
     const uint64_t bytes = job.plan.outputs[segment.output].row_bytes();
     std::byte* out = buffer.Output(segment.output, segment.target_row);
-    Fill({out, static_cast<uint64_t>(segment.rows), bytes, bytes}, "");
+    FillElements({out, static_cast<uint64_t>(segment.rows), bytes, bytes}, "");
     result->Emit(job, segment.output, segment.target_row, segment.rows, out, kNone, {});
   }
   BlockCounts counts;

@@ -32,7 +32,7 @@ Status MakeCopy(const StepBuffer& buffer, const RowStrip& strip, const RowTarget
   to.data = buffer.Output(target.output, target.row) + bytes_of(copy.target_col);
   to.bytes = copy.cols == 0 ? to.stride : bytes_of(copy.cols);
   if (copy.source == kNone) {
-    Fill(to, output.pad);
+    FillElements(to, output.pad);
     return {};
   }
   const RowSource& from = strip.sources[copy.source];

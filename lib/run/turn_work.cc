@@ -29,7 +29,7 @@ Status Turn(const StepBuffer& buffer, const OutputArray& output, const Piece& pi
   const auto rows = static_cast<uint64_t>(piece.rows), cols = static_cast<uint64_t>(piece.cols);
   const ByteRectangle to{out, rows, cols * element, output.row_bytes()};
   if (piece.source == kNone) {
-    Fill(to, output.pad);
+    FillElements(to, output.pad);
     return {};
   }
   if (!Decodes(output, buffer.sources()[piece.source])) {

@@ -7,7 +7,7 @@
 #include "lib/base/file_system.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::beneath_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -146,4 +146,4 @@ TEST_F(BeneathTest, ALockIsHeldByOneAtATime) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::beneath_test

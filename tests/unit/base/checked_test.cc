@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::checked_test {
 namespace {
 
 TEST(Checked, OverflowIsSeen) {
@@ -106,4 +106,4 @@ TEST(FormatBytes, DecimalUnitsAndRounding) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::checked_test

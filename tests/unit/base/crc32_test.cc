@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace mimo {
+namespace mimo::crc32_test {
 namespace {
 
 // The definition, bit by bit: reflected polynomial 0xEDB88320.
@@ -54,4 +54,4 @@ TEST(Crc32, FarParts) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::crc32_test

@@ -16,7 +16,7 @@
 #include "lib/base/transfers.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::direct_io_test {
 namespace {
 
 using Bytes = std::vector<std::byte>;
@@ -172,4 +172,4 @@ INSTANTIATE_TEST_SUITE_P(Modes, DirectIo, ::testing::Values(DirectMode::kQueued,
                          [](const auto& mode) { return mode.param == DirectMode::kQueued ? "Queued" : "Single"; });
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::direct_io_test

@@ -10,7 +10,7 @@
 #include "tests/faults/faulty_file_system.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::durable_file_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -145,4 +145,4 @@ TEST_F(DurableFile, ParentsOfPaths) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::durable_file_test

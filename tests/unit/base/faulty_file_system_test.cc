@@ -10,7 +10,7 @@
 
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::faulty_file_system_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -354,4 +354,4 @@ TEST_F(FaultyTest, ThreadsMayShareIt) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::faulty_file_system_test

@@ -16,7 +16,7 @@
 #include "lib/base/os_error.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::file_system_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -369,4 +369,4 @@ TEST(OsError, SaysWhatToDo) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::file_system_test

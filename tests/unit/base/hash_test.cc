@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-namespace mimo {
+namespace mimo::hash_test {
 namespace {
 
 std::vector<std::byte> RandomBytes(size_t n, uint32_t seed) {
@@ -134,4 +134,4 @@ TEST(StreamHash, EqualsHashBytesHoweverItIsCut) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::hash_test

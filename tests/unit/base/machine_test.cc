@@ -12,7 +12,7 @@
 #include "lib/base/workers.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::machine_test {
 namespace {
 
 class Groups : public ::testing::Test {
@@ -117,4 +117,4 @@ TEST(Machine, MemoryIsAtMostThatOfTheMachine) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::machine_test

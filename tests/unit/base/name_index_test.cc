@@ -8,7 +8,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace mimo {
+namespace mimo::name_index_test {
 namespace {
 
 TEST(NameIndex, FindsWhatAMapFinds) {
@@ -64,4 +64,4 @@ TEST(NameIndex, NamesWithinOneAnotherAreOthers) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::name_index_test

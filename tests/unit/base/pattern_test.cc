@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::pattern_test {
 namespace {
 
 TEST(Pattern, IsFoundAnywhere) {
@@ -66,4 +66,4 @@ TEST(Pattern, HasNoDepthAndNoLength) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::pattern_test

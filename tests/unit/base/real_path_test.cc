@@ -7,7 +7,7 @@
 
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::real_path_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -43,4 +43,4 @@ TEST(RealPath, LinksAreRelativeInOneTreeAndAbsoluteBeyond) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::real_path_test

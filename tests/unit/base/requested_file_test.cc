@@ -13,7 +13,7 @@
 #include "tests/faults/faulty_file_system.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::requested_file_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -144,4 +144,4 @@ TEST_F(RequestedFileTest, TemporaryNamesCannotBeForeseen) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::requested_file_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::status_test {
 namespace {
 
 TEST(Error, MessageNamesEverythingInOrder) {
@@ -62,4 +62,4 @@ TEST(Status, MacrosPassValuesAndErrorsOn) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::status_test

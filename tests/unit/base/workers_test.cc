@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <system_error>
 
-namespace mimo {
+namespace mimo::workers_test {
 namespace {
 
 constexpr char kAdvice[] = "use fewer";
@@ -138,4 +138,4 @@ TEST(Workers, ThoseWhoWaitAreWokenOnce) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::workers_test

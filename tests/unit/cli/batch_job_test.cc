@@ -7,7 +7,7 @@
 #include <map>
 #include <string>
 
-namespace mimo {
+namespace mimo::batch_job_test {
 namespace {
 
 BatchJob Found(const std::map<std::string, std::string>& variables, BatchJob job = {}, bool count_given = false) {
@@ -49,4 +49,4 @@ TEST(BatchJob, WhatCannotBeOneIsNone) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::batch_job_test

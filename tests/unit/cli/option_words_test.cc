@@ -6,7 +6,7 @@
 #include "tools/recipe_flags.h"
 #include "tools/target_flags.h"
 
-namespace mimo {
+namespace mimo::option_words_test {
 namespace {
 
 struct Parsed {
@@ -69,4 +69,4 @@ TEST(CommandLineWords, HelpShowsThemAndTheDefault) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::option_words_test

@@ -7,7 +7,7 @@
 
 #include "lib/run/part.h"
 
-namespace mimo {
+namespace mimo::part_flags_test {
 namespace {
 
 using Variables = std::map<std::string, std::string>;
@@ -167,4 +167,4 @@ TEST(ReadPart, SaysWhichVariablesItUsed) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::part_flags_test

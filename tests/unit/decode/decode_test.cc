@@ -11,7 +11,7 @@
 
 #include "tests/unit/run/numbers.h"
 
-namespace mimo {
+namespace mimo::decode_test {
 namespace {
 
 // Arrays in memory, whole; rows may begin at any byte.
@@ -207,4 +207,4 @@ TEST(Decode, AnErrorOfTheConverterEndsIt) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::decode_test

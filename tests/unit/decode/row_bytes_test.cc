@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::row_bytes_test {
 namespace {
 
 using kernels::Codec;
@@ -28,4 +28,4 @@ TEST(RowBytes, ARowIsTheLastDimension) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::row_bytes_test

@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-namespace mimo {
+namespace mimo::source_array_test {
 namespace {
 
 using Band = std::tuple<int64_t, int64_t, uint32_t, int64_t>;
@@ -59,4 +59,4 @@ TEST(SourceArray, GroupsHaveARowOfScalesForEveryRowAndPlainValuesNone) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::source_array_test

@@ -8,7 +8,7 @@
 #include <random>
 #include <tuple>
 
-namespace mimo {
+namespace mimo::cut_pieces_test {
 namespace {
 
 using Element = std::tuple<uint32_t, int64_t, int64_t>;  // source, row, column
@@ -202,4 +202,4 @@ TEST(CutPieces, RowsBehindTheLastPieceArePadding) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::cut_pieces_test

@@ -6,7 +6,7 @@
 #include "lib/draft/placement.h"
 #include "tests/unit/plan/kept_plan.h"
 
-namespace mimo {
+namespace mimo::draft_test {
 namespace {
 
 using namespace kept_plan;
@@ -170,4 +170,4 @@ TEST(OutputLike, AnOutputGivesHowItIsMadeAndNotWhatItIs) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::draft_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::placement_test {
 namespace {
 
 TEST(FileMetadata, KeepsTheSourcesKeysAndStatesTheLayout) {
@@ -13,4 +13,4 @@ TEST(FileMetadata, KeepsTheSourcesKeysAndStatesTheLayout) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::placement_test

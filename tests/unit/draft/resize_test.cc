@@ -9,7 +9,7 @@
 #include "tests/unit/planner/made_checkpoint.h"
 #include "tests/unit/planner/plan_origins.h"
 
-namespace mimo {
+namespace mimo::resize_test {
 namespace {
 
 using made::ElementId;
@@ -205,4 +205,4 @@ TEST(Regrid, EveryRowFindsItsScale) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::resize_test

@@ -5,7 +5,7 @@
 
 #include <set>
 
-namespace mimo {
+namespace mimo::recognise_test {
 namespace {
 
 TEST(MatchesGlob, StarsAndAlternatives) {
@@ -150,4 +150,4 @@ TEST_F(RecogniseTest, RefusalHoldsWhatWasStumbledOver) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::recognise_test

@@ -7,7 +7,7 @@
 #include "lib/model/family.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::cut_rows_test {
 namespace {
 
 // A file of four rows of two BF16 values behind a header of three bytes: zero, one, minus zero, one again.
@@ -40,4 +40,4 @@ TEST(CutRows, RowsThatHoldMoreThanZerosAreCounted) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::cut_rows_test

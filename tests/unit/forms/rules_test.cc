@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::rules_test {
 namespace {
 
 TEST(Rules, OperatorsAndTheirErrors) {
@@ -59,4 +59,4 @@ TEST(Rules, TablesAreEmbeddedByTheirPathAndOthersAreEmpty) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::rules_test

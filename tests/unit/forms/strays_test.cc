@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::strays_test {
 namespace {
 
 // What is said of one file of this kind; "" where it stops nothing.
@@ -34,4 +34,4 @@ TEST(CheckStrays, WhatNoTableKnowsIsDroppedOrCarriedWhenTold) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::strays_test

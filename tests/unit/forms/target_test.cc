@@ -10,7 +10,7 @@
 #include "lib/plan/words.h"
 #include "tests/unit/planner/made_checkpoint.h"
 
-namespace mimo {
+namespace mimo::target_test {
 namespace {
 
 using made::Model;
@@ -409,4 +409,4 @@ TEST(TargetRefuses, OptionsThatContradictEachOther) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::target_test

@@ -7,7 +7,7 @@
 
 #include "lib/model/family.h"
 
-namespace mimo {
+namespace mimo::describe_test {
 namespace {
 
 struct Stored {
@@ -217,4 +217,4 @@ TEST(Family, FollowsFromGeometryAndStorage) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::describe_test

@@ -9,7 +9,7 @@
 
 #include "lib/model/family.h"
 
-namespace mimo {
+namespace mimo::engines_test {
 namespace {
 
 const std::vector<int64_t> kTps{1, 2, 4, 8, 16};
@@ -208,4 +208,4 @@ TEST(EngineTable, EveryRuleSpeaksOfKnownFactsAndOutcomes) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::engines_test

@@ -5,7 +5,7 @@
 #include <set>
 #include <string>
 
-namespace mimo {
+namespace mimo::dtype_test {
 namespace {
 
 TEST(DType, NamesAndBits) {
@@ -60,4 +60,4 @@ TEST(TensorBytes, Products) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::dtype_test

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::bytes_test {
 namespace {
 
 TEST(JsonBytes, Base64AsRfc4648SaysAndBack) {
@@ -87,4 +87,4 @@ TEST(JsonBytes, TextsAreCutBetweenCharacters) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::bytes_test

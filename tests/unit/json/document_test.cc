@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::document_test {
 namespace {
 
 Status WriteSample(const TextSink& sink, int elements) {
@@ -66,4 +66,4 @@ TEST(JsonDocument, TheFirstErrorOfTheSinkEndsIt) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::document_test

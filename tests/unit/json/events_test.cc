@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-namespace mimo {
+namespace mimo::events_test {
 namespace {
 
 using nlohmann::json;
@@ -213,4 +213,4 @@ TEST(ReadJsonEvents, AgreesAboutNumbers) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::events_test

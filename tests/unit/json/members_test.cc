@@ -5,7 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::members_test {
 namespace {
 
 using nlohmann::json;
@@ -68,4 +68,4 @@ TEST(JsonMembers, UsualValuesStandForWhatIsAbsent) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::members_test

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-namespace mimo {
+namespace mimo::parse_test {
 namespace {
 
 using nlohmann::json;
@@ -116,4 +116,4 @@ TEST(LineAndColumn, CountFromOne) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::parse_test

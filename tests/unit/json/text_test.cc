@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-namespace mimo {
+namespace mimo::text_test {
 namespace {
 
 TEST(JsonText, EveryStringReadsBack) {
@@ -66,4 +66,4 @@ TEST(JsonText, Objects) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::text_test

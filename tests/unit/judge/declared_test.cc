@@ -8,7 +8,7 @@
 #include "lib/model/declaration.h"
 #include "tests/unit/planner/made_checkpoint.h"
 
-namespace mimo {
+namespace mimo::declared_test {
 namespace {
 
 using nlohmann::json;
@@ -223,4 +223,4 @@ TEST(Declaration, WhatNobodyKnowsIsForeignAndNothingIsPlain) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::declared_test

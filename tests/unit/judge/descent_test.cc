@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-namespace mimo {
+namespace mimo::descent_test {
 namespace {
 
 StrandPair Pair(UnitKind kind, int64_t unit, int64_t rows, int64_t cols, Role role) {
@@ -125,4 +125,4 @@ TEST(Likeness, WhatIsNotFiniteIsLeftOut) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::descent_test

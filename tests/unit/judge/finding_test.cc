@@ -4,7 +4,7 @@
 
 #include <set>
 
-namespace mimo {
+namespace mimo::finding_test {
 namespace {
 
 TEST(FindingKinds, EveryIdIsThereOnceAndSaysWhatItMeans) {
@@ -64,4 +64,4 @@ TEST(Examples, ALongListIsCut) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::finding_test

@@ -12,7 +12,7 @@
 #include "tests/faults/forwarding_file_system.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::health_test {
 namespace {
 
 // Counts what is read.
@@ -252,4 +252,4 @@ TEST_F(HealthTest, GapsAndDisagreementsOfInputScales) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::health_test

@@ -4,7 +4,7 @@
 
 #include "tests/unit/planner/made_checkpoint.h"
 
-namespace mimo {
+namespace mimo::oddities_test {
 namespace {
 
 Catalogue Tidy() {
@@ -62,4 +62,4 @@ TEST(Oddities, NamesAndLinksThatConversionsRefuseAreWarnings) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::oddities_test

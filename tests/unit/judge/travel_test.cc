@@ -4,7 +4,7 @@
 
 #include "lib/model/family.h"
 
-namespace mimo {
+namespace mimo::travel_test {
 namespace {
 
 std::vector<std::string> Ids(const Verdict& verdict) {
@@ -73,4 +73,4 @@ TEST(JudgeTravel, RowsBeyondTheVocabularyAreCountedByTensor) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::travel_test

@@ -11,7 +11,7 @@
 #include "kernels/codec/e4m3_adjust.h"
 #include "tests/unit/kernels/reference.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::adjust_test {
 namespace {
 
 std::vector<Isa> Isas() {
@@ -180,4 +180,4 @@ TEST(Adjust, TransposesAnyShapeAndLeavesTheRestAlone) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::adjust_test

@@ -6,7 +6,7 @@
 #include "kernels/cuda/device_memory.h"
 #include "tests/unit/kernels/random_case.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::convert_cuda_test {
 namespace {
 
 class ConvertCuda : public ::testing::Test {
@@ -125,4 +125,4 @@ TEST(ConvertCudaErrors, ADeviceThatDoesNotExist) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::convert_cuda_test

@@ -16,6 +16,7 @@ void PrintTo(const Anomalies& a, std::ostream* out) {
        << ", bad scales " << a.bad_scales << ", overflows " << a.overflows << "}";
 }
 
+namespace convert_test {
 namespace {
 
 struct Implementation {
@@ -267,4 +268,5 @@ TEST(MaxCodes, LargestMagnitudeOfEachBlock) {
 }
 
 }  // namespace
+}  // namespace convert_test
 }  // namespace mimo::kernels

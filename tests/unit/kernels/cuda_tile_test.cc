@@ -5,7 +5,7 @@
 #include "kernels/cuda/convert_tile.h"
 #include "tests/unit/kernels/random_case.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::cuda_tile_test {
 namespace {
 
 using cuda::DeviceBand;
@@ -86,4 +86,4 @@ TEST(CudaTile, Bf16) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::cuda_tile_test

@@ -14,7 +14,7 @@
 #include "kernels/codec/fp16.h"
 #include "tests/unit/kernels/reference.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::element_codec_test {
 namespace {
 
 using reference::Format;
@@ -231,4 +231,4 @@ TEST(BlockScale, PublishedQuantizationVectors) {  // 9.8, FP32 scale with the am
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::element_codec_test

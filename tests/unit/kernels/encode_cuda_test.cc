@@ -4,7 +4,7 @@
 #include "kernels/cuda/device_memory.h"
 #include "tests/unit/kernels/encode_lab.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::encode_cuda_test {
 namespace {
 
 // The target of a job, with gaps between rows that must stay as they are.
@@ -227,4 +227,4 @@ TEST_F(EncodeCuda, DevicePointers) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::encode_cuda_test

@@ -1,7 +1,7 @@
 // Published vectors (quantization-formats.md 4.1, 9.4 to 9.9) through EncodeRows on every implementation.
 #include "tests/unit/kernels/encode_lab.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::encode_golden_test {
 namespace {
 
 std::vector<float> Padded(std::vector<float> values, size_t width) {
@@ -352,4 +352,4 @@ TEST(EncodeGolden, ThroughBf16ChangesBytesNotQuality) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::encode_golden_test

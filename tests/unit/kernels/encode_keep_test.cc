@@ -6,7 +6,7 @@
 
 #include "tests/unit/kernels/encode_grid.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::encode_keep_test {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -372,4 +372,4 @@ TEST(ValueCell, PartsMayBeOfAnyValueCodec) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::encode_keep_test

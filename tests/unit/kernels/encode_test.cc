@@ -1,7 +1,7 @@
 // Whole jobs on every implementation: bytes, counts and error sums against the element-by-element reference.
 #include "tests/unit/kernels/encode_lab.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::encode_test {
 namespace {
 
 void ExpectNear(double actual, double expected, const std::string& label) {
@@ -476,4 +476,4 @@ TEST(EncodeRows, ContinuedRunsDoNotCountBadScalesAgain) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::encode_test

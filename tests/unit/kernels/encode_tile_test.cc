@@ -6,7 +6,7 @@
 #include "kernels/cuda/measure_tile.h"
 #include "tests/unit/kernels/encode_grid.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::encode_tile_test {
 namespace {
 
 template <Codec kFrom>
@@ -348,4 +348,4 @@ TEST(EncodeTile, Mxfp4MovesToNvfp4AndToBlocksOfFp8) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::encode_tile_test

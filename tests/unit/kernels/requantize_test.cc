@@ -5,7 +5,7 @@
 
 #include "tests/unit/kernels/reference.h"
 
-namespace mimo::kernels {
+namespace mimo::kernels::requantize_test {
 namespace {
 
 struct Expected {
@@ -184,4 +184,4 @@ TEST(RequantizeCell, CountsAnomalies) {
 }
 
 }  // namespace
-}  // namespace mimo::kernels
+}  // namespace mimo::kernels::requantize_test

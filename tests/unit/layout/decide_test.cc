@@ -7,7 +7,7 @@
 
 #include "lib/model/family.h"
 
-namespace mimo {
+namespace mimo::decide_test {
 namespace {
 
 struct Description {
@@ -335,4 +335,4 @@ TEST(DecideLayout, SplitWhoseSharedRowsDoNotSaturateIsRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::decide_test

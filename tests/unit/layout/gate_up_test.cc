@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::gate_up_test {
 namespace {
 
 using Kind = GateUpOrder::Kind;
@@ -87,4 +87,4 @@ TEST(GateUp, WordsSayWhose) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::gate_up_test

@@ -14,7 +14,7 @@
 #include "schemas/embedded.h"
 #include "tests/unit/layout/rank_contents.h"
 
-namespace mimo {
+namespace mimo::partition_test {
 namespace {
 
 const ModelTable& Table() {
@@ -381,4 +381,4 @@ TEST(Partition, TrillionParameterModelAddsUp) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::partition_test

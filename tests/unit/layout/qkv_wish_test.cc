@@ -5,7 +5,7 @@
 
 #include "lib/model/family.h"
 
-namespace mimo {
+namespace mimo::qkv_wish_test {
 namespace {
 
 using Kind = QkvWish::Kind;
@@ -61,4 +61,4 @@ TEST(QkvWish, LayoutsTakeTheirChunksFromTheIndexElseTheHeads) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::qkv_wish_test

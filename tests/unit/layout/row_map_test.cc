@@ -6,7 +6,7 @@
 
 #include <map>
 
-namespace mimo {
+namespace mimo::row_map_test {
 namespace {
 
 const AttentionShape kFlashGlobal{64, 4, 192, 128}, kFlashWindow{64, 8, 192, 128}, kPro{128, 8, 192, 128};
@@ -251,4 +251,4 @@ TEST(ComposeRows, NeighboursAreOneMove) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::row_map_test

@@ -9,7 +9,7 @@
 #include <cstdlib>
 #include <random>
 
-namespace mimo {
+namespace mimo::row_order_test {
 namespace {
 
 struct Drawn {
@@ -155,7 +155,7 @@ TEST(RowOrder, LayersTellTogetherWhatNoneTellsAlone) {
   d.noise = 0.14;
   const SaturationTally tally = Try(d, 20, 3);
   EXPECT_EQ(tally.wrong, 0);
-  EXPECT_GE(tally.right, 45);  // of 60
+  EXPECT_GE(tally.right, 45);    // of 60
   d.noise = 1.2 / std::sqrt(2);  // six octaves, 256 columns: 1.4 nats
   EXPECT_EQ(Try(d, 20, 3).open, 60);
 }
@@ -197,4 +197,4 @@ TEST(RowOrder, TilesAreCutWhereNoHeadIs) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::row_order_test

@@ -12,7 +12,7 @@
 #include "lib/io/safetensors/safetensors.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::row_profile_test {
 namespace {
 
 const AttentionShape kShape{8, 4, 192, 128};
@@ -136,4 +136,4 @@ TEST_F(RowProfileTest, ZerosAndNansTellNothing) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::row_profile_test

@@ -12,7 +12,7 @@
 #include "lib/io/safetensors/safetensors.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::survey_test {
 namespace {
 
 constexpr int64_t kCols = 256;
@@ -147,4 +147,4 @@ TEST_F(SurveyTest, ImpossibleScalesAreRefusedWithTheirPlace) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::survey_test

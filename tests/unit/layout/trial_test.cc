@@ -10,7 +10,7 @@
 
 #include "lib/layout/grid_cells.h"
 
-namespace mimo {
+namespace mimo::trial_test {
 namespace {
 
 // One KV head in each of four chunks: 2 Q heads, 384 rows or 3 blocks; K 1.5; V 1. Two KV heads in sliding windows.
@@ -291,4 +291,4 @@ TEST(CodeTilesTest, SumsUpTilesAndColumnBlocks) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::trial_test

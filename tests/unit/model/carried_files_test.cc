@@ -9,7 +9,7 @@
 
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::carried_files_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -170,4 +170,4 @@ TEST_F(CarriedFilesTest, ALinkThatIsTurnedLaterIsNoticed) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::carried_files_test

@@ -12,7 +12,7 @@
 #include "lib/model/inventory.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::catalogue_test {
 namespace {
 
 constexpr char kConfig[] =
@@ -355,4 +355,4 @@ TEST_F(CatalogueTest, InventoryListsUnknownTensorsAndGapsInMtp) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::catalogue_test

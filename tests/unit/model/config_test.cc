@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::config_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -307,4 +307,4 @@ TEST(Config, WhatIsNoJsonObjectIsRefusedWithItsPosition) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::config_test

@@ -8,7 +8,7 @@
 #include "lib/model/config.h"
 #include "schemas/embedded.h"
 
-namespace mimo {
+namespace mimo::family_test {
 namespace {
 
 const std::vector<const Family*>& All() {
@@ -101,4 +101,4 @@ TEST(Families, PatternsOfLayers) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::family_test

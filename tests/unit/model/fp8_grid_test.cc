@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::fp8_grid_test {
 namespace {
 
 std::optional<Fp8Grid> Grid(std::vector<int64_t> codes, std::vector<int64_t> scales, bool any_rows = false,
@@ -43,4 +43,4 @@ TEST(Fp8Grid, OnlyMatrices) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::fp8_grid_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::kv_cache_test {
 namespace {
 
 constexpr char kFp8[] = R"({"dynamic":false,"num_bits":8,"type":"float"})";
@@ -50,4 +50,4 @@ TEST(KvCacheScheme, HasAWordOfModelOptWhereThereIsOne) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::kv_cache_test

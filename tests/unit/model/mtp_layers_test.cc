@@ -7,7 +7,7 @@
 
 #include "lib/model/family.h"
 
-namespace mimo {
+namespace mimo::mtp_layers_test {
 namespace {
 
 // One full-attention layer; windows have twice the KV heads, and sinks.
@@ -188,4 +188,4 @@ TEST_F(MtpLayers, AnInventoryLeavesOutThoseThatAreNotWhole) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::mtp_layers_test

@@ -3,7 +3,7 @@
 
 #include "lib/model/family.h"
 
-namespace mimo {
+namespace mimo::mtp_names_test {
 namespace {
 
 const MtpNaming& Naming() {
@@ -58,4 +58,4 @@ TEST(MtpNames, TheTableIsWhole) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::mtp_names_test

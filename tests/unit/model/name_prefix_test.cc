@@ -8,7 +8,7 @@
 #include "lib/json/parse.h"
 #include "schemas/embedded.h"
 
-namespace mimo {
+namespace mimo::name_prefix_test {
 namespace {
 
 using WeightMap = std::vector<std::pair<std::string, std::string>>;
@@ -171,4 +171,4 @@ TEST(IsReadUnderPrefix, KnowsWhatIsRead) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::name_prefix_test

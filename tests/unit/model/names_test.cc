@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <set>
 
-namespace mimo {
+namespace mimo::names_test {
 namespace {
 
 const ModelTable& Table() {
@@ -241,4 +241,4 @@ TEST(Names, TablesThatCannotBeToldApartAreRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::names_test

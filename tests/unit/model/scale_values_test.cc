@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-namespace mimo {
+namespace mimo::scale_values_test {
 namespace {
 
 float Widened(DType type, uint32_t bits) {
@@ -66,4 +66,4 @@ TEST(ScaleValues, RunsOfScalesAndOne) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::scale_values_test

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <functional>
 
-namespace mimo {
+namespace mimo::stored_weight_test {
 namespace {
 
 // One dense layer with MTP, so small that every expected shape is written out: hidden 128, 1 expert layer of 2 experts.
@@ -452,4 +452,4 @@ TEST(StoredWeight, TheConfigDecidesNothingButTheBlockOfBlockFp8) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::stored_weight_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::strangers_test {
 namespace {
 
 TEST(Strangers, AreWhatTheirNamesSay) {
@@ -34,4 +34,4 @@ TEST(Strangers, AreCountedByKind) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::strangers_test

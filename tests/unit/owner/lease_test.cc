@@ -14,7 +14,7 @@
 #include "tests/faults/forwarding_file_system.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::lease_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -369,4 +369,4 @@ TEST_F(LeaseTest, OfManyAtOnceOneGetsIt) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::lease_test

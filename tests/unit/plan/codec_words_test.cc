@@ -12,7 +12,7 @@
 #include "lib/recipe/recipe_words.h"
 #include "schemas/embedded.h"
 
-namespace mimo {
+namespace mimo::codec_words_test {
 namespace {
 
 using Json = nlohmann::json;
@@ -64,4 +64,4 @@ TEST(CodecWords, TypesLeadBackToValues) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::codec_words_test

@@ -7,7 +7,7 @@
 
 #include "lib/plan/plan.h"
 
-namespace mimo {
+namespace mimo::containers_test {
 namespace {
 
 TEST(Containers, AreFoundByTheirWords) {
@@ -26,4 +26,4 @@ TEST(Containers, TheFirstIsTheUsualOne) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::containers_test

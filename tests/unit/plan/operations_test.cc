@@ -5,7 +5,7 @@
 
 #include "tests/unit/plan/full_plan.h"
 
-namespace mimo {
+namespace mimo::operations_test {
 namespace {
 
 TEST(Operations, OfEveryOutput) {
@@ -33,4 +33,4 @@ TEST(Operations, EveryOneHasAWord) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::operations_test

@@ -6,7 +6,7 @@
 #include "lib/plan/plan_json.h"
 #include "tests/unit/plan/full_plan.h"
 
-namespace mimo {
+namespace mimo::output_names_test {
 namespace {
 
 using Use = OutputNames::Use;
@@ -113,4 +113,4 @@ TEST(OutputNames, CarriedFilesAreThoseOfTheCheckpointAndLieInIt) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::output_names_test

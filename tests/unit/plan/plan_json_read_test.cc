@@ -6,7 +6,7 @@
 
 #include "tests/unit/plan/kept_plan.h"
 
-namespace mimo {
+namespace mimo::plan_json_read_test {
 namespace {
 
 using namespace kept_plan;
@@ -76,4 +76,4 @@ TEST(PlanKeep, BadBase64IsRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::plan_json_read_test

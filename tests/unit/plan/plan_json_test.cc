@@ -8,7 +8,7 @@
 
 #include "tests/unit/plan/full_plan.h"
 
-namespace mimo {
+namespace mimo::plan_json_test {
 namespace {
 
 using namespace full_plan;
@@ -183,4 +183,4 @@ TEST(PlanDigest, DependsOnEverythingButTheToolVersion) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::plan_json_test

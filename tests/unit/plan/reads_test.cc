@@ -8,7 +8,7 @@
 #include "tests/unit/plan/full_plan.h"
 #include "tests/unit/plan/kept_plan.h"
 
-namespace mimo {
+namespace mimo::reads_test {
 namespace {
 
 TEST(Reads, ScalesToKeepAreRead) {
@@ -51,4 +51,4 @@ TEST(Reads, ScalesAreReadOnlyWhereRowsAreDecoded) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::reads_test

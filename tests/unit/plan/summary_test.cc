@@ -5,7 +5,7 @@
 
 #include "tests/unit/plan/full_plan.h"
 
-namespace mimo {
+namespace mimo::summary_test {
 namespace {
 
 TEST(Summary, CountsTensorsFilesAndBytes) {
@@ -30,4 +30,4 @@ TEST(Summary, CountsTensorsFilesAndBytes) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::summary_test

@@ -5,7 +5,7 @@
 
 #include "tests/unit/plan/kept_plan.h"
 
-namespace mimo {
+namespace mimo::validate_cells_test {
 namespace {
 
 using namespace kept_plan;
@@ -62,4 +62,4 @@ TEST(PlanKeep, InconsistentPlansAreRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::validate_cells_test

@@ -8,7 +8,7 @@
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/plan/plan_json.h"
 
-namespace mimo {
+namespace mimo::validate_pieces_test {
 namespace {
 
 struct Stored {
@@ -302,4 +302,4 @@ TEST(PlanRectangles, TheDigestCoversWhatWillLoadTheOutput) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::validate_pieces_test

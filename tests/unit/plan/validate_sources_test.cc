@@ -6,7 +6,7 @@
 #include "lib/plan/validate_parts.h"
 #include "tests/unit/plan/full_plan.h"
 
-namespace mimo {
+namespace mimo::validate_sources_test {
 namespace {
 
 using namespace full_plan;
@@ -53,4 +53,4 @@ TEST(CheckEqual, RowsMustLieInArraysOfOneWidth) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::validate_sources_test

@@ -5,7 +5,7 @@
 
 #include "tests/unit/plan/full_plan.h"
 
-namespace mimo {
+namespace mimo::validate_test {
 namespace {
 
 using namespace full_plan;
@@ -110,4 +110,4 @@ TEST(ValidatePlan, IndicesOutOfRangeAreRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::validate_test

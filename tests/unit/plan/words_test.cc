@@ -5,7 +5,7 @@
 
 #include <set>
 
-namespace mimo {
+namespace mimo::words_test {
 namespace {
 
 // Values of the enumerations are 0, 1, 2 ...: `count` of them are all, up to the last that the test names.
@@ -51,4 +51,4 @@ TEST(OptionWords, PartsOfATableKeepItsWords) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::words_test

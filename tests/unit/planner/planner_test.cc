@@ -13,7 +13,7 @@
 #include "lib/io/dtype.h"
 #include "lib/plan/plan_json.h"
 
-namespace mimo {
+namespace mimo::planner_test {
 namespace {
 
 using nlohmann::json;
@@ -485,4 +485,4 @@ TEST(Planner, ImpossibleLayoutsAreUsageErrors) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::planner_test

@@ -11,7 +11,7 @@
 #include "lib/plan/plan_json.h"
 #include "tests/unit/forms/ranks/rank_model.h"
 
-namespace mimo {
+namespace mimo::resolve_test {
 namespace {
 
 using made::Cols;
@@ -273,4 +273,4 @@ TEST(Resolve, WhatRanksHoldIsQuantizedInTheSameRun) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::resolve_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::encoding_text_test {
 namespace {
 
 using kernels::Codec;
@@ -32,4 +32,4 @@ TEST(EncodingText, EveryOptionIsSaidAndReadBack) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::encoding_text_test

@@ -14,7 +14,7 @@
 #include "lib/recipe/recipe_words.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::recipe_test {
 namespace {
 
 using Json = nlohmann::json;
@@ -416,4 +416,4 @@ TEST(Recipe, AreFoundByNameOrAsAFile) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::recipe_test

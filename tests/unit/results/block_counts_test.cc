@@ -8,7 +8,7 @@
 #include <type_traits>
 #include <vector>
 
-namespace mimo {
+namespace mimo::block_counts_test {
 namespace {
 
 // Every count another number, from `first` on.
@@ -57,4 +57,4 @@ TEST(BlockCounts, AnInfiniteErrorStaysInfinite) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::block_counts_test

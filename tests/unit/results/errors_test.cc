@@ -7,7 +7,7 @@
 
 #include "lib/results/manifest.h"
 
-namespace mimo {
+namespace mimo::errors_test {
 namespace {
 
 TEST(Errors, FiguresFollowTheirDefinitions) {
@@ -80,4 +80,4 @@ TEST(Errors, WhatIsBelowAThresholdOrNoNumberIsRejectedByName) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::errors_test

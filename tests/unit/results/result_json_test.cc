@@ -8,7 +8,7 @@
 
 #include "lib/json/parse.h"
 
-namespace mimo {
+namespace mimo::result_json_test {
 namespace {
 
 template <class Add>
@@ -105,4 +105,4 @@ TEST(ResultJson, SumsOfErrorsComeBackBesideTheFiguresDerivedFromThem) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::result_json_test

@@ -9,7 +9,7 @@
 #include <limits>
 #include <vector>
 
-namespace mimo {
+namespace mimo::adjust_rows_test {
 namespace {
 
 ByteRectangle Of(std::vector<uint8_t>& bytes, uint64_t rows, uint64_t row_bytes, uint64_t stride) {
@@ -18,9 +18,9 @@ ByteRectangle Of(std::vector<uint8_t>& bytes, uint64_t rows, uint64_t row_bytes,
 
 TEST(AdjustRows, FillingRepeatsOneElement) {
   std::vector<uint8_t> bytes(14, 9);
-  Fill(Of(bytes, 2, 4, 7), "ab");
+  FillElements(Of(bytes, 2, 4, 7), "ab");
   EXPECT_EQ(bytes, (std::vector<uint8_t>{'a', 'b', 'a', 'b', 9, 9, 9, 'a', 'b', 'a', 'b', 9, 9, 9}));
-  Fill(Of(bytes, 2, 3, 7), "");
+  FillElements(Of(bytes, 2, 3, 7), "");
   EXPECT_EQ(bytes, (std::vector<uint8_t>{0, 0, 0, 'b', 9, 9, 9, 0, 0, 0, 'b', 9, 9, 9}));
 }
 
@@ -101,4 +101,4 @@ TEST(AdjustRows, ScalesThatAreNumbersAreLookedAt) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::adjust_rows_test

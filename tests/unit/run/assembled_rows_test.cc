@@ -9,7 +9,7 @@
 #include "lib/verify/check.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::assembled_rows_test {
 namespace {
 
 using kernels::Encoding;
@@ -306,4 +306,4 @@ TEST(AssembledRows, ExpertsInOneArrayHaveGlobalsOfTheirOwn) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::assembled_rows_test

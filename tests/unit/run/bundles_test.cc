@@ -13,7 +13,7 @@
 #include "lib/run/turns.h"
 #include "tests/unit/run/plan_model.h"
 
-namespace mimo {
+namespace mimo::bundles_test {
 namespace {
 
 using lab::Bytes;
@@ -422,4 +422,4 @@ TEST(Rectangles, WholeRowsAreWrittenFromWhereTheyWereRead) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::bundles_test

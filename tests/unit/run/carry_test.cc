@@ -14,7 +14,7 @@
 #include "tests/faults/forwarding_file_system.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::carry_test {
 namespace {
 
 constexpr std::chrono::seconds kPatience(20);
@@ -144,4 +144,4 @@ TEST(Carry, ALinkThatLeavesTheCheckpointByThenIsBadInput) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::carry_test

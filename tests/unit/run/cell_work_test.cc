@@ -10,7 +10,7 @@
 #include "tests/unit/run/lab.h"
 #include "tests/unit/run/numbers.h"
 
-namespace mimo {
+namespace mimo::cell_work_test {
 namespace {
 
 using lab::Bytes;
@@ -104,4 +104,4 @@ TEST(CellWork, PaddingIsZeroCodesAndAFactorGoesIntoTheScales) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::cell_work_test

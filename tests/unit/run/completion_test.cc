@@ -12,7 +12,7 @@
 #include "lib/io/torch/item.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::completion_test {
 namespace {
 
 // CRC-32 (IEEE 802.3), a bit at a time.
@@ -176,4 +176,4 @@ TEST_F(Frames, AFileWithoutItemsIsEmpty) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::completion_test

@@ -12,7 +12,7 @@
 #include "tests/unit/run/lab.h"
 #include "tests/unit/run/numbers.h"
 
-namespace mimo {
+namespace mimo::encode_work_keep_test {
 namespace {
 
 using kernels::Encoding;
@@ -439,4 +439,4 @@ TEST(Keep, InfiniteValuesAreStillRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::encode_work_keep_test

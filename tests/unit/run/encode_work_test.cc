@@ -10,7 +10,7 @@
 #include "lib/verify/check.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::encode_work_test {
 namespace {
 
 using kernels::Encoding;
@@ -235,4 +235,4 @@ TEST(Encode, AThresholdThatDoesNotHoldIsPublishedAsRejected) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::encode_work_test

@@ -4,7 +4,7 @@
 #include "lib/run/executor.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::executor_determinism_test {
 namespace {
 
 TEST(Determinism, ThreadsMemoryAndUnitsChangeNothingButTime) {
@@ -62,4 +62,4 @@ TEST(Determinism, AnomaliesAreCountedAlikeHoweverRowsAreCut) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::executor_determinism_test

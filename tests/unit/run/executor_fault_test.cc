@@ -9,7 +9,7 @@
 #include "tests/faults/faulty_file_system.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::executor_fault_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -406,4 +406,4 @@ TEST_F(Faults, APartialOutputOfAnotherPlanIsRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::executor_fault_test

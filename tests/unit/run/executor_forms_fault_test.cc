@@ -16,7 +16,7 @@
 #include "tests/faults/faulty_file_system.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::executor_forms_fault_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -177,4 +177,4 @@ INSTANTIATE_TEST_SUITE_P(Of, FormFaults, ::testing::ValuesIn(Forms()),
                          [](const auto& form) { return std::string(form.param.name); });
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::executor_forms_fault_test

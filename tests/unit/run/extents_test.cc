@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::extents_test {
 namespace {
 
 TEST(Extents, NearRangesAreOneRequestAndFarOnesAreNot) {
@@ -46,4 +46,4 @@ TEST(Extents, NoneTakeNoRoom) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::extents_test

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace mimo {
+namespace mimo::handles_test {
 namespace {
 
 struct Fake {
@@ -72,4 +72,4 @@ TEST_F(Handles, ErrorsOfOpeningAndOfMakingRoomAreReturned) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::handles_test

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-namespace mimo {
+namespace mimo::memory_budget_test {
 namespace {
 
 TEST(MemoryBudget, NeverLendsMoreThanItHas) {
@@ -62,4 +62,4 @@ TEST(MemoryBudget, ARunThatNamesNoneTakesAtMostEightGibibytes) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::memory_budget_test

@@ -5,7 +5,7 @@
 
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::output_dir_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -103,4 +103,4 @@ TEST(OutputDir, ResumingACompleteOutputDoesNothingAndAnotherPlanIsRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::output_dir_test

@@ -8,7 +8,7 @@
 #include "lib/run/value_hasher.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::output_values_test {
 namespace {
 
 using lab::Bytes;
@@ -191,4 +191,4 @@ TEST_F(OutputValuesTest, AreAskedForOfACompleteOutput) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::output_values_test

@@ -9,7 +9,7 @@
 #include "tests/faults/forwarding_file_system.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::ownership_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -301,4 +301,4 @@ TEST_F(Ownership, OddThingsInThePartialDirectoryCostTheirGroupAtMost) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::ownership_test

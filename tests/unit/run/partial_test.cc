@@ -9,7 +9,7 @@
 #include "lib/run/publish.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::partial_test {
 namespace {
 
 // Two file groups: encoded weights and what is beside them; cells of a new grid.
@@ -153,4 +153,4 @@ TEST_F(Partial, NamesAndTextsOfLinksNeedNotBeUtf8) {
   }
 }
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::partial_test

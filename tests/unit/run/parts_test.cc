@@ -15,7 +15,7 @@
 #include "tests/faults/forwarding_file_system.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::parts_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -485,4 +485,4 @@ TEST_F(Parts, AnyCallMayFail) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::parts_test

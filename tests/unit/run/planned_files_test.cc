@@ -14,7 +14,7 @@
 #include "lib/synth/synth.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::planned_files_test {
 namespace {
 
 struct Case {
@@ -154,4 +154,4 @@ INSTANTIATE_TEST_SUITE_P(Forms, PlannedFilesOf, ::testing::ValuesIn(Cases()),
                          [](const auto& one) { return std::string(one.param.name); });
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::planned_files_test

@@ -8,7 +8,7 @@
 #include "tests/faults/faulty_file_system.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::publish_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -187,4 +187,4 @@ TEST(Publish, AResumedRunMakesItsLinksAgain) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::publish_test

@@ -6,7 +6,7 @@
 #include "lib/run/executor.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::replicas_test {
 namespace {
 
 using lab::Bytes;
@@ -88,4 +88,4 @@ TEST(Replicas, AreComparedAgainWhenARunIsContinued) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::replicas_test

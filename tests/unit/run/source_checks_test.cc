@@ -13,7 +13,7 @@
 #include "lib/run/executor.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::source_checks_test {
 namespace {
 
 using lab::Bytes;
@@ -206,4 +206,4 @@ TEST(SourceChecks, PartsComeInAnyOrder) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::source_checks_test

@@ -5,7 +5,7 @@
 
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::step_layout_test {
 namespace {
 
 TEST(StepLayout, NothingOverlapsAndEverythingIsFound) {
@@ -41,4 +41,4 @@ TEST(StepLayout, NothingOverlapsAndEverythingIsFound) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::step_layout_test

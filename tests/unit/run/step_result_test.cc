@@ -7,7 +7,7 @@
 
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::step_result_test {
 namespace {
 
 // One output of 10 rows of 8 bytes from one source.
@@ -59,4 +59,4 @@ TEST(StepResult, WritesThatContinueInTheFileAndInMemoryAreOne) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::step_result_test

@@ -7,7 +7,7 @@
 #include "tests/faults/faulty_file_system.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::step_runner_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -116,4 +116,4 @@ TEST(StepRunner, BadInputNamesTheTensorAndLeavesNothing) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::step_runner_test

@@ -7,7 +7,7 @@
 #include "tests/unit/run/lab.h"
 #include "tests/unit/run/numbers.h"
 
-namespace mimo {
+namespace mimo::step_work_test {
 namespace {
 
 using lab::Bytes;
@@ -258,4 +258,4 @@ TEST(Relayout, BlocksUnderEqualScalesAreExactAndCounted) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::step_work_test

@@ -8,7 +8,7 @@
 #include "lib/run/step_work.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::steps_test {
 namespace {
 
 Job MakeJob(const lab::Model& model) {
@@ -97,4 +97,4 @@ TEST(Steps, ThousandsOfTinyTensorsAreFewSteps) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::steps_test

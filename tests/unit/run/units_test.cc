@@ -9,7 +9,7 @@
 #include "lib/run/lanes.h"
 #include "tests/unit/run/model.h"
 
-namespace mimo {
+namespace mimo::units_test {
 namespace {
 
 Job AllWritten(const lab::Model& model) {
@@ -173,4 +173,4 @@ TEST(Lanes, BeginWithTheLongest) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::units_test

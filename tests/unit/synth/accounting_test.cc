@@ -8,7 +8,7 @@
 #include "lib/model/role_groups.h"
 #include "lib/synth/synth.h"
 
-namespace mimo {
+namespace mimo::accounting_test {
 namespace {
 
 SynthPlan Plan(const std::string& preset) {
@@ -155,4 +155,4 @@ TEST(Accounting, ExpertRanksHoldThePublishedNumbersOfExperts) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::accounting_test

@@ -13,7 +13,7 @@
 #include "lib/io/safetensors/safetensors.h"
 #include "lib/synth/synth.h"
 
-namespace mimo {
+namespace mimo::data_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -253,4 +253,4 @@ TEST_F(SynthData, OptionsThatThePresetCannotFollowAreUsageErrors) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::data_test

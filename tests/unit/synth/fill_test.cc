@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstring>
 
-namespace mimo {
+namespace mimo::fill_test {
 namespace {
 
 struct Kind {
@@ -114,4 +114,4 @@ TEST(Fill, ValuesLieInTheStatedRanges) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::fill_test

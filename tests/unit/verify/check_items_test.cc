@@ -9,7 +9,7 @@
 #include "lib/verify/check.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::check_items_test {
 namespace {
 
 constexpr char kItems[] = "iter_0000000/__0_1.distcp";
@@ -151,4 +151,4 @@ TEST_F(CheckItems, FilesThatAreMissingOrToo) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::check_items_test

@@ -10,7 +10,7 @@
 #include "lib/results/manifest_hash.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::check_test {
 namespace {
 
 namespace stdfs = std::filesystem;
@@ -236,4 +236,4 @@ TEST_F(Check, AManifestOfVersion1HasNoHashOfItself) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::check_test

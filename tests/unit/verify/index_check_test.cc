@@ -5,7 +5,7 @@
 
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::index_check_test {
 namespace {
 
 std::vector<IndexProblem> Compare(const std::string& index) {
@@ -55,4 +55,4 @@ TEST(CompareIndex, AMissingIndexIsAnError) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::index_check_test

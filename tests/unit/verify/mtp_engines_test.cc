@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-namespace mimo {
+namespace mimo::mtp_engines_test {
 namespace {
 
 // Every fact that a rule may ask for (docs/adding-a-model.md), of V2.5 as released.
@@ -83,4 +83,4 @@ TEST(MtpEngines, EveryRuleSpeaksOfKnownFactsAndOutcomes) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::mtp_engines_test

@@ -12,7 +12,7 @@
 #include "lib/verify/mtp_repair.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::mtp_test {
 namespace {
 
 using Tensors = std::vector<TensorInfo>;
@@ -137,4 +137,4 @@ TEST(MtpRepair, WordsOfAShell) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::mtp_test

@@ -5,7 +5,7 @@
 
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::rehash_test {
 namespace {
 
 // Rows larger than what is read at once, several to a read, and one.
@@ -50,4 +50,4 @@ TEST(Rehash, TheFirstErrorEndsIt) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::rehash_test

@@ -6,7 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::engine_targets_test {
 namespace {
 
 struct Heads {
@@ -142,4 +142,4 @@ TEST(EngineTargets, TheTableNamesTheEngines) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::engine_targets_test

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::hf_config_test {
 namespace {
 
 using nlohmann::ordered_json;
@@ -221,4 +221,4 @@ TEST(HfMarker, EveryLayoutReadsBackAsItself) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::hf_config_test

@@ -7,7 +7,7 @@
 
 #include "lib/recipe/recipe_words.h"
 
-namespace mimo {
+namespace mimo::hf_quant_test {
 namespace {
 
 using nlohmann::ordered_json;
@@ -263,4 +263,4 @@ TEST(QuantizationConfigs, WhatADialectLacksIsAUsageError) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::hf_quant_test

@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-namespace mimo {
+namespace mimo::kept_quant_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -86,4 +86,4 @@ TEST(KeptQuant, NoObject) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::kept_quant_test

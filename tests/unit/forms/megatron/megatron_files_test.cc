@@ -7,7 +7,7 @@
 #include <map>
 #include <sstream>
 
-namespace mimo {
+namespace mimo::megatron_files_test {
 namespace {
 
 // The published V2-Flash numbers at two layers; what a test wants changed is replaced in this text.
@@ -251,4 +251,4 @@ TEST(MegatronFiles, RefusesWhatTheRunConfigurationCannotState) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::megatron_files_test

@@ -6,7 +6,7 @@
 
 #include <set>
 
-namespace mimo {
+namespace mimo::megatron_form_test {
 namespace {
 
 const MegatronForm& FormOf(const char* family) {
@@ -289,4 +289,4 @@ TEST(MegatronForm, TablesWithMistakesAreRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::megatron_form_test

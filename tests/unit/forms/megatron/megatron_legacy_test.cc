@@ -14,7 +14,7 @@
 #include "tests/faults/scratch_directory.h"
 #include "tests/unit/forms/megatron/megatron_model.h"
 
-namespace mimo {
+namespace mimo::megatron_legacy_test {
 namespace {
 
 using made::Scheme;
@@ -372,4 +372,4 @@ TEST_F(Legacy, LocalExperts) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::megatron_legacy_test

@@ -16,7 +16,7 @@
 #include "tests/faults/scratch_directory.h"
 #include "tests/unit/forms/megatron/megatron_model.h"
 
-namespace mimo {
+namespace mimo::megatron_store_test {
 namespace {
 
 using made::Scheme;
@@ -410,4 +410,4 @@ TEST_F(Store, OpeningSaysHowFarItCame) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::megatron_store_test

@@ -7,7 +7,7 @@
 #include "lib/forms/megatron/megatron_store.h"
 #include "tests/unit/forms/megatron/megatron_model.h"
 
-namespace mimo {
+namespace mimo::megatron_view_test {
 namespace {
 
 using made::Scheme;
@@ -391,4 +391,4 @@ TEST_F(Broken, TypesAreThoseOfTheTensors) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::megatron_view_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::saved_arguments_test {
 namespace {
 
 TEST(RunConfig, NumbersAndFlagsOfTheModelAlone) {
@@ -61,4 +61,4 @@ TEST(SavedArguments, OfADictOrOfTheOneInAList) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::saved_arguments_test

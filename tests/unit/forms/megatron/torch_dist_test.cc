@@ -14,7 +14,7 @@
 #include "tests/unit/planner/made_checkpoint.h"
 #include "tests/unit/planner/plan_origins.h"
 
-namespace mimo {
+namespace mimo::torch_dist_test {
 namespace {
 
 using made::Model;
@@ -412,4 +412,4 @@ TEST(PlanMegatron, MeansBf16WhereNoTypeIsGiven) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::torch_dist_test

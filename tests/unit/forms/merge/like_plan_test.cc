@@ -11,7 +11,7 @@
 #include "tests/unit/forms/merge/like_pair.h"
 #include "tests/unit/planner/plan_origins.h"
 
-namespace mimo {
+namespace mimo::like_plan_test {
 namespace {
 
 using made::Model;
@@ -252,4 +252,4 @@ TEST_F(PlanLike, ThePlanIsReadBack) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::like_plan_test

@@ -5,7 +5,7 @@
 
 #include "tests/unit/forms/merge/like_pair.h"
 
-namespace mimo {
+namespace mimo::merge_test {
 namespace {
 
 using made::Model;
@@ -151,4 +151,4 @@ TEST_F(MergedLike, AReferenceThatIsNoHuggingFaceDirectory) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::merge_test

@@ -12,7 +12,7 @@
 #include "lib/model/family.h"
 #include "lib/model/inventory.h"
 
-namespace mimo {
+namespace mimo::neuron_view_test {
 namespace {
 
 const Family& Mimo() {
@@ -250,4 +250,4 @@ TEST(NeuronView, StacksOfAnotherModelAndForeignNamesAreRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::neuron_view_test

@@ -11,7 +11,7 @@
 #include "lib/plan/plan_json.h"
 #include "tests/unit/forms/ranks/rank_model.h"
 
-namespace mimo {
+namespace mimo::distribute_test {
 namespace {
 
 using made::ForManyRanks;
@@ -377,4 +377,4 @@ TEST(Distribute, ExpertsOfARankAreEncodedWeightsOfTheirOwn) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::distribute_test

@@ -8,7 +8,7 @@
 #include "lib/model/role_groups.h"
 #include "tests/unit/layout/rank_contents.h"
 
-namespace mimo {
+namespace mimo::rank_form_test {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -286,4 +286,4 @@ TEST(RankFormTable, HasAPlaceForEveryTensorOfTheModel) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::rank_form_test

@@ -15,7 +15,7 @@
 #include "lib/model/family.h"
 #include "lib/model/inventory.h"
 
-namespace mimo {
+namespace mimo::rank_view_test {
 namespace {
 
 using nlohmann::json;
@@ -474,4 +474,4 @@ TEST(RankView, RanksThatDisagreeAndArraysOfAnotherModelAreRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::rank_view_test

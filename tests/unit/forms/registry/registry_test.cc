@@ -10,7 +10,7 @@
 #include "lib/model/family.h"
 #include "tests/unit/planner/made_checkpoint.h"
 
-namespace mimo {
+namespace mimo::registry_test {
 namespace {
 
 StoredArray Named(const char* name) {
@@ -92,4 +92,4 @@ TEST(Registry, MarkersThatCannotBeAreRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::registry_test

@@ -7,7 +7,7 @@
 #include "lib/io/safetensors/safetensors.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::safetensors_container_test {
 namespace {
 
 const Container& C() {
@@ -105,4 +105,4 @@ TEST(SafetensorsContainer, AHeaderOfItsOwnOrThatOfTheSource) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::safetensors_container_test

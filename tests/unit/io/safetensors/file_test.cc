@@ -11,7 +11,7 @@
 #include "tests/faults/faulty_file_system.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::file_test {
 namespace {
 
 using Metadata = std::vector<std::pair<std::string, std::string>>;
@@ -257,4 +257,4 @@ TEST(SafetensorsWriter, LargeHeaderComesBack) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::file_test

@@ -5,7 +5,7 @@
 
 #include "lib/io/safetensors/safetensors.h"
 
-namespace mimo {
+namespace mimo::header_json_test {
 namespace {
 
 const std::string kPath = "dir/model.safetensors";
@@ -279,4 +279,4 @@ TEST(SafetensorsRules, FileShorterThanTheHeader) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::header_json_test

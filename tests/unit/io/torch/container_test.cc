@@ -9,7 +9,7 @@
 #include "lib/io/torch/item.h"
 #include "tests/faults/scratch_directory.h"
 
-namespace mimo {
+namespace mimo::torch_container_test {
 namespace {
 
 const Container& C() {
@@ -124,4 +124,4 @@ TEST_F(TorchItemsFile, HasNoHeaderAndIsNeverLinked) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::torch_container_test

@@ -11,7 +11,7 @@
 #include "tests/unit/io/torch/item_bytes.h"
 #include "tests/unit/io/torch/native.h"
 
-namespace mimo {
+namespace mimo::dcp_metadata_test {
 namespace {
 
 DcpChunk Chunk(std::vector<int64_t> offsets, std::vector<int64_t> sizes, uint64_t at = 0) {
@@ -252,4 +252,4 @@ TEST(DcpTiling, ManyChunks) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::dcp_metadata_test

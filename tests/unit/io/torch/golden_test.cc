@@ -8,7 +8,7 @@
 #include "tests/unit/io/torch/item_bytes.h"
 #include "tests/unit/io/torch/native.h"
 
-namespace mimo {
+namespace mimo::golden_test {
 namespace {
 
 constexpr std::string_view kBf16Pickle =
@@ -169,4 +169,4 @@ TEST(TorchGolden, EveryFlippedBitIsFoundOrChangesNothing) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::golden_test

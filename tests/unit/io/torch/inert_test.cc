@@ -3,7 +3,7 @@
 
 #include "lib/io/torch/pickle_reader.h"
 
-namespace mimo {
+namespace mimo::inert_test {
 namespace {
 
 std::string Pickled(const std::string& ops) {
@@ -75,4 +75,4 @@ TEST(Inert, DoesNotMakeStoragesOrTensors) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::inert_test

@@ -9,7 +9,7 @@
 #include "tests/unit/io/torch/item_bytes.h"
 #include "tests/unit/io/torch/native.h"
 
-namespace mimo {
+namespace mimo::item_test {
 namespace {
 
 std::string TensorPickle(DType dtype, const std::vector<int64_t>& shape) {
@@ -182,4 +182,4 @@ TEST(TorchFile, OnlyTheClosedSetIsWritten) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::item_test

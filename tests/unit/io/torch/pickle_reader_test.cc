@@ -6,7 +6,7 @@
 #include "lib/io/torch/pickle_writer.h"
 #include "tests/unit/io/torch/item_bytes.h"
 
-namespace mimo {
+namespace mimo::pickle_reader_test {
 namespace {
 
 std::string Number(uint64_t value, int bytes) {
@@ -329,4 +329,4 @@ TEST(PickleReader, BrokenStructureIsRefused) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::pickle_reader_test

@@ -7,7 +7,7 @@
 
 #include "tests/unit/io/torch/item_bytes.h"
 
-namespace mimo {
+namespace mimo::zip_test {
 namespace {
 
 std::string Number(uint64_t value, int bytes) {
@@ -371,4 +371,4 @@ TEST(TorchZip, ComparesTheChecksumOfWhatItReads) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::zip_test

@@ -5,7 +5,7 @@
 
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::carried_bytes_test {
 namespace {
 
 TEST(CompareBytes, CountsElementsAndNamesTheFirst) {
@@ -45,4 +45,4 @@ TEST(CompareBytes, AFileThatEndsBeforeIsAnError) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::carried_bytes_test

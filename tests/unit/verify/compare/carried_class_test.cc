@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::carried_class_test {
 namespace {
 
 TEST(CarriedClass, IsByNameAndPlace) {
@@ -35,4 +35,4 @@ TEST(CarriedClass, FoldersAndModels) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::carried_class_test

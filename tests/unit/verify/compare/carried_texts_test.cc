@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mimo {
+namespace mimo::carried_texts_test {
 namespace {
 
 constexpr TextMeaning kJson = TextMeaning::kJson, kText = TextMeaning::kText;
@@ -66,4 +66,4 @@ TEST(IsDerivedGeneration, IsWhatAPackageMade) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::carried_texts_test

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace mimo {
+namespace mimo::cells_test {
 namespace {
 
 CellMap MapOf(int64_t rows, int64_t across) {
@@ -103,4 +103,4 @@ TEST(RowsOfEvery, FindsARunInHeadsAndInBlocks) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::cells_test

@@ -7,7 +7,7 @@
 
 #include "kernels/codec/e4m3.h"
 
-namespace mimo {
+namespace mimo::local_step_test {
 namespace {
 
 using kernels::Codec;
@@ -54,4 +54,4 @@ TEST(Coarseness, GrowsFromF32ToFourBits) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::local_step_test

@@ -9,7 +9,7 @@
 #include "lib/model/family.h"
 #include "lib/model/names.h"
 
-namespace mimo {
+namespace mimo::moved_heads_test {
 namespace {
 
 constexpr int64_t kHead = 64;
@@ -78,4 +78,4 @@ TEST(HeadSize, IsOfWhatLiesByHeads) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::moved_heads_test

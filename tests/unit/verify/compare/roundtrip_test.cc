@@ -9,7 +9,7 @@
 #include "tests/faults/forwarding_file_system.h"
 #include "tests/unit/run/lab.h"
 
-namespace mimo {
+namespace mimo::roundtrip_test {
 namespace {
 
 // Counts how often config.json of a directory is opened.
@@ -56,4 +56,4 @@ TEST(RoundtripTest, OpensTheCheckpointOnce) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::roundtrip_test

@@ -10,7 +10,7 @@
 
 #include "kernels/codec/e4m3.h"
 
-namespace mimo {
+namespace mimo::scales_test {
 namespace {
 
 // A block of `height` rows has one scale in every column of blocks.
@@ -125,4 +125,4 @@ TEST(GlobalScale, IsKnownByTheNumbersThatItLeaves) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::scales_test

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <random>
 
-namespace mimo {
+namespace mimo::sketch_test {
 namespace {
 
 using Rows = std::vector<std::vector<float>>;
@@ -80,4 +80,4 @@ TEST(Sketch, ANegatedRowIsAnother) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::sketch_test

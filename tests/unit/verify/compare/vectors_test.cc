@@ -11,7 +11,7 @@
 #include "kernels/codec/bf16.h"
 #include "lib/verify/compare/elements.h"
 
-namespace mimo {
+namespace mimo::vectors_test {
 namespace {
 
 using Values = std::vector<float>;
@@ -101,4 +101,4 @@ TEST(Elements, EveryRuleIsCounted) {
 }
 
 }  // namespace
-}  // namespace mimo
+}  // namespace mimo::vectors_test

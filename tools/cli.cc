@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "lib/base/checked.h"
+#include "lib/base/machine.h"
 #include "lib/model/family.h"
 #include "tools/print.h"
 
@@ -159,6 +160,7 @@ void PrintWarning(const std::string& name, const std::string& text, const Common
 
 int Main(const char* name, const std::function<int()>& body) {
   for (const int number : {SIGXFSZ, SIGPIPE}) std::signal(number, SIG_IGN);
+  RaiseOpenFiles();
   int code = static_cast<int>(ErrorCode::kIo);
   try {
     code = body();

@@ -31,6 +31,7 @@
 #include "tools/plan_flags.h"
 #include "tools/plan_report.h"
 #include "tools/print.h"
+#include "tools/run_flags.h"
 #include "tools/run_report.h"
 
 namespace mimo {
@@ -150,27 +151,6 @@ void AddOptions(CLI::App& app, Arguments& a) {
   cli::AddCommonOptions(app, a.common, kExamples);
 }
 
-Status ReadDevice(Arguments& a) {
-  if (a.device == "auto") return {};
-  a.run.device = a.device == "cpu" ? DeviceChoice::kCpu : DeviceChoice::kCuda;
-  if (a.device == "cpu" || a.device == "cuda") return {};
-  if (a.device.starts_with("cuda:") && a.device.size() > 5 && a.device.size() < 9 &&
-      a.device.find_first_not_of("0123456789", 5) == std::string::npos) {
-    a.run.cuda_device = std::stoi(a.device.substr(5));
-    return {};
-  }
-  return UsageError("not a device").Expected("auto, cpu, cuda or cuda:INDEX").Found("--device " + a.device);
-}
-
-Status ReadThresholds(Arguments& a) {
-  for (const std::string& text : a.min_sqnr) {
-    MIMO_ASSIGN_OR_RETURN(Threshold threshold, ParseThreshold(text));
-    a.run.thresholds.push_back(std::move(threshold));
-  }
-  a.run.measure_errors |= !a.run.thresholds.empty() || !a.report.empty();
-  return {};
-}
-
 // Which share of the conversion is this process's.
 Status ReadShare(Arguments& a) {
   if (!a.rates.empty()) {
@@ -193,8 +173,9 @@ Status ReadArguments(Arguments& a) {
   if (!a.run.overwrite && !a.typed.contains("--force")) a.run.force = false;  // a variable waits for --overwrite
   MIMO_RETURN_IF_ERROR(ReadPlanFlags(a));
   a.plan.like = !a.like.reference.empty();
-  MIMO_RETURN_IF_ERROR(ReadDevice(a));
-  MIMO_RETURN_IF_ERROR(ReadThresholds(a));
+  MIMO_RETURN_IF_ERROR(ReadDevice(a.device, &a.run));
+  MIMO_RETURN_IF_ERROR(ReadThresholds(a.min_sqnr, &a.run));
+  a.run.measure_errors |= !a.report.empty();
   if (a.run.output.empty() && !a.dry_run && a.plan_out.empty())
     return UsageError("no output directory")
         .Expected("mimo-convert CKPT OUT")
@@ -348,6 +329,12 @@ int Outcome(const Arguments& a, const RunReport& report) {
   return cli::PrintError(kName, error, false);
 }
 
+void WarnOfReport(const Arguments& a, const RunReport& report) {
+  if (a.report.empty() || !report.error_report.empty()) return;
+  cli::PrintWarning(kName, "the output was complete before: no report is written; its manifest holds the errors",
+                    a.common);
+}
+
 LogicalHashOptions HasherOptions(const RunOptions& run) {
   LogicalHashOptions options;
   options.threads = run.threads;
@@ -436,9 +423,7 @@ int Convert(Arguments& a) {
   Result<RunReport> report = RunPlan(fs, checkpoint.stored, *plan, a.run);
   if (!report.ok()) return fail(report.error());
   document["run"] = RunReportJson(*report, a.common.verbose);
-  if (!a.report.empty() && report->error_report.empty())
-    cli::PrintWarning(kName, "the output was complete before: no report is written; its manifest holds the errors",
-                      a.common);
+  WarnOfReport(a, *report);
   if (a.report_file && !report->error_report.empty())
     if (Status s = a.report_file->Write([&](const TextSink& sink) { return sink(report->error_report); }); !s.ok())
       return fail(s.error());
@@ -446,6 +431,22 @@ int Convert(Arguments& a) {
     cli::PrintJson(cli::JsonText(document));
   else if (!a.common.quiet)
     PrintRunReport(a.run.output, *report, a.common.verbose);
+  return Outcome(a, *report);
+}
+
+// A join of what is complete: what its manifest says of it is the outcome again.
+int JoinedBefore(Arguments& a) {
+  a.run.output = a.checkpoint;
+  a.run.allow_anomalies = true;  // as the parts were told, or they had made none of it
+  if (a.hash_values) a.run.hash_values = &a.hasher.emplace(HasherOptions(a.run));
+  const Status asked = ReadThresholds(a.min_sqnr, &a.run);
+  Result<RunReport> report = asked.ok() ? CompleteBefore(PosixFileSystem(), a.run) : asked.error();
+  if (!report.ok()) return cli::PrintError(kName, report.error(), a.common.json);
+  WarnOfReport(a, *report);
+  if (a.common.json)
+    cli::PrintJson("{\"joined\": \"before\"}");
+  else if (!a.common.quiet)
+    cli::Print(stdout, "%s: complete already\n", a.run.output);
   return Outcome(a, *report);
 }
 
@@ -457,16 +458,8 @@ namespace {
 int Run(const std::vector<std::string>& words);
 
 // mimo-convert --join OUT: what the parts were asked is asked again.
-int Join(const mimo::Arguments& joined, const std::vector<std::string>& words) {
-  if (mimo::IsCompleteOutput(joined.checkpoint)) {
-    if (const mimo::Status gone = mimo::RemoveRemains(mimo::PosixFileSystem(), joined.checkpoint); !gone.ok())
-      return mimo::cli::PrintError(mimo::kName, gone.error(), joined.common.json);
-    if (joined.common.json)
-      mimo::cli::PrintJson("{\"joined\": \"before\"}");
-    else if (!joined.common.quiet)
-      mimo::cli::Print(stdout, "%s: complete already\n", joined.checkpoint);
-    return 0;
-  }
+int Join(mimo::Arguments& joined, const std::vector<std::string>& words) {
+  if (mimo::IsCompleteOutput(joined.checkpoint)) return mimo::JoinedBefore(joined);
   const auto more =
       mimo::MoreThanOut(joined.checkpoint, {{"--report", joined.report}, {"--plan-out", joined.plan_out}}, words);
   const auto arguments = mimo::JoinArguments(mimo::PosixFileSystem(), joined.checkpoint, more);

@@ -15,6 +15,7 @@
 #include "lib/model/file_names.h"
 #include "lib/owner/lease.h"
 #include "lib/run/executor.h"
+#include "lib/run/partial.h"
 
 namespace mimo {
 namespace {
@@ -256,10 +257,9 @@ bool IsCompleteOutput(const std::string& output) {
   };
   if (!there(kManifestName)) return false;
   if (!there(kPartialDirectory)) return true;
-  // A join that was killed at its very end leaves its lease.
+  // A join that was killed at its very end leaves its lease, and a part that was while it looked at OUT its own.
   const auto names = PosixFileSystem().List(JoinPath(output, kPartialDirectory));
-  return names.ok() && std::all_of(names.value().begin(), names.value().end(),
-                                   [](const std::string& name) { return BelongsToLease(kLeaseName, name); });
+  return names.ok() && std::all_of(names.value().begin(), names.value().end(), IsOfLeases);
 }
 
 std::vector<std::string> MoreThanOut(const std::string& output,

@@ -12,6 +12,7 @@
 #include <optional>
 #include <utility>
 
+#include "lib/base/machine.h"
 #include "lib/base/os_error.h"
 #include "lib/base/request_queue.h"
 
@@ -33,14 +34,19 @@ std::byte* BounceMemory(size_t index) {
   thread_local std::array<Bounce, kBounces> bounces;
   Bounce& memory = bounces[index];
   if (memory == nullptr) {
-    memory.reset(static_cast<std::byte*>(std::aligned_alloc(kDirectBlock, kBounceBytes)));
+    memory.reset(static_cast<std::byte*>(std::aligned_alloc(DirectBlock(), kBounceBytes)));
     if (memory == nullptr) throw std::bad_alloc();
   }
   return memory.get();
 }
 
 bool IsAligned(const void* address) {
-  return reinterpret_cast<uintptr_t>(address) % kDirectBlock == 0;
+  return reinterpret_cast<uintptr_t>(address) % DirectBlock() == 0;
+}
+
+// What a request returns that its file system, or the queue, does not do.
+bool IsNotDirect(ssize_t result) {
+  return result == -EINVAL || result == -EOPNOTSUPP;
 }
 
 // A piece under way.
@@ -60,22 +66,39 @@ class Transfer {
 
   // What the call has returned, -errno on failure: whether all is done.
   Result<bool> Take(ssize_t n) {
-    if (n < 0)
-      return OsError(piece_.writing ? "cannot write" : "cannot read", piece_.file->path(), static_cast<int>(-n));
+    if (IsNotDirect(n)) return ByCache();
+    if (n < 0) return Refused(n);
+    if (n == 0) return Ended();
     done_ += static_cast<uint64_t>(n);
-    if (done_ >= piece_.needed) {
-      if (bounce_ && !piece_.writing)
-        std::memcpy(piece_.data, memory_ + piece_.skipped, piece_.needed - piece_.skipped);
-      return true;
-    }
-    // What came in part goes on at a block, or not at all.
-    if (piece_.writing && n == 0) return OsError("cannot write", piece_.file->path(), ENOSPC);
-    if (piece_.writing && done_ % kDirectBlock != 0) return OsError("cannot write", piece_.file->path(), EIO);
-    if (n == 0 || done_ % kDirectBlock != 0) return Truncated();
-    return false;
+    if (done_ >= piece_.needed) return Whole();
+    return done_ % DirectBlock() == 0 ? Result<bool>(false) : ByCache();
   }
 
  private:
+  bool Whole() const {
+    if (bounce_ && !piece_.writing) std::memcpy(piece_.data, memory_ + piece_.skipped, piece_.needed - piece_.skipped);
+    return true;
+  }
+
+  // The rest of it, from wherever it stands.
+  Result<bool> ByCache() {
+    while (done_ < piece_.needed) {
+      FileRequest rest = Rest();
+      rest.fd = piece_.file->cached_fd();
+      const ssize_t n = RunRequest(rest);
+      if (n < 0) return Refused(n);
+      if (n == 0) return Ended();
+      done_ += static_cast<uint64_t>(n);
+    }
+    return Whole();
+  }
+
+  Error Refused(ssize_t n) const {
+    return OsError(piece_.writing ? "cannot write" : "cannot read", piece_.file->path(), static_cast<int>(-n));
+  }
+
+  Error Ended() const { return piece_.writing ? OsError("cannot write", piece_.file->path(), ENOSPC) : Truncated(); }
+
   Error Truncated() const {
     return BadInput("truncated")
         .File(piece_.file->path())
@@ -145,8 +168,8 @@ class QueuedRun {
   }
 
   void Complete(size_t slot, ssize_t result) {
-    // The queue would have had to wait for something: this thread may.
-    if (result == -EAGAIN || result == -EINTR) return End(slot, RunNow(*under_way_[slot]));
+    // The queue would have had to wait for something, or does not know how: this thread may, and does.
+    if (result == -EAGAIN || result == -EINTR || IsNotDirect(result)) return End(slot, RunNow(*under_way_[slot]));
     Result<bool> done = under_way_[slot]->Take(result);
     if (!done.ok()) return End(slot, done.TakeError());
     if (*done) return End(slot, {});
@@ -175,6 +198,11 @@ class QueuedRun {
 
 }  // namespace
 
+uint64_t DirectBlock() {
+  static const uint64_t bytes = PageBytes();
+  return bytes;
+}
+
 Result<DirectFile> DirectFile::Of(int fd, bool writing, const std::string& path, DirectMode mode) {
   const std::string self = "/proc/self/fd/" + std::to_string(fd);
   // Without O_NONBLOCK, with which io_uring gives up where it would wait; it is a regular file.
@@ -182,7 +210,7 @@ Result<DirectFile> DirectFile::Of(int fd, bool writing, const std::string& path,
   Descriptor direct(Uninterrupted([&] { return ::open(self.c_str(), flags); }));
   if (direct.get() < 0)
     return OsError("cannot open for direct I/O", path, errno).Advice("use --io auto or --io buffered");
-  return DirectFile(path, std::move(direct), mode);
+  return DirectFile(path, std::move(direct), fd, mode);
 }
 
 void DirectBatch::Read(const DirectFile& file, uint64_t offset, std::span<std::byte> out, bool whole_blocks) {
@@ -190,7 +218,7 @@ void DirectBatch::Read(const DirectFile& file, uint64_t offset, std::span<std::b
   for (uint64_t at = offset, end = offset + out.size(); at < end;) {
     Piece piece;
     piece.file = &file;
-    piece.skipped = at % kDirectBlock;
+    piece.skipped = at % DirectBlock();
     piece.begin = at - piece.skipped;
     piece.bytes = std::min(most, UpToBlock(end - piece.begin));
     piece.needed = std::min(piece.bytes, end - piece.begin);

@@ -13,41 +13,45 @@
 
 namespace mimo {
 
-// What offsets, lengths and addresses of direct requests are multiples of: enough for every device and file system.
-inline constexpr uint64_t kDirectBlock = 4096;
+// What offsets, lengths and addresses of direct requests are multiples of: a power of two, at least 4096. A page of
+// this system: enough for every device and file system, and no page of the cache holds what went past it.
+uint64_t DirectBlock();
 // Less goes by the page cache, in memory that may lie anywhere.
 inline constexpr uint64_t kLeastDirectBytes = 64 << 10;
 
 // The first block boundary from `bytes` on.
-constexpr uint64_t UpToBlock(uint64_t bytes) {
-  return (bytes + kDirectBlock - 1) / kDirectBlock * kDirectBlock;
+inline uint64_t UpToBlock(uint64_t bytes) {
+  return (bytes + DirectBlock() - 1) / DirectBlock() * DirectBlock();
 }
 
-// A second descriptor of an open file. From any thread.
+// A second descriptor of an open file, which stays open. From any thread.
 class DirectFile {
  public:
   // Of what is open as `fd`, whatever its name has become. kIo where the file system has no direct I/O.
   static Result<DirectFile> Of(int fd, bool writing, const std::string& path, DirectMode mode);
 
   int fd() const { return fd_.get(); }
+  int cached_fd() const { return cached_fd_; }  // of the open file, by the page cache
   const std::string& path() const { return path_; }
   DirectMode mode() const { return mode_; }
 
  private:
-  DirectFile(std::string path, Descriptor fd, DirectMode mode)
-      : path_(std::move(path)), fd_(std::move(fd)), mode_(mode) {}
+  DirectFile(std::string path, Descriptor fd, int cached_fd, DirectMode mode)
+      : path_(std::move(path)), fd_(std::move(fd)), cached_fd_(cached_fd), mode_(mode) {}
 
   std::string path_;
   Descriptor fd_;
+  int cached_fd_;
   DirectMode mode_;
 };
 
 // Requests of one thread that are carried out together: with io_uring several are under way at a time, otherwise one
-// after the other.
+// after the other. What a file system refuses of them, though it let the file be opened so, or breaks off where no
+// direct request may begin, goes by the page cache.
 class DirectBatch {
  public:
   // Fills `out` from `offset`, of any alignment. `whole_blocks`: `out` lies at an address equal to `offset` modulo
-  // kDirectBlock, and what lies around it up to the ends of its first and last block may be overwritten, so that the
+  // DirectBlock(), and what lies around it up to the ends of its first and last block may be overwritten, so that the
   // data comes without a copy. `file` and `out` outlive Run.
   void Read(const DirectFile& file, uint64_t offset, std::span<std::byte> out, bool whole_blocks);
   // Writes whole blocks; `data` may lie anywhere, and goes without a copy where it is aligned.

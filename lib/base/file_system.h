@@ -23,6 +23,7 @@ struct FileInfo {
   bool symlink = false;              // the path itself is a symbolic link
   uint32_t mode = 0;                 // permission bits, setuid, setgid and sticky among them; of the target
   uint64_t size = 0;                 // bytes
+  uint64_t allocated = 0;            // bytes that the file system holds for its data; 0 where it does not tell
   int64_t mtime_ns = 0;
   int64_t ctime_ns = 0;  // of the last change of its data, its attributes or its names
   int64_t birth_ns = 0;  // when it was made; 0 where the file system does not tell

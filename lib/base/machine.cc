@@ -1,6 +1,7 @@
 #include "lib/base/machine.h"
 
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -112,6 +113,20 @@ uint64_t UsableMemory() {
   uint64_t bytes = pages > 0 && page > 0 ? static_cast<uint64_t>(pages) * static_cast<uint64_t>(page) : 0;
   Limit(LimitsOfControlGroups("").memory_bytes, &bytes);
   return bytes;
+}
+
+uint64_t MostOpenFiles() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return 1024;
+  return limit.rlim_cur;  // RLIM_INFINITY is the largest number
+}
+
+void RaiseOpenFiles() {
+  rlimit limit = {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  const int ignored = ::setrlimit(RLIMIT_NOFILE, &limit);  // what it has then is what it goes by
+  static_cast<void>(ignored);
 }
 
 uint64_t PageBytes() {

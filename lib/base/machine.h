@@ -17,6 +17,11 @@ uint64_t UsableMemory();
 // Bytes of a page of its memory, and of its caches of files: a power of two, at least 4096.
 uint64_t PageBytes();
 
+// How many files this process may have open at a time. RaiseOpenFiles asks for as many as the system lets it have,
+// which is often more than it begins with; for the main function of a tool.
+uint64_t MostOpenFiles();
+void RaiseOpenFiles();
+
 struct ControlGroupLimits {
   int processors = 0;         // 0: no quota
   uint64_t memory_bytes = 0;  // 0: no limit; memory.high counts as one, beyond it a group is slowed down

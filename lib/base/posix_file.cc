@@ -240,6 +240,7 @@ int LookAt(int at, const char* name, int flags, FileInfo* out) {
   out->symlink = S_ISLNK(info.stx_mode);
   out->mode = info.stx_mode & 07777u;
   out->size = info.stx_size;
+  out->allocated = info.stx_blocks * 512;
   out->mtime_ns = Nanoseconds(info.stx_mtime);
   out->ctime_ns = Nanoseconds(info.stx_ctime);
   if ((info.stx_mask & STATX_BTIME) != 0) out->birth_ns = Nanoseconds(info.stx_btime);

@@ -24,9 +24,20 @@ ssize_t RunRequest(const FileRequest& request) {
 
 #ifdef MIMO_HAVE_LIBURING
 
+// Kernels had the queue before they had these requests.
+bool ReadsAndWrites(io_uring* ring) {
+  io_uring_probe* const probe = io_uring_get_probe_ring(ring);
+  if (probe == nullptr) return false;
+  const bool does =
+      io_uring_opcode_supported(probe, IORING_OP_READ) != 0 && io_uring_opcode_supported(probe, IORING_OP_WRITE) != 0;
+  io_uring_free_probe(probe);
+  return does;
+}
+
 struct RequestQueue::Ring {
   io_uring ring = {};
   const bool made = io_uring_queue_init(kDepth, &ring, 0) == 0;
+  const bool usable = made && ReadsAndWrites(&ring);
   unsigned added = 0;      // and not handed to the kernel
   unsigned under_way = 0;  // in the kernel
   bool broken = false;     // takes nothing any more
@@ -42,7 +53,7 @@ struct RequestQueue::Ring {
 RequestQueue* RequestQueue::OfThread() {
   thread_local const std::unique_ptr<RequestQueue> queue = [] {
     auto ring = std::make_unique<Ring>();
-    return std::unique_ptr<RequestQueue>(ring->made ? new RequestQueue(std::move(ring)) : nullptr);
+    return std::unique_ptr<RequestQueue>(ring->usable ? new RequestQueue(std::move(ring)) : nullptr);
   }();
   return queue == nullptr || queue->ring_->broken ? nullptr : queue.get();
 }

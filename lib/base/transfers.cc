@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "lib/base/direct_io.h"
@@ -11,8 +12,9 @@ namespace {
 
 // Whether a range goes past the page cache; one that no offset of a file can name is for the file to refuse.
 bool GoesDirect(const DirectFile* direct, uint64_t offset, uint64_t bytes) {
-  constexpr auto kMost = static_cast<uint64_t>(std::numeric_limits<off_t>::max()) - kDirectBlock;
-  return direct != nullptr && bytes >= kLeastDirectBytes && bytes <= kMost && offset <= kMost - bytes;
+  const uint64_t most = static_cast<uint64_t>(std::numeric_limits<off_t>::max()) - DirectBlock();
+  return direct != nullptr && bytes >= std::max(kLeastDirectBytes, DirectBlock()) && bytes <= most &&
+         offset <= most - bytes;
 }
 
 }  // namespace
@@ -39,7 +41,7 @@ Status WriteAll(std::span<const WriteRequest> requests) {
     }
     // Blocks at the ends are others' too: the page cache puts them together.
     const uint64_t end = offset + data.size();
-    const uint64_t first = UpToBlock(offset), last = end / kDirectBlock * kDirectBlock;
+    const uint64_t first = UpToBlock(offset), last = end / DirectBlock() * DirectBlock();
     MIMO_RETURN_IF_ERROR(file->WriteAt(offset, data.first(first - offset)));
     batch.Write(*direct, first, data.subspan(first - offset, last - first));
     MIMO_RETURN_IF_ERROR(file->WriteAt(last, data.last(end - last)));

@@ -15,8 +15,8 @@ struct ReadRequest {
   const ReadableFile* file = nullptr;
   uint64_t offset = 0;
   std::span<std::byte> out;
-  // `out` lies at an address equal to `offset` modulo kDirectBlock (direct_io.h), and what is around it, up to the ends
-  // of its first and last block, may be overwritten.
+  // `out` lies at an address equal to `offset` modulo DirectBlock() (direct_io.h), and what is around it, up to the
+  // ends of its first and last block, may be overwritten.
   bool whole_blocks = false;
 };
 

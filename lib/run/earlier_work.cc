@@ -116,8 +116,11 @@ Status EarlierWork::Prepare() {
   for (uint32_t f = 0; f < files.size(); ++f) {
     const bool linked = run_.results.linked[f] != 0;
     ++(linked ? run_.report.files_linked : run_.report.files_written);
-    // Links are made again even where a record vouches for the file: they cost nothing, and say what they should.
     if (!linked && (IsDone(files[f].file_group) || kept_.contains(f))) continue;
+    if (linked && IsDone(files[f].file_group)) {
+      MIMO_ASSIGN_OR_RETURN(const bool stands, run_.files.StandsAsLink(files[f]));
+      if (stands) continue;  // a link that is made anew is not the one that the record vouches for
+    }
     MIMO_RETURN_IF_ERROR(run_.files.Make(files[f], linked));
     made.push_back(files[f].name);
   }
@@ -128,15 +131,22 @@ Status EarlierWork::Prepare() {
   return records_units ? SyncDirectories(run_.partial.fs(), run_.partial.files(), made) : Status();
 }
 
-uint64_t EarlierWork::SpaceLeft() const {
-  uint64_t needed = SpaceNeeded(run_.catalogue, run_.plan, run_.options, done_);
+// A file that is gone on with holds its space already, whatever of it is recorded; one that is compressed holds less
+// than what it keeps.
+Result<uint64_t> EarlierWork::SpaceLeft() const {
+  const uint64_t needed = SpaceNeeded(run_.catalogue, run_.plan, run_.options, done_);
+  uint64_t recorded = 0, held = 0;
   for (size_t u = 0; u < recorded_.size(); ++u)
-    if (recorded_[u] != 0) needed -= std::min(needed, run_.units.list[u].output_bytes);
-  return needed;
+    if (recorded_[u] != 0) recorded += run_.units.list[u].output_bytes;
+  for (const auto& [file, written] : kept_) {
+    MIMO_ASSIGN_OR_RETURN(const auto info, run_.partial.fs().Stat(run_.partial.FilePath(run_.plan.files[file].name)));
+    if (info && !IsDone(run_.plan.files[file].file_group)) held += std::min(info->allocated, written.bytes);
+  }
+  return needed - std::min(needed, std::max(recorded, held));
 }
 
 Status EarlierWork::CheckSpace() const {
-  const uint64_t needed = SpaceLeft();
+  MIMO_ASSIGN_OR_RETURN(const uint64_t needed, SpaceLeft());
   MIMO_ASSIGN_OR_RETURN(const uint64_t available, run_.partial.fs().FreeBytes(kPartialDirectory));
   if (needed <= available) return {};
   return IoError("not enough free space for the output")

@@ -41,7 +41,7 @@ class EarlierWork {
   // Units of [first, end) that are to be made, ascending: neither recorded nor without anything to do.
   std::vector<uint32_t> Left(uint32_t first, uint32_t end) const;
   // Bytes that are still to be taken of the file system.
-  uint64_t SpaceLeft() const;
+  Result<uint64_t> SpaceLeft() const;
   // Bytes of output, units and files of [first, end), and how many of them are there. Units without anything to do, and
   // files that are linked, are none.
   ProgressTotals ProgressOf(uint32_t first, uint32_t end) const;

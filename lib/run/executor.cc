@@ -16,6 +16,56 @@
 namespace mimo {
 namespace {
 
+// Whether what a manifest lists is there, of the length it says.
+Status CheckFiles(FileSystem& fs, const std::string& output, const Manifest& manifest) {
+  for (const auto* list : {&manifest.files, &manifest.other_files}) {
+    for (const ManifestFile& file : *list) {
+      const std::string path = JoinPath(output, file.name);
+      MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));  // of what a link leads to
+      if (info && info->kind == FileKind::kRegular && info->size == file.bytes) continue;
+      return UsageError("the output was complete, and was changed since")
+          .File(path)
+          .Expected(std::to_string(file.bytes) + " bytes")
+          .Found(info ? std::to_string(info->size) + " bytes" : "no such file")
+          .Advice("put the file back, or make the output again with --overwrite");
+    }
+  }
+  return {};
+}
+
+// A complete output has to be all that is asked for now.
+Status CheckComplete(FileSystem& fs, const RunOptions& options, const Manifest& manifest) {
+  const auto made_without = [&](const char* what) {
+    return UsageError(std::string("the complete output was made without ") + what)
+        .File(options.output)
+        .Advice("make it again with --overwrite, or ask for no more than it was made with");
+  };
+  if (manifest.anomalies != kernels::Anomalies() && !options.allow_anomalies)
+    return UsageError("the complete output holds values that --allow-anomalies let through")
+        .File(options.output)
+        .Advice("repeat --allow-anomalies, or start again with --overwrite");
+  for (const Threshold& asked : options.thresholds)
+    if (std::find(manifest.thresholds.begin(), manifest.thresholds.end(), asked) == manifest.thresholds.end())
+      return made_without("this --min-sqnr");
+  if (options.hash_values != nullptr && !manifest.logical_hashes) return made_without("--hash-values");
+  for (const ManifestTensor& tensor : manifest.tensors)
+    if (!tensor.hash && options.hash_linked) return made_without("--hash-linked");
+  return CheckFiles(fs, options.output, manifest);
+}
+
+// OUT is complete, and all that is asked for now: what its manifest says of it.
+Status TakeComplete(FileSystem& fs, FileSystem& files, const RunOptions& options, RunReport* report) {
+  MIMO_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(files, kManifestName));
+  MIMO_RETURN_IF_ERROR(CheckComplete(fs, options, manifest));
+  report->anomalies = manifest.anomalies;
+  report->blocks = manifest.blocks;
+  report->rejections = manifest.rejections;
+  report->checksums = manifest.checksums;
+  if (manifest.logical_hashes) report->values_hashed = manifest.logical_hashes->size();
+  report->device = "none";
+  return {};
+}
+
 class Execution {
  public:
   Execution(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options)
@@ -49,13 +99,21 @@ class Execution {
     RunResults results;
     StepRunner runner(fs_, catalogue_, plan_, units_, options_, *partial_, results, report_);
     MIMO_ASSIGN_OR_RETURN(output_, ExamineOutput(*partial_, catalogue_, plan_, options_));
-    if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) return Complete();
+    if (output_.state == OutputState::kPublishing || output_.state == OutputState::kComplete) {
+      Result<RunReport> complete = Complete();
+      const bool lacks = !complete.ok() && complete.error().code == ErrorCode::kUsage;
+      if (!lacks || !options_.part || !options_.overwrite) return complete;
+      // Not what is asked for: parts that may replace it do, whoever comes first.
+      output_.state = OutputState::kFresh;
+      output_.overwrite = true;
+    }
     MIMO_RETURN_IF_ERROR(Prepare(runner));
     MIMO_RETURN_IF_ERROR(claim_->EndStart());
     OutputValues values(fs_, catalogue_, plan_, options_, *partial_);
     Status made = runner.Make();
     if (options_.part) {
       if (made.ok()) made = CheckAllUnchanged(fs_, catalogue_, plan_);
+      if (made.ok()) made = claim_->Confirm();  // records of who is no part any more count for nothing
       if (!made.ok()) return Failed(made.TakeError());
       return report_;
     }
@@ -97,7 +155,7 @@ class Execution {
     MIMO_RETURN_IF_ERROR(claim_->Confirm());
     if (options_.part) MIMO_RETURN_IF_ERROR(claim_->CheckAlone());
     return partial_->Start(plan_, {plan_.digest, plan_.tool_version, output_.created_output, output_.overwrite,
-                                   SourceStates(catalogue_), options_.command});
+                                   SourceStates(catalogue_), options_.command, UnitBytes(options_), AskedOf(options_)});
   }
 
   // What is complete is of no use where nobody finds it.
@@ -110,61 +168,21 @@ class Execution {
         .Advice("look where it was moved to");
   }
 
-  // A complete output has to be all that is asked for now.
-  Status CheckComplete(const Manifest& manifest) {
-    const auto made_without = [&](const char* what) {
-      return UsageError(std::string("the complete output was made without ") + what)
-          .File(options_.output)
-          .Advice("make it again with --overwrite, or ask for no more than it was made with");
-    };
-    if (manifest.anomalies != kernels::Anomalies() && !options_.allow_anomalies)
-      return UsageError("the complete output holds values that --allow-anomalies let through")
-          .File(options_.output)
-          .Advice("repeat --allow-anomalies, or start again with --overwrite");
-    for (const Threshold& asked : options_.thresholds)
-      if (std::find(manifest.thresholds.begin(), manifest.thresholds.end(), asked) == manifest.thresholds.end())
-        return made_without("this --min-sqnr");
-    if (options_.hash_values != nullptr && !manifest.logical_hashes) return made_without("--hash-values");
-    for (const ManifestTensor& tensor : manifest.tensors)
-      if (!tensor.hash && options_.hash_linked) return made_without("--hash-linked");
-    for (const auto* list : {&manifest.files, &manifest.other_files}) {
-      for (const ManifestFile& file : *list) {
-        const std::string path = JoinPath(options_.output, file.name);
-        MIMO_ASSIGN_OR_RETURN(const auto info, fs_.Stat(path));  // of what a link leads to
-        if (info && info->kind == FileKind::kRegular && info->size == file.bytes) continue;
-        return UsageError("the output was complete, and was changed since")
-            .File(path)
-            .Expected(std::to_string(file.bytes) + " bytes")
-            .Found(info ? std::to_string(info->size) + " bytes" : "no such file")
-            .Advice("put the file back, or make the output again with --overwrite");
-      }
-    }
-    return {};
-  }
-
   // The tensors are there already: what remains is to move them, which is for no part to do, or nothing.
   Result<RunReport> Complete() {
-    if (options_.part) {
+    if (options_.part && output_.state == OutputState::kPublishing) {
       report_.device = "none";
-      if (output_.state == OutputState::kComplete) report_.groups_resumed = plan_.file_groups;
       return report_;
     }
     if (output_.state == OutputState::kPublishing) {
       Step("publishing");
       MIMO_RETURN_IF_ERROR(claim_->Confirm());
       MIMO_RETURN_IF_ERROR(FinishPublication(plan_, output_.overwrite, *partial_));
-    } else {
+    } else if (!options_.part) {
       MIMO_RETURN_IF_ERROR(partial_->Remove());
     }
-    MIMO_ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(claim_->files(), kManifestName));
-    MIMO_RETURN_IF_ERROR(CheckComplete(manifest));
+    MIMO_RETURN_IF_ERROR(TakeComplete(fs_, claim_->files(), options_, &report_));
     report_.groups_resumed = plan_.file_groups;
-    report_.anomalies = manifest.anomalies;
-    report_.blocks = manifest.blocks;
-    report_.rejections = manifest.rejections;
-    report_.checksums = manifest.checksums;
-    if (manifest.logical_hashes) report_.values_hashed = manifest.logical_hashes->size();
-    report_.device = "none";
     return report_;
   }
 
@@ -206,17 +224,20 @@ Result<std::vector<std::string>> CommandOfParts(FileSystem& fs, const std::strin
   return publication ? std::move(publication->command) : command;
 }
 
-Status RemoveRemains(FileSystem& fs, const std::string& output) {
-  RunOptions options;
-  options.output = output;
-  MIMO_ASSIGN_OR_RETURN(const auto there, fs.Stat(JoinPath(output, kPartialDirectory)));
-  if (!there) return {};
-  MIMO_ASSIGN_OR_RETURN(const auto claim, OutputClaim::Take(fs, options));
+Result<RunReport> CompleteBefore(FileSystem& fs, const RunOptions& options) {
+  RunReport report;
+  MIMO_ASSIGN_OR_RETURN(const auto files, fs.Beneath(options.output));
+  MIMO_RETURN_IF_ERROR(TakeComplete(fs, *files, options, &report));
+  MIMO_ASSIGN_OR_RETURN(const auto there, files->Stat(kPartialDirectory));
+  if (!there) return report;
+  RunOptions remover;
+  remover.output = options.output;
+  MIMO_ASSIGN_OR_RETURN(const auto claim, OutputClaim::Take(fs, remover));
   PartialDirectory partial(*claim);
   MIMO_ASSIGN_OR_RETURN(const auto names, claim->files().List(kPartialDirectory));
-  const bool leases = std::all_of(names.begin(), names.end(), [](const std::string& name) { return IsOfLeases(name); });
-  if (leases) MIMO_RETURN_IF_ERROR(partial.Remove());
-  return claim->Release(false);
+  if (std::all_of(names.begin(), names.end(), IsOfLeases)) MIMO_RETURN_IF_ERROR(partial.Remove());
+  MIMO_RETURN_IF_ERROR(claim->Release(false));
+  return report;
 }
 
 Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options) {

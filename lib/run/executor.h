@@ -20,16 +20,18 @@ namespace mimo {
 // partial directory is removed. kIo, kDevice, kInterrupted: OUT/.mimo-partial stays for --resume. `catalogue` is the
 // one the plan was made from.
 // With options.part the units of that part are made and recorded, and nothing is published or removed, whatever
-// happens; where the output is complete nothing is done. With options.join, once no part is at work, all units must be
-// recorded (else kIo, for that may be tried again) and the output is published; again where it was begun before.
+// happens; where the output is complete, and whole (kUsage, unless it may be overwritten), nothing is done. With
+// options.join, once no part is at work, all units must be recorded (else kIo, for that may be tried again) and the
+// output is published; again where it was begun before.
 Result<RunReport> RunPlan(FileSystem& fs, const Catalogue& catalogue, const Plan& plan, const RunOptions& options);
 
 // RunOptions::command of the parts of which OUT holds what they made; empty where there is none. kIo.
 Result<std::vector<std::string>> CommandOfParts(FileSystem& fs, const std::string& output);
 
-// Removes what a publication that was stopped at its very end has left beside a complete output: no more than leases of
-// the dead. Where there is more, nothing is removed. kIo, also where somebody is at work.
-Status RemoveRemains(FileSystem& fs, const std::string& output);
+// A join of what is complete: whether options.output is whole still, by its manifest, and all that is asked for now
+// (kUsage), and what it came to. Removes what a publication that was stopped at its very end has left beside it: no
+// more than leases of the dead; where there is more, nothing. kIo, also where somebody is at work.
+Result<RunReport> CompleteBefore(FileSystem& fs, const RunOptions& options);
 
 // The checks of RunPlan on OUT that need no plan: call them before planning or a dry run, to fail early.
 Status CheckOutput(FileSystem& fs, const std::string& checkpoint, const RunOptions& options);

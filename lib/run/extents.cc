@@ -27,7 +27,6 @@ void Extents::Place(uint64_t base, uint64_t max_gap, uint64_t limit, bool whole_
   Merge(base, max_gap, whole_blocks);
   if (end_ - base > limit && max_gap > 0) Merge(base, 0, whole_blocks);
   if (end_ - base > limit && whole_blocks) Merge(base, 0, false);
-  ranges_.clear();
 }
 
 void Extents::Merge(uint64_t base, uint64_t max_gap, bool whole_blocks) {
@@ -45,7 +44,7 @@ void Extents::Merge(uint64_t base, uint64_t max_gap, bool whole_blocks) {
   for (Extent& extent : extents_) {
     extent.whole_blocks = whole_blocks && extent.bytes >= kLeastDirectBytes;
     if (extent.whole_blocks) {
-      extent.offset = UpToBlock(end_) + extent.begin % kDirectBlock;
+      extent.offset = UpToBlock(end_) + extent.begin % DirectBlock();
       end_ = UpToBlock(extent.offset + extent.bytes);
     } else {
       extent.offset = end_ + (extent.begin - end_) % kAlignment;

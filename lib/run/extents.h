@@ -13,7 +13,7 @@ struct Extent {
   uint64_t begin = 0;  // in the file
   uint64_t bytes = 0;
   uint64_t offset = 0;  // in the buffer; equal to `begin` modulo 64, so data that is aligned in the file is in memory
-  // The offset is equal to `begin` modulo kDirectBlock (lib/base/direct_io.h), and the blocks it begins and ends in
+  // The offset is equal to `begin` modulo DirectBlock() (lib/base/direct_io.h), and the blocks it begins and ends in
   // hold nothing else, so that whole blocks may be read.
   bool whole_blocks = false;
 };
@@ -25,7 +25,7 @@ class Extents {
   // Merges ranges of a file that overlap or lie at most `max_gap` bytes apart, and places them from buffer offset
   // `base` on; `whole_blocks`: where large ranges may be read or written by whole blocks of a buffer that begins at
   // one. When the gaps would take the total above `limit`, only ranges that touch are merged; then blocks are no
-  // matter.
+  // matter. May be repeated.
   void Place(uint64_t base, uint64_t max_gap, uint64_t limit, bool whole_blocks = false);
 
   const std::vector<Extent>& list() const { return extents_; }

@@ -115,7 +115,7 @@ class Forecaster {
       return {};
     }
     forecast_.totals = earlier.ProgressOf(first, end);
-    forecast_.needed_bytes = earlier.SpaceLeft();
+    MIMO_ASSIGN_OR_RETURN(forecast_.needed_bytes, earlier.SpaceLeft());
     const std::vector<uint32_t> left = earlier.Left(first, end);
     for (const uint32_t u : left) AddLeft(units_.list[u]);
     if (options_.join && !left.empty()) Refuse(StepRunner::NotMade(options_, units_, left));

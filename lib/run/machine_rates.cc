@@ -67,7 +67,7 @@ class Measurement {
   // Whole blocks, of which `bytes` are filled.
   static std::unique_ptr<std::byte, Freer> Memory(uint64_t bytes) {
     std::unique_ptr<std::byte, Freer> memory(
-        static_cast<std::byte*>(std::aligned_alloc(kDirectBlock, UpToBlock(bytes))));
+        static_cast<std::byte*>(std::aligned_alloc(DirectBlock(), UpToBlock(bytes))));
     if (memory == nullptr) throw std::bad_alloc();
     for (uint64_t i = 0; i < bytes; ++i) memory.get()[i] = static_cast<std::byte>((i * 2654435761u) >> 11 & 0x7B);
     return memory;

@@ -8,6 +8,7 @@
 #include "lib/model/file_names.h"
 #include "lib/results/manifest.h"
 #include "lib/run/publish.h"
+#include "lib/run/run_state.h"
 
 namespace mimo {
 namespace {
@@ -63,6 +64,12 @@ Result<bool> LiesBeneath(FileSystem& fs, const std::string& path, const std::str
     if (info && info->device == wanted->device && info->inode == wanted->inode) return true;
     if (at == "/" || at == ".") return false;
   }
+}
+
+std::string Words(const std::vector<std::string>& options) {
+  std::string text;
+  for (const std::string& option : options) text += (text.empty() ? "" : " ") + option;
+  return text.empty() ? "none of --hash-linked, --error-report, --min-sqnr" : text;
 }
 
 std::string Identity(const Hash128& digest, const std::string& version) {
@@ -125,6 +132,27 @@ Status CheckContents(FileSystem& files, const RunOptions& options) {
 
 namespace {
 
+// What cuts its units otherwise finds none of those that are made; and of all parts the same is asked, a join of them
+// no more.
+Status CheckSameWork(const PartialDirectory& partial, const PartialDirectory::State& begun, const RunOptions& options) {
+  if (begun.unit_bytes != UnitBytes(options))
+    return UsageError("cannot go on: the partial output was begun with another --unit-size")
+        .File(partial.path())
+        .Expected("units of " + std::to_string(begun.unit_bytes) + " bytes")
+        .Found("units of " + std::to_string(UnitBytes(options)) + " bytes")
+        .Advice("repeat --unit-size, or start again with --overwrite");
+  if (!options.part && !options.join) return {};
+  std::vector<std::string> asked = AskedOf(options), before = begun.asked;
+  const std::string found = Words(asked), expected = Words(before);
+  if (options.join && !Contains(asked, kErrorReport)) std::erase(before, kErrorReport);
+  if (asked == before) return {};
+  return UsageError("the parts of this output were begun with other options")
+      .File(partial.path())
+      .Expected(expected)
+      .Found(found)
+      .Advice("repeat the options of the first part, or start again with --overwrite");
+}
+
 // What there is of this plan's output: kFresh where OUT is empty.
 Result<OutputInfo> ExamineExisting(const PartialDirectory& partial, const Catalogue& catalogue, const Plan& plan,
                                    const RunOptions& options) {
@@ -158,6 +186,7 @@ Result<OutputInfo> ExamineExisting(const PartialDirectory& partial, const Catalo
       }
     }
     if (state) {
+      MIMO_RETURN_IF_ERROR(CheckSameWork(partial, *state, options));
       MIMO_RETURN_IF_ERROR(CheckSameSources(catalogue, state->sources));
       out.state = OutputState::kPartial;
       return out;

@@ -92,6 +92,16 @@ Status OutputFiles::CheckHeader(const PlanFile& file, const FileInfo& made) {
   return Replaced(partial_, partial_.FilePath(file.name));
 }
 
+Result<bool> OutputFiles::StandsAsLink(const PlanFile& file) {
+  const auto made = partial_.NoteOf(file.name);
+  MIMO_ASSIGN_OR_RETURN(const auto now, Look(partial_.fs(), partial_.FilePath(file.name)));
+  if (!made || !now || !made->Is(*now)) return false;
+  if (options_.link == LinkMode::kSym || !now->target.empty())
+    return options_.link == LinkMode::kSym && !now->target.empty();
+  MIMO_ASSIGN_OR_RETURN(const auto source, fs_.Stat(catalogue_.PathOf(catalogue_.files[file.source_file])));
+  return source && (source->inode == now->inode) == (options_.link == LinkMode::kHard);
+}
+
 Status OutputFiles::CheckLink(const PlanFile& file) {
   const auto made = partial_.NoteOf(file.name);
   MIMO_ASSIGN_OR_RETURN(const auto now, Look(partial_.fs(), partial_.FilePath(file.name)));

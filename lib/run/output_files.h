@@ -24,6 +24,9 @@ class OutputFiles {
   // Syncs a file whose data and header are complete, and takes note of what it is now. kIo when it is not what Make
   // made: its header and length stand, whatever came between.
   Status Finish(const PlanFile& file, WritableFile& out);
+  // Whether the link that is there is the one that was made (PartialDirectory::NoteOf), and of the kind that is asked
+  // for.
+  Result<bool> StandsAsLink(const PlanFile& file);
   // kIo when a link is no longer the one that Make made.
   Status CheckLink(const PlanFile& file);
 

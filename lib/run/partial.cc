@@ -1,11 +1,11 @@
 #include "lib/run/partial.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "lib/base/durable_file.h"
 #include "lib/json/bytes.h"
 #include "lib/json/parse.h"
 #include "lib/plan/plan_json.h"
@@ -45,6 +45,24 @@ std::vector<uint32_t> GridsOf(const Plan& plan, uint32_t file_group) {
 }
 
 }  // namespace
+
+namespace {
+
+std::string TextOf(const Threshold& threshold) {
+  char digits[32];
+  const auto written = std::to_chars(digits, digits + sizeof digits, threshold.min_sqnr_db);
+  return threshold.role + "=" + std::string(digits, written.ptr);
+}
+
+}  // namespace
+
+std::vector<std::string> AskedOf(const RunOptions& options) {
+  std::vector<std::string> asked;
+  if (options.hash_linked) asked.emplace_back("--hash-linked");
+  if (options.measure_errors) asked.emplace_back(kErrorReport);
+  for (const Threshold& threshold : options.thresholds) asked.push_back("--min-sqnr=" + TextOf(threshold));
+  return asked;
+}
 
 bool IsOfLeases(const std::string& name) {
   return BelongsToLease(kLeaseName, name) || BelongsToLease(kStartLeaseName, name) ||
@@ -118,6 +136,8 @@ Result<std::optional<PartialDirectory::State>> PartialDirectory::ReadState(FileS
     state.sources.push_back(std::move(source));
   }
   if (members.Has("command")) state.command = members.Strings("command");
+  state.unit_bytes = members.Integer<uint64_t>("unit_bytes");
+  state.asked = members.Strings("asked");
   members.Close();
   if (!digest || !problems.ok()) return std::optional<State>();
   state.plan_digest = *digest;
@@ -150,9 +170,10 @@ Status PartialDirectory::Start(const Plan& plan, const State& state) {
     entry.Number("inode", source.stamp.inode);
   });
   if (!state.command.empty()) object.StringList("command", state.command);
+  object.Number("unit_bytes", state.unit_bytes);
+  object.StringList("asked", state.asked);
   object.Close();
-  text += '\n';
-  MIMO_RETURN_IF_ERROR(WriteDurably(fs_, InPartial(kStateName), text));
+  MIMO_RETURN_IF_ERROR(WriteRecordFile(fs_, InPartial(kStateName), std::move(text)));
   return fs_.SyncDirectory("");
 }
 
@@ -170,8 +191,7 @@ Status PartialDirectory::WriteFiles(const Plan& plan, const std::vector<uint8_t>
   }
   files.Close();
   object.Close();
-  text += '\n';
-  return WriteDurably(fs_, InPartial(kFilesName), text);
+  return WriteRecordFile(fs_, InPartial(kFilesName), std::move(text));
 }
 
 Result<bool> PartialDirectory::LoadFiles(const Plan& plan, const std::vector<uint8_t>& linked, uint64_t unit_bytes) {
@@ -277,8 +297,7 @@ Status PartialDirectory::WriteRecord(const Plan& plan, uint32_t file_group, cons
   for (const uint32_t g : GridsOf(plan, file_group)) recorded.grids[g] = results.groups[g];
   AddResults(object, plan, recorded);
   object.Close();
-  text += '\n';
-  return WriteDurably(fs_, InRecords(RecordName(file_group)), text);
+  return WriteRecordFile(fs_, InRecords(RecordName(file_group)), std::move(text));
 }
 
 Status PartialDirectory::DropRecords(const std::vector<uint32_t>& kept) {
@@ -339,8 +358,7 @@ Status PartialDirectory::WritePublication(const Publication& publication) {
   }
   if (!publication.command.empty()) object.StringList("command", publication.command);
   object.Close();
-  text += '\n';
-  return WriteDurably(fs_, InPartial(kPublishName), text);
+  return WriteRecordFile(fs_, InPartial(kPublishName), std::move(text));
 }
 
 Status PartialDirectory::Repair() {

@@ -29,6 +29,10 @@
 namespace mimo {
 
 inline constexpr char kUnitsDirectory[] = "units";
+inline constexpr char kErrorReport[] = "--error-report";
+
+// What a run is asked to find out beside the output, as options: "--hash-linked", "--min-sqnr=experts=30".
+std::vector<std::string> AskedOf(const RunOptions& options);
 
 // Whether a name in the partial directory is there for leases alone: that of a run, or those of parts.
 bool IsOfLeases(const std::string& name);
@@ -65,7 +69,9 @@ class PartialDirectory {
     bool created_output = false;  // OUT did not exist before
     bool overwrite = false;       // what OUT held is replaced at publication
     std::vector<SourceState> sources;
-    std::vector<std::string> command;  // RunOptions::command
+    std::vector<std::string> command;     // RunOptions::command
+    uint64_t unit_bytes = 0;              // that units were cut at
+    std::vector<std::string> asked = {};  // AskedOf the run, or of the first of its parts
   };
   // nullopt when there is none that can be read.
   Result<std::optional<State>> ReadState() const;

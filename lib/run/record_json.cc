@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <span>
+#include <string_view>
 #include <utility>
 
+#include "lib/base/durable_file.h"
 #include "lib/json/bytes.h"
 #include "lib/json/parse.h"
 #include "lib/results/result_json.h"
@@ -16,6 +19,8 @@ using nlohmann::json;
 namespace {
 
 constexpr uint64_t kMaxBytes = 256ull << 20;
+constexpr int kVersion = 2;  // the first had no hashes
+constexpr std::string_view kSeal = ",\"record_hash\":\"";
 
 // Whether the list `key` of a record speaks of things that `may` be in it, and of none twice; `take` gets the number
 // and the members of each, and has to take them all. Counts them.
@@ -80,20 +85,39 @@ Result<std::unique_ptr<json>> ReadRecordFile(FileSystem& fs, const std::string& 
   MIMO_ASSIGN_OR_RETURN(const auto info, fs.Stat(path));
   if (!info || info->kind != FileKind::kRegular || info->size > kMaxBytes) return std::unique_ptr<json>();
   MIMO_ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(fs, path, kMaxBytes));
+  if (SealedRecord(text) != text) return std::unique_ptr<json>();
   Result<json> parsed = ParseJson<json>(text, path, kLongDocument);
   if (!parsed.ok()) return std::unique_ptr<json>();
   json document = std::move(parsed).value();
-  if (!document.is_object() || document.value("format", json()) != format || document.value("version", json()) != 1) {
+  if (!document.is_object() || document.value("format", json()) != format ||
+      document.value("version", json()) != kVersion) {
     return std::unique_ptr<json>();
   }
-  document.erase("format");
-  document.erase("version");
+  for (const char* member : {"format", "version", "record_hash"}) document.erase(member);
   return std::make_unique<json>(std::move(document));
+}
+
+std::string SealedRecord(std::string object) {
+  if (const size_t seal = object.rfind(kSeal); seal != std::string::npos) {
+    object.resize(seal);
+  } else {
+    while (!object.empty() && (object.back() == '\n' || object.back() == '}')) {
+      const bool brace = object.back() == '}';
+      object.pop_back();
+      if (brace) break;
+    }
+  }
+  const std::string hash = HashBytes(std::as_bytes(std::span(object))).Hex();
+  return object + std::string(kSeal) + hash + "\"}\n";
+}
+
+Status WriteRecordFile(FileSystem& fs, const std::string& path, std::string object) {
+  return WriteDurably(fs, path, SealedRecord(std::move(object)));
 }
 
 void AddRecordFormat(JsonObject& object, const char* format, const Hash128& digest) {
   object.String("format", format);
-  object.Number("version", 1);
+  object.Number("version", kVersion);
   object.String("plan_digest", digest.Hex());
 }
 

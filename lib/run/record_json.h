@@ -23,6 +23,11 @@ namespace mimo {
 // The object in `path` without its format and version; null when it is missing, damaged or of another format: then it
 // counts as not written. kIo.
 Result<std::unique_ptr<nlohmann::json>> ReadRecordFile(FileSystem& fs, const std::string& path, const char* format);
+// Durably puts `object`, the text of a whole JSON object, with a hash of itself as its last member: ReadRecordFile
+// takes nothing for written in which a bit has turned over.
+Status WriteRecordFile(FileSystem& fs, const std::string& path, std::string object);
+// `object` with that hash; the hash that it may have is replaced. What WriteRecordFile writes.
+std::string SealedRecord(std::string object);
 void AddRecordFormat(JsonObject& object, const char* format, const Hash128& digest);
 
 std::optional<Hash128> HashOfHex(const std::string& text);

@@ -1,5 +1,6 @@
 #include "lib/run/run_state.h"
 
+#include <algorithm>
 #include <tuple>
 
 #include "lib/base/direct_io.h"
@@ -9,8 +10,19 @@
 namespace mimo {
 namespace {
 
-constexpr size_t kOpenReaders = 128;
-constexpr size_t kOpenWriters = 128;
+constexpr uint64_t kMostOpen = 128;
+constexpr uint64_t kFewestOpen = 8;
+// Standard streams, directories, records, the lease.
+constexpr uint64_t kOtherDescriptors = 64;
+
+// How many files each of the two caches keeps open: a file that is used past the page cache has two descriptors, and
+// each thread may have a queue of requests.
+size_t FilesToKeepOpen(const RunOptions& options) {
+  const auto threads = static_cast<uint64_t>(options.threads > 0 ? options.threads : UsableProcessors());
+  const uint64_t others = kOtherDescriptors + threads * (kStepsInFlight + 1);
+  const uint64_t most = MostOpenFiles();
+  return std::clamp((most - std::min(most, others)) / 4, kFewestOpen, kMostOpen);
+}
 
 }  // namespace
 
@@ -51,9 +63,10 @@ RunState::RunState(FileSystem& file_system, const Catalogue& from, const Plan& o
       files(file_system, from, of, asked, into),
       job(MakeJob(from, of, asked)),
       readers(
-          kOpenReaders, [this](uint32_t file) { return OpenSource(file); }, [](ReadableFile&) { return Status(); }),
+          FilesToKeepOpen(asked), [this](uint32_t file) { return OpenSource(file); },
+          [](ReadableFile&) { return Status(); }),
       writers(
-          kOpenWriters, [this](uint32_t file) { return OpenOutput(file); },
+          FilesToKeepOpen(asked), [this](uint32_t file) { return OpenOutput(file); },
           [](WritableFile& file) { return file.Close(); }),
       completion(of),
       checks(job),

@@ -24,6 +24,9 @@
 
 namespace mimo {
 
+// Past the page cache one step is read and one written while one is computed.
+inline constexpr int kStepsInFlight = 3;
+
 struct RunState {
   // All references outlive it. `partial` is started.
   RunState(FileSystem& file_system, const Catalogue& from, const Plan& of, const Units& cut, const RunOptions& asked,

@@ -36,10 +36,15 @@ void StepLayout::AddRoom(uint64_t bytes) {
 }
 
 void StepLayout::Place(uint64_t limit, DirectSides direct) {
+  PlaceAll(limit, direct);
+  // Each keeps to the limit for itself; where both do not fit, blocks are no matter.
+  if (sources_.end() > limit && (direct.reads || direct.writes)) PlaceAll(limit, {});
+}
+
+void StepLayout::PlaceAll(uint64_t limit, DirectSides direct) {
   outputs_.Place(0, 0, limit, direct.writes);
-  const uint64_t first = Aligned(outputs_.end());
-  for (uint64_t& room : rooms_) room += room == kNoRoom ? 0 : first;
-  const uint64_t made = room_bytes_ == 0 ? outputs_.end() : first + room_bytes_;
+  first_room_ = Aligned(outputs_.end());
+  const uint64_t made = room_bytes_ == 0 ? outputs_.end() : first_room_ + room_bytes_;
   sources_.Place(made, kMaxGap, limit > made ? limit - made : 0, direct.reads);
 }
 
@@ -55,7 +60,7 @@ std::byte* StepBuffer::Output(uint32_t output, int64_t row) const {
 
 std::byte* StepBuffer::Room(size_t index) const {
   const uint64_t room = layout_.rooms_[index];
-  return room == StepLayout::kNoRoom ? nullptr : data_ + room;
+  return room == StepLayout::kNoRoom ? nullptr : data_ + layout_.first_room_ + room;
 }
 
 }  // namespace mimo

@@ -38,9 +38,11 @@ class StepLayout final : public Needs {
   friend class StepBuffer;
   static constexpr uint64_t kNoRoom = UINT64_MAX;
 
+  void PlaceAll(uint64_t limit, DirectSides direct);
+
   Extents outputs_;              // files are those of the plan
-  std::vector<uint64_t> rooms_;  // offsets; from the first one on until all is placed
-  uint64_t room_bytes_ = 0;
+  std::vector<uint64_t> rooms_;  // offsets from the first one on
+  uint64_t first_room_ = 0, room_bytes_ = 0;
   Extents sources_;  // files are those of the catalogue
 };
 

@@ -19,8 +19,6 @@ namespace mimo {
 namespace {
 
 constexpr uint64_t kStepBytes = 4 << 20;  // large requests, and little enough to stay in the cache between passes
-// Where requests go to the disk itself: one step is read and one written while one is computed.
-constexpr int kStepsInFlight = 3;
 constexpr uint64_t kMostBlockBytes = 512 << 10;
 constexpr uint64_t kLargeStepBytes = 96 << 20;
 
@@ -118,7 +116,7 @@ Status StepRunner::Prepare() {
   report.units = all;
   report.units_left = earlier_.Left(0, all).size();
   if (run_.options.join && !left_.empty()) return NotMade(run_.options, run_.units, left_);
-  return MakeBackends();
+  return {};
 }
 
 // Of a run in parts the first that comes makes all files; what they hold is never made anew while another is at work.
@@ -173,6 +171,7 @@ Status StepRunner::LookAtSource() {
 }
 
 Status StepRunner::Make() {
+  MIMO_RETURN_IF_ERROR(MakeBackends());  // not before: while files are made, other parts wait
   MIMO_RETURN_IF_ERROR(LookAtSource());
   const bool part = run_.options.part.has_value();
   if (run_.options.join) MIMO_RETURN_IF_ERROR(earlier_.Prepare());
@@ -268,8 +267,10 @@ Status StepRunner::RunStep(UnitRun& unit, const Step& step, bool* last) {
     if (!unit.WaitForMeasure(step, &measured)) return Stopped(0);
     request.measured = &measured;
   }
-  const StepWork work(run_.job, step, std::max(step_bytes_, step.memory_bytes) + block_bytes_,
-                      {run_.direct_reads, run_.direct_writes});
+  // Whole blocks around what is read are a wish, that of the budget there is no more to have.
+  const uint64_t most =
+      std::min(std::max(step_bytes_, step.memory_bytes) + block_bytes_, std::max(memory_bytes_, step.memory_bytes));
+  const StepWork work(run_.job, step, most, {run_.direct_reads, run_.direct_writes});
   const Buffer buffer = budget_.Acquire(work.buffer_bytes());
   if (!buffer) return Stopped(work.buffer_bytes());
   std::vector<uint32_t> files;

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "lib/base/durable_file.h"
 #include "lib/json/bytes.h"
 
 namespace mimo {
@@ -236,8 +235,7 @@ Status UnitRecords::Write(uint32_t unit, const UnitOutcome& result, const std::v
   AddItems(object, result.items);
   AddEdges(object, result.edges);
   object.Close();
-  text += '\n';
-  return WriteDurably(partial_.fs(), Name(unit), text);
+  return WriteRecordFile(partial_.fs(), Name(unit), std::move(text));
 }
 
 Result<std::vector<UnitRecords::Entries>> UnitRecords::LoadLooked(Looked at, size_t of) const {
@@ -246,7 +244,7 @@ Result<std::vector<UnitRecords::Entries>> UnitRecords::LoadLooked(Looked at, siz
   if (!info) return list;
   MIMO_ASSIGN_OR_RETURN(const auto names, partial_.fs().List(Directory()));
   for (const std::string& name : names) {
-    if (!name.starts_with(kLookedNames[static_cast<size_t>(at)])) continue;
+    if (!name.starts_with(kLookedNames[static_cast<size_t>(at)]) || !name.ends_with(".json")) continue;
     const std::string path = JoinPath(Directory(), name);
     MIMO_ASSIGN_OR_RETURN(const auto document,
                           ReadRecordFile(partial_.fs(), path, kLookedFormats[static_cast<size_t>(at)]));
@@ -270,10 +268,9 @@ Status UnitRecords::WriteLooked(Looked at, const Entries& entries, size_t of) co
   object.Number("end", entries.second);
   object.Number("of", of);
   object.Close();
-  text += '\n';
   const std::string name = kLookedNames[static_cast<size_t>(at)] + std::to_string(entries.first) + "-" +
                            std::to_string(entries.second) + ".json";
-  return WriteDurably(partial_.fs(), JoinPath(Directory(), name), text);
+  return WriteRecordFile(partial_.fs(), JoinPath(Directory(), name), std::move(text));
 }
 
 Status UnitRecords::Drop(const std::vector<uint32_t>& units) const {

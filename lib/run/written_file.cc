@@ -5,7 +5,9 @@
 namespace mimo {
 
 bool WrittenFile::Is(const WrittenFile& other) const {
-  return inode == other.inode && bytes == other.bytes && birth_ns == other.birth_ns && target == other.target;
+  // Of two systems that see one file, one may tell its birth and the other not.
+  const bool born = birth_ns == other.birth_ns || birth_ns == 0 || other.birth_ns == 0;
+  return inode == other.inode && bytes == other.bytes && born && target == other.target;
 }
 
 bool WrittenFile::IsAsWritten(const WrittenFile& now, bool moved) const {

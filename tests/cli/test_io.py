@@ -1,7 +1,7 @@
 """Proves that --io changes no byte: past the page cache and through it, with io_uring and without, where the system forbids it and where
 it takes it away, on one thread and on many, in one process and in parts, with
---resume of what the other has begun; and that a file system without direct I/O is an error where it was asked for, and none where it
-was a wish.
+--resume of what the other has begun; that a file system without direct I/O is an error where it was asked for, and none where it
+was a wish; and that one which only says that it has it is read and written all the same.
 """
 import json
 import os
@@ -88,6 +88,32 @@ class Io(ToolCase):
         taken, report = self.convert_forbidding("taken", seccomp.IO_URING_ENTER)
         self.assertEqual(report["io"]["io_uring"], had)    # it was there to begin with
         self.assert_same_trees(allowed, taken)
+
+    def test_file_system_that_does_not_do_what_it_let_begin(self):
+        """It lets files be opened past the page cache, and refuses requests, or breaks them off anywhere."""
+        if not has_direct_io(self.disk):
+            self.skipTest("/var/tmp has no direct I/O")
+        compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("g++")
+        if compiler is None:
+            self.skipTest("no compiler")
+        library = os.path.join(self.disk, "odd.so")
+        subprocess.run([compiler, "-shared", "-fPIC", "-x", "c", "-o", library, os.path.join(tools.SOURCE, "tests", "harness", "odd_direct.c"),
+                        "-ldl"], check=True)
+        for options in CONVERSIONS[:2]:
+            expected = os.path.join(self.disk, "expected")
+            shutil.rmtree(expected, ignore_errors=True)
+            self.run_tool("mimo-convert", self.source, expected, *options, "--io", "buffered", "--no-progress")
+            for odd in ("read", "write", "short-read", "short-write"):
+                for io in ("direct-single", "direct"):
+                    with self.subTest(options=options, odd=odd, io=io):
+                        out, log = os.path.join(self.disk, "out"), os.path.join(self.disk, "log")
+                        shutil.rmtree(out, ignore_errors=True)
+                        self.run_tool("mimo-convert", self.source, out, *options, "--io", io, "--no-progress", "--threads", "1",
+                                      env={"LD_PRELOAD": library, "ODD_DIRECT": odd, "ODD_LOG": log})
+                        self.assert_same_trees(expected, out)
+                        self.assertTrue(io != "direct-single" or os.path.exists(log), "nothing was odd")
+                        if os.path.exists(log):
+                            os.remove(log)
 
     def test_memory_has_no_direct_io(self):
         if not os.path.isdir("/dev/shm") or has_direct_io("/dev/shm"):

@@ -115,6 +115,17 @@ class Limits(ToolCase):
                  for most in (4, 5, 6, 8, 12, 16, 24, 64)}
         self.assertEqual(codes, {0, 4})
 
+    def test_more_files_than_descriptors(self):
+        """A tool takes as many as it may have, whatever it begins with, and keeps no more files open than that leaves room for."""
+        begins_with_few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (8, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+        self.assertEqual(self.try_convert(begins_with_few, "--threads", "2"), 0)
+        whole = self.convert(self.source, "small files", *OPTIONS, "--max-shard-size", "20KB")
+        self.assertGreater(len(os.listdir(whole)), 40)
+        for io in ("direct", "buffered"):
+            out = self.convert(self.source, f"small files, {io}", *OPTIONS, "--max-shard-size", "20KB", "--io", io, "--threads", "16",
+                               preexec_fn=limit(resource.RLIMIT_NOFILE, 160))
+            self.assert_same_trees(whole, out)
+
     def test_stdout_that_takes_nothing(self):
         commands = (("mimo-convert", "--help"), ("mimo-convert", "--version"),
                     ("mimo-convert", self.source, "--dry-run", "--verbose", "--json"),

@@ -236,6 +236,62 @@ class Joins(PartsCase):
         self.run_tool("mimo-convert", self.source(), self.at("whole"), *options, code=1)
         self.assert_same_trees(self.at("whole"), self.out)
 
+    def test_a_join_of_what_was_rejected_rejects_again(self):
+        options = ("--recipe", "nvfp4", "--min-sqnr", "experts=90")
+        for index in range(2):
+            self.part(self.source(), self.out, f"{index}/2", *options)
+        for _ in range(3):
+            self.join(self.out, code=1)
+        self.assertIn("--hash-values", self.join(self.out, "--hash-values", code=2).stderr)
+        self.assertIn("no report", self.join(self.out, "--report", self.at("r.json"), code=1).stderr)
+
+    def test_what_was_complete_and_is_no_more(self):
+        self.make("0/2", "1/2")
+        self.join(self.out)
+        shutil.copytree(self.out, self.at("whole"))
+        os.remove(os.path.join(self.out, "config.json"))
+        self.assertIn("changed since", self.join(self.out, code=2).stderr)
+        self.part(self.source(), self.out, "0/2", *self.OPTIONS, code=2)
+        for part in ("0/2", "1/2"):
+            self.part(self.source(), self.out, part, *self.OPTIONS, "--overwrite")
+        self.join(self.out)
+        self.assert_same_trees(self.at("whole"), self.out)
+        self.part(self.source(), self.out, "1/2", *self.OPTIONS, "--overwrite")    # one that comes late takes nothing away
+        self.join(self.out)
+        self.assert_same_trees(self.at("whole"), self.out)
+
+    def test_parts_are_asked_the_same(self):
+        recipe = ("--recipe", "nvfp4")
+        for first, second in (((), ("--min-sqnr", "experts=90")), (("--min-sqnr", "experts=90"), ()),
+                              (("--min-sqnr", "experts=90"), ("--min-sqnr", "experts=80")), (("--error-report",), ())):
+            with self.subTest(first=first, second=second):
+                shutil.rmtree(self.out, ignore_errors=True)
+                self.part(self.source(), self.out, "0/2", *recipe, *first)
+                refused = self.part(self.source(), self.out, "1/2", *recipe, *second, code=2)
+                self.assertIn("other options", refused.stderr)
+                self.part(self.source(), self.out, "1/2", *recipe, *first)
+                self.join(self.out, code=1 if "--min-sqnr" in first else 0)
+
+    def test_units_of_another_size_are_refused(self):
+        self.make("0/2")
+        refused = self.run_tool("mimo-convert", self.source(), self.out, *self.OPTIONS, "--resume", code=2)
+        self.assertIn("--unit-size", refused.stderr)
+        done = self.run_tool("mimo-convert", self.source(), self.out, *self.OPTIONS, *UNITS, "--resume", "--json")
+        self.assertGreater(json.loads(done.stdout)["run"]["units"]["resumed"], 0)
+
+    def test_what_a_dead_part_leaves_beside_a_complete_output(self):
+        self.make("0/2", "1/2")
+        self.join(self.out)
+        partial = os.path.join(self.out, ".mimo-partial")
+        for name in ("parts/0-of-2.json", "start.json"):
+            path = os.path.join(partial, name)
+            os.makedirs(os.path.dirname(path))
+            with open(path, "w") as f:
+                f.write("{}")
+            os.utime(path, (1, 1))
+            self.join(self.out)
+            self.assertFalse(os.path.exists(partial))
+
     def test_what_is_no_part_is_refused(self):
         for part in ("3/3", "-1/3", "0/0", "1", "1/", "/3", "a/b", "0/3/4", "auto/0", "auto/x", "autos", "0/99999999",
                      "18446744073709551616/3"):

@@ -19,6 +19,7 @@
 #include "lib/run/claim.h"
 #include "lib/run/partial.h"
 #include "lib/run/publish.h"
+#include "lib/run/record_json.h"
 #include "tests/fuzz/memory_file_system.h"
 #include "tests/fuzz/own_seeds.h"
 
@@ -104,7 +105,10 @@ struct Output {
     put(kThesis, 5);
   }
 
-  void Put(const std::string& name, std::string_view text) { fs.Put(Path(name), text); }
+  // Whatever the text is, with the hash of it that one who wrote it so would have put there.
+  void Put(const std::string& name, std::string_view text) {
+    fs.Put(Path(name), mimo::SealedRecord(std::string(text)));
+  }
   std::string Get(const std::string& name) const { return fs.Get(Path(name)); }
   bool Has(const std::string& path) { return fs.Stat(mimo::JoinPath(kOut, path)).value().has_value(); }
   mimo::WrittenFile Written(const std::string& path) {
@@ -144,6 +148,7 @@ bool CheckState(std::string_view text) {
   const PartialDirectory::State &a = *state.value(), &b = *again.value();
   Require(a.plan_digest == b.plan_digest && a.tool_version == b.tool_version && a.sources == b.sources);
   Require(a.created_output == b.created_output && a.overwrite == b.overwrite);
+  Require(a.unit_bytes == b.unit_bytes && a.asked == b.asked && a.command == b.command);
   return true;
 }
 
@@ -333,7 +338,8 @@ void WriteSeeds(const std::string& folder) {
     Require(partial.WriteRecord(ThePlan(), how >> 5, results).ok());
     WriteSeed(folder, how, output.Get("records/000" + std::to_string(how >> 5) + ".json"));
   }
-  PartialDirectory::State state{ThePlan().digest, "1", true, true, {{"a.safetensors", 10, {7, 101}}}, {}};
+  PartialDirectory::State state{ThePlan().digest, "1", true, true, {{"a.safetensors", 10, {7, 101}}}, {}, 64,
+                                {"--hash-linked"}};
   Require(partial.Start(ThePlan(), state).ok());
   WriteSeed(folder, 0, output.Get("state.json"));
 }

@@ -14,6 +14,7 @@
 #include "lib/model/file_names.h"
 #include "lib/run/claim.h"
 #include "lib/run/partial.h"
+#include "lib/run/record_json.h"
 #include "lib/run/unit_records.h"
 #include "tests/fuzz/memory_file_system.h"
 #include "tests/fuzz/own_seeds.h"
@@ -92,7 +93,7 @@ void NoteFiles(PartialDirectory& partial, const mimo::UnitRecord& record) {
 bool CheckUnit(std::string_view text, uint32_t unit, const std::vector<uint8_t>& linked,
                const mimo::RecordNeeds& needs) {
   World& world = TheWorld();
-  world.fs.Put(World::Path(UnitName(unit)), text);
+  world.fs.Put(World::Path(UnitName(unit)), mimo::SealedRecord(std::string(text)));
   PartialDirectory partial(*world.claim);
   const mimo::UnitRecords records(partial, world.plan, world.units, kUnitBytes);
   const auto loaded = records.Load(unit, needs, linked);
@@ -115,7 +116,7 @@ bool CheckUnit(std::string_view text, uint32_t unit, const std::vector<uint8_t>&
 
 bool CheckFiles(std::string_view text, const std::vector<uint8_t>& linked) {
   World& world = TheWorld();
-  world.fs.Put(World::Path("files.json"), text);
+  world.fs.Put(World::Path("files.json"), mimo::SealedRecord(std::string(text)));
   PartialDirectory partial(*world.claim);
   const auto loaded = partial.LoadFiles(world.plan, linked, kUnitBytes);
   if (!loaded.ok()) Require(loaded.error().code == mimo::ErrorCode::kUsage);

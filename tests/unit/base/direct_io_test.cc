@@ -70,10 +70,10 @@ Status ReadPlaces(const ReadableFile& file, std::vector<Place>& places) {
   std::vector<ReadRequest> requests;
   std::vector<size_t> room;
   for (const Place& place : places) {
-    const size_t bytes = UpToBlock(place.data.size()) + 3 * kDirectBlock;
-    memory.emplace_back(static_cast<std::byte*>(std::aligned_alloc(kDirectBlock, bytes)));
+    const size_t bytes = UpToBlock(place.data.size()) + 3 * DirectBlock();
+    memory.emplace_back(static_cast<std::byte*>(std::aligned_alloc(DirectBlock(), bytes)));
     std::fill_n(memory.back().get(), bytes, kOther);
-    const size_t first = kDirectBlock + (place.whole_blocks ? place.at % kDirectBlock : 77);
+    const size_t first = DirectBlock() + (place.whole_blocks ? place.at % DirectBlock() : 77);
     room.push_back(first);
     requests.push_back({&file, place.at, {memory.back().get() + first, place.data.size()}, place.whole_blocks});
   }
@@ -81,10 +81,10 @@ Status ReadPlaces(const ReadableFile& file, std::vector<Place>& places) {
   for (size_t i = 0; i < places.size(); ++i) {
     const std::byte* const begin = memory[i].get();
     const size_t end = room[i] + places[i].data.size();
-    const size_t kept_before = places[i].whole_blocks ? kDirectBlock : room[i],
+    const size_t kept_before = places[i].whole_blocks ? DirectBlock() : room[i],
                  kept_after = places[i].whole_blocks ? UpToBlock(end) : end;
     EXPECT_TRUE(std::all_of(begin, begin + kept_before, [&](std::byte b) { return b == kOther; }));
-    EXPECT_TRUE(std::all_of(begin + kept_after, begin + UpToBlock(places[i].data.size()) + 3 * kDirectBlock,
+    EXPECT_TRUE(std::all_of(begin + kept_after, begin + UpToBlock(places[i].data.size()) + 3 * DirectBlock(),
                             [&](std::byte b) { return b == kOther; }));
     std::copy(begin + room[i], begin + end, places[i].data.begin());
   }

@@ -312,8 +312,8 @@ TEST_F(Faults, UnitsOfAFileThatWasReplacedAreMadeAgain) {
   EXPECT_EQ(lab::Tree(options_.output), expected_);
 }
 
-// Records of units of another size speak of other rows.
-TEST_F(Faults, UnitsOfAnotherSizeAreMadeAgain) {
+// Units of another size are none of those that were made: whoever forgets how they were cut loses none of them.
+TEST_F(Faults, UnitsOfAnotherSizeAreRefused) {
   FaultyFileSystem fs(PosixFileSystem());
   Fault fault;
   fault.only = Operation::kRead;
@@ -327,9 +327,14 @@ TEST_F(Faults, UnitsOfAnotherSizeAreMadeAgain) {
   }
   options_.resume = true;
   options_.unit_bytes = 2 * kSmallUnits;
+  const auto refused = Convert(PosixFileSystem());
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::kUsage);
+  EXPECT_NE(refused.error().Message().find("--unit-size"), std::string::npos);
+  options_.unit_bytes = kSmallUnits;
   auto report = Convert(PosixFileSystem());
   ASSERT_TRUE(report.ok()) << report.error().Message();
-  EXPECT_EQ(report->units_resumed, 0u);
+  EXPECT_GT(report->units_resumed, 0u);
   EXPECT_EQ(lab::Tree(options_.output), expected_);
 }
 

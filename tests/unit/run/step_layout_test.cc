@@ -40,5 +40,29 @@ TEST(StepLayout, NothingOverlapsAndEverythingIsFound) {
   EXPECT_EQ(buffer.Row(scale, 1), buffer.Row(scale, 0) + buffer.RowBytes(scale));
 }
 
+// Whole blocks around what is read and written are a wish: a step that fits as it is fits with them.
+TEST(StepLayout, WholeBlocksKeepToTheLimit) {
+  const lab::Model model(4096, 130);
+  const Job job{model.catalogue(), model.plan(),
+                std::vector<OutputMode>(model.plan().outputs.size(), OutputMode::kWrite)};
+  const auto qkv = static_cast<uint32_t>(
+      std::find_if(job.plan.sources.begin(), job.plan.sources.end(), [](const SourceArray& s) { return s.quantized; }) -
+      job.plan.sources.begin());
+  const auto place = [&](uint64_t limit, DirectSides direct) {
+    StepLayout layout(job);
+    layout.Make(0, 1, 2000);
+    layout.AddRoom(10);
+    layout.Read(qkv, 3, 1999);
+    layout.ReadScales(qkv, 3, 1999);
+    layout.Place(limit, direct);
+    return layout.buffer_bytes();
+  };
+  const uint64_t least = place(0, {}), most = place(1 << 30, {true, true});
+  ASSERT_GT(most, least + 4096);
+  for (uint64_t limit = least; limit < most; limit += 512)
+    for (const DirectSides direct : {DirectSides{true, true}, DirectSides{false, true}, DirectSides{true, false}})
+      EXPECT_LE(place(limit, direct), limit);
+}
+
 }  // namespace
 }  // namespace mimo::step_layout_test

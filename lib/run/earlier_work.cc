@@ -24,11 +24,15 @@ uint64_t SpaceNeeded(const Catalogue& catalogue, const Plan& plan, const RunOpti
 }
 
 Status EarlierWork::Load() {
+  return LoadShare(0, static_cast<uint32_t>(recorded_.size()));
+}
+
+Status EarlierWork::LoadShare(uint32_t first, uint32_t end) {
   MIMO_RETURN_IF_ERROR(LoadGroups());
   // What is made in this run starts from zero; tensors that are linked and not read keep no hash.
   for (size_t o = 0; o < run_.plan.outputs.size(); ++o)
     if (run_.job.modes[o] != OutputMode::kSkip) run_.results.tensors[o].hash = Hash128();
-  MIMO_RETURN_IF_ERROR(LoadUnits());
+  MIMO_RETURN_IF_ERROR(LoadUnits(first, end));
   return CheckAnomalies();
 }
 
@@ -56,11 +60,16 @@ Result<bool> EarlierWork::HoldsFiles(const UnitRecord& record) const {
   return true;
 }
 
-Status EarlierWork::LoadUnits() {
+Status EarlierWork::LoadUnits(uint32_t first, uint32_t end) {
   MIMO_ASSIGN_OR_RETURN(stored_, run_.records.Numbers());
   const RecordNeeds needs{run_.options.hash_linked, run_.options.measure_errors};
   for (const uint32_t number : stored_) {
     if (number >= recorded_.size() || IsDone(run_.units.list[number].file_group)) continue;
+    if (number < first || number >= end) {
+      recorded_[number] = 1;
+      ++run_.report.units_resumed;
+      continue;
+    }
     MIMO_ASSIGN_OR_RETURN(const auto record, run_.records.Load(number, needs, run_.results.linked));
     if (!record) continue;
     MIMO_ASSIGN_OR_RETURN(const bool holds, HoldsFiles(*record));
@@ -90,7 +99,7 @@ Status EarlierWork::CheckAnomalies() const {
 }
 
 Status EarlierWork::LoadOwn(uint32_t first, uint32_t end) {
-  MIMO_RETURN_IF_ERROR(Load());
+  MIMO_RETURN_IF_ERROR(LoadShare(first, end));
   std::vector<uint32_t> dropped;
   for (const uint32_t number : stored_)
     if (number >= first && number < end && recorded_[number] == 0) dropped.push_back(number);

@@ -21,8 +21,9 @@ class EarlierWork {
   explicit EarlierWork(RunState& run)
       : run_(run), done_(run.plan.file_groups, 0), recorded_(run.units.list.size(), 0) {}
 
-  // Where all files are made already, by another part: takes the word of records likewise, and removes those of the
-  // units [first, end) that do not count.
+  // Where all files are made already, by another part: takes the word of records likewise, of the units [first, end),
+  // and removes those that do not count; of other units it goes by the names of records alone, whose parts look at
+  // them.
   Status LoadOwn(uint32_t first, uint32_t end);
   // Takes the word of records for file groups and, in others, for units: what they came to goes into the results of the
   // run, and outputs of complete groups are skipped from then on. Changes nothing in OUT. kUsage: they hold anomalies
@@ -50,7 +51,8 @@ class EarlierWork {
 
  private:
   Status LoadGroups();
-  Status LoadUnits();
+  Status LoadUnits(uint32_t first, uint32_t end);
+  Status LoadShare(uint32_t first, uint32_t end);
   Status CheckAnomalies() const;
   Result<bool> HoldsFiles(const UnitRecord& record) const;
   Status CheckSpace() const;

@@ -110,13 +110,7 @@ Status StepRunner::Prepare() {
   report.unverified = run_.checks.Unverified();
   report.threads = threads_;
   report.memory_bytes = memory_bytes_;
-  MIMO_RETURN_IF_ERROR(PrepareFiles());
-  const auto all = static_cast<uint32_t>(run_.units.list.size());
-  left_ = earlier_.Left(share_.first, share_.second);
-  report.units = all;
-  report.units_left = earlier_.Left(0, all).size();
-  if (run_.options.join && !left_.empty()) return NotMade(run_.options, run_.units, left_);
-  return {};
+  return PrepareFiles();
 }
 
 // Of a run in parts the first that comes makes all files; what they hold is never made anew while another is at work.
@@ -128,17 +122,26 @@ Status StepRunner::PrepareFiles() {
   }
   const uint64_t unit_bytes = UnitBytes(run_.options);
   MIMO_ASSIGN_OR_RETURN(const bool made, run_.partial.LoadFiles(run_.plan, run_.results.linked, unit_bytes));
-  if (made) {
-    MIMO_RETURN_IF_ERROR(earlier_.LoadOwn(share_.first, share_.second));
-  } else {
-    MIMO_RETURN_IF_ERROR(run_.partial.claim().CheckAlone());
-    MIMO_RETURN_IF_ERROR(earlier_.Load());
-    MIMO_RETURN_IF_ERROR(earlier_.Prepare());
-    MIMO_RETURN_IF_ERROR(run_.partial.WriteFiles(run_.plan, run_.results.linked, unit_bytes));
-  }
-  run_.own_pages = PagesWithin(run_.plan, RangesOf(run_.job, run_.units.list, share_.first, share_.second, run_.loader),
-                               PageBytes());
-  return {};
+  joins_others_ = made;
+  if (made) return {};
+  MIMO_RETURN_IF_ERROR(run_.partial.claim().CheckAlone());
+  MIMO_RETURN_IF_ERROR(earlier_.Load());
+  MIMO_RETURN_IF_ERROR(earlier_.Prepare());
+  return run_.partial.WriteFiles(run_.plan, run_.results.linked, unit_bytes);
+}
+
+// What of the share is there and what is left. Of a part that found all files: while others come, for theirs is not
+// touched.
+Status StepRunner::TakeStock() {
+  if (joins_others_) MIMO_RETURN_IF_ERROR(earlier_.LoadOwn(share_.first, share_.second));
+  if (run_.options.part)
+    run_.own_pages = PagesWithin(
+        run_.plan, RangesOf(run_.job, run_.units.list, share_.first, share_.second, run_.loader), PageBytes());
+  const auto all = static_cast<uint32_t>(run_.units.list.size());
+  left_ = earlier_.Left(share_.first, share_.second);
+  run_.report.units = all;
+  run_.report.units_left = earlier_.Left(0, all).size();
+  return run_.options.join && !left_.empty() ? Status(NotMade(run_.options, run_.units, left_)) : Status();
 }
 
 Error StepRunner::NotMade(const RunOptions& options, const Units& units, const std::vector<uint32_t>& left) {
@@ -171,7 +174,8 @@ Status StepRunner::LookAtSource() {
 }
 
 Status StepRunner::Make() {
-  MIMO_RETURN_IF_ERROR(MakeBackends());  // not before: while files are made, other parts wait
+  MIMO_RETURN_IF_ERROR(TakeStock());
+  MIMO_RETURN_IF_ERROR(MakeBackends());
   MIMO_RETURN_IF_ERROR(LookAtSource());
   const bool part = run_.options.part.has_value();
   if (run_.options.join) MIMO_RETURN_IF_ERROR(earlier_.Prepare());

@@ -38,14 +38,17 @@ class StepRunner {
   // That units are not made which a join needs.
   static Error NotMade(const RunOptions& options, const Units& units, const std::vector<uint32_t>& left);
 
-  // Takes over what earlier runs and other parts have made, and makes the files of the rest.
+  // Takes over what earlier runs have made, and makes the files of the rest, or finds that another part has made them.
+  // Other parts that begin wait for this.
   Status Prepare();
-  // Compares replicas, then makes what is not made; on success `results` and `report` are complete but for publication.
-  // A part makes its units alone. With options.join nothing is made: kIo where something is left.
+  // Takes over what is there of a part's share. Compares replicas, then makes what is not made; on success `results`
+  // and `report` are complete but for publication. A part makes its units alone. With options.join nothing is made: kIo
+  // where something is left.
   Status Make();
 
  private:
   Status PrepareFiles();
+  Status TakeStock();
   Status LookAtSource();
   void StartProgress();
   std::string WhatStays() const;
@@ -63,6 +66,7 @@ class StepRunner {
   EarlierWork earlier_;
   std::pair<uint32_t, uint32_t> share_;  // units [first, end) that are this run's to make
   std::vector<uint32_t> left_;           // those of them that are not made
+  bool joins_others_ = false;            // of a part: another has made the files
   const int threads_;                    // that compute
   const int workers_of_steps_;           // more, where they wait for disks
   const uint64_t memory_bytes_;

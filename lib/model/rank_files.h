@@ -5,8 +5,8 @@
 
 namespace mimo {
 
-// "rank3/" of "model-rank-3-part-0.safetensors", which stands before the names of its arrays (catalogue.h); "" for files
-// of no rank.
+// "rank3/" of "model-rank-3-part-0.safetensors", which stands before the names of its arrays (catalogue.h); "" for
+// files of no rank.
 inline std::string RankPrefix(const std::string& file) {
   size_t at = file.find("-rank-");
   const std::string kind = file.substr(0, at);

@@ -137,7 +137,7 @@ void AddOptions(CLI::App& app, Arguments& a) {
   run->add_flag("--join", a.run.join, "publish what parts have made in OUT, once all have ended; OUT alone will do");
   cli::AddSize(*run, "--unit-size", a.run.unit_bytes,
                "output that is recorded at a time, and that a stop may lose per worker (default: 256 MiB); all parts "
-               "need the same");
+               "and --resume need the same");
   run->add_option("--job-id", a.run.job.id,
                   "batch job of this process (default: that of Slurm or torchrun): when it is requeued, its next start "
                   "takes OUT over from the one before");

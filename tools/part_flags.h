@@ -36,7 +36,7 @@ std::vector<std::string> CommandOf(const CLI::App& app, const std::set<std::stri
                                    const std::string& checkpoint);
 
 // Whether a directory holds an output that is complete and published, and nothing more to do but to remove what is left
-// of how it was made (RemoveRemains).
+// of how it was made (CompleteBefore).
 bool IsCompleteOutput(const std::string& output);
 
 // The words of a join beside OUT. Options of `files` name files: as seen from this directory, which need not be that of

@@ -65,7 +65,7 @@ Status EarlierWork::LoadUnits(uint32_t first, uint32_t end) {
   const RecordNeeds needs{run_.options.hash_linked, run_.options.measure_errors};
   for (const uint32_t number : stored_) {
     if (number >= recorded_.size() || IsDone(run_.units.list[number].file_group)) continue;
-    if (number < first || number >= end) {
+    if (number < first || number >= end) {  // another part's, which looks at it
       recorded_[number] = 1;
       ++run_.report.units_resumed;
       continue;

@@ -66,7 +66,7 @@ Result<bool> LiesBeneath(FileSystem& fs, const std::string& path, const std::str
   }
 }
 
-std::string Words(const std::vector<std::string>& options) {
+std::string TextOf(const std::vector<std::string>& options) {
   std::string text;
   for (const std::string& option : options) text += (text.empty() ? "" : " ") + option;
   return text.empty() ? "none of --hash-linked, --error-report, --min-sqnr" : text;
@@ -143,7 +143,7 @@ Status CheckSameWork(const PartialDirectory& partial, const PartialDirectory::St
         .Advice("repeat --unit-size, or start again with --overwrite");
   if (!options.part && !options.join) return {};
   std::vector<std::string> asked = AskedOf(options), before = begun.asked;
-  const std::string found = Words(asked), expected = Words(before);
+  const std::string found = TextOf(asked), expected = TextOf(before);
   if (options.join && !Contains(asked, kErrorReport)) std::erase(before, kErrorReport);
   if (asked == before) return {};
   return UsageError("the parts of this output were begun with other options")

@@ -1,8 +1,6 @@
 """Hashes of values: what mimo-verify manifest prints and mimo-convert --hash-values records are sums that numpy and
 libxxhash make of the values of a checkpoint, read by nothing of ours; they are of what was written, survive resharding,
 and a wrong one is found."""
-import ctypes
-import ctypes.util
 import functools
 import json
 import os
@@ -15,6 +13,7 @@ import numpy as np
 from harness import compare, ranks, tools
 from harness.breakage import replace
 from harness.case import ToolCase
+from harness.xxh3 import digest, xxh3
 from reference import codecs, container, decode
 
 try:
@@ -27,25 +26,6 @@ RANKS = ("--to", "vllm", "--format", "sharded-state")
 EXACT = (("--qkv", "split"), ("--dtype", "bf16"), ("--dtype", "fp32"), ("--dtype", "bf16", "--qkv", "fused:2"),
          ("--to", "megatron"), ("--to", "nxdi", "--dtype", "bf16"), RANKS + ("--tp", "4", "--pad"))
 MANIFEST = "mimo-manifest.json"
-
-
-class Hash(ctypes.Structure):
-    _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
-
-
-@functools.lru_cache
-def xxh3():
-    name = ctypes.util.find_library("xxhash")
-    if name is None:
-        return None
-    function = ctypes.CDLL(name).XXH3_128bits_withSeed
-    function.restype, function.argtypes = Hash, [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint64]
-    return function
-
-
-def digest(data, seed=0):
-    part = xxh3()(data, len(data), seed)
-    return part.low + (part.high << 64)
 
 
 @functools.lru_cache(maxsize=4096)
